@@ -1,0 +1,43 @@
+"""Everything that streamfuse raises on purpose.
+
+    StreamfuseError            exit 1
+    ├── UsageError             exit 2   an option or a value that cannot be
+    ├── InputError             exit 3   a source that is missing, unreadable or unsuitable
+    │   └── DamagedInput       exit 3   readable in part; what could be read has been used
+    ├── EngineError            exit 4   an engine that is unknown, unavailable or failed
+    │   └── WeightsError       exit 4   a weights file that does not fit the network
+    └── OutputError            exit 5   an output that cannot be written
+
+The text says what is wrong and what to do; it is one line and holds no secret.  The command line
+prints it and exits with `exit_code`; a traceback is shown only with `--debug`.
+"""
+
+from __future__ import annotations
+
+
+class StreamfuseError(Exception):
+    exit_code = 1
+
+
+class UsageError(StreamfuseError):
+    exit_code = 2
+
+
+class InputError(StreamfuseError):
+    exit_code = 3
+
+
+class DamagedInput(InputError):
+    """Raised at the very end of a run: everything that was readable has been fused and written."""
+
+
+class EngineError(StreamfuseError):
+    exit_code = 4
+
+
+class WeightsError(EngineError):
+    pass
+
+
+class OutputError(StreamfuseError):
+    exit_code = 5

@@ -1,0 +1,138 @@
+"""What travels from thread to thread: a frame, a pair of frames, a fused frame.
+
+Video stays in YUV from end to end.  Luma is full range (0..255) everywhere in the program: a source
+that reads limited range (16..235) widens it once, a sink that writes limited range narrows it once.
+Chroma is never computed with; it rides along as the decoder left it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Plane: TypeAlias = npt.NDArray[np.uint8]
+"""(H, W) uint8, one channel; may be a strided view on a decoder's buffer."""
+
+
+class Clock(enum.StrEnum):
+    """What a stamp counts from.  Stamps of different clocks must not be compared."""
+
+    MEDIA = "media"
+    """The recording's own time line."""
+    ARRIVAL = "arrival"
+    """This machine's monotonic clock when the frame arrived."""
+
+
+class Matrix(enum.StrEnum):
+    """How RGB became YCbCr; kept so that an output can carry the same colours."""
+
+    BT601 = "bt601"
+    BT709 = "bt709"
+    BT2020 = "bt2020"
+
+
+def _check_plane(owner: str, name: str, plane: Plane) -> None:
+    if plane.ndim != 2 or plane.dtype != np.uint8:
+        raise ValueError(f"{owner}.{name} must be (H, W) uint8, got {plane.shape} {plane.dtype}")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Chroma:
+    """The colour of a frame, in the subsampling in which it was read."""
+
+    u: Plane
+    """Cb, (H / sy, W / sx) rounded up, sx and sy 1 or 2."""
+    v: Plane
+    """Cr, same shape as `u`."""
+    full_range: bool = False
+    """True: 0..255 about 128 (JPEG).  False: 16..240 about 128 (video)."""
+    matrix: Matrix = Matrix.BT601
+
+    def __post_init__(self) -> None:
+        _check_plane("Chroma", "u", self.u)
+        _check_plane("Chroma", "v", self.v)
+        if self.u.shape != self.v.shape:
+            raise ValueError(f"Chroma planes differ in shape: u {self.u.shape}, v {self.v.shape}")
+
+    def __repr__(self) -> str:
+        height, width = self.u.shape
+        return f"Chroma({width}x{height}, {self.matrix}, {'full' if self.full_range else 'limited'} range)"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Frame:
+    """One picture of one stream."""
+
+    luma: Plane
+    """(H, W) uint8, full range 0..255."""
+    chroma: Chroma | None
+    """None for a grey picture."""
+    stamp_ns: int
+    """Capture time in nanoseconds of `clock`."""
+    clock: Clock
+    index: int
+    """Position in its stream, from 0; frames that could not be read are counted too."""
+    source: str
+    """Which stream it is from; safe to show."""
+    arrival_ns: int = 0
+    """`time.monotonic_ns()` when the source handed it over."""
+    read_ns: int = 0
+    """Time spent to read and decode it, ns."""
+
+    def __post_init__(self) -> None:
+        _check_plane("Frame", "luma", self.luma)
+
+    def __repr__(self) -> str:
+        height, width = self.luma.shape
+        kind = "grey" if self.chroma is None else "colour"
+        return f"Frame({self.source} #{self.index}, {width}x{height} {kind}, {self.stamp_ns / 1e9:.6f} s {self.clock})"
+
+
+@dataclass(frozen=True, slots=True)
+class FramePair:
+    """An infrared and a visible frame of the same moment."""
+
+    ir: Frame
+    vis: Frame
+
+    @property
+    def skew_ns(self) -> int:
+        """Infrared minus visible stamp, before any configured offset, ns."""
+        return self.ir.stamp_ns - self.vis.stamp_ns
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class FusedFrame:
+    """The result: fused luma under the visible stream's colour."""
+
+    luma: Plane
+    """(H, W) uint8, full range 0..255; H and W are the visible frame's."""
+    chroma: Chroma | None
+    """The visible frame's, untouched."""
+    index: int
+    """Position among the fused frames, from 0."""
+    ir_stamp_ns: int
+    vis_stamp_ns: int
+    clock: Clock
+    arrival_ns: int = 0
+    """`time.monotonic_ns()` when the later frame of the pair arrived."""
+    timings_ns: Mapping[str, int] = field(default_factory=dict)
+    """Stage name to the time it took for this frame, ns."""
+
+    def __post_init__(self) -> None:
+        _check_plane("FusedFrame", "luma", self.luma)
+
+    def __repr__(self) -> str:
+        height, width = self.luma.shape
+        return f"FusedFrame(#{self.index}, {width}x{height}, {self.vis_stamp_ns / 1e9:.6f} s {self.clock})"
+
+    def to_bgr(self) -> npt.NDArray[np.uint8]:
+        """The picture as OpenCV has it: (H, W, 3) uint8 BGR, or (H, W, 3) grey where there is no chroma."""
+        from streamfuse.color import to_bgr
+
+        return to_bgr(self.luma, self.chroma)
