@@ -1,0 +1,1 @@
+"""The CrossFuse network and its weights files."""

@@ -1,0 +1,195 @@
+"""Weights files.
+
+A weights file is a safetensors file of floating-point tensors named as the modules of
+`streamfuse.network.crossfuse`, with the metadata
+
+    format        "streamfuse-crossfuse-1"
+    depth         "1"
+    skip_weights  "signed" | "magnitude"
+    output        "minmax" | "direct"
+
+Reading the header needs neither torch nor the tensors, so an engine that has a compiled copy on disk
+starts without either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamfuse.errors import OutputError, WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from streamfuse.network.crossfuse import CrossFuse
+
+FORMAT = "streamfuse-crossfuse-1"
+MAX_HEADER_BYTES = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsInfo:
+    """What a weights file says of itself."""
+
+    path: Path
+    metadata: Mapping[str, str]
+    parameters: int
+    dtypes: tuple[str, ...]
+    digest: str
+    """SHA-256 of the whole file, hex."""
+
+    @property
+    def output(self) -> str:
+        return self.metadata["output"]
+
+
+def default_weights() -> Path:
+    """The shipped weights: in an installed package beside the code, in a checkout under weights/."""
+    here = Path(__file__).resolve().parent.parent
+    for candidate in (here / "data" / "crossfuse.safetensors", here.parent / "weights" / "crossfuse.safetensors"):
+        if candidate.is_file():
+            return candidate
+    raise WeightsError("the default weights are missing from this installation; name a file with --weights")
+
+
+def read_info(path: Path) -> WeightsInfo:
+    """Check the header of a weights file; raises WeightsError with what is wrong."""
+    header = _read_header(path)
+    metadata = {str(k): str(v) for k, v in header.pop("__metadata__", {}).items()}
+    if metadata.get("format") != FORMAT:
+        raise WeightsError(
+            f"{path} is not a streamfuse weights file (format {metadata.get('format', 'none')!r}, "
+            f"expected {FORMAT!r}); make one with: streamfuse weights import DIR -o FILE.safetensors"
+        )
+    parse_config(metadata, path)
+    count = 0
+    for tensor in header.values():
+        size = 1
+        for side in tensor["shape"]:
+            size *= side
+        count += size
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return WeightsInfo(path, metadata, count, tuple(sorted({str(t["dtype"]) for t in header.values()})), digest)
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            prefix = file.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+            if not 2 <= length <= MAX_HEADER_BYTES:
+                raise WeightsError(
+                    f"{path} is not a safetensors file; published checkpoints: streamfuse weights import"
+                )
+            header = json.loads(file.read(length))
+    except FileNotFoundError:
+        raise WeightsError(f"there is no weights file {path}") from None
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError:
+        raise WeightsError(f"{path} is not a safetensors file, or it is damaged") from None
+    if not isinstance(header, dict):
+        raise WeightsError(f"{path} is not a safetensors file, or it is damaged")
+    return header
+
+
+def parse_config(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """The network's configuration as plain values, checked."""
+    depth, skip, output = (metadata.get(key, "") for key in ("depth", "skip_weights", "output"))
+    if depth not in {"1", "2", "3", "4"} or skip not in {"signed", "magnitude"} or output not in {"minmax", "direct"}:
+        raise WeightsError(f"{path}: bad metadata: depth {depth!r}, skip_weights {skip!r}, output {output!r}")
+    return {"depth": int(depth), "skip_weights": skip, "output": output}
+
+
+def load(path: Path) -> CrossFuse:
+    """The network of a weights file, FP32, in eval mode.
+
+    Raises WeightsError for missing, unexpected or misshapen tensors and for values that are not finite.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from streamfuse.network.crossfuse import CrossFuse, CrossFuseConfig, Output, SkipWeights
+
+    values = parse_config(read_info(path).metadata, path)
+    config = CrossFuseConfig(values["depth"], SkipWeights(values["skip_weights"]), Output(values["output"]))
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is damaged: {error}") from None
+    with torch.device("meta"):
+        network = CrossFuse(config)
+    names = network.state_dict()
+    check_keys({k: tuple(v.shape) for k, v in names.items() if not is_counter(k)}, tensors, str(path))
+    check_finite(tensors, str(path))
+    state = {key: value.float() for key, value in tensors.items()}
+    state |= {key: torch.zeros((), dtype=torch.long) for key in names if is_counter(key)}
+    network.load_state_dict(state, assign=True)
+    return network.eval()
+
+
+def is_counter(key: str) -> bool:
+    """BatchNorm counts its batches; inference does not need to know, so files leave it out."""
+    return key.endswith("num_batches_tracked")
+
+
+def check_finite(tensors: Mapping[str, Tensor], label: str) -> None:
+    import torch
+
+    if bad := [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]:
+        raise WeightsError(f"{label}: not finite (NaN or infinity): {_some(bad)}; the file is unusable")
+
+
+def check_keys(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor], label: str) -> None:
+    problems = []
+    if missing := [key for key in expected if key not in found]:
+        problems.append(f"missing: {_some(missing)}")
+    if extra := [key for key in found if key not in expected]:
+        problems.append(f"unexpected: {_some(extra)}")
+    wrong = [
+        f"{key} is {tuple(found[key].shape)}, not {shape}"
+        for key, shape in expected.items()
+        if key in found and tuple(found[key].shape) != shape
+    ]
+    if wrong:
+        problems.append(f"wrong shape: {_some(wrong)}")
+    if problems:
+        raise WeightsError(f"{label} does not hold this network's weights: {'; '.join(problems)}")
+
+
+def _some(names: list[str], most: int = 4) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def save(network: CrossFuse, path: Path, *, half: bool = True, extra: Mapping[str, str] | None = None) -> None:
+    """Write a weights file, whole or not at all; `half` stores FP16.  Raises OutputError."""
+    import torch
+    from safetensors.torch import save as to_bytes
+
+    config = network.config
+    metadata = {
+        "format": FORMAT,
+        "depth": str(config.depth),
+        "skip_weights": str(config.skip_weights),
+        "output": str(config.output),
+        **(extra or {}),
+    }
+    dtype = torch.float16 if half else torch.float32
+    tensors = {key: value.to(dtype).contiguous() for key, value in network.state_dict().items() if not is_counter(key)}
+    check_finite(tensors, f"cannot store {path} as {dtype}")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        aside.write_bytes(to_bytes(tensors, metadata))
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror}") from None

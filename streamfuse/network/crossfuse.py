@@ -1,0 +1,332 @@
+"""CrossFuse, readable from top to bottom.
+
+H. Li, X.-J. Wu, "CrossFuse: A Novel Cross Attention Mechanism based Infrared and Visible Image
+Fusion Approach", Information Fusion 103 (2024) 102147.  Equation numbers are that paper's; where the
+published checkpoints need another form than the equation, the comment says so.
+
+Shapes in the comments: B images, H x W pixels, h x w = H//8 x W//8 deep pixels, N windows.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SHALLOW, DEEP, GROWTH = 32, 128, 64
+WINDOW = 32  # side of an attention window, deep pixels
+PATCH = 2  # side of a token, deep pixels
+TOKEN = DEEP * PATCH * PATCH  # 512 values a token
+HEADS = 16
+EPS = 1e-6
+MIN_SIDE = 16  # pixels: the deep features are then 2 pixels wide, the least that reflection padding takes
+
+
+class SkipWeights(enum.StrEnum):
+    """How the deep skip weighs the two modalities."""
+
+    SIGNED = "signed"
+    """s_ir / (s_ir + s_vis): as published; unbounded where the sums cancel."""
+    MAGNITUDE = "magnitude"
+    """|s_ir| / (|s_ir| + |s_vis|): in 0..1."""
+
+
+class Output(enum.StrEnum):
+    """What the last layer's values mean."""
+
+    MINMAX = "minmax"
+    """Any range; stretched to 0..255 over each image: as published."""
+    DIRECT = "direct"
+    """Luma in 0..1."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrossFuseConfig:
+    depth: int = 1
+    """Attention blocks in a row: 1, 2, 3 are the paper's s1-c1, s2-c2, s3-c3."""
+    skip_weights: SkipWeights = SkipWeights.SIGNED
+    output: Output = Output.MINMAX
+
+
+def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="reflect")
+
+
+class DenseBlock(nn.Module):
+    """Three convs, each fed all that came before it, and a fourth that sums up.  No activation anywhere."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.grow = nn.ModuleList(conv3x3(inputs + i * GROWTH, GROWTH) for i in range(3))
+        self.adjust = conv3x3(inputs + 3 * GROWTH, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv in self.grow:
+            x = torch.cat((x, conv(x)), dim=1)
+        out: Tensor = self.adjust(x)
+        return out
+
+
+class Encoder(nn.Module):
+    """One modality to shallow features at full scale and deep features at 1/8 (section 3.1.1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = conv3x3(1, SHALLOW)
+        self.dense1 = DenseBlock(SHALLOW, DEEP)
+        self.dense2 = DenseBlock(DEEP, DEEP)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """image: (B, 1, H, W), 0..1."""
+        shallow = self.conv(image)  # (B, 32, H, W)
+        half = self.dense1(F.max_pool2d(shallow, 2))  # (B, 128, H/2, W/2)
+        quarter = self.dense2(F.max_pool2d(half, 2))  # (B, 128, H/4, W/4)
+        return shallow, F.max_pool2d(quarter, 2)  # (B, 128, h, w)
+
+
+class Mlp(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(TOKEN, 4 * TOKEN)
+        self.fc2 = nn.Linear(4 * TOKEN, TOKEN)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
+
+
+def layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """In FP32 whatever the weights are: the squares overflow FP16."""
+    y = F.layer_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps)
+    return y.to(x.dtype)
+
+
+def split_heads(x: Tensor) -> Tensor:
+    return x.reshape(*x.shape[:-1], HEADS, -1).transpose(1, 2)  # (N, 256, 512) to (N, heads, 256, 32)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, sign: float) -> Tensor:
+    """softmax(sign * q k^T / sqrt(d)) v over (N, tokens, 512): sign 1 is Eq. 1-2, sign -1 is re-softmax, Eq. 3.
+
+    Re-softmax gives the *least* similar tokens of the other modality the most weight: what they add.
+    """
+    q, k, v = split_heads(q), split_heads(k), split_heads(v)
+    scores = (q * (sign * q.shape[-1] ** -0.5)) @ k.transpose(-2, -1)  # (N, heads, 256, 256)
+    weights = scores.float().softmax(dim=-1).to(v.dtype)
+    return (weights @ v).transpose(1, 2).flatten(2)  # (N, 256, 512)
+
+
+class SelfAttentionBlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(TOKEN, eps=EPS)
+        self.qkv = nn.Linear(TOKEN, 3 * TOKEN)
+        self.proj = nn.Linear(TOKEN, TOKEN)
+        self.norm2 = nn.LayerNorm(TOKEN, eps=EPS)
+        self.mlp = Mlp()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 256, 512) to the same."""
+        q, k, v = self.qkv(layer_norm(self.norm1, x)).chunk(3, dim=-1)
+        x = x + self.proj(attend(q, k, v, sign=1.0))
+        out: Tensor = x + self.mlp(layer_norm(self.norm2, x))
+        return out
+
+
+class CrossAttentionBlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(TOKEN, eps=EPS)
+        self.q = nn.Linear(TOKEN, TOKEN)
+        self.k = nn.Linear(TOKEN, TOKEN)
+        self.v = nn.Linear(TOKEN, TOKEN)
+        self.proj = nn.Linear(TOKEN, TOKEN)
+        self.norm2 = nn.LayerNorm(TOKEN, eps=EPS)
+        self.mlp = Mlp()
+
+    def forward(self, other: Tensor, keys: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        """`own` with what `other` has and it has not, and LN1(other) for a block that follows.
+
+        All (N, 256, 512): queries come from `other`, keys from `keys`, values and the residual from `own`.
+        """
+        query = layer_norm(self.norm1, other)
+        q = self.q(query)
+        k = self.k(layer_norm(self.norm1, keys))
+        v = self.v(layer_norm(self.norm1, own))
+        x = own + self.proj(attend(q, k, v, sign=-1.0))
+        return x + self.mlp(layer_norm(self.norm2, x)), query
+
+
+class CrossAttention(nn.Module):
+    """The cross-attention blocks of one modality and their final norm."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(CrossAttentionBlock() for _ in range(depth))
+        self.norm = nn.LayerNorm(TOKEN, eps=EPS)
+
+    def forward(self, other: Tensor, own: Tensor) -> Tensor:
+        keys = own
+        for block in self.blocks:
+            out, other = block(other, keys, own)
+            keys, own = out, layer_norm(self.norm, out)
+        return own
+
+
+def reflected_indices(length: int, padded: int) -> list[int]:
+    """0..length-1, continued to the right by reflection as often as needed."""
+    return [int(i) for i in np.pad(np.arange(length), (0, padded - length), mode="reflect")]
+
+
+def to_windows(deep: Tensor) -> Tensor:
+    """(B, 128, h, w) to tokens (N, 256, 512), N = B * windows; a token is (c, row, col), channel-major."""
+    batch, channels, h, w = deep.shape
+    rows, cols = -(-h // WINDOW), -(-w // WINDOW)
+    if h % WINDOW:
+        deep = deep[:, :, reflected_indices(h, rows * WINDOW), :]
+    if w % WINDOW:
+        deep = deep[:, :, :, reflected_indices(w, cols * WINDOW)]
+    side = WINDOW // PATCH
+    x = deep.reshape(batch, channels, rows, side, PATCH, cols, side, PATCH)
+    x = x.permute(0, 2, 5, 3, 6, 1, 4, 7)  # (B, rows, cols, side, side, c, patch row, patch col)
+    return x.reshape(batch * rows * cols, side * side, TOKEN)
+
+
+def from_windows(tokens: Tensor, batch: int, h: int, w: int) -> Tensor:
+    """The inverse of `to_windows`; the padding is cut off."""
+    rows, cols = -(-h // WINDOW), -(-w // WINDOW)
+    side = WINDOW // PATCH
+    x = tokens.reshape(batch, rows, cols, side, side, DEEP, PATCH, PATCH)
+    x = x.permute(0, 5, 1, 3, 6, 2, 4, 7)
+    return x.reshape(batch, DEEP, rows * WINDOW, cols * WINDOW)[:, :, :h, :w]
+
+
+class CrossAttentionModule(nn.Module):
+    """CAM (section 3.1.2): self-attention within each modality, then cross-attention between them.
+
+    Between the two self-attentions the paper shifts the windows by half a window.  The published code
+    rolls each window within itself by 16 deep pixels, that is by 8 whole tokens; attention knows no
+    positions, so rolling, attending and rolling back equals attending.  There is no shift here.
+    """
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        # A and B of the paper, each `depth` blocks, one after the other.
+        self.self_ir = nn.ModuleList(SelfAttentionBlock() for _ in range(2 * depth))
+        self.self_vis = nn.ModuleList(SelfAttentionBlock() for _ in range(2 * depth))
+        self.cross_ir = CrossAttention(depth)
+        self.cross_vis = CrossAttention(depth)
+
+    def forward(self, deep_ir: Tensor, deep_vis: Tensor) -> Tensor:
+        """Two (B, 128, h, w) to one."""
+        batch, _, h, w = deep_ir.shape
+        ir, vis = to_windows(deep_ir), to_windows(deep_vis)  # (N, 256, 512) each
+        for block in self.self_ir:
+            ir = block(ir)
+        for block in self.self_vis:
+            vis = block(vis)
+        crossed = self.cross_ir(other=vis, own=ir) + self.cross_vis(other=ir, own=vis)
+        return from_windows(crossed, batch, h, w)
+
+
+def channel_sum_mean(x: Tensor) -> Tensor:
+    """s: 3x3 mean of the sum over the channels, (B, C, H, W) to (B, 1, H, W), in FP32.
+
+    Eq. 4-6 filter each channel alone; the published filter has every weight 1/9 between all channels.
+    Zero padding, divisor always 9.
+    """
+    return F.avg_pool2d(x.float().sum(dim=1, keepdim=True), 3, stride=1, padding=1)
+
+
+def deep_skip(x: Tensor, ir: Tensor, vis: Tensor, form: SkipWeights) -> Tensor:
+    """x + w_ir * ir + w_vis * vis, each (B, 128, h, w).  Weights in FP32: the epsilon is subnormal in FP16."""
+    s_ir, s_vis = channel_sum_mean(ir), channel_sum_mean(vis)
+    if form is SkipWeights.MAGNITUDE:
+        s_ir, s_vis = s_ir.abs(), s_vis.abs()
+    total = s_ir + s_vis + EPS
+    return x + (s_ir / total).to(x.dtype) * ir + (s_vis / total).to(x.dtype) * vis
+
+
+def shallow_skip(x: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
+    """x + w_ir / 2 * ir + w_vis * vis by gradient strength, each (B, 32, H, W).  Eq. 4-6 have no 1/2."""
+    g_ir, g_vis = (ir.float() - channel_sum_mean(ir)).abs(), (vis.float() - channel_sum_mean(vis)).abs()
+    total = g_ir + g_vis + EPS
+    return x + 0.5 * (g_ir / total).to(x.dtype) * ir + (g_vis / total).to(x.dtype) * vis
+
+
+class DecoderConv(nn.Module):
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.conv = conv3x3(inputs, outputs) if kernel == 3 else nn.Conv2d(inputs, outputs, kernel)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.conv(x))
+        return out
+
+
+class Decoder(nn.Module):
+    """Fused deep features back to one image, with intensity-aware skips (section 3.1.3)."""
+
+    def __init__(self, skip_weights: SkipWeights) -> None:
+        super().__init__()
+        self.skip_weights = skip_weights
+        self.conv1 = DecoderConv(DEEP, 64)
+        self.conv2 = DecoderConv(64, 64)
+        self.conv3 = DecoderConv(64, 32)
+        self.conv4 = DecoderConv(32, 32)
+        self.last = DecoderConv(32, 1, kernel=1)
+
+    def forward(self, x: Tensor, deep: tuple[Tensor, Tensor], shallow: tuple[Tensor, Tensor]) -> Tensor:
+        x = deep_skip(x, *deep, self.skip_weights)  # (B, 128, h, w)
+        x = F.interpolate(self.conv1(x), scale_factor=2.0)  # (B, 64, 2h, 2w), nearest
+        x = F.interpolate(self.conv2(x), scale_factor=2.0)  # (B, 64, 4h, 4w)
+        x = F.interpolate(self.conv3(x), scale_factor=2.0)  # (B, 32, 8h, 8w)
+        x = self.conv4(x)
+        rows, cols = shallow[0].shape[2] - x.shape[2], shallow[0].shape[3] - x.shape[3]
+        if rows or cols:  # the max-pools floored an odd size
+            top, left = rows // 2, cols // 2
+            x = F.pad(x, (left, cols - left, top, rows - top), mode="reflect")
+        x = shallow_skip(x, *shallow)  # (B, 32, H, W)
+        out: Tensor = self.last(x)
+        return out
+
+
+class CrossFuse(nn.Module):
+    """The whole network.
+
+    Raises ValueError from `forward` for images under 16 pixels a side.
+    """
+
+    def __init__(self, config: CrossFuseConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or CrossFuseConfig()
+        self.encoder_ir = Encoder()
+        self.encoder_vis = Encoder()
+        self.cam = CrossAttentionModule(self.config.depth)
+        self.decoder = Decoder(self.config.skip_weights)
+
+    def forward(self, ir: Tensor, vis: Tensor) -> Tensor:
+        """Infrared and visible luma, each (B, 1, H, W), 0..255, to raw output (B, 1, H, W).
+
+        See `Output` for what the raw values mean and `to_luma` for the way to 0..255.
+        """
+        if min(ir.shape[2:]) < MIN_SIDE:
+            raise ValueError(f"the network needs at least {MIN_SIDE}x{MIN_SIDE} pixels, got {tuple(ir.shape)}")
+        shallow_ir, deep_ir = self.encoder_ir(ir / 255)
+        shallow_vis, deep_vis = self.encoder_vis(vis / 255)
+        x = self.cam(deep_ir, deep_vis)
+        out: Tensor = self.decoder(x, (deep_ir, deep_vis), (shallow_ir, shallow_vis))
+        return out
+
+
+def to_luma(raw: Tensor, output: Output) -> Tensor:
+    """Raw output (B, 1, H, W) to luma 0..255, float, not rounded; each image by itself, as published."""
+    if output is Output.DIRECT:
+        return (raw * 255).clamp(0, 255)
+    low, high = raw.amin(dim=(1, 2, 3), keepdim=True), raw.amax(dim=(1, 2, 3), keepdim=True)
+    return (raw - low) / (high - low + EPS) * 255

@@ -1,0 +1,127 @@
+"""The published checkpoints: three pickled state dicts, read without running any code in them.
+
+One auto-encoder per modality (only its encoder is used) and one fusion network.  The files also hold
+tensors that the fused image does not depend on: the auto-encoders' decoders, `conv_gra`, the fixed 1/9
+filters, the self-attention modules' trailing `norm` and the cross-attention blocks' `attn.qkv`.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamfuse.errors import WeightsError
+from streamfuse.network.checkpoint import check_finite, check_keys, is_counter
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from streamfuse.network.crossfuse import CrossFuse, CrossFuseConfig
+
+PUBLISHED_FILES = {
+    "ir": "auto_encoder_ir.model",
+    "vis": "auto_encoder_vi.model",
+    "fusion": "fusetrans.model",
+}
+
+
+def import_published(directory: Path, config: CrossFuseConfig, files: Mapping[str, str] = PUBLISHED_FILES) -> CrossFuse:
+    """The published files of `directory` (roles "ir", "vis", "fusion" to file names) as a network."""
+    from streamfuse.network.crossfuse import CrossFuse
+
+    network = CrossFuse(config).eval()
+    names = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    tensors: dict[str, Tensor] = {}
+    for role, name in files.items():
+        path = directory / name
+        found = _load_pickled(path)
+        table = _published_names(role, names, config.depth)
+        check_keys({theirs: names[ours] for theirs, ours in table.items()}, _used(role, found), str(path))
+        tensors |= {ours: found[theirs].float() for theirs, ours in table.items()}
+    check_finite(tensors, str(directory))
+    network.load_state_dict(tensors, strict=False)
+    return network
+
+
+def _load_pickled(path: Path) -> dict[str, Tensor]:
+    import torch
+
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise WeightsError(f"there is no {path}; other file names go in --ir-file, --vis-file, --fusion-file") from None
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
+        raise WeightsError(f"{path} is not a PyTorch state dict, is damaged, or holds more than tensors") from None
+    if not isinstance(found, dict) or not all(isinstance(v, torch.Tensor) for v in found.values()):
+        raise WeightsError(f"{path} is not a PyTorch state dict of tensors")
+    return found
+
+
+def _used(role: str, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the tensors that the published files hold and the fused image does not depend on."""
+    used = {}
+    for key, value in found.items():
+        parts = key.split(".")
+        unused = (
+            parts[0] in {"recon_decoder1", "conv_gra"}
+            or is_counter(key)
+            or ".weight.conv_" in key  # the fixed 1/9 filters
+            or (role == "fusion" and "cross_atten_block.cross_atten" in key and ".attn.qkv." in key)
+            or (".self_atten_block" in key and ".blocks." not in key)  # the trailing norm
+        )
+        if not unused:
+            used[key] = value
+    return used
+
+
+def _published_names(role: str, names: Mapping[str, tuple[int, ...]], depth: int) -> dict[str, str]:
+    """Published key to ours, for the file of `role`."""
+    prefix = {"ir": "encoder_ir.", "vis": "encoder_vis."}.get(role)
+    table = {}
+    for ours in names:
+        if is_counter(ours):
+            continue
+        if prefix is None and ours.startswith(("cam.", "decoder.")):
+            table[_fusion_key(ours, depth)] = ours
+        elif prefix is not None and ours.startswith(prefix):
+            table[_encoder_key(ours.removeprefix(prefix))] = ours
+    return table
+
+
+def _encoder_key(name: str) -> str:
+    """conv.weight, dense2.grow.1.bias, dense1.adjust.weight"""
+    parts = name.split(".")
+    if parts[0] == "conv":
+        return f"fea_encoder1.conv1.conv2d.0.{parts[-1]}"
+    block = {"dense1": 0, "dense2": 2}[parts[0]]
+    layer = f"dense_conv{parts[2]}" if parts[1] == "grow" else "adjust_conv"
+    return f"fea_encoder1.dense_blocks.{block}.{layer}.conv2d.0.{parts[-1]}"
+
+
+def _fusion_key(name: str, depth: int) -> str:
+    """cam.self_ir.1.qkv.weight, cam.cross_vis.blocks.0.q.bias, cam.cross_ir.norm.weight, decoder.conv1.norm.bias"""
+    parts = name.split(".")
+    if parts[0] == "decoder":
+        layer = {"conv1": "conv1", "conv2": "conv_block.0", "conv3": "conv_block.2", "conv4": "conv_block.4"}
+        kind = {"conv": 0, "norm": 1}[parts[2]]
+        return f"decoder_fusion.{layer.get(parts[1], 'conv_last')}.conv2d.{kind}.{parts[-1]}"
+    if parts[1].startswith("self_"):
+        modality = {"self_ir": 1, "self_vis": 2}[parts[1]]
+        half, block = divmod(int(parts[2]), depth)  # the paper's A and B, each `depth` blocks
+        module = f"cross_atten_block.self_atten_block{half + 1}.self_atten{modality}"
+        return f"{module}.blocks.{block}." + _block_key(parts[3:])
+    # cross_atten1 takes its keys, values and residual from the visible stream, cross_atten2 from the infrared.
+    modality = {"cross_vis": 1, "cross_ir": 2}[parts[1]]
+    module = f"cross_atten_block.cross_atten_block.cross_atten{modality}"
+    if parts[2] == "norm":
+        return f"{module}.norm.{parts[-1]}"
+    return f"{module}.blocks.{parts[3]}." + _block_key(parts[4:])
+
+
+def _block_key(parts: list[str]) -> str:
+    layer = {"qkv": "attn.qkv", "q": "attn.q_linear", "k": "attn.k_linear", "v": "attn.v_linear", "proj": "attn.proj"}
+    return ".".join([layer.get(parts[0], parts[0]), *parts[1:]])

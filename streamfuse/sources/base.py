@@ -1,0 +1,54 @@
+"""What every source of frames promises."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from streamfuse.frames import Clock, Frame
+
+
+class Source(ABC):
+    """An iterator of frames with rising stamps.
+
+    Made in any thread; iterated, then closed, by one thread only.  The attributes describe what is
+    known before the first frame; `drops` and `damage` fill while it is iterated and may be read
+    from other threads.
+    """
+
+    name: str
+    """Safe to show: no password, no query."""
+    live: bool = False
+    """A live source never ends by itself and cannot be held back."""
+    clock: Clock = Clock.MEDIA
+    size: tuple[int, int] | None = None
+    """(height, width) in pixels, where the header tells."""
+    frame_count: int | None = None
+    """How many frames it should give, where the header tells."""
+    period_ns: int | None = None
+    """Nominal time between frames, ns."""
+    first_stamp_ns: int | None = None
+    """Where the header says that the time line starts, ns."""
+    damage: str | None = None
+    """What is missing from a recording that ended too early; None while all is well."""
+
+    def __init__(self) -> None:
+        self.drops: Counter[str] = Counter()
+        """Frames that could not be delivered, by reason."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    def close(self) -> None:  # noqa: B027 - many sources hold nothing that needs closing
+        """Release files and devices.  Calling it twice is fine."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
