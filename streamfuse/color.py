@@ -85,4 +85,5 @@ def to_bgr(luma: Plane, chroma: Chroma | None) -> npt.NDArray[np.uint8]:
     red = y + np.float32(2 * (1 - kr)) * cr
     blue = y + np.float32(2 * (1 - kb)) * cb
     green = (y - np.float32(kr) * red - np.float32(kb) * blue) / np.float32(1 - kr - kb)
-    return np.clip(np.rint(np.dstack((blue, green, red))), 0, 255).astype(np.uint8)
+    bgr: npt.NDArray[np.uint8] = np.clip(np.rint(np.dstack((blue, green, red))), 0, 255).astype(np.uint8)
+    return bgr

@@ -15,6 +15,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+DEFAULT_PERIOD_NS = 40_000_000
+"""Between the frames of a stream that does not tell its rate: 25 fps."""
+
 Plane: TypeAlias = npt.NDArray[np.uint8]
 """(H, W) uint8, one channel; may be a strided view on a decoder's buffer."""
 

@@ -1,0 +1,29 @@
+"""What every consumer of fused frames promises."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from streamfuse.frames import FusedFrame
+
+
+class Sink(ABC):
+    """Takes fused frames in its own thread: made in any thread, then used by one only.
+
+    Raises OutputError from every method for what cannot be written.
+    """
+
+    name: str
+    """Safe to show."""
+    waits: bool = True
+    """Every frame counts: a full queue holds the pipeline back.  False: a full queue drops its oldest frame."""
+
+    @abstractmethod
+    def write(self, frame: FusedFrame) -> None: ...
+
+    @abstractmethod
+    def close(self, *, failed: bool = False) -> None:
+        """Finish the output so that what was written can be used; called once.
+
+        `failed`: the run ended by an error; an older output must not give way to this one.
+        """

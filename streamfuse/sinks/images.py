@@ -1,0 +1,61 @@
+"""Fused frames to numbered images: `-o out/%06d.png`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from streamfuse.errors import OutputError, UsageError
+from streamfuse.frames import FusedFrame
+from streamfuse.sinks.base import Sink
+from streamfuse.sinks.target import reason
+from streamfuse.sources.sequence import IMAGE_SUFFIXES, match_pattern
+
+
+class ImageSink(Sink):
+    """A grey image for a grey visible frame, else colour; numbers from 1, as FFmpeg counts."""
+
+    def __init__(self, pattern: Path, *, force: bool = False) -> None:
+        self.name = str(pattern)
+        self._pattern = pattern
+        check_writable_image(pattern)
+        if not pattern.parent.is_dir():
+            raise OutputError(f"there is no directory {pattern.parent}: make it first")
+        if not os.access(pattern.parent, os.W_OK):
+            raise OutputError(f"cannot write into {pattern.parent}: permission denied")
+        existing = match_pattern(pattern)
+        if existing and not force:
+            raise OutputError(f"{existing[0][0]} exists: choose another place, or replace with --force")
+
+    def write(self, frame: FusedFrame) -> None:
+        path = self._pattern.with_name(self._pattern.name % (frame.index + 1))
+        write_image(path, frame.luma if frame.chroma is None else frame.to_bgr())
+
+    def close(self, *, failed: bool = False) -> None:
+        pass  # every image was finished when it was written
+
+
+def check_writable_image(path: Path) -> None:
+    """Raises UsageError for a suffix that no image writer knows."""
+    if path.suffix.lower() not in IMAGE_SUFFIXES or not cv2.haveImageWriter(f"x{path.suffix.lower()}"):
+        raise UsageError(f"{path}: unknown kind of image; use {' '.join(sorted(IMAGE_SUFFIXES))}")
+
+
+def write_image(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    """(H, W) grey or (H, W, 3) BGR, uint8, to a file, whole or not at all; raises OutputError."""
+    done, data = cv2.imencode(path.suffix, pixels)
+    if not done:
+        raise OutputError(
+            f"cannot write {path}: {pixels.shape[1]}x{pixels.shape[0]} pixels do not fit this kind of image"
+        )
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        aside.write_bytes(data.tobytes())
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {reason(error.errno, str(error))}") from None

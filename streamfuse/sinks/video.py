@@ -1,0 +1,232 @@
+"""Fused frames to a video file.
+
+H.264 in MP4, yuv420p, limited range: what every player shows.  The file survives a kill: it is written in
+fragments that are flushed as they fill, and becomes an ordinary MP4 when it is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from streamfuse.color import narrow_chroma, narrow_luma, resize_chroma
+from streamfuse.errors import OutputError, UsageError
+from streamfuse.frames import DEFAULT_PERIOD_NS, Chroma, Clock, FusedFrame, Matrix, Plane
+from streamfuse.sinks.base import Sink
+from streamfuse.sinks.target import Target, reason
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from av.video.stream import VideoStream
+
+TICKS = 90_000
+"""A second in the output's time base: exact for all common rates, 5.6 us at worst for others."""
+AT_RISK_S = 0.5
+"""A fragment holds at most this much of the recording and of the wall clock."""
+KEYFRAME_S = 2.0
+"""Between key frames: how exactly a player can seek."""
+SMALL_PIXELS = 1280 * 720
+"""Up to this size one encoding thread keeps up."""
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+
+_MP4 = frozenset({".mp4", ".m4v", ".mov"})
+VIDEO_SUFFIXES = _MP4 | {".mkv"}
+# AVCOL_SPC, AVCOL_PRI, AVCOL_TRC of each matrix.
+_COLOR_TAGS = {Matrix.BT601: (6, 6, 6), Matrix.BT709: (1, 1, 1), Matrix.BT2020: (9, 9, 14)}
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFormat:
+    """How to encode; checked against the file's suffix."""
+
+    codec: str = "h264"
+    """h264, hevc or ffv1 (lossless, in .mkv)."""
+    crf: int = 20
+    """Constant quality, 0..51, less is better; not for ffv1."""
+    preset: str = "veryfast"
+    """One of PRESETS; not for ffv1."""
+
+    def check(self, path: Path) -> None:
+        suffix = path.suffix.lower()
+        if suffix not in VIDEO_SUFFIXES:
+            known = " ".join(sorted(VIDEO_SUFFIXES))
+            raise UsageError(
+                f"{path}: unknown kind of output; use {known}, or a pattern of images such as out/%06d.png"
+            )
+        if self.codec not in _CODECS:
+            raise UsageError(f"unknown codec {self.codec!r}: use {', '.join(_CODECS)}")
+        if self.codec == "ffv1" and suffix != ".mkv":
+            raise UsageError(f"ffv1 goes into .mkv, not {suffix}")
+        if not 0 <= self.crf <= 51:
+            raise UsageError(f"crf must be 0..51, got {self.crf}")
+        if self.preset not in PRESETS:
+            raise UsageError(f"unknown preset {self.preset!r}: use {', '.join(PRESETS)}")
+
+
+_CODECS = {"h264": "libx264", "hevc": "libx265", "ffv1": "ffv1"}
+
+
+class VideoSink(Sink):
+    """One video file with the visible frames' time stamps.
+
+    Recordings keep their stamps; stamps of a clock start at 0.  An odd side of a 4:2:0 codec is made even by
+    repeating the last row or column.
+    """
+
+    def __init__(
+        self, path: Path, video: VideoFormat | None = None, *, force: bool = False, period_ns: int | None = None
+    ) -> None:
+        """`period_ns`: nominal time between frames."""
+        self._format = video or VideoFormat()
+        self._format.check(path)
+        self.name = str(path)
+        self._target = Target(path, force=force)
+        self._period_ns = period_ns or DEFAULT_PERIOD_NS
+        self._container: OutputContainer | None = None
+        self._stream: VideoStream | None = None
+        self._first: tuple[FusedFrame, int] | None = None
+        self._origin_ns = 0
+        self._shape = (0, 0)
+        self._pixel_format = "yuv420p"
+        self._last_pts = -1
+        self._frames = 0
+
+    def write(self, frame: FusedFrame) -> None:
+        if self._container is None:
+            if self._first is None:  # how far apart the first two come tells how long a fragment may be
+                self._first = (frame, time.monotonic_ns())
+                return
+            self._start(frame.vis_stamp_ns - self._first[0].vis_stamp_ns, time.monotonic_ns() - self._first[1])
+        self._encode(frame)
+
+    def close(self, *, failed: bool = False) -> None:
+        if self._container is None and self._first is not None:
+            self._start(self._period_ns, self._period_ns)
+        if self._container is None or self._stream is None:
+            self._target.discard()
+            return
+        with self._errors():
+            try:
+                self._container.mux(self._stream.encode(None))
+            finally:
+                self._container.close()
+        self._target.finish(failed=failed)
+
+    def _start(self, media_ns: int, wall_ns: int) -> None:
+        """Open the container and write the first frame; frames come `media_ns` apart and take `wall_ns`."""
+        import av
+
+        assert self._first is not None
+        first = self._first[0]
+        self._shape = first.luma.shape
+        self._origin_ns = 0 if first.clock is Clock.MEDIA and first.vis_stamp_ns >= 0 else first.vis_stamp_ns
+        pace = min(1.0, media_ns / max(wall_ns, 1))
+        fragment_s = max(AT_RISK_S * pace, media_ns / 1e9)
+        with self._errors():
+            self._container = av.open(str(self._target.writing), "w", options=self._container_options(fragment_s))
+            self._stream = self._add_stream(self._container, first.chroma)
+        self._encode(first)
+        self._first = None
+
+    def _container_options(self, fragment_s: float) -> dict[str, str]:
+        if self._target.path.suffix.lower() in _MP4:
+            return {
+                "movflags": "hybrid_fragmented+use_metadata_tags",
+                "frag_duration": str(int(fragment_s * 1e6)),
+                "flush_packets": "1",
+            }
+        return {"cluster_time_limit": str(max(1, int(fragment_s * 1000))), "flush_packets": "1"}
+
+    def _add_stream(self, container: OutputContainer, chroma: Chroma | None) -> VideoStream:
+        rate = Fraction(1_000_000_000, self._period_ns).limit_denominator(1001)
+        stream = cast("VideoStream", container.add_stream(_CODECS[self._format.codec], rate=rate))
+        height, width = self._shape
+        self._pixel_format = self._choose_pixel_format(chroma)
+        if self._pixel_format == "yuv420p" and self._format.codec != "ffv1":
+            height, width = height + height % 2, width + width % 2
+        stream.height, stream.width, stream.pix_fmt = height, width, self._pixel_format
+        codec = stream.codec_context
+        codec.time_base = stream.time_base = Fraction(1, TICKS)
+        codec.thread_count = 1 if height * width <= SMALL_PIXELS else os.cpu_count() or 1
+        codec.color_range = 1
+        matrix = chroma.matrix if chroma is not None else Matrix.BT601
+        codec.colorspace, codec.color_primaries, codec.color_trc = _COLOR_TAGS[matrix]
+        keyframe = max(1, round(KEYFRAME_S * rate))
+        if self._format.codec == "ffv1":
+            codec.options = {"level": "3", "slicecrc": "1", "g": "1"}
+        else:
+            # zerolatency: no look-ahead and no B-frames, so a frame that was written is a frame in the file.
+            options = {"preset": self._format.preset, "crf": str(self._format.crf), "tune": "zerolatency"}
+            if self._format.codec == "hevc":
+                options["x265-params"] = f"log-level=none:keyint={keyframe}"
+                codec.codec_tag = "hvc1"  # what Apple's players ask for
+            else:
+                options |= {"g": str(keyframe), "bf": "0"}
+            codec.options = options
+        return stream
+
+    def _choose_pixel_format(self, chroma: Chroma | None) -> str:
+        if self._format.codec != "ffv1":
+            return "yuv420p"
+        if chroma is None:
+            return "gray"
+        rows, columns = (a // b for a, b in zip(self._shape, chroma.u.shape, strict=True))
+        return {(1, 1): "yuv444p", (1, 2): "yuv422p"}.get((rows, columns), "yuv420p")
+
+    def _encode(self, frame: FusedFrame) -> None:
+        import av
+
+        assert self._container is not None
+        assert self._stream is not None
+        if frame.luma.shape != self._shape:
+            raise OutputError(
+                f"{self.name}: frame {frame.index} is {frame.luma.shape[1]}x{frame.luma.shape[0]} and the video is "
+                f"{self._shape[1]}x{self._shape[0]}; pictures of different sizes go to images: -o out/%06d.png"
+            )
+        picture = av.VideoFrame(self._stream.width, self._stream.height, self._pixel_format)
+        for plane, values in zip(picture.planes, self._planes(frame), strict=True):
+            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+            height, width = values.shape
+            rows[:height, :width] = values
+            rows[height:, :width] = values[-1:]
+            rows[:, width : plane.width] = rows[:, width - 1 : width]
+        # Two stamps that round to one tick would be refused by the container.
+        pts = max(round((frame.vis_stamp_ns - self._origin_ns) * TICKS / 1_000_000_000), self._last_pts + 1)
+        self._last_pts = pts
+        picture.pts, picture.time_base = pts, Fraction(1, TICKS)
+        picture.duration = round(self._period_ns * TICKS / 1_000_000_000)
+        with self._errors():
+            self._container.mux(self._stream.encode(picture))
+        self._frames += 1
+
+    def _planes(self, frame: FusedFrame) -> list[Plane]:
+        if self._pixel_format == "gray":
+            return [narrow_luma(frame.luma)]
+        height, width = self._shape
+        down = {"yuv420p": (2, 2), "yuv422p": (1, 2), "yuv444p": (1, 1)}[self._pixel_format]
+        shape = -(-height // down[0]), -(-width // down[1])
+        if frame.chroma is None:
+            neutral = np.full(shape, 128, np.uint8)
+            return [narrow_luma(frame.luma), neutral, neutral]
+        chroma = narrow_chroma(resize_chroma(frame.chroma, *shape))
+        return [narrow_luma(frame.luma), chroma.u, chroma.v]
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        import av
+
+        try:
+            yield
+        except av.error.FFmpegError as error:
+            kept = (
+                f"; {self._target.writing} holds what was written, about {self._frames} frames" if self._frames else ""
+            )
+            raise OutputError(f"cannot write {self.name}: {reason(error.errno, str(error.strerror))}{kept}") from None

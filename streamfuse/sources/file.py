@@ -1,0 +1,209 @@
+"""Video files: any container and codec that FFmpeg reads, through PyAV.
+
+Only the thread that iterates touches the container (closing it under a blocked read crashes the process).
+Frames that the decoder could not make sense of are skipped and counted; a file that ends before its header
+says so is read to its end and reported as damaged.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamfuse.errors import InputError
+from streamfuse.frames import DEFAULT_PERIOD_NS, Clock, Frame
+from streamfuse.sources.base import Source
+from streamfuse.sources.pixels import PixelReader
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+log = logging.getLogger("streamfuse")
+
+CORRUPT = "corrupt frame"
+BACKWARDS = "stamp not after the one before"
+SMALL_PIXELS = 1280 * 720
+"""Up to this size one decoding thread keeps up, and more only add memory."""
+
+
+class VideoFile(Source):
+    """The first video stream of a file.
+
+    Stamps are the file's presentation times in ns, less the container's start where its clock starts
+    anywhere (MPEG-TS, MPEG-PS).  Raises InputError from the constructor for what cannot be opened.
+    """
+
+    clock = Clock.MEDIA
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.name = str(path)
+        self.path = path
+        self._container = _open(path)
+        video = self._container.streams.video
+        if not video:
+            self._container.close()
+            raise InputError(f"{path} has no video stream")
+        self._stream: VideoStream = video[0]
+        codec = self._stream.codec_context
+        if codec is None or codec.width == 0:
+            self._container.close()
+            raise InputError(f"{path}: the video stream cannot be decoded (unknown codec, or its header is damaged)")
+        codec.thread_count = 1 if codec.width * codec.height <= SMALL_PIXELS else os.cpu_count() or 1
+        self.size = (codec.height, codec.width)
+        self.frame_count = self._expected_frames()
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        self.period_ns = round(1e9 / rate) if rate else None
+        base = self._stream.time_base or Fraction(1, 1_000_000)
+        self._ns_per_tick = base * 1_000_000_000
+        self._origin_ns = 0
+        if self._container.format.name in {"mpegts", "mpeg"} and self._container.start_time is not None:
+            self._origin_ns = self._container.start_time * 1000
+        start = self._stream.start_time
+        self.first_stamp_ns = self._to_ns(start) if start is not None else None
+        self._pixels = PixelReader()
+        self._packets = self._delivered = 0
+
+    def _to_ns(self, ticks: int) -> int:
+        return round(ticks * self._ns_per_tick) - self._origin_ns
+
+    def _expected_frames(self) -> int | None:
+        if self._stream.frames:
+            return self._stream.frames
+        duration_s = self._duration_s()
+        rate = self._stream.average_rate
+        return round(duration_s * rate) if duration_s and rate else None
+
+    def _duration_s(self) -> float | None:
+        """What the header claims."""
+        stream = self._stream
+        if stream.duration is not None and stream.time_base is not None:
+            return float(stream.duration * stream.time_base)
+        if text := stream.metadata.get("DURATION"):  # Matroska: 00:00:03.333000000
+            hours, minutes, seconds = text.split(":")
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        if self._container.duration is not None and len(self._container.streams) == 1:
+            return self._container.duration / 1e6
+        return None
+
+    def __iter__(self) -> Iterator[Frame]:
+        index = 0
+        last_ns: int | None = None
+        began = time.monotonic_ns()
+        for decoded, ticks in self._decode():
+            if decoded is None:
+                self.drops[CORRUPT] += 1
+                index += 1
+                continue
+            if ticks is not None:
+                stamp_ns = self._to_ns(ticks)
+            else:
+                stamp_ns = 0 if last_ns is None else last_ns + (self.period_ns or DEFAULT_PERIOD_NS)
+            if last_ns is not None and stamp_ns <= last_ns:
+                self.drops[BACKWARDS] += 1
+                index += 1
+                continue
+            last_ns = stamp_ns
+            luma, chroma = self._pixels.read(decoded, stamp_ns)
+            now = time.monotonic_ns()
+            self._delivered += 1
+            yield Frame(luma, chroma, stamp_ns, self.clock, index, self.name, now, now - began)
+            began = time.monotonic_ns()
+            index += 1
+        self._check_complete(last_ns)
+
+    def _decode(self) -> Iterator[tuple[VideoFrame | None, int | None]]:
+        """Frames in presentation order with their stamps in ticks; None for a frame that is lost."""
+        import av
+
+        # AVI stores no presentation times.  Its decoding times rise by the same steps, so frame n gets the n-th.
+        without_pts = self._container.format.name == "avi"
+        decoding_times: deque[int | None] = deque()
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.error.FFmpegError as error:
+                self.damage = f"reading stopped: {error.strerror}"
+                return
+            if packet is None:
+                return
+            if packet.size:
+                self._packets += 1
+                decoding_times.append(packet.dts)
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                decoding_times.popleft()
+                yield None, None
+                continue
+            for frame in frames:
+                decoding_time = decoding_times.popleft() if decoding_times else None
+                ticks = decoding_time if without_pts else frame.pts
+                yield (None if frame.is_corrupt else frame), ticks
+
+    def _check_complete(self, last_ns: int | None) -> None:
+        period_ns = self.period_ns or 0
+        claimed_s = self._duration_s()
+        end_s = ((last_ns if last_ns is not None else 0) + period_ns - (self.first_stamp_ns or 0)) / 1e9
+        if self.damage is not None:
+            self.damage = f"{self.damage} at {end_s:.2f} s"
+        elif self._packets < self._stream.frames:
+            self.damage = f"cut off: {self._delivered} of {self._stream.frames} frames could be read"
+        elif claimed_s is not None and end_s < claimed_s - max(5 * period_ns / 1e9, 0.1):
+            self.damage = f"cut off at {end_s:.2f} s of {claimed_s:.2f} s"
+
+    def close(self) -> None:
+        self._container.close()
+
+
+def _open(path: Path) -> InputContainer:
+    import av
+
+    av.logging.set_level(None)  # FFmpeg writes every oddity to stderr; what matters is counted or raised
+    try:
+        return av.open(str(path), metadata_errors="replace")
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}") from None
+    except PermissionError:
+        raise InputError(f"{path} may not be read: permission denied") from None
+    except av.error.FFmpegError as error:
+        raise InputError(f"{path} {_why_unreadable(path, str(error.strerror))}") from None
+
+
+def _why_unreadable(path: Path, ffmpeg_says: str) -> str:
+    """FFmpeg says "invalid data" for all of these; a user needs to know which."""
+    if path.stat().st_size == 0:
+        return "is empty (0 bytes)"
+    if _mp4_without_index(path):
+        return (
+            "was cut off before its index (the moov box) was written, so nothing in it can be decoded; "
+            "copy it again from where it was recorded"
+        )
+    return f"is not a video that can be read ({ffmpeg_says.lower()})"
+
+
+def _mp4_without_index(path: Path) -> bool:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        offset = 0
+        kinds: list[bytes] = []
+        while offset + 8 <= size and len(kinds) < 64:
+            file.seek(offset)
+            header = file.read(16)
+            length, kind = int.from_bytes(header[:4], "big"), header[4:8]
+            if length == 1:
+                length = int.from_bytes(header[8:16], "big")
+            kinds.append(kind)
+            if length < 8:
+                break
+            offset += length
+    return kinds[:1] == [b"ftyp"] and b"moov" not in kinds and b"moof" not in kinds

@@ -1,0 +1,120 @@
+"""From a decoder's or an image file's pixels to luma and chroma."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from streamfuse.color import split_bgr, widen_luma
+from streamfuse.frames import Chroma, Matrix, Plane
+from streamfuse.tone import RangeFollower
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
+Pixels: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+_PLANAR = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"}
+_LIMITED, _FULL = 1, 2  # AVCOL_RANGE_MPEG, AVCOL_RANGE_JPEG
+# AVCOL_SPC_*; unspecified is BT.601 below 720 lines and BT.709 from there, as players assume.
+_MATRICES = {1: Matrix.BT709, 5: Matrix.BT601, 6: Matrix.BT601, 9: Matrix.BT2020, 10: Matrix.BT2020}
+
+
+class SixteenBit:
+    """Grey of more than 8 bits to 8 bits, the range followed over time.
+
+    Thermal cameras fill a few hundred of 65,536 levels; a fixed shift would leave black.
+    """
+
+    def __init__(self) -> None:
+        self._range = RangeFollower()
+
+    def to_luma(self, grey: npt.NDArray[np.uint16], stamp_ns: int) -> Plane:
+        """(H, W) uint16 to (H, W) uint8, full range."""
+        low, high = self._range.update(grey, stamp_ns)
+        scale = 255.0 / max(high - low, 1.0)
+        levels = (grey.astype(np.float32) - np.float32(low)) * np.float32(scale)
+        luma: Plane = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+        return luma
+
+
+class PixelReader:
+    """Pixels of one stream; it remembers the range of a 16-bit one."""
+
+    def __init__(self) -> None:
+        self._sixteen = SixteenBit()
+
+    def read(self, frame: VideoFrame, stamp_ns: int) -> tuple[Plane, Chroma | None]:
+        """Full-range luma and untouched chroma of a decoded frame.
+
+        Planar 8-bit YUV is used in place: the arrays are views on the decoder's buffer.
+        """
+        quarter_turns = round(frame.rotation / 90) % 4
+        name = frame.format.name
+        if name not in _PLANAR:
+            if frame.format.is_rgb or name == "pal8":
+                luma, chroma = self._from_array(cast(Pixels, frame.to_ndarray(format="bgr24")), stamp_ns)
+                return _turn(luma, chroma, quarter_turns)
+            if name.startswith("gray"):
+                deep = frame.format.components[0].bits > 8
+                grey = cast(Pixels, frame.to_ndarray(format="gray16le" if deep else "gray"))
+                luma, _ = self._from_array(grey, stamp_ns)
+                luma = widen_luma(luma) if not deep and frame.color_range == _LIMITED else luma
+                return _turn(luma, None, quarter_turns)
+            frame = frame.reformat(format="yuv420p")
+        if quarter_turns % 2 and "422" in name:  # turned, its chroma would be halved the other way
+            frame = frame.reformat(format="yuv444p")
+        full = frame.color_range == _FULL or name.startswith("yuvj")
+        y, u, v = (_plane(frame, i) for i in range(3))
+        unspecified = Matrix.BT709 if frame.height >= 720 else Matrix.BT601
+        chroma = Chroma(u, v, full_range=full, matrix=_MATRICES.get(int(frame.colorspace), unspecified))
+        return _turn(y if full else widen_luma(y), chroma, quarter_turns)
+
+    def read_image(self, pixels: Pixels, stamp_ns: int) -> tuple[Plane, Chroma | None]:
+        """Luma and chroma of an image as `cv2.imdecode` gives it, unchanged: grey or BGR(A), 8 or 16 bit."""
+        if pixels.ndim == 3 and pixels.shape[2] == 1:
+            pixels = pixels[:, :, 0]
+        if pixels.ndim == 3 and pixels.shape[2] == 4:
+            pixels = pixels[:, :, :3]
+        return self._from_array(pixels, stamp_ns)
+
+    def _from_array(self, pixels: Pixels, stamp_ns: int) -> tuple[Plane, Chroma | None]:
+        if pixels.ndim == 3:
+            eight = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+            return split_bgr(cast("npt.NDArray[np.uint8]", eight))
+        if pixels.dtype == np.uint16:
+            return self._sixteen.to_luma(cast("npt.NDArray[np.uint16]", pixels), stamp_ns), None
+        return cast(Plane, pixels), None
+
+
+def _plane(frame: VideoFrame, index: int) -> Plane:
+    plane = frame.planes[index]
+    rows: Plane = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+    return rows[:, : plane.width]
+
+
+def _turn(luma: Plane, chroma: Chroma | None, quarter_turns: int) -> tuple[Plane, Chroma | None]:
+    """Upright, as a player would show it: phones record sideways and say so."""
+    if quarter_turns == 0:
+        return luma, chroma
+    luma = np.ascontiguousarray(np.rot90(luma, quarter_turns))
+    if chroma is not None:
+        u, v = (np.ascontiguousarray(np.rot90(plane, quarter_turns)) for plane in (chroma.u, chroma.v))
+        chroma = Chroma(u, v, chroma.full_range, chroma.matrix)
+    return luma, chroma
+
+
+def decode_image(data: bytes) -> Pixels | None:
+    """An image file's bytes to (H, W) or (H, W, C), uint8 or uint16; None if it is not an image."""
+    if not data:
+        return None
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None
+    if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
+        return None
+    return cast(Pixels, pixels)

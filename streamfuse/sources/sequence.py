@@ -1,0 +1,197 @@
+"""Recordings that are a picture a file: directories, patterns and lists of images.
+
+The stamp of an image comes from its name, so that a missing file leaves a gap in time instead of shifting
+all that follow it.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from streamfuse.errors import InputError
+from streamfuse.frames import Clock, Frame
+from streamfuse.sources.base import Source
+from streamfuse.sources.pixels import PixelReader, decode_image
+
+log = logging.getLogger("streamfuse")
+
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".pgm", ".ppm", ".pnm", ".webp", ".jp2"}
+)
+DEFAULT_FPS = 25.0
+UNREADABLE = "unreadable image"
+MISSING = "missing image"
+
+Key: TypeAlias = int | str
+"""What makes an infrared and a visible image a pair: the number in the name, or the name."""
+
+# Names that are times since the epoch, as robots record them: digits to nanoseconds a unit.
+_EPOCH_UNITS = {13: 1_000_000, 16: 1_000, 19: 1}
+
+
+class ImageSequence(Source):
+    """Images with a stamp each, in rising order; 8 or 16 bit, grey or colour, any size.
+
+    A file that is no image, or is damaged, is skipped and counted.
+    """
+
+    clock = Clock.MEDIA
+
+    def __init__(self, name: str, images: Sequence[tuple[Path, int]], period_ns: int, missing: int = 0) -> None:
+        """`images`: paths and their stamps in ns; `missing`: how many more there should have been."""
+        super().__init__()
+        if not images:
+            raise InputError(f"{name} has no images ({' '.join(sorted(IMAGE_SUFFIXES))})")
+        self.name = name
+        self._images = images
+        self.period_ns = period_ns
+        self.frame_count = len(images)
+        self.first_stamp_ns = images[0][1]
+        self._pixels = PixelReader()
+        if missing:
+            self.drops[MISSING] += missing
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, (path, stamp_ns) in enumerate(self._images):
+            began = time.monotonic_ns()
+            try:
+                pixels = decode_image(path.read_bytes())
+            except OSError:
+                pixels = None
+            if pixels is None:
+                self.drops[UNREADABLE] += 1
+                continue
+            luma, chroma = self._pixels.read_image(pixels, stamp_ns)
+            now = time.monotonic_ns()
+            yield Frame(luma, chroma, stamp_ns, self.clock, index, self.name, now, now - began)
+
+
+def is_image_list(text: str) -> bool:
+    """Whether `text` names a directory, a pattern (%06d), a glob or one image."""
+    path = Path(text)
+    if path.is_dir():
+        return True
+    if path.exists():
+        return path.suffix.lower() in IMAGE_SUFFIXES
+    return is_pattern(text) or any(c in text for c in "*?[") or path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_pattern(text: str) -> bool:
+    """Whether `text` holds a number such as %06d."""
+    return _PRINTF.search(text) is not None
+
+
+def list_images(text: str) -> list[Path]:
+    """The images that `text` names, in natural order (2 before 10); raises InputError if there are none."""
+    path = Path(text)
+    if path.is_dir():
+        found = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
+        if not found and any(child.is_dir() for child in path.iterdir()):
+            raise InputError(f"{text} holds directories and no images; for a VOT-RGBT sequence use --vot {text}")
+    elif path.is_file():
+        found = [path]
+    elif _PRINTF.search(text):
+        found = [file for file, _ in match_pattern(Path(text))]
+    else:
+        found = [Path(name) for name in glob.glob(text, recursive=True)]  # noqa: PTH207 - an absolute pattern is fine
+        found = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES]
+    if not found:
+        raise InputError(f"there are no images {text}")
+    return sorted(found, key=_natural)
+
+
+_PRINTF = re.compile(r"%(0?\d*)d")
+
+
+def match_pattern(pattern: Path) -> list[tuple[Path, int]]:
+    """Files that a pattern such as color/%08d.png names, with their numbers, rising; only the name may vary."""
+    match = _PRINTF.search(pattern.name)
+    if match is None:
+        raise InputError(f"{pattern}: the file name needs a number such as %06d")
+    before, after = pattern.name[: match.start()], pattern.name[match.end() :]
+    width = int(match[1] or 0)
+    digits = rf"\d{{{width},}}" if match[1].startswith("0") else r"\d+"
+    name = re.compile(re.escape(before) + f"({digits})" + re.escape(after))
+    if not pattern.parent.is_dir():
+        raise InputError(f"there is no directory {pattern.parent}")
+    found = [(file, int(hit[1])) for file in pattern.parent.iterdir() if (hit := name.fullmatch(file.name))]
+    return sorted(found, key=lambda item: item[1])
+
+
+def _natural(path: Path) -> list[tuple[int, int | str]]:
+    parts = re.split(r"(\d+)", str(path))
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
+
+
+def image_keys(paths: Sequence[Path]) -> list[Key]:
+    """The last number in each name where that tells them apart, else the name without its suffix."""
+    numbers = [re.findall(r"\d+", path.stem) for path in paths]
+    if all(numbers):
+        last = [int(found[-1]) for found in numbers]
+        if len(set(last)) == len(last):
+            return list(last)
+    return [path.stem for path in paths]
+
+
+def match_images(ir: Sequence[Path], vis: Sequence[Path]) -> tuple[list[int], list[int], bool]:
+    """A place on one common line for every image of two lists: images that belong together get the same.
+
+    True if their names say so; False if no name of one list fits the other, and they are taken in order.
+    """
+    for keys in (image_keys, lambda paths: [path.stem for path in paths]):
+        ir_keys, vis_keys = keys(ir), keys(vis)
+        if set(ir_keys) & set(vis_keys):
+            union = {**dict.fromkeys(ir_keys), **dict.fromkeys(vis_keys)}
+            ordered = sorted(union, key=lambda key: _natural(Path(str(key))))
+            place = {key: i for i, key in enumerate(ordered)}
+            return [place[key] for key in ir_keys], [place[key] for key in vis_keys], True
+    return list(range(len(ir))), list(range(len(vis))), False
+
+
+def _epoch_stamps(*lists: Sequence[Path]) -> list[list[int]] | None:
+    """Stamps in ns from the first image of all, if every name is a time since the epoch."""
+    stamps = []
+    for paths in lists:
+        if not all(path.stem.isdecimal() and len(path.stem) in _EPOCH_UNITS for path in paths):
+            return None
+        stamps.append([int(path.stem) * _EPOCH_UNITS[len(path.stem)] for path in paths])
+    start = min(min(found) for found in stamps)
+    return [[stamp - start for stamp in found] for found in stamps]
+
+
+def open_image_pair(ir: str, vis: str, fps: float | None) -> tuple[ImageSequence, ImageSequence]:
+    """Two lists of images on one time line."""
+    lists = list_images(ir), list_images(vis)
+    period_ns = round(1e9 / (fps or DEFAULT_FPS))
+    stamps = _epoch_stamps(*lists)
+    if stamps is None:
+        ir_places, vis_places, by_name = match_images(*lists)
+        if not by_name:
+            log.warning("no infrared image has the name or number of a visible one: pairing them in order")
+        stamps = [[round(i * 1e9 / (fps or DEFAULT_FPS)) for i in places] for places in (ir_places, vis_places)]
+    return tuple(  # type: ignore[return-value]
+        ImageSequence(text, sorted(zip(paths, found, strict=True), key=lambda image: image[1]), period_ns)
+        for text, paths, found in zip((ir, vis), lists, stamps, strict=True)
+    )
+
+
+def open_images(text: str, fps: float | None) -> ImageSequence:
+    """One list of images on its own time line."""
+    paths = list_images(text)
+    stamps = _epoch_stamps(paths)
+    if stamps is None:
+        places = range(len(paths))
+        keys = image_keys(paths)
+        if all(isinstance(key, int) for key in keys):
+            numbers = [int(key) for key in keys]
+            if max(numbers) - min(numbers) < 4 * len(numbers):  # gaps, but no numbering of something else
+                places = [number - min(numbers) for number in numbers]  # type: ignore[assignment]
+        stamps = [[round(i * 1e9 / (fps or DEFAULT_FPS)) for i in places]]
+    images = sorted(zip(paths, stamps[0], strict=True), key=lambda image: image[1])
+    return ImageSequence(text, images, round(1e9 / (fps or DEFAULT_FPS)))

@@ -1,0 +1,91 @@
+"""VOT-RGBT sequences: one directory with a colour and an infrared channel.
+
+VOT-RGBT2020 and later have a `sequence` file (key=value lines) with `channels.color`, `channels.ir`, `fps`
+and `length`.  VOT-RGBT2019, RGBT234 and their relatives have none and are known by their directories.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from streamfuse.errors import InputError
+from streamfuse.sources.sequence import ImageSequence, match_pattern, open_image_pair
+
+VOT_FPS = 30.0
+"""Of a sequence that does not tell."""
+
+# (infrared, visible) directories: VOT-RGBT2019; RGBT234, LasHeR; VTUAV; GTOT.
+LAYOUTS = (("ir", "color"), ("infrared", "visible"), ("ir", "rgb"), ("i", "v"))
+
+
+def open_vot(directory: Path, fps: float | None = None) -> tuple[ImageSequence, ImageSequence]:
+    """The infrared and the visible channel of a sequence; `fps` overrides what the sequence says.
+
+    Raises InputError with what is missing.
+    """
+    if not directory.is_dir():
+        raise InputError(f"there is no directory {directory}")
+    description = directory / "sequence"
+    if description.is_file():
+        return _open_described(description, fps)
+    for ir, vis in LAYOUTS:
+        if (directory / ir).is_dir() and (directory / vis).is_dir():
+            return open_image_pair(str(directory / ir), str(directory / vis), fps or VOT_FPS)
+    inside = sorted(child.parent.name for child in directory.glob("*/sequence"))
+    if inside:
+        raise InputError(f"{directory} holds several sequences: name one of them, such as {directory / inside[0]}")
+    layouts = ", ".join(f"{ir}/ and {vis}/" for ir, vis in LAYOUTS)
+    raise InputError(f"{directory} is no VOT-RGBT sequence: it has neither a `sequence` file nor {layouts}")
+
+
+def read_description(path: Path) -> dict[str, str]:
+    """The key=value lines of a `sequence` file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{path} cannot be read as text") from None
+    values: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        key, equals, value = line.partition("=")
+        if not equals:
+            raise InputError(f"{path}, line {number}: expected key=value, found {line[:40]!r}")
+        values[key.strip()] = value.strip()
+    return values
+
+
+def _number(path: Path, values: dict[str, str], key: str) -> float | None:
+    if key not in values:
+        return None
+    try:
+        number = float(values[key])
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise InputError(f"{path}: {key} must be a number above 0, found {values[key][:40]!r}")
+    return number
+
+
+def _open_described(path: Path, fps: float | None) -> tuple[ImageSequence, ImageSequence]:
+    values = read_description(path)
+    rate = fps or _number(path, values, "fps") or VOT_FPS
+    length = _number(path, values, "length")
+    channels = []
+    for key in ("channels.ir", "channels.color"):
+        if key not in values:
+            raise InputError(f"{path} has no {key}: both an infrared and a colour channel are needed")
+        channels.append(match_pattern(path.parent / values[key]))
+    # Numbers start at 1, in some sequences at 0; both channels count from the same.
+    first = min((number for channel in channels for _, number in channel), default=1)
+    first = min(first, 1)
+    sources = []
+    for key, channel in zip(("channels.ir", "channels.color"), channels, strict=True):
+        if length is not None:
+            channel = [(file, number) for file, number in channel if number - first < length]
+        images = [(file, round((number - first) * 1e9 / rate)) for file, number in channel]
+        missing = int(length) - len(images) if length is not None else 0
+        sources.append(ImageSequence(str(path.parent / values[key]), images, round(1e9 / rate), missing))
+    return sources[0], sources[1]
