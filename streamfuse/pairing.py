@@ -8,7 +8,8 @@ tolerance; every other frame is counted with its reason.  At most two frames of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
 
 from streamfuse.frames import DEFAULT_PERIOD_NS, Frame, FramePair
 
@@ -32,32 +33,31 @@ class _Lane:
         self._frames = iter(frames)
         self._offset_ns = offset_ns
         self._on_drop = on_drop
-        self._ahead: Frame | None = None
-        self.head: Frame | None = next(self._frames, None)
+        self._held: deque[Frame] = deque()
 
     def time_ns(self, frame: Frame) -> int:
         return frame.stamp_ns + self._offset_ns
 
-    def peek(self) -> Frame | None:
-        """The frame after `head`; reads it if need be."""
-        if self._ahead is None:
-            self._ahead = next(self._frames, None)
-        return self._ahead
+    def peek(self, place: int = 0) -> Frame | None:
+        """The next frame, or with 1 the one after it; read if need be, None past the end."""
+        while len(self._held) <= place:
+            frame = next(self._frames, None)
+            if frame is None:
+                return None
+            self._held.append(frame)
+        return self._held[place]
 
-    def advance(self) -> None:
-        self.head = self.peek()
-        self._ahead = None
+    def take(self) -> Frame:
+        return self._held.popleft()
 
     def drop(self, reason: str) -> None:
+        self.take()
         self._on_drop(self.role, reason)
-        self.advance()
 
     def drop_held(self, reason: str) -> None:
-        """Both frames that are held; the rest of the stream is left unread."""
-        for frame in (self.head, self._ahead):
-            if frame is not None:
-                self._on_drop(self.role, reason)
-        self.head = self._ahead = None
+        """The rest of the stream is left unread."""
+        while self._held:
+            self.drop(reason)
 
 
 def pair_frames(
@@ -68,7 +68,7 @@ def pair_frames(
     ir_offset_ns: int = 0,
     hurry_ns: int = 0,
     on_drop: OnDrop = lambda role, reason: None,
-) -> Iterator[FramePair]:
+) -> Generator[FramePair]:
     """Pairs in the order of time, until one stream ends.
 
     `ir_offset_ns` is added to every infrared stamp before it is compared.  A frame waits for the one that
@@ -77,22 +77,17 @@ def pair_frames(
     Stamps within each stream rise.
     """
     a, b = _Lane("ir", ir, ir_offset_ns, on_drop), _Lane("vis", vis, 0, on_drop)
-    while a.head is not None and b.head is not None:
-        early, late = (a, b) if a.time_ns(a.head) <= b.time_ns(b.head) else (b, a)
-        assert early.head is not None  # both are: the loop's condition
-        assert late.head is not None
-        target_ns = late.time_ns(late.head)
-        distance_ns = target_ns - early.time_ns(early.head)
-        if distance_ns > hurry_ns:
-            following = early.peek()
-            if following is not None and abs(early.time_ns(following) - target_ns) < distance_ns:
+    try:
+        while (ir_head := a.peek()) is not None and (vis_head := b.peek()) is not None:
+            ir_ns, vis_ns = a.time_ns(ir_head), b.time_ns(vis_head)
+            early, target_ns = (a, vis_ns) if ir_ns <= vis_ns else (b, ir_ns)
+            distance_ns = abs(ir_ns - vis_ns)
+            following = early.peek(1) if distance_ns > hurry_ns else None
+            nearer = following is not None and abs(early.time_ns(following) - target_ns) < distance_ns
+            if nearer or distance_ns > tolerance_ns:
                 early.drop(NO_PARTNER)
-                continue
-        if distance_ns > tolerance_ns:
-            early.drop(NO_PARTNER)
-            continue
-        yield FramePair(ir=a.head, vis=b.head)
-        a.advance()  # after the yield: a live pair must not wait for the frames after it
-        b.advance()
-    a.drop_held(OTHER_ENDED)
-    b.drop_held(OTHER_ENDED)
+            else:
+                yield FramePair(ir=a.take(), vis=b.take())
+    finally:
+        a.drop_held(OTHER_ENDED)
+        b.drop_held(OTHER_ENDED)

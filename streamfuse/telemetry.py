@@ -7,6 +7,9 @@ import threading
 from collections import Counter
 from dataclasses import dataclass
 
+STAGES = ("read ir", "read vis", "align", "fuse", "tone", "write", "arrival to written")
+"""In the order in which a frame passes them."""
+
 _RESOLUTION = 1.02
 """Ratio of neighbouring buckets: a percentile is right to 1 %."""
 
@@ -119,7 +122,7 @@ class Telemetry:
                     h.total_ns / h.count / 1e6,
                     *(h.percentile_ms(percent) for percent in (50, 95, 99)),
                 )
-                for name, h in self._stages.items()
+                for name, h in sorted(self._stages.items(), key=lambda item: STAGES.index(item[0]))
             }
             return Summary(
                 read=dict(self._read),

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from streamfuse.errors import OutputError
 
-
 log = logging.getLogger("streamfuse")
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from streamfuse.color import narrow_chroma, narrow_luma, resize_chroma
 from streamfuse.errors import OutputError, UsageError
 from streamfuse.frames import DEFAULT_PERIOD_NS, Chroma, Clock, FusedFrame, Matrix, Plane
+from streamfuse.sinks import VIDEO_SUFFIXES
 from streamfuse.sinks.base import Sink
 from streamfuse.sinks.target import Target, reason
 
@@ -38,7 +39,6 @@ SMALL_PIXELS = 1280 * 720
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 _MP4 = frozenset({".mp4", ".m4v", ".mov"})
-VIDEO_SUFFIXES = _MP4 | {".mkv"}
 # AVCOL_SPC, AVCOL_PRI, AVCOL_TRC of each matrix.
 _COLOR_TAGS = {Matrix.BT601: (6, 6, 6), Matrix.BT709: (1, 1, 1), Matrix.BT2020: (9, 9, 14)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.color import split_bgr, widen_luma
+from streamfuse.errors import InputError
 from streamfuse.frames import Chroma, Matrix, Plane
 from streamfuse.tone import RangeFollower
 
@@ -118,3 +120,14 @@ def decode_image(data: bytes) -> Pixels | None:
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
         return None
     return cast(Pixels, pixels)
+
+
+def read_image_file(path: Path) -> tuple[Plane, Chroma | None]:
+    """One image by itself; raises InputError for what is no image."""
+    try:
+        pixels = decode_image(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    if pixels is None:
+        raise InputError(f"{path} is not an image that can be read, or it is damaged")
+    return PixelReader().read_image(pixels, stamp_ns=0)

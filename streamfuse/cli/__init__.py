@@ -1,0 +1,77 @@
+"""The command line: `streamfuse COMMAND`; a command is a module of this package, loaded when it is used."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from importlib import import_module
+
+import click
+
+from streamfuse import __version__
+from streamfuse.errors import StreamfuseError
+
+_COMMANDS = {
+    "run": "Fuse two streams into a video.",
+    "fuse": "Fuse two images or two directories of images.",
+    "demo": "Render a scene, fuse it, and show the result.",
+    "probe": "Show what this machine can do.",
+    "weights": "Import and inspect weights files.",
+}
+INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        command = import_module(f"streamfuse.cli.{name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.command(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "STREAMFUSE"}
+)
+@click.version_option(__version__, message="streamfuse %(version)s")
+def cli() -> None:
+    """Fuse an infrared and a visible stream into one picture that shows both.
+
+    Options may also be given in the environment: STREAMFUSE_RUN_TONE=smooth is --tone smooth of `run`.
+    Exit codes: 0 done, 2 usage, 3 input, 4 engine or weights, 5 output.
+    """
+
+
+def main() -> None:
+    """Run the command line; errors become one line and an exit code, tracebacks are for --debug."""
+    debug = "--debug" in sys.argv
+    try:
+        outcome = cli.main(standalone_mode=False)
+        code = outcome if isinstance(outcome, int) else 0
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    except StreamfuseError as error:
+        code = error.exit_code
+        _show(str(error), debug)
+    except BrokenPipeError:
+        code = 1  # whoever read our output is gone; there is nobody to tell
+    except Exception as error:
+        code = 1
+        _show(f"unexpected {type(error).__name__}: {error} (this is a bug; --debug shows where)", debug)
+    sys.exit(code)
+
+
+def _show(message: str, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"{click.style('error:', fg='red')} {message}", err=True)

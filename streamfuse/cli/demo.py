@@ -1,0 +1,117 @@
+"""`streamfuse demo`: the whole program on a scene of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from streamfuse.cli import options
+from streamfuse.cli.run import watch
+from streamfuse.errors import OutputError
+
+if TYPE_CHECKING:
+    from streamfuse.frames import Frame
+
+ROWS = 4
+"""Moments on the contact sheet."""
+
+
+@click.command()
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("streamfuse-demo"),
+    show_default=True,
+    help="Directory for ir.mp4, vis.mp4, fused.mp4 and sheet.png.",
+)
+@click.option("--seconds", type=click.FloatRange(0.2, 600), default=5.0, show_default=True)
+@click.option("--fps", type=click.IntRange(1, 120), default=20, show_default=True)
+@click.option("--size", default="640x480", show_default=True, callback=options.parse_size, help="WIDTHxHEIGHT.")
+@options.force
+@options.engine
+@options.common
+def command(
+    output: Path,
+    seconds: float,
+    fps: int,
+    size: tuple[int, int],
+    force: bool,
+    engine: str,
+    precision: str,
+    weights: Path | None,
+) -> int:
+    """Render a street at night as an infrared and a visible camera see it, and fuse the two.
+
+    Only infrared shows the people in the dark and the warm car; only the visible stream shows the sign.
+    """
+    from streamfuse.fuser import Fuser
+    from streamfuse.pipeline import Pipeline
+    from streamfuse.sinks import open_sink
+
+    names = ("ir.mp4", "vis.mp4", "fused.mp4", "sheet.png")
+    existing = [output / name for name in names if (output / name).exists()]
+    if existing and not force:
+        raise OutputError(f"{existing[0]} exists: choose another directory with -o, or replace with --force")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make {output}: {error.strerror}") from None
+    ir, vis, fused, sheet = (output / name for name in names)
+    fuser = Fuser(weights, engine, precision, tone="smooth")
+    height, width = size
+    query = f"?seconds={seconds:g}&fps={fps}&size={width}x{height}"
+    for channel, path in (("ir", ir), ("vis", vis)):
+        click.echo(f"rendering {path}", err=True)
+        _record(f"synthetic:{channel}{query}", path, force)
+    click.echo(f"fusing {fused}", err=True)
+    sink = open_sink(str(fused), force=force, period_ns=round(1e9 / fps), inputs=[ir, vis])
+    code = watch(Pipeline(ir, vis, sinks=[sink], fuser=fuser))
+    if code == 0:
+        _draw_sheet(ir, vis, fused, sheet)
+        click.echo(f"look at {sheet} and {fused}")
+    return code
+
+
+def _record(uri: str, path: Path, force: bool) -> None:
+    """A source to a video file, unfused."""
+    from streamfuse.frames import FusedFrame
+    from streamfuse.sinks import open_sink
+    from streamfuse.sinks.video import VideoFormat
+    from streamfuse.sources.uri import open_source
+
+    with open_source(uri) as source:
+        sink = open_sink(str(path), video=VideoFormat(crf=16), force=force, period_ns=source.period_ns)
+        failed = True
+        try:
+            for frame in source:
+                sink.write(
+                    FusedFrame(frame.luma, frame.chroma, frame.index, frame.stamp_ns, frame.stamp_ns, frame.clock)
+                )
+            failed = False
+        finally:
+            sink.close(failed=failed)
+
+
+def _draw_sheet(ir: Path, vis: Path, fused: Path, sheet: Path) -> None:
+    from streamfuse.color import to_bgr
+    from streamfuse.sheet import contact_sheet
+    from streamfuse.sinks.images import write_image
+
+    columns = [_moments(path) for path in (ir, vis, fused)]
+    rows = [[to_bgr(frame.luma, frame.chroma) for frame in moment] for moment in zip(*columns, strict=True)]
+    labels = [f"{frame.stamp_ns / 1e9:.2f} s" for frame in columns[0]]
+    write_image(sheet, contact_sheet(rows, ("infrared", "visible", "fused"), labels))
+
+
+def _moments(path: Path) -> list[Frame]:
+    """Frames spread evenly over a recording."""
+    from streamfuse.sources.file import VideoFile
+
+    with VideoFile(path) as source:
+        total = source.frame_count or 1
+        count = min(ROWS, total)
+        wanted = {(2 * i + 1) * total // (2 * count) for i in range(count)}
+        return [frame for frame in source if frame.index in wanted]

@@ -1,0 +1,143 @@
+"""`streamfuse fuse`: images, not streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from streamfuse.cli import options
+from streamfuse.errors import DamagedInput, InputError, OutputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from streamfuse.fuser import Fuser
+
+
+@click.command()
+@click.argument("ir", type=click.Path(path_type=Path))
+@click.argument("vis", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="An image, or a directory.")
+@options.force
+@click.option(
+    "--tone",
+    default="per-frame",
+    show_default=True,
+    help="Output range of networks that need one: per-frame or fixed:LO,HI.",
+)
+@options.engine
+@options.config
+@options.common
+def command(
+    ir: Path,
+    vis: Path,
+    output: Path,
+    force: bool,
+    tone: str,
+    engine: str,
+    precision: str,
+    weights: Path | None,
+) -> None:
+    """Fuse the images IR and VIS, or the pairs of two directories, grey or colour, 8 or 16 bit.
+
+    Pairs of a directory are known by equal names, or by the number in them (IR3.png and VIS3.png).  Results carry
+    the visible image's name, as PNG.
+
+    \b
+    streamfuse fuse ir.png vis.png -o fused.png
+    streamfuse fuse M3FD/Ir M3FD/Vis -o fused/
+    """
+    from streamfuse.fuser import Fuser
+
+    for path in (ir, vis):
+        if not path.exists():
+            raise InputError(f"there is no {path}")
+    if ir.is_dir() != vis.is_dir():
+        raise InputError(f"{ir} and {vis}: give two images or two directories")
+    jobs = _directory_jobs(ir, vis, output) if ir.is_dir() else [(ir, vis, output)]
+    _check_outputs(jobs, force)
+    with Fuser(weights, engine, precision, tone) as fuser:
+        failed = _fuse_all(fuser, jobs)
+    if failed:
+        raise DamagedInput(f"{len(failed)} of {len(jobs)} pairs could not be fused: {'; '.join(failed[:3])}")
+
+
+Job = tuple[Path, Path, Path]
+"""Infrared, visible, output."""
+
+
+def _directory_jobs(ir: Path, vis: Path, output: Path) -> list[Job]:
+    from streamfuse.sources.sequence import list_images, match_images
+
+    ir_images, vis_images = list_images(str(ir)), list_images(str(vis))
+    ir_places, vis_places, by_name = match_images(ir_images, vis_images)
+    if not by_name:
+        raise InputError(f"no image of {ir} has the name or the number of one of {vis}")
+    partner = dict(zip(ir_places, ir_images, strict=True))
+    pairs = [(partner[place], image) for place, image in zip(vis_places, vis_images, strict=True) if place in partner]
+    alone = len(ir_images) + len(vis_images) - 2 * len(pairs)
+    if alone:
+        click.echo(f"note: {alone} images have no partner and are left out", err=True)
+    if output.exists() and not output.is_dir():
+        raise OutputError(f"{output} is a file: results of directories go into a directory")
+    if output.is_dir() and any(output.samefile(source) for source in (ir, vis)):
+        raise OutputError(f"the output {output} is an input: choose another directory")
+    return [(ir_image, image, output / f"{image.stem}.png") for ir_image, image in pairs]
+
+
+def _check_outputs(jobs: list[Job], force: bool) -> None:
+    from streamfuse.sinks.images import check_writable_image
+
+    for ir, vis, output in jobs:
+        check_writable_image(output)
+        if not output.exists():
+            continue
+        if any(output.samefile(source) for source in (ir, vis)):
+            raise OutputError(f"the output {output} is an input: choose another name")
+        if not force:
+            raise OutputError(f"{output} exists: choose another place, or replace with --force")
+    try:
+        jobs[0][2].parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make {jobs[0][2].parent}: {error.strerror}") from None
+
+
+def _fuse_all(fuser: Fuser, jobs: list[Job]) -> list[str]:
+    """Fuse and write every pair; what went wrong with inputs, one bad image not stopping the others."""
+    from streamfuse.sinks.images import write_image
+
+    failed = []
+    for ir, vis, output in _with_progress(jobs):
+        try:
+            fused = _fuse_pair(fuser, ir, vis)
+        except InputError as error:
+            if len(jobs) == 1:
+                raise
+            failed.append(str(error))
+            continue
+        write_image(output, fused)
+    return failed
+
+
+def _with_progress(jobs: list[Job]) -> Iterator[Job]:
+    if not options.on_terminal() or len(jobs) == 1:
+        yield from jobs
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(jobs, "fusing", console=Console(stderr=True), transient=True)
+
+
+def _fuse_pair(fuser: Fuser, ir: Path, vis: Path) -> npt.NDArray[np.uint8]:
+    from streamfuse.color import to_bgr
+    from streamfuse.sources.pixels import read_image_file
+
+    ir_luma, _ = read_image_file(ir)
+    vis_luma, chroma = read_image_file(vis)
+    luma, _ = fuser.fuse_luma(ir_luma, vis_luma, stamp_ns=0)
+    return luma if chroma is None else to_bgr(luma, chroma)

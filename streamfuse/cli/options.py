@@ -1,0 +1,111 @@
+"""Options that several commands share, and the way to read them from a TOML file."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from streamfuse.errors import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Notes(logging.Handler):
+    """What the library says once becomes a line on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"note: {record.getMessage()}", err=True)
+
+
+def _set_up_logging(ctx: click.Context, param: click.Parameter, verbose: bool) -> None:
+    logger = logging.getLogger("streamfuse")
+    logger.handlers = [_Notes()]
+    logger.propagate = False
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+def common(function: F) -> F:
+    """--verbose and --debug."""
+    verbose = click.option(
+        "-v", "--verbose", is_flag=True, expose_value=False, callback=_set_up_logging, help="Say more of what is done."
+    )
+    # Read by `streamfuse.cli.main`, which is also there when parsing itself fails.
+    debug = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+    return verbose(debug(function))
+
+
+def engine(function: F) -> F:
+    """--engine, --precision and --weights."""
+    for option in reversed(
+        (
+            click.option("--engine", default="auto", show_default=True, help="auto, openvino or torch."),
+            click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16."),
+            click.option(
+                "--weights",
+                type=click.Path(path_type=Path),
+                help="A safetensors file of `streamfuse weights import`; default: the shipped one.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def force(function: F) -> F:
+    return click.option("--force", is_flag=True, help="Replace an output that exists.")(function)
+
+
+def config(function: F) -> F:
+    """--config FILE: defaults for the other options of the command."""
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        is_eager=True,
+        expose_value=False,
+        callback=_read_config,
+        help="A TOML file with these options, such as pipelines/archive.toml; flags and environment come first.",
+    )(function)
+
+
+def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from None
+    options = {
+        name.lstrip("-"): option
+        for option in ctx.command.params
+        if isinstance(option, click.Option) and option.expose_value
+        for name in option.opts
+        if name.startswith("--")
+    }
+    defaults = {}
+    for key, value in values.items():
+        if key not in options:
+            raise UsageError(f"{path}: unknown key {key!r}; known are {', '.join(sorted(options))}")
+        if isinstance(value, dict | list):
+            raise UsageError(f"{path}: {key} must be one value")
+        defaults[options[key].name or key] = value
+    ctx.default_map = defaults
+
+
+def parse_size(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int, int]:
+    """WIDTHxHEIGHT to (height, width)."""
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal()) or min(int(width), int(height)) < 32:
+        raise UsageError(f"--size {text!r}: give WIDTHxHEIGHT, at least 32x32")
+    return int(height), int(width)
+
+
+def on_terminal() -> bool:
+    return sys.stderr.isatty()

@@ -1,0 +1,109 @@
+"""`streamfuse probe`: what this machine can do."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from streamfuse.cli import options
+
+Row = tuple[str, str]
+
+
+@click.command()
+@options.common
+def command() -> None:
+    """Show this machine's processors, GPU, engines, codecs and cameras, and what `auto` would choose."""
+    for title, rows in (
+        ("machine", _machine()),
+        ("engines", _engines()),
+        ("codecs", _codecs()),
+        ("cameras", _cameras()),
+    ):
+        click.secho(title, bold=True)
+        for name, value in rows:
+            click.echo(f"  {name:<18}{value}")
+
+
+def _machine() -> Iterator[Row]:
+    from streamfuse import __version__
+
+    yield "streamfuse", __version__
+    yield "Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    yield "processors", f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"
+    yield "NVIDIA GPU", _gpu()
+
+
+def _gpu() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        built = "" if torch.version.cuda else "; this torch is a CPU build"
+        return f"none{built}"
+    names = (torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    return f"{', '.join(names)} (CUDA {torch.version.cuda})"
+
+
+def _engines() -> Iterator[Row]:
+    from streamfuse.engines import create_engine, engine_names
+    from streamfuse.errors import EngineError
+
+    for name in engine_names():
+        try:
+            with create_engine(name) as engine:
+                yield name, f"{_version(name)}; precision auto is {engine.precision} on {engine.device}"
+        except EngineError as error:
+            yield name, f"not available: {error}"
+    with create_engine("auto") as engine:
+        yield "auto", f"would choose {engine.name} in {engine.precision}"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _codecs() -> Iterator[Row]:
+    """Encoders are opened: being listed does not make a GPU encoder work."""
+    import av
+
+    av.logging.set_level(None)
+    yield "PyAV", f"{av.__version__} with libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
+    for name, encoder in (
+        ("h264", "libx264"),
+        ("hevc", "libx265"),
+        ("ffv1", "ffv1"),
+        ("h264 on NVENC", "h264_nvenc"),
+    ):
+        yield name, "yes" if _opens(encoder) else "no"
+
+
+def _opens(encoder: str) -> bool:
+    import av
+
+    try:
+        context = av.CodecContext.create(encoder, "w")
+        context.width, context.height, context.pix_fmt = 256, 256, "yuv420p"  # type: ignore[attr-defined]
+        context.framerate = 25  # type: ignore[attr-defined]
+        if encoder == "libx265":
+            context.options = {"x265-params": "log-level=none"}
+        context.open()
+    except (av.error.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _cameras() -> Iterator[Row]:
+    found = sorted(Path("/dev").glob("video*")) if platform.system() == "Linux" else []
+    for device in found:
+        readable = os.access(device, os.R_OK)
+        yield str(device), "present" if readable else "present, but may not be opened: join the group video"
+    if not found:
+        yield "none", "no /dev/video*" if platform.system() == "Linux" else "not looked for on this system"

@@ -1,0 +1,150 @@
+"""`streamfuse run`: two streams into a video."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from streamfuse.cli import options, show
+from streamfuse.errors import StreamfuseError, UsageError
+
+if TYPE_CHECKING:
+    from streamfuse.pipeline import Pipeline
+    from streamfuse.sources.base import Source
+
+
+@click.command()
+@click.option("--ir", metavar="SOURCE", help="Infrared: a video, a directory or pattern of images, or synthetic:ir.")
+@click.option("--vis", metavar="SOURCE", help="Visible: the same kinds, or synthetic:vis.")
+@click.option("--vot", type=click.Path(path_type=Path), help="A VOT-RGBT sequence, for both channels.")
+@click.option("-o", "--output", metavar="FILE", help="out.mp4, out.mkv, or images: out/%06d.png.")
+@options.force
+@click.option("--codec", default="h264", show_default=True, help="h264, hevc, or ffv1 (lossless, into .mkv).")
+@click.option("--crf", type=int, default=20, show_default=True, help="Quality of h264 and hevc: 0 (best) to 51.")
+@click.option("--preset", default="veryfast", show_default=True, help="Encoder effort, ultrafast to veryslow.")
+@click.option(
+    "--tone",
+    default="smooth",
+    show_default=True,
+    help="Output range of networks that need one: per-frame, smooth or fixed:LO,HI.",
+)
+@options.engine
+@click.option(
+    "--fps", type=click.FloatRange(0, min_open=True), help="Rate of images; default 25, or as the sequence says."
+)
+@click.option("--ir-offset-ms", type=float, default=0.0, help="Added to every infrared time stamp.")
+@click.option(
+    "--tolerance-ms",
+    type=click.FloatRange(0),
+    help="Largest time between the two frames of a pair; default half a frame of the slower stream.",
+)
+@click.option("--frames", type=click.IntRange(1), help="Stop after this many pairs.")
+@options.config
+@options.common
+def command(
+    ir: str | None,
+    vis: str | None,
+    vot: Path | None,
+    output: str | None,
+    force: bool,
+    codec: str,
+    crf: int,
+    preset: str,
+    tone: str,
+    engine: str,
+    precision: str,
+    weights: Path | None,
+    fps: float | None,
+    ir_offset_ms: float,
+    tolerance_ms: float | None,
+    frames: int | None,
+) -> int:
+    """Fuse an infrared and a visible stream, frame by frame, into a video or images.
+
+    \b
+    streamfuse run --ir ir.mp4 --vis vis.mp4 -o fused.mp4
+    streamfuse run --vot sequences/street -o street.mp4
+    streamfuse run --ir 'synthetic:ir?seconds=10' --vis 'synthetic:vis?seconds=10' -o demo.mp4
+
+    Ctrl-C stops cleanly: what was fused is written and the file is finished.  A second one stops at once.
+    """
+    from streamfuse.fuser import Fuser
+    from streamfuse.pipeline import Pipeline
+    from streamfuse.sinks import open_sink
+    from streamfuse.sinks.video import VideoFormat
+
+    if output is None:
+        raise UsageError("nowhere to write to: give -o FILE, such as -o fused.mp4")
+    sources = _open_sources(ir, vis, vot, fps)
+    fuser = Fuser(weights, engine, precision, tone)
+    sink = open_sink(
+        output,
+        video=VideoFormat(codec, crf, preset),
+        force=force,
+        period_ns=max(source.period_ns or 0 for source in sources) or None,
+        inputs=[vot] if vot is not None else [Path(text) for text in (ir, vis) if text],
+    )
+    pipeline = Pipeline(
+        *sources, sinks=[sink], fuser=fuser, tolerance_ms=tolerance_ms, ir_offset_ms=ir_offset_ms, frames=frames
+    )
+    return watch(pipeline)
+
+
+def _open_sources(ir: str | None, vis: str | None, vot: Path | None, fps: float | None) -> tuple[Source, Source]:
+    from streamfuse.sources.uri import open_pair
+    from streamfuse.sources.vot import open_vot
+
+    if vot is not None:
+        if ir is not None or vis is not None:
+            raise UsageError("--vot names both channels: leave out --ir and --vis")
+        return open_vot(vot, fps)
+    if ir is None or vis is None:
+        missing = " and ".join(flag for flag, value in (("--ir", ir), ("--vis", vis)) if value is None)
+        raise UsageError(f"{missing} missing: two sources are needed, or --vot DIR")
+    return open_pair(ir, vis, fps=fps)
+
+
+def watch(pipeline: Pipeline) -> int:
+    """Run with progress, signals and a summary; the exit code."""
+    with _stopping_on_signals(pipeline) as received, show.progress(pipeline.expected_pairs) as on_tick:
+        error: StreamfuseError | None = None
+        try:
+            pipeline.run(on_tick)
+        except StreamfuseError as raised:
+            error = raised
+    show.show_summary(pipeline.summary())
+    if error is not None:
+        raise error
+    if received and not pipeline.live:
+        click.echo("note: stopped by a signal before the end; the output holds what was fused", err=True)
+        return 128 + received[0]
+    return 0
+
+
+@contextmanager
+def _stopping_on_signals(pipeline: Pipeline) -> Iterator[list[int]]:
+    """SIGINT and SIGTERM stop the pipeline; the same again ends the process at once, as without us."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+        # From a thread of its own: the interrupted code may hold the locks that stopping needs.
+        threading.Thread(target=pipeline.stop, daemon=True).start()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,74 @@
+"""Progress and summary of a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+from streamfuse.cli.options import on_terminal
+from streamfuse.telemetry import Summary
+
+PLAIN_LINE_S = 5.0
+"""Between progress lines where there is no terminal."""
+
+
+@contextmanager
+def progress(total: int | None) -> Iterator[Callable[[Summary], None]]:
+    """A callback that shows how far a run is: a bar on a terminal, plain lines elsewhere, all on stderr."""
+    if not on_terminal():
+        yield _PlainLines(total)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("fusing"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[fps]}"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total, fps="starting")
+        yield lambda summary: bar.update(
+            task, completed=summary.fused, fps=f"{summary.fps:.1f} fps" if summary.fps else "starting"
+        )
+
+
+class _PlainLines:
+    def __init__(self, total: int | None) -> None:
+        self._total = total
+        self._last = time.monotonic()
+
+    def __call__(self, summary: Summary) -> None:
+        now = time.monotonic()
+        if now - self._last < PLAIN_LINE_S:
+            return
+        self._last = now
+        of = f" of {self._total}" if self._total else ""
+        left = ""
+        if self._total and summary.fps:
+            left = f", {max(self._total - summary.fused, 0) / summary.fps:.0f} s left"
+        click.echo(f"{summary.fused}{of} frames, {summary.fps:.1f} fps{left}", err=True)
+
+
+def show_summary(summary: Summary) -> None:
+    """What a run did, on stderr: stdout is for results."""
+    lines = [
+        f"read     infrared {summary.read.get('ir', 0)}, visible {summary.read.get('vis', 0)} frames",
+        f"paired   {summary.pairs}",
+        f"fused    {summary.fused} in {summary.elapsed_s:.1f} s, {summary.fps:.2f} fps",
+    ]
+    lines += [f"written  {count} to {name}" for name, count in summary.written.items()]
+    lines += [f"dropped  {summary.dropped}"] if summary.drops else ["dropped  none"]
+    lines += [f"         {count:5d}  {reason}" for reason, count in sorted(summary.drops.items())]
+    if summary.stages:
+        lines.append(f"{'latency, ms':<20}{'p50':>9}{'p95':>9}{'p99':>9}")
+        lines += [
+            f"  {name:<18}{stage.p50_ms:9.2f}{stage.p95_ms:9.2f}{stage.p99_ms:9.2f}"
+            for name, stage in summary.stages.items()
+        ]
+    click.echo("\n".join(lines), err=True)

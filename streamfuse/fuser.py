@@ -1,0 +1,102 @@
+"""An engine and a tone together: two pictures in, one out."""
+
+from __future__ import annotations
+
+import time
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from streamfuse.alignment import Aligner
+from streamfuse.color import split_bgr, to_bgr
+from streamfuse.engines import create_engine
+from streamfuse.errors import InputError
+from streamfuse.frames import DEFAULT_PERIOD_NS, Chroma, Plane
+from streamfuse.tone import make_tone
+
+if TYPE_CHECKING:
+    from streamfuse.engines.base import Engine
+
+Image = npt.NDArray[np.uint8]
+"""(H, W) grey or (H, W, 3) BGR, uint8, as OpenCV reads it."""
+
+
+class Fuser:
+    """Fuses pairs of pictures.
+
+    >>> fused = streamfuse.Fuser().fuse(cv2.imread("ir.png"), cv2.imread("vis.png"))
+    """
+
+    def __init__(
+        self,
+        weights: str | PathLike[str] | None = None,
+        engine: str | Engine = "auto",
+        precision: str = "auto",
+        tone: str = "per-frame",
+    ) -> None:
+        """`weights`: a safetensors file, None for the shipped one.  `engine`: auto, openvino, torch, or an Engine.
+
+        `tone`: per-frame, smooth or fixed:LO,HI (see `streamfuse.tone`).  Raises EngineError (WeightsError)
+        and UsageError.
+        """
+        if isinstance(engine, str):
+            path = Path(weights) if weights is not None else None
+            engine = create_engine(engine, weights=path, precision=precision)
+        self.engine = engine
+        self._tone = make_tone(tone, str(engine.output))
+        self._aligner = Aligner()
+        self._calls = 0
+
+    def fuse(self, ir: Image, vis: Image) -> Image:
+        """Infrared and visible picture to the fused one, of the visible one's shape.
+
+        Infrared in three channels is reduced to its luma and, if its size differs, resized.  A colour visible
+        picture keeps its colour.  Raises InputError for arrays of another kind, EngineError where the engine fails.
+        """
+        ir_luma, _ = _split("infrared", ir)
+        vis_luma, chroma = _split("visible", vis)
+        stamp_ns = self._calls * DEFAULT_PERIOD_NS  # pictures in a row, as far as a smooth tone is concerned
+        self._calls += 1
+        luma, _ = self.fuse_luma(ir_luma, vis_luma, stamp_ns)
+        return luma if vis.ndim == 2 else to_bgr(luma, chroma)
+
+    def fuse_luma(self, ir: Plane, vis: Plane, stamp_ns: int) -> tuple[Plane, dict[str, int]]:
+        """Luma planes (h, w) and (H, W) to (H, W), and how long each stage took, ns."""
+        begin = time.monotonic_ns()
+        ir = self._aligner.apply(ir, vis.shape)
+        aligned = time.monotonic_ns()
+        raw = self.engine.fuse(ir, vis)
+        fused = time.monotonic_ns()
+        luma = self._tone.apply(raw, stamp_ns)
+        toned = time.monotonic_ns()
+        return luma, {"align": aligned - begin, "fuse": fused - aligned, "tone": toned - fused}
+
+    def prepare(self, height: int, width: int) -> None:
+        """Build or load the engine for visible pictures of this size; `fuse` does it when it must."""
+        self.engine.prepare(height, width)
+
+    def close(self) -> None:
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _split(role: str, image: Image) -> tuple[Plane, Chroma | None]:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        got = getattr(image, "dtype", type(image).__name__)
+        raise InputError(f"the {role} picture must be a uint8 array, got {got}; was the file read?")
+    if image.ndim == 2:
+        return image, None
+    if image.ndim == 3 and image.shape[2] == 3:
+        return split_bgr(image)
+    raise InputError(f"the {role} picture must be (H, W) or (H, W, 3), got {image.shape}")

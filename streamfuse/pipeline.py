@@ -1,0 +1,348 @@
+"""Threads, queues and life cycle: two sources in, fused frames out.
+
+    Source ir ──reader thread──► channel ┐
+                                         ├─► pairs ─► compute thread ─► channels ─► a thread for each sink
+    Source vis ─reader thread──► channel ┘                                       └► whoever iterates
+
+Decoding, inference and encoding release the GIL, so threads are enough.  Every object has one owner; every
+channel is bounded.  Recordings are never dropped: a full channel holds back what fills it.  Live sources
+cannot be held back: their channels drop the oldest frame, and count it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from streamfuse.channel import Channel
+from streamfuse.errors import DamagedInput, InputError
+from streamfuse.frames import DEFAULT_PERIOD_NS, Frame, FramePair, FusedFrame
+from streamfuse.fuser import Fuser
+from streamfuse.pairing import OTHER_ENDED, default_tolerance_ns, pair_frames
+from streamfuse.sinks.base import Sink
+from streamfuse.sources.base import Source
+from streamfuse.sources.uri import open_pair
+from streamfuse.telemetry import Summary, Telemetry
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+log = logging.getLogger("streamfuse")
+
+AHEAD = 4
+"""Frames that a reader may be ahead of the engine, and the engine ahead of a sink."""
+LIVE_AHEAD = 2
+TICK_S = 0.2
+
+TOO_SLOW = "the engine was busy"
+SINK_SLOW = "the output was busy"
+STOPPED = "stopped"
+NAMES = {"ir": "infrared", "vis": "visible"}
+
+
+class Pipeline:
+    """Fuses two sources into any number of sinks, and into frames for whoever iterates.
+
+    >>> with Pipeline("ir.mp4", "vis.mp4") as pipeline:
+    ...     for frame in pipeline:
+    ...         show(frame.to_bgr())
+
+    >>> Pipeline("ir.mp4", "vis.mp4", sinks=[open_sink("fused.mp4")]).run()
+
+    The first error of any thread stops the others and is raised once, by `run` or by the iteration.  A
+    recording that is damaged is fused as far as it can be read; then DamagedInput is raised.
+    """
+
+    def __init__(
+        self,
+        ir: str | PathLike[str] | Source,
+        vis: str | PathLike[str] | Source,
+        *,
+        sinks: Sequence[Sink] = (),
+        fuser: Fuser | None = None,
+        tolerance_ms: float | None = None,
+        ir_offset_ms: float = 0.0,
+        frames: int | None = None,
+        fps: float | None = None,
+    ) -> None:
+        """`tolerance_ms`: the largest skew of a pair, default half a frame period of the slower stream.
+        `ir_offset_ms` is added to every infrared stamp.  `frames`: stop after so many pairs.  `fps`: the rate
+        of sources that are images.  `fuser`: default is the shipped network with tone "smooth".
+
+        Raises InputError, UsageError or EngineError for what can be known before the first frame.
+        """
+        self._sinks = list(sinks)
+        self._sources = self._open(ir, vis, fps)
+        self._fuser = fuser or Fuser(tone="smooth")
+        self._owns_fuser = fuser is None
+        self._offset_ns = round(ir_offset_ms * 1e6)
+        periods = [source.period_ns for source in self._sources.values()]
+        self._tolerance_ns = default_tolerance_ns(*periods) if tolerance_ms is None else round(tolerance_ms * 1e6)
+        self._limit = frames
+        self.live = self._sources["vis"].live
+        """Live sources end only when they are stopped."""
+        self._telemetry = Telemetry()
+        self._lock = threading.Lock()
+        self._error: BaseException | None = None
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._lanes = {role: self._make_lane(role) for role in self._sources}
+        self._outputs = [self._make_output(sink) for sink in self._sinks]
+        self._consumer: Channel[FusedFrame] | None = None
+
+    @staticmethod
+    def _open(
+        ir: str | PathLike[str] | Source, vis: str | PathLike[str] | Source, fps: float | None
+    ) -> dict[str, Source]:
+        if isinstance(ir, Source) and isinstance(vis, Source):
+            sources = {"ir": ir, "vis": vis}
+        elif isinstance(ir, Source) or isinstance(vis, Source):
+            raise TypeError("give both sources as text or both as Source")
+        else:
+            sources = dict(zip(("ir", "vis"), open_pair(str(ir), str(vis), fps=fps), strict=True))
+        if sources["ir"].clock is not sources["vis"].clock or sources["ir"].live is not sources["vis"].live:
+            for source in sources.values():
+                source.close()
+            raise InputError("a recording cannot be paired with a live source: their stamps have no common clock")
+        return sources
+
+    def _make_lane(self, role: str) -> Channel[Frame]:
+        if self.live:
+            return Channel(LIVE_AHEAD, drop_oldest=True, on_drop=lambda _: self._telemetry.drop(NAMES[role], TOO_SLOW))
+        return Channel(AHEAD)
+
+    def _make_output(self, sink: Sink) -> Channel[FusedFrame]:
+        waits = sink.waits and not self.live
+        name = sink.name
+        return Channel(AHEAD, drop_oldest=not waits, on_drop=lambda _: self._telemetry.drop(name, SINK_SLOW))
+
+    @property
+    def expected_pairs(self) -> int | None:
+        """How many pairs the headers promise; None where they do not tell."""
+        counts = []
+        slowest_ns = max(source.period_ns or DEFAULT_PERIOD_NS for source in self._sources.values())
+        for source in self._sources.values():
+            if source.frame_count is not None:
+                counts.append(source.frame_count * (source.period_ns or DEFAULT_PERIOD_NS) // slowest_ns)
+        if self._limit is not None:
+            counts.append(self._limit)
+        return min(counts) if counts else None
+
+    def _start(self) -> None:
+        if self._threads:
+            raise RuntimeError("a pipeline runs once")
+        for role in self._sources:
+            self._spawn(f"read {role}", self._read, role)
+        self._spawn("compute", self._compute)
+        for sink, channel in zip(self._sinks, self._outputs, strict=True):
+            self._spawn(f"write {sink.name}", self._write, sink, channel)
+
+    def _spawn(self, name: str, target: Callable[..., None], *args: object) -> None:
+        def guarded() -> None:
+            try:
+                target(*args)
+            except BaseException as error:  # handed to whoever waits; a thread has nobody else to tell
+                self._fail(error)
+
+        thread = threading.Thread(target=guarded, name=f"streamfuse {name}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            self._error = self._error or error
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop reading; what has been fused is still written.  Any thread may call it, more than once."""
+        self._stopping.set()
+        for role, lane in self._lanes.items():
+            self._telemetry.drop(NAMES[role], STOPPED, lane.abandon())
+
+    # The threads.
+
+    def _read(self, role: str) -> None:
+        source, lane = self._sources[role], self._lanes[role]
+        taken = 0
+        try:
+            with source:
+                for frame in source:
+                    self._telemetry.frame_read(role, frame.read_ns)
+                    taken += 1
+                    if not lane.put(frame):
+                        self._count_unread(role, source, 1, taken)
+                        break
+        finally:
+            lane.close()
+
+    def _count_unread(self, role: str, source: Source, held: int, taken: int) -> None:
+        """The channel was closed early: account for the frame in hand and for what the header says is left."""
+        left = (source.frame_count or 0) - taken - source.drops.total()
+        unread = max(left, 0) if self._ending() == OTHER_ENDED else 0
+        self._telemetry.drop(NAMES[role], self._ending(), held + unread)
+
+    def _compute(self) -> None:
+        try:
+            prepared: tuple[int, ...] | None = None
+            with contextlib.closing(self._pairs()) as pairs:
+                for index, pair in enumerate(pairs):
+                    self._telemetry.pair_made()
+                    shape = pair.vis.luma.shape
+                    if prepared != shape:  # outside the timings: it happens once
+                        self._fuser.prepare(*shape)
+                        prepared = shape
+                    self._pass_on(self._fuse(index, pair))
+                    if self._stopping.is_set() or index + 1 == self._limit:
+                        break
+        except BaseException as error:  # before the sinks are told to finish: they must know that it failed
+            self._fail(error)
+        finally:
+            for role, lane in self._lanes.items():
+                self._telemetry.drop(NAMES[role], self._ending(), lane.abandon())
+            for channel in self._outputs:
+                channel.close()
+            if self._consumer is not None:
+                self._consumer.close()
+
+    def _ending(self) -> str:
+        """Why frames that were read go nowhere when the pairs have ended."""
+        return STOPPED if self._stopping.is_set() or self._limit is not None else OTHER_ENDED
+
+    def _pairs(self) -> Generator[FramePair]:
+        vis_period_ns = self._sources["vis"].period_ns or DEFAULT_PERIOD_NS
+        return pair_frames(
+            self._lanes["ir"],
+            self._lanes["vis"],
+            tolerance_ns=self._tolerance_ns,
+            ir_offset_ns=self._offset_ns,
+            hurry_ns=vis_period_ns // 4 if self.live else 0,
+            on_drop=lambda role, reason: self._telemetry.drop(
+                NAMES[role], self._ending() if reason == OTHER_ENDED else reason
+            ),
+        )
+
+    def _fuse(self, index: int, pair: FramePair) -> FusedFrame:
+        begin = time.monotonic_ns()
+        luma, timings = self._fuser.fuse_luma(pair.ir.luma, pair.vis.luma, pair.vis.stamp_ns)
+        self._telemetry.frame_fused(begin, time.monotonic_ns(), timings)
+        return FusedFrame(
+            luma=luma,
+            chroma=pair.vis.chroma,
+            index=index,
+            ir_stamp_ns=pair.ir.stamp_ns,
+            vis_stamp_ns=pair.vis.stamp_ns,
+            clock=pair.vis.clock,
+            arrival_ns=max(pair.ir.arrival_ns, pair.vis.arrival_ns),
+            timings_ns=timings,
+        )
+
+    def _pass_on(self, frame: FusedFrame) -> None:
+        for channel in self._outputs:
+            channel.put(frame)
+        if self._consumer is not None:
+            self._consumer.put(frame)
+
+    def _write(self, sink: Sink, channel: Channel[FusedFrame]) -> None:
+        try:
+            for frame in channel:
+                begin = time.monotonic_ns()
+                sink.write(frame)
+                end = time.monotonic_ns()
+                self._telemetry.frame_written(sink.name, end - begin, end - frame.arrival_ns)
+        except BaseException as error:
+            self._fail(error)
+            self._telemetry.drop(sink.name, STOPPED, channel.abandon())
+        finally:
+            sink.close(failed=self._error is not None)
+
+    # For whoever runs it.
+
+    def run(self, on_tick: Callable[[Summary], None] | None = None) -> Summary:
+        """Run to the end, in the calling thread's time; `on_tick` is called with the state five times a second.
+
+        Raises the first error of any thread, and DamagedInput at the end where a recording was cut off.
+        """
+        with self:
+            self._start()
+            while any(thread.is_alive() for thread in self._threads):
+                for thread in self._threads:
+                    thread.join(TICK_S / len(self._threads))
+                if on_tick is not None:
+                    on_tick(self.summary())
+            self._raise_outcome()
+        return self.summary()
+
+    def __iter__(self) -> Iterator[FusedFrame]:
+        """Fused frames in order; reading slowly holds recordings back and makes live sources drop."""
+        self._consumer = Channel(
+            AHEAD, drop_oldest=self.live, on_drop=lambda _: self._telemetry.drop("iteration", SINK_SLOW)
+        )
+        self._start()
+        yield from self._consumer
+        self._join()
+        self._raise_outcome()
+
+    def close(self) -> None:
+        """Stop, wait for the threads, and let go of everything; what was fused is still written to the sinks."""
+        if self._threads:
+            self.stop()
+            if self._consumer is not None:
+                self._consumer.abandon()
+            self._join()
+        else:
+            for source in self._sources.values():
+                source.close()
+            for sink in self._sinks:
+                sink.close(failed=True)
+        if self._owns_fuser:
+            self._fuser.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+    def _raise_outcome(self) -> None:
+        if self._error is not None:
+            raise self._error
+        summary = self.summary()
+        damage = [f"{source.name}: {source.damage}" for source in self._sources.values() if source.damage]
+        if summary.pairs == 0 and not self._stopping.is_set():
+            raise InputError("; ".join([self._why_no_pairs(summary), *damage]))
+        if damage:
+            raise DamagedInput(f"{'; '.join(damage)}; {summary.fused} frames were fused from what could be read")
+
+    def _why_no_pairs(self, summary: Summary) -> str:
+        for role, source in self._sources.items():
+            if not summary.read.get(role):
+                return f"{source.name} gave no frames"
+        starts = {role: source.first_stamp_ns for role, source in self._sources.items()}
+        advice = "give --tolerance-ms or --ir-offset-ms"
+        if starts["ir"] is not None and starts["vis"] is not None:
+            apart_ms = (starts["vis"] - starts["ir"]) / 1e6
+            advice = f"the visible stream starts {apart_ms:+.0f} ms from the infrared one; if both began together, " + (
+                f"give --ir-offset-ms {apart_ms:.0f}" if apart_ms else "give a larger --tolerance-ms"
+            )
+        return f"no infrared frame is within {self._tolerance_ns / 1e6:.1f} ms of a visible one: {advice}"
+
+    def summary(self) -> Summary:
+        """The state of the run, now; any thread may ask."""
+        summary = self._telemetry.summary()
+        drops = dict(summary.drops)
+        for role, source in self._sources.items():
+            for reason, count in source.drops.items():
+                drops[f"{NAMES[role]}: {reason}"] = drops.get(f"{NAMES[role]}: {reason}", 0) + count
+        return replace(summary, drops=drops)

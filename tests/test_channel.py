@@ -1,0 +1,50 @@
+"""The bounded channel between stages."""
+
+from __future__ import annotations
+
+import threading
+
+from streamfuse.channel import Channel
+
+
+def test_items_come_in_order_and_end_after_close() -> None:
+    channel: Channel[int] = Channel(3)
+    for item in (1, 2, 3):
+        assert channel.put(item)
+    channel.close()
+    assert not channel.put(4)
+    assert list(channel) == [1, 2, 3]
+
+
+def test_full_channel_holds_the_producer_back() -> None:
+    channel: Channel[int] = Channel(2)
+    thread = threading.Thread(target=lambda: [channel.put(item) for item in range(50)])
+    thread.start()
+    received = [item for item, _ in zip(channel, range(50), strict=False)]
+    thread.join()
+    assert received == list(range(50))
+    assert channel.statistics().most_waiting <= 2
+    assert channel.statistics().dropped == 0
+
+
+def test_newest_wins_and_drops_are_told() -> None:
+    dropped: list[int] = []
+    channel: Channel[int] = Channel(2, drop_oldest=True, on_drop=dropped.append)
+    for item in range(5):
+        assert channel.put(item)
+    channel.close()
+    assert dropped == [0, 1, 2]
+    assert list(channel) == [3, 4]
+    assert channel.statistics().dropped == 3
+
+
+def test_abandon_frees_a_waiting_producer_and_counts() -> None:
+    channel: Channel[int] = Channel(1)
+    channel.put(1)
+    outcome: list[bool] = []
+    thread = threading.Thread(target=lambda: outcome.append(channel.put(2)))
+    thread.start()
+    assert channel.abandon() == 1
+    thread.join()
+    assert outcome == [False]
+    assert list(channel) == []

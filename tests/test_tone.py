@@ -1,0 +1,103 @@
+"""From raw output to luma."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from streamfuse.errors import UsageError
+from streamfuse.frames import Plane
+from streamfuse.tone import PerFrame, RangeFollower, Raw, Smooth, make_tone
+
+FPS = 25
+FRAME_NS = 40_000_000
+
+
+def scene(seed: int, low: float = -0.4, high: float = 1.6, size: tuple[int, int] = (120, 160)) -> Raw:
+    """A raw output that fills low..high evenly."""
+    values = np.random.default_rng(seed).uniform(low, high, size)
+    return values.astype(np.float32)
+
+
+def test_per_frame_is_the_published_formula() -> None:
+    raw = scene(1)
+    exact = (raw.astype(np.float64) - raw.min()) / (raw.max() - raw.min() + 1e-6) * 255
+    assert np.abs(PerFrame().apply(raw, 0) - exact).max() <= 0.5 + 1e-3
+
+
+def test_direct_is_clamped_and_rounded() -> None:
+    raw = np.array([[-1.0, 0.0, 0.5, 1.0, 3.0, 100.4 / 255, 100.6 / 255]], np.float32)
+    assert make_tone("smooth", "direct").apply(raw, 0).tolist() == [[0, 0, 128, 255, 255, 100, 101]]
+
+
+def test_fixed() -> None:
+    raw = np.array([[-1.0, -0.5, 0.0, 0.5, 1.0]], np.float32)
+    assert make_tone("fixed:-0.5,0.5", "minmax").apply(raw, 0).tolist() == [[0, 0, 128, 255, 255]]
+
+
+def test_flat_picture_does_not_divide_by_zero() -> None:
+    flat = np.full((64, 64), 0.3, np.float32)
+    for name in ("per-frame", "smooth"):
+        assert np.isfinite(make_tone(name, "minmax").apply(flat, 0)).all()
+
+
+@pytest.mark.parametrize("name", ["auto", "fixed:", "fixed:1", "fixed:2,1", "fixed:nan,1", "fixed:1,2,3", "fixed:a,b"])
+def test_what_is_no_tone_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=r"fixed|tone"):
+        make_tone(name, "minmax")
+
+
+def mean_levels(tone: Smooth | PerFrame, frames: list[Raw]) -> npt.NDArray[np.float64]:
+    return np.array([tone.apply(raw, k * FRAME_NS).mean() for k, raw in enumerate(frames)])
+
+
+def with_spikes(seed: int) -> Raw:
+    """A few pixels far outside, as the signed skip weights give them, elsewhere in each frame."""
+    raw = scene(0)
+    rng = np.random.default_rng(seed)
+    raw.ravel()[rng.integers(0, raw.size, 8)] = rng.uniform(5, 50, 8)
+    return raw
+
+
+def test_smooth_is_blind_to_outliers_and_does_not_pump() -> None:
+    frames = [with_spikes(seed) for seed in range(50)]
+    steady = np.diff(mean_levels(Smooth(), frames))
+    published = np.diff(mean_levels(PerFrame(), frames))
+    assert np.abs(steady).max() < 0.5
+    assert np.abs(published).max() > 10  # the picture goes dark and light with the spikes
+
+
+def test_smooth_follows_a_slow_change_without_steps() -> None:
+    frames = [scene(0) * np.float32(1 + k / 200) for k in range(100)]
+    levels = mean_levels(Smooth(), frames)
+    assert np.abs(np.diff(levels)).max() < 0.6
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.4, 0.2), (3.0, 9.0), (-0.2, 1.3)])
+def test_smooth_recovers_within_a_second_of_a_cut(low: float, high: float) -> None:
+    frames = [scene(k) for k in range(FPS)] + [scene(k, low, high) for k in range(FPS + 1)]
+    tone = Smooth()
+    pictures: list[Plane] = [tone.apply(raw, k * FRAME_NS) for k, raw in enumerate(frames)]
+    by_itself = PerFrame().apply(frames[-1], 0)
+    assert np.abs(pictures[-1].astype(float) - by_itself).mean() < 0.05 * 255
+
+
+def test_range_is_followed_by_time_not_by_frames() -> None:
+    """The same change at twice the frame rate ends in the same range."""
+
+    def final(fps: int) -> tuple[float, float]:
+        follower = RangeFollower()
+        follower.update(scene(0), 0)
+        for k in range(1, fps + 1):
+            result = follower.update(scene(0) * np.float32(1.1), round(k * 1e9 / fps))
+        return result
+
+    assert final(25) == pytest.approx(final(50), rel=1e-3)
+
+
+def test_a_long_pause_starts_anew() -> None:
+    follower = RangeFollower()
+    follower.update(scene(0), 0)
+    low, high = follower.update(scene(0, 0.0, 2.4), 10_000_000_000)
+    assert (low, high) == pytest.approx((0.0, 2.4), abs=0.02)
