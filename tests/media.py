@@ -85,9 +85,7 @@ def read_video(path: Path) -> tuple[list[float], list[Plane]]:
     return times, pictures
 
 
-def write_images(
-    directory: Path, names: Iterable[str], *, size: tuple[int, int] = SIZE, colour: bool = False
-) -> Path:
+def write_images(directory: Path, names: Iterable[str], *, size: tuple[int, int] = SIZE, colour: bool = False) -> Path:
     """Image k shows number k."""
     directory.mkdir(parents=True, exist_ok=True)
     for index, name in enumerate(names):

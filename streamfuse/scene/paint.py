@@ -1,0 +1,220 @@
+"""The easel of the demo scene: one design space for every picture size, and brushes that know two spectra.
+
+The scene is laid out once, in a design space of 640 x 480 units (x right, y down).  A `View` maps it to
+pixels so that all of it fits; a picture of another shape simply sees more street or more sky.  A
+`Painter` draws each thing once with what both cameras need of it: how it reflects light, what light it
+gives off, how warm it is, and whether it hides what passes behind.  So the two streams cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Bgr: TypeAlias = tuple[int, int, int]
+Points: TypeAlias = Sequence[tuple[float, float]]
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+Floats: TypeAlias = npt.NDArray[np.float32]
+Reals: TypeAlias = npt.NDArray[np.floating]
+"""Either float width: what functions take, where `Floats` is what they give."""
+
+DESIGN_WIDTH, DESIGN_HEIGHT = 640.0, 480.0
+HORIZON = 215.0
+"""Eye level: the camera hangs above the heads, so the horizon does too, design y."""
+CAMERA_HEIGHT_M = 2.7
+FACADE_Y = 300.0
+"""Where the houses stand and the far pavement begins, design y."""
+
+BLACK: Bgr = (0, 0, 0)
+SHIFT = 6
+"""cv2 takes coordinates as integers with so many fractional bits: 1/64 pixel keeps slow motion smooth."""
+SUPERSAMPLE_UP_TO = 2_500_000
+"""Larger pictures are drawn at 1x: their anti-aliased edges are fine and 2x would need gigabytes."""
+
+
+def units_per_metre(ground_y: float) -> float:
+    """Perspective: how large a metre is that stands on the ground at design y `ground_y`, in units."""
+    return (ground_y - HORIZON) / CAMERA_HEIGHT_M
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Maps design units to pixels of a picture of `height` x `width`."""
+
+    height: int
+    width: int
+
+    @property
+    def scale(self) -> float:
+        """Pixels per design unit."""
+        return min(self.width / DESIGN_WIDTH, self.height / DESIGN_HEIGHT)
+
+    @property
+    def left(self) -> float:
+        """Design x of the picture's left edge; 0 or less."""
+        return (DESIGN_WIDTH - self.width / self.scale) / 2
+
+    @property
+    def right(self) -> float:
+        return self.left + self.width / self.scale
+
+    @property
+    def top(self) -> float:
+        """Design y of the top edge; 0 or less.  Most of the spare height becomes sky, not asphalt."""
+        return 0.7 * (DESIGN_HEIGHT - self.height / self.scale)
+
+    @property
+    def bottom(self) -> float:
+        return self.top + self.height / self.scale
+
+    def pixels(self, x: float, y: float) -> tuple[float, float]:
+        """Design position to pixel position, the picture's corner at (0, 0)."""
+        return (x - self.left) * self.scale, (y - self.top) * self.scale
+
+    def grid(self) -> tuple[Floats, Floats]:
+        """Design x (1, W) and y (H, 1) of the pixel centres."""
+        xs = self.left + (np.arange(self.width, dtype=np.float32) + 0.5) / self.scale
+        ys = self.top + (np.arange(self.height, dtype=np.float32) + 0.5) / self.scale
+        return xs.astype(np.float32)[None, :], ys.astype(np.float32)[:, None]
+
+
+def rounded(points: Points, passes: int = 2) -> list[tuple[float, float]]:
+    """A closed outline with its corners cut `passes` times (Chaikin 1974)."""
+    outline = np.asarray(points, np.float64)
+    for _ in range(passes):
+        following = np.roll(outline, -1, axis=0)
+        cut = np.stack([0.75 * outline + 0.25 * following, 0.25 * outline + 0.75 * following], axis=1)
+        outline = cut.reshape(-1, 2)
+    return [(float(x), float(y)) for x, y in outline]
+
+
+def ellipse(x: float, y: float, rx: float, ry: float) -> list[tuple[float, float]]:
+    turn = np.linspace(0.0, 2 * np.pi, 40, endpoint=False)
+    return [(x + rx * float(np.cos(t)), y + ry * float(np.sin(t))) for t in turn]
+
+
+def fractal_noise(rng: np.random.Generator, size: int, roughness: float) -> Floats:
+    """Cloudy noise with the spectrum 1/f^roughness, (size, size), mean 0, deviation 1; it tiles."""
+    spectrum = np.fft.rfft2(rng.standard_normal((size, size)))
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
+    frequency[0, 0] = np.inf  # no constant part
+    noise = np.fft.irfft2(spectrum / frequency**roughness, s=(size, size))
+    return np.asarray(noise / noise.std(), np.float32)
+
+
+class Painter:
+    """Draws polygons given in design units.  Later ones cover earlier ones, in every layer."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self._factor = 2 if view.height * view.width <= SUPERSAMPLE_UP_TO else 1
+        height, width = view.height * self._factor, view.width * self._factor
+        self._albedo = np.zeros((height, width, 3), np.uint8)
+        self._glow = np.zeros((height, width, 3), np.uint8)
+        self._heat = np.zeros((height, width), np.uint8)
+        self._masks = np.zeros((height, width, 3), np.uint8)
+
+    def polygon(
+        self,
+        points: Points,
+        albedo: Bgr,
+        heat: int | None,
+        glow: Bgr = BLACK,
+        near: bool = False,
+        wet: int = 0,
+    ) -> None:
+        """Fill a polygon.
+
+        `albedo` and `glow` are BGR 0..255, reflected and emitted light; `heat` is infrared luma, None to
+        leave the temperature as it is (paint on an even surface); `near` things stand before the far
+        pavement and hide who walks there; `wet` 0..255 is how much the surface mirrors.
+        """
+        scale = self.view.scale * self._factor
+        corner = np.array([self.view.left, self.view.top])
+        # A pixel's centre is at n + 0.5 in the picture and at n for cv2.
+        exact = (np.asarray(points, np.float64) - corner) * scale - 0.5
+        fixed = np.rint(exact * (1 << SHIFT)).astype(np.int32)
+        layers: list[tuple[Bytes, tuple[int, ...]]] = [
+            (self._albedo, albedo),
+            (self._glow, glow),
+            (self._masks, (255 if near else 0, wet, 255)),
+        ]
+        if heat is not None:
+            layers.append((self._heat, (heat,)))
+        for canvas, value in layers:
+            cv2.fillPoly(canvas, [fixed], value, cv2.LINE_AA, SHIFT)
+
+    def rect(
+        self,
+        x0: float,
+        y0: float,
+        x1: float,
+        y1: float,
+        albedo: Bgr,
+        heat: int | None,
+        glow: Bgr = BLACK,
+        near: bool = False,
+        wet: int = 0,
+    ) -> None:
+        if x1 > self.view.left - 4 and x0 < self.view.right + 4:  # most of a wide street is out of view
+            self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], albedo, heat, glow, near, wet)
+
+    def lettering(self, text: str, x: float, y: float, height: float, weight: float, glow: Bgr) -> float:
+        """Write glowing text with its top left at (x, y), capitals `height` units tall, strokes `weight` of
+        that; the temperature stays as it is.  Returns the width in units."""
+        # Hershey strokes, drawn very large with round ends and reduced, look like a signwriter's sans.
+        capital = 210
+        stroke = round(weight * capital)
+        (text_width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 10.0, stroke)
+        stencil = np.zeros((capital + 2 * stroke, text_width + 2 * stroke), np.uint8)
+        cv2.putText(
+            stencil,
+            text,
+            (stroke, capital + stroke),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            10.0,
+            255,
+            stroke,
+            cv2.LINE_AA,
+        )
+        used = np.flatnonzero(stencil.any(axis=0))
+        stencil = stencil[:, used[0] : used[-1] + 1]
+        width = height * stencil.shape[1] / stencil.shape[0]
+        self._stamp(stencil, x, y, width, height, glow)
+        return width
+
+    def _stamp(self, stencil: Bytes, x: float, y: float, width: float, height: float, glow: Bgr) -> None:
+        """Blend `glow` in where the stencil, laid over the given rectangle, is white."""
+        scale = self.view.scale * self._factor
+        left, top = (x - self.view.left) * scale, (y - self.view.top) * scale
+        c0, r0 = max(int(left), 0), max(int(top), 0)
+        canvas = self._glow[r0 : int(top + height * scale) + 2, c0 : int(left + width * scale) + 2]
+        if not canvas.size:
+            return
+        # warpAffine does not average: first reduce coarsely, then blur what one target pixel will span.
+        coarse = max(int(stencil.shape[1] / (width * scale) / 2), 1)
+        reduced = (max(stencil.shape[1] // coarse, 1), max(stencil.shape[0] // coarse, 1))
+        stencil = cv2.resize(stencil, reduced, interpolation=cv2.INTER_AREA).astype(np.uint8)
+        shrink = stencil.shape[1] / (width * scale)
+        if shrink > 1:
+            stencil = cv2.GaussianBlur(stencil, (0, 0), 0.45 * shrink).astype(np.uint8)
+        matrix = np.array([[shrink, 0, (c0 - left + 0.5) * shrink], [0, shrink, (r0 - top + 0.5) * shrink]])
+        size = (canvas.shape[1], canvas.shape[0])
+        cover = cv2.warpAffine(stencil, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        alpha = cover.astype(np.float32)[..., None] / 255
+        canvas[...] = np.rint(canvas * (1 - alpha) + np.asarray(glow, np.float32) * alpha)
+
+    def layers(self) -> tuple[Floats, Floats, Floats, Floats]:
+        """At picture size, float32: albedo (H, W, 3) 0..1, glow (H, W, 3) 0..1, heat (H, W) 0..255, masks
+        (H, W, 3) 0..1 that say near, wet, solid."""
+        size = (self.view.width, self.view.height)
+
+        def reduced(layer: Bytes, unit: float) -> Floats:
+            return cv2.resize(layer, size, interpolation=cv2.INTER_AREA).astype(np.float32) * np.float32(1 / unit)
+
+        return reduced(self._albedo, 255), reduced(self._glow, 255), reduced(self._heat, 1), reduced(self._masks, 255)
