@@ -28,8 +28,9 @@ class Tone(Protocol):
         """(H, W) float32 of any range to (H, W) uint8; stamps rise from call to call."""
 
 
-def _stretch(raw: Raw, low: float, high: float) -> Plane:
-    scale = 255.0 / (high - low + 1e-6)
+def _stretch(raw: Raw, low: float, high: float, guard: float = 0.0) -> Plane:
+    """`guard` keeps a flat picture from dividing by zero."""
+    scale = 255.0 / (high - low + guard)
     levels = np.multiply(raw, np.float32(scale))
     levels += np.float32(0.5 - low * scale)  # the cast below truncates: this rounds
     np.clip(levels, 0, 255, out=levels)
@@ -40,14 +41,14 @@ class Direct:
     """luma = 255 * raw, clamped."""
 
     def apply(self, raw: Raw, stamp_ns: int) -> Plane:
-        return _stretch(raw, 0.0, 1.0 - 1e-6)
+        return _stretch(raw, 0.0, 1.0)
 
 
 class PerFrame:
     """Each image stretched by itself, (x - min) / (max - min + 1e-6) * 255: as published."""
 
     def apply(self, raw: Raw, stamp_ns: int) -> Plane:
-        return _stretch(raw, float(raw.min()), float(raw.max()))
+        return _stretch(raw, float(raw.min()), float(raw.max()), 1e-6)
 
 
 class Fixed:
@@ -67,19 +68,21 @@ class Smooth:
         self._range = RangeFollower()
 
     def apply(self, raw: Raw, stamp_ns: int) -> Plane:
-        return _stretch(raw, *self._range.update(raw, stamp_ns))
+        return _stretch(raw, *self._range.update(raw, stamp_ns), 1e-6)
 
 
 class RangeFollower:
     """The range of a stream of pictures: steady over time, blind to a few outlier pixels.
 
-    Each picture's range is taken between two quantiles of every fourth pixel in both directions.  The
+    Each picture's range is taken between two quantiles of a regular sample of its pixels.  The
     answer follows it with a time constant, faster where it has fallen far behind, and at once where two
     pictures in a row differ so much that the scene was cut.  All distances are relative to the width of the range.
     """
 
     QUANTILE = 0.002
-    """Cut off at each end: 38 of the 19,200 sampled pixels of a 640x480 picture."""
+    """Cut off at each end."""
+    SAMPLES = 16_384
+    """At least so many pixels of a picture are looked at: every fourth of each row and column at 640x480."""
     STEADY_S = 1.0
     """Time constant; at 25 fps a picture moves the range by 4 % of its own departure: below notice."""
     BEHIND = 0.25
@@ -114,7 +117,7 @@ class RangeFollower:
         return self._low, self._high
 
     def _quantiles(self, picture: npt.NDArray[np.float32] | npt.NDArray[np.uint16]) -> tuple[float, float]:
-        step = 4 if min(picture.shape) >= 64 else 1
+        step = max(1, math.isqrt(picture.size // self.SAMPLES))
         sample = picture[::step, ::step].ravel()
         rank = int(self.QUANTILE * sample.size)
         ordered = np.partition(sample, (rank, sample.size - 1 - rank))

@@ -11,8 +11,8 @@ import av
 import cv2
 import numpy as np
 import numpy.typing as npt
-
 from streamfuse.engines.base import Engine, Precision
+
 from streamfuse.frames import Chroma, Clock, Frame, Plane
 from streamfuse.network.config import Output
 from streamfuse.sources.base import Source
@@ -26,8 +26,8 @@ MS = 1_000_000
 
 
 def luma_of(index: int, size: tuple[int, int] = SIZE) -> Plane:
-    """A picture that tells its number: its mean grey level is 40 + 2 * index (mod 160), with a bright corner."""
-    picture = np.full(size, 40 + (2 * index) % 160, np.uint8)
+    """A picture that tells its number: 30 + 3 * index grey levels, below 70, and a bright corner."""
+    picture = np.full(size, 30 + 3 * (index % 70), np.uint8)
     picture[: size[0] // 4, : size[1] // 4] = 230
     return picture
 
@@ -35,7 +35,7 @@ def luma_of(index: int, size: tuple[int, int] = SIZE) -> Plane:
 def number_of(luma: Plane) -> int:
     """The number that `luma_of` wrote, after any codec."""
     height, width = luma.shape
-    return round((float(luma[height // 2 :, width // 2 :].mean()) - 40) / 2)
+    return round((float(luma[height // 2 :, width // 2 :].mean()) - 30) / 3)
 
 
 def write_video(
@@ -56,7 +56,8 @@ def write_video(
         stream = cast("VideoStream", output.add_stream(codec, rate=rate))
         stream.height, stream.width = size
         stream.pix_fmt = pixel_format
-        stream.codec_context.time_base = Fraction(1, 90_000)
+        stream.bit_rate = 4_000_000
+        stream.codec_context.time_base = Fraction(1, 1000 if codec == "mpeg4" else 90_000)
         stream.codec_context.options = {"crf": "10", "bf": "0", **(options or {})} if codec == "libx264" else {}
         for index, stamp in enumerate(stamps_ms):
             yuv = av.VideoFrame(size[1], size[0], "yuv444p")

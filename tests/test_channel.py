@@ -20,7 +20,7 @@ def test_full_channel_holds_the_producer_back() -> None:
     channel: Channel[int] = Channel(2)
     thread = threading.Thread(target=lambda: [channel.put(item) for item in range(50)])
     thread.start()
-    received = [item for item, _ in zip(channel, range(50), strict=False)]
+    received = [item for _, item in zip(range(50), channel, strict=False)]
     thread.join()
     assert received == list(range(50))
     assert channel.statistics().most_waiting <= 2

@@ -12,9 +12,9 @@ import pytest
 
 from streamfuse.errors import UsageError
 from streamfuse.frames import Clock, Frame, Plane
-from streamfuse.scene.scene import WALKERS, Scene
 from streamfuse.scene.actors import Walker, draw
 from streamfuse.scene.paint import View, units_per_metre
+from streamfuse.scene.scene import WALKERS, Scene
 from streamfuse.scene.smoke import Smoke
 from streamfuse.scene.street import CAR, CAR_LENGTH, SIGN, SIGN_HEAT
 from streamfuse.sources.synthetic import SyntheticSource

@@ -65,7 +65,7 @@ def test_smooth_is_blind_to_outliers_and_does_not_pump() -> None:
     steady = np.diff(mean_levels(Smooth(), frames))
     published = np.diff(mean_levels(PerFrame(), frames))
     assert np.abs(steady).max() < 0.5
-    assert np.abs(published).max() > 10  # the picture goes dark and light with the spikes
+    assert np.abs(published).max() > 3  # the picture goes dark and light with the spikes
 
 
 def test_smooth_follows_a_slow_change_without_steps() -> None:

@@ -139,7 +139,8 @@ class VideoSink(Sink):
     def _container_options(self, fragment_s: float) -> dict[str, str]:
         if self._target.path.suffix.lower() in _MP4:
             return {
-                "movflags": "hybrid_fragmented+use_metadata_tags",
+                # delay_moov: without it the first stamp is lost, or is wrong in a file that was never closed.
+                "movflags": "hybrid_fragmented+delay_moov",
                 "frag_duration": str(int(fragment_s * 1e6)),
                 "flush_packets": "1",
             }

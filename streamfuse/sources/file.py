@@ -76,11 +76,15 @@ class VideoFile(Source):
         return round(ticks * self._ns_per_tick) - self._origin_ns
 
     def _expected_frames(self) -> int | None:
-        if self._stream.frames:
-            return self._stream.frames
+        if self._counted_frames():
+            return self._counted_frames()
         duration_s = self._duration_s()
         rate = self._stream.average_rate
         return round(duration_s * rate) if duration_s and rate else None
+
+    def _counted_frames(self) -> int:
+        """What the index lists, 0 where there is none; AVI also counts frames that were dropped in recording."""
+        return self._stream.frames if self._container.format.name != "avi" else 0
 
     def _duration_s(self) -> float | None:
         """What the header claims."""
@@ -156,8 +160,9 @@ class VideoFile(Source):
         end_s = ((last_ns if last_ns is not None else 0) + period_ns - (self.first_stamp_ns or 0)) / 1e9
         if self.damage is not None:
             self.damage = f"{self.damage} at {end_s:.2f} s"
-        elif self._packets < self._stream.frames:
-            self.damage = f"cut off: {self._delivered} of {self._stream.frames} frames could be read"
+        elif self._counted_frames():
+            if self._packets < self._counted_frames():
+                self.damage = f"cut off: {self._delivered} of {self._counted_frames()} frames could be read"
         elif claimed_s is not None and end_s < claimed_s - max(5 * period_ns / 1e9, 0.1):
             self.damage = f"cut off at {end_s:.2f} s of {claimed_s:.2f} s"
 

@@ -1,0 +1,308 @@
+"""Video files as outputs: what players get, and what a crash leaves."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from media import MS, every, luma_of, number_of, read_video
+
+from streamfuse.errors import OutputError, UsageError
+from streamfuse.frames import Chroma, Clock, FusedFrame, Matrix
+from streamfuse.sinks import open_sink
+from streamfuse.sinks.video import VideoFormat, VideoSink
+from streamfuse.sources.file import VideoFile
+
+
+def fused(
+    index: int,
+    stamp_ms: float,
+    *,
+    size: tuple[int, int] = (48, 64),
+    chroma: Chroma | None = None,
+    clock: Clock = Clock.MEDIA,
+) -> FusedFrame:
+    stamp_ns = round(stamp_ms * MS)
+    return FusedFrame(luma_of(index, size), chroma, index, stamp_ns, stamp_ns, clock)
+
+
+def coloured(size: tuple[int, int] = (48, 64), u: int = 90, v: int = 170, **kind: object) -> Chroma:
+    shape = -(-size[0] // 2), -(-size[1] // 2)
+    return Chroma(np.full(shape, u, np.uint8), np.full(shape, v, np.uint8), **kind)  # type: ignore[arg-type]
+
+
+def write(path: Path, frames: list[FusedFrame], video: VideoFormat | None = None, **settings: bool) -> None:
+    sink = VideoSink(path, video, **settings)  # type: ignore[arg-type]
+    for frame in frames:
+        sink.write(frame)
+    sink.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "video", "codec", "pixel_format"),
+    [
+        ("a.mp4", VideoFormat(), "h264", "yuv420p"),
+        ("a.mov", VideoFormat(), "h264", "yuv420p"),
+        ("a.mkv", VideoFormat(), "h264", "yuv420p"),
+        ("a.mp4", VideoFormat("hevc", crf=18, preset="ultrafast"), "hevc", "yuv420p"),
+        ("a.mkv", VideoFormat("ffv1"), "ffv1", "yuv420p"),
+    ],
+)
+def test_pictures_colours_and_stamps_come_back(
+    tmp_path: Path, name: str, video: VideoFormat, codec: str, pixel_format: str
+) -> None:
+    path = tmp_path / name
+    stamps = [0.0, 40.0, 93.0, 120.0, 500.0]
+    write(path, [fused(k, t, chroma=coloured()) for k, t in enumerate(stamps)], video)
+    times, pictures = read_video(path)
+    assert times == pytest.approx(stamps, abs=1.0 if name.endswith("mkv") else 0.02)  # Matroska counts in ms
+    assert [number_of(picture) for picture in pictures] == list(range(5))
+    with av.open(str(path)) as container:
+        context = container.streams.video[0].codec_context
+        frame = next(container.decode(video=0))
+        assert (context.name, context.pix_fmt) == (codec, pixel_format)
+        assert (frame.color_range, frame.colorspace) == (1, 6)  # limited, BT.601
+        for plane, value in ((1, 90), (2, 170)):
+            rows = np.frombuffer(memoryview(frame.planes[plane]), np.uint8)
+            assert abs(int(rows.reshape(24, -1)[:, :32].mean()) - value) <= 2
+
+
+def test_lossless_is_lossless(tmp_path: Path) -> None:
+    """Levels that limited range has come back exactly."""
+    luma = np.rint(np.arange(220) * 255 / 219).astype(np.uint8).reshape(11, 20).repeat(2, 0).repeat(2, 1)
+    path = tmp_path / "a.mkv"
+    frame = FusedFrame(luma, None, 0, 0, 0, Clock.MEDIA)
+    write(path, [frame], VideoFormat("ffv1"))
+    with av.open(str(path)) as container:
+        decoded = next(container.decode(video=0)).to_ndarray()
+    assert np.array_equal(decoded, np.arange(16, 236).reshape(11, 20).repeat(2, 0).repeat(2, 1))
+
+
+def test_full_range_chroma_and_other_matrix(tmp_path: Path) -> None:
+    chroma = coloured(u=20, v=250, full_range=True, matrix=Matrix.BT709)
+    write(tmp_path / "a.mkv", [fused(0, 0, chroma=chroma)], VideoFormat("ffv1"))
+    with av.open(str(tmp_path / "a.mkv")) as container:
+        frame = next(container.decode(video=0))
+        assert (frame.color_range, frame.colorspace) == (1, 1)
+        values = [int(np.frombuffer(memoryview(frame.planes[k]), np.uint8)[0]) for k in (1, 2)]
+    assert values == [round((20 - 128) * 224 / 255 + 128), round((250 - 128) * 224 / 255 + 128)]
+
+
+def test_start_of_a_recording_is_kept_and_of_a_clock_is_not(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4", [fused(k, 1500 + 40 * k) for k in range(3)])
+    assert read_video(tmp_path / "a.mp4")[0] == pytest.approx([1500, 1540, 1580], abs=0.02)
+    write(tmp_path / "b.mp4", [fused(k, 1e9 + 40 * k, clock=Clock.ARRIVAL) for k in range(3)])
+    assert read_video(tmp_path / "b.mp4")[0] == pytest.approx([0, 40, 80], abs=0.02)
+
+
+@pytest.mark.parametrize("size", [(17, 16), (33, 47), (48, 65)])
+def test_odd_sizes_are_made_even_and_lose_nothing(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = tmp_path / "a.mp4"
+    write(path, [fused(k, 40 * k, size=size, chroma=coloured(size)) for k in range(3)])
+    _, pictures = read_video(path)
+    assert pictures[0].shape == (size[0] + size[0] % 2, size[1] + size[1] % 2)
+    assert np.abs(pictures[1][: size[0], : size[1]].astype(int) - luma_of(1, size)).mean() < 6
+    if size[1] % 2:
+        assert np.abs(pictures[1][:, -1].astype(int) - pictures[1][:, -2]).max() < 12
+
+
+def test_one_frame_and_none(tmp_path: Path) -> None:
+    write(tmp_path / "one.mp4", [fused(0, 0)])
+    assert len(read_video(tmp_path / "one.mp4")[0]) == 1
+    write(tmp_path / "none.mp4", [])
+    assert not (tmp_path / "none.mp4").exists()
+
+
+def test_closed_mp4_is_an_ordinary_one(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4", [fused(k, 40 * k) for k in range(40)])
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        stream = container.streams.video[0]
+        assert stream.frames == 40
+        assert stream.average_rate == Fraction(25)
+        assert container.duration == pytest.approx(40 * 40_000, abs=1000)
+
+
+KILLED = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from test_video_sink import *
+sink = VideoSink(Path({path!r}), period_ns=40 * MS)
+for k in range(1000):
+    sink.write(fused(k, 40 * k))
+    print(k, flush=True)
+    time.sleep({pace})
+"""
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+@pytest.mark.parametrize(("pace", "frames", "lost"), [(0.002, 200, 25), (0.1, 20, 10)])
+def test_killed_writer_leaves_all_but_the_last_second(
+    tmp_path: Path, name: str, pace: float, frames: int, lost: int
+) -> None:
+    """kill -9 of a process that writes fast, and of one that writes slower than real time.
+
+    At most one second is lost, of the recording and of the wall clock: 25 frames, or 10 at 10 frames a second.
+    """
+    path = tmp_path / name
+    code = KILLED.format(tests=str(Path(__file__).parent), path=str(path), pace=pace)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) >= frames:
+                process.send_signal(signal.SIGKILL)
+                break
+    times, pictures = read_video(path)
+    assert frames - lost <= len(times)
+    assert times == pytest.approx(every(40, len(times)), abs=1.0)
+    assert number_of(pictures[12]) == 12
+
+
+# Nothing is lost
+
+
+def test_existing_file_is_kept_without_force(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"precious")
+    with pytest.raises(OutputError, match="--force"):
+        VideoSink(path)
+    assert path.read_bytes() == b"precious"
+
+
+def test_force_replaces_only_when_done(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"precious")
+    sink = VideoSink(path, force=True)
+    for k in range(3):
+        sink.write(fused(k, 40 * k))
+    assert path.read_bytes() == b"precious"
+    sink.close()
+    assert len(read_video(path)[0]) == 3
+    assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize("frames", [0, 3])
+def test_force_of_a_failed_run_keeps_the_old_file(tmp_path: Path, frames: int) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"precious")
+    sink = VideoSink(path, force=True)
+    for k in range(frames):
+        sink.write(fused(k, 40 * k))
+    sink.close(failed=True)
+    assert path.read_bytes() == b"precious"
+    assert (tmp_path / "a.part.mp4").exists() == bool(frames)
+
+
+def test_unwritable_places_are_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "dir.mp4").mkdir()
+    for path, words in (
+        (tmp_path / "gone" / "a.mp4", "there is no directory"),
+        (tmp_path / "dir.mp4", "is a directory"),
+        (Path("/proc/a.mp4"), "cannot write /proc/a.mp4"),
+        (Path("/dev/null.mp4/a.mp4"), "there is no directory"),
+    ):
+        with pytest.raises(OutputError, match=words):
+            VideoSink(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "video", "words"),
+    [
+        ("a.gif", VideoFormat(), "unknown kind of output"),
+        ("a", VideoFormat(), "unknown kind of output"),
+        ("a.mp4", VideoFormat("vp9"), "unknown codec 'vp9': use h264, hevc, ffv1"),
+        ("a.mp4", VideoFormat("ffv1"), "goes into .mkv"),
+        ("a.mp4", VideoFormat(crf=52), "crf must be 0..51"),
+        ("a.mp4", VideoFormat(preset="warp"), "unknown preset"),
+    ],
+)
+def test_formats_that_cannot_be_are_refused(tmp_path: Path, name: str, video: VideoFormat, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        VideoSink(tmp_path / name, video)
+    assert not list(tmp_path.iterdir())
+
+
+def test_change_of_size_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    sink = VideoSink(tmp_path / "a.mp4")
+    sink.write(fused(0, 0))
+    with pytest.raises(OutputError, match=r"64x64 and the video is 64x48.*%06d"):
+        sink.write(fused(1, 40, size=(64, 64)))
+    sink.close(failed=True)
+    assert len(read_video(tmp_path / "a.mp4")[0]) == 1
+
+
+FULL = """
+import sys, resource
+sys.path.insert(0, {tests!r})
+from test_video_sink import *
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+sink = VideoSink(Path({path!r}), VideoFormat(crf=0), period_ns=40 * MS)
+rng = np.random.default_rng(0)
+try:
+    for k in range(200):
+        frame = fused(k, 40 * k)
+        sink.write(FusedFrame(rng.integers(0, 255, (48, 64), dtype=np.uint8), None, k, frame.ir_stamp_ns,
+                              frame.vis_stamp_ns, Clock.MEDIA))
+    sys.exit("nothing failed")
+except OutputError as error:
+    print(error)
+try:
+    sink.close(failed=True)
+except OutputError as error:
+    print("closing:", error)
+"""
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit on the size of files (POSIX)")
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_no_room_is_one_clear_error_and_what_was_written_plays(tmp_path: Path, name: str) -> None:
+    """A file size limit stands in for a full disk: the write fails in the same place."""
+    path = tmp_path / name
+    code = FULL.format(tests=str(Path(__file__).parent), path=str(path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "largest size" in done.stdout.splitlines()[0]
+    with VideoFile(path) as source:  # tolerates the cut in the last frame
+        assert len(list(source)) >= 3
+
+
+def test_images(tmp_path: Path) -> None:
+    import cv2
+
+    sink = open_sink(str(tmp_path / "%03d.png"))
+    sink.write(fused(0, 0))
+    sink.write(fused(1, 40, chroma=coloured(v=200)))
+    sink.close()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["001.png", "002.png"]
+    grey, colour = (cv2.imread(str(tmp_path / f"00{k}.png"), cv2.IMREAD_UNCHANGED) for k in (1, 2))
+    assert np.array_equal(grey, luma_of(0))
+    assert colour is not None
+    assert colour[40, 60, 2] > colour[40, 60, 0]
+    with pytest.raises(OutputError, match=r"001.png exists.*--force"):
+        open_sink(str(tmp_path / "%03d.png"))
+    open_sink(str(tmp_path / "%03d.png"), force=True).close()
+    with pytest.raises(UsageError, match="unknown kind of image"):
+        open_sink(str(tmp_path / "%03d.xyz"))
+
+
+def test_output_over_an_input_is_refused_even_with_force(tmp_path: Path) -> None:
+    video = tmp_path / "ir.mp4"
+    video.write_bytes(b"precious")
+    (tmp_path / "link.mp4").symlink_to(video)
+    images = tmp_path / "images"
+    images.mkdir()
+    for output, source in (
+        (video, video),
+        (tmp_path / "link.mp4", video),
+        (images / "%03d.png", images),
+        (images / "%03d.png", images / "%06d.png"),
+    ):
+        with pytest.raises(OutputError, match="would overwrite the input"):
+            open_sink(str(output), force=True, inputs=[source])
+    assert video.read_bytes() == b"precious"
