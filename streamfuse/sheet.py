@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import cv2
 import numpy as np
@@ -38,6 +37,6 @@ def contact_sheet(rows: Sequence[Sequence[Image]], titles: Sequence[str], labels
 
 def _draw_label(sheet: Image, label: str, x: int, bottom: int) -> None:
     (width, height), _ = cv2.getTextSize(label, _FONT, 0.5, 1)
-    box = cast(Image, sheet[bottom - height - 12 : bottom, x : x + width + 12])
+    box = sheet[bottom - height - 12 : bottom, x : x + width + 12]
     box[:] = box // 3
     cv2.putText(sheet, label, (x + 6, bottom - 6), _FONT, 0.5, _TEXT, 1, cv2.LINE_AA)

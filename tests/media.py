@@ -11,8 +11,8 @@ import av
 import cv2
 import numpy as np
 import numpy.typing as npt
-from streamfuse.engines.base import Engine, Precision
 
+from streamfuse.engines.base import Engine, Precision
 from streamfuse.frames import Chroma, Clock, Frame, Plane
 from streamfuse.network.config import Output
 from streamfuse.sources.base import Source
@@ -50,8 +50,10 @@ def write_video(
     options: dict[str, str] | None = None,
     container: dict[str, str] | None = None,
     rate: int = 25,
+    grain: bool = False,
 ) -> Path:
-    """A video whose frame k shows number k, at the given times; u and v colour it."""
+    """A video whose frame k shows number k, at the given times; u and v colour it; grain makes every frame large."""
+    rng = np.random.default_rng(0)
     with av.open(str(path), "w", options=container or {}) as output:
         stream = cast("VideoStream", output.add_stream(codec, rate=rate))
         stream.height, stream.width = size
@@ -62,6 +64,8 @@ def write_video(
         for index, stamp in enumerate(stamps_ms):
             yuv = av.VideoFrame(size[1], size[0], "yuv444p")
             limited = np.rint(luma_of(index, size) * (219 / 255) + 16).astype(np.uint8)
+            if grain:
+                limited[: size[0] // 2, size[1] // 2 :] = rng.integers(16, 236, (size[0] // 2, -(-size[1] // 2)))
             for plane, values in zip(yuv.planes, (limited, u, v), strict=True):
                 np.frombuffer(memoryview(plane), np.uint8).reshape(size[0], plane.line_size)[:, : size[1]] = values
             frame = yuv.reformat(format=pixel_format)
@@ -134,4 +138,4 @@ class PassThrough(Engine):
         pass
 
     def fuse(self, ir: Plane, vis: Plane) -> npt.NDArray[np.float32]:
-        return ir.astype(np.float32) / 255
+        return ir.astype(np.float32) / np.float32(255)

@@ -107,13 +107,13 @@ def cut(path: Path, share: float) -> Path:
     return short
 
 
-def noisy(path: Path, frames: int, size: tuple[int, int] = (96, 128), **settings: dict[str, str]) -> Path:
-    """A video with enough bytes that damage hits some frames and not others."""
-    return write_video(path, every(40, frames), size=size, options={"g": "5", "qp": "0"}, **settings)  # type: ignore[arg-type]
+def heavy(path: Path, frames: int, container: dict[str, str] | None = None) -> Path:
+    """A video with enough bytes a frame that damage hits some frames and not others."""
+    return write_video(path, every(40, frames), options={"g": "5"}, container=container, grain=True)
 
 
 def test_cut_off_mp4_gives_what_there_is_and_says_how_much(tmp_path: Path) -> None:
-    whole = noisy(tmp_path / "a.mp4", 60, container={"movflags": "faststart"})
+    whole = heavy(tmp_path / "a.mp4", 60, container={"movflags": "faststart"})
     frames, source = frames_of(cut(whole, 0.7))
     assert 10 < len(frames) < 60
     assert source.damage is not None
@@ -121,14 +121,14 @@ def test_cut_off_mp4_gives_what_there_is_and_says_how_much(tmp_path: Path) -> No
 
 
 def test_cut_off_matroska_says_where(tmp_path: Path) -> None:
-    frames, source = frames_of(cut(noisy(tmp_path / "a.mkv", 60), 0.6))
+    frames, source = frames_of(cut(heavy(tmp_path / "a.mkv", 60), 0.6))
     assert 10 < len(frames) < 60
     assert source.damage is not None
     assert "of 2.40 s" in source.damage
 
 
 def test_corrupt_middle_is_skipped_and_counted(tmp_path: Path) -> None:
-    path = noisy(tmp_path / "a.mp4", 60, container={"movflags": "faststart"})
+    path = heavy(tmp_path / "a.mp4", 60, container={"movflags": "faststart"})
     data = bytearray(path.read_bytes())
     middle = data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 2
     data[middle : middle + 600] = np.random.default_rng(0).bytes(600)

@@ -38,8 +38,8 @@ def coloured(size: tuple[int, int] = (48, 64), u: int = 90, v: int = 170, **kind
     return Chroma(np.full(shape, u, np.uint8), np.full(shape, v, np.uint8), **kind)  # type: ignore[arg-type]
 
 
-def write(path: Path, frames: list[FusedFrame], video: VideoFormat | None = None, **settings: bool) -> None:
-    sink = VideoSink(path, video, **settings)  # type: ignore[arg-type]
+def write(path: Path, frames: list[FusedFrame], video: VideoFormat | None = None) -> None:
+    sink = VideoSink(path, video)
     for frame in frames:
         sink.write(frame)
     sink.close()
@@ -281,8 +281,9 @@ def test_images(tmp_path: Path) -> None:
     sink.close()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["001.png", "002.png"]
     grey, colour = (cv2.imread(str(tmp_path / f"00{k}.png"), cv2.IMREAD_UNCHANGED) for k in (1, 2))
-    assert np.array_equal(grey, luma_of(0))
+    assert grey is not None
     assert colour is not None
+    assert np.array_equal(grey, luma_of(0))
     assert colour[40, 60, 2] > colour[40, 60, 0]
     with pytest.raises(OutputError, match=r"001.png exists.*--force"):
         open_sink(str(tmp_path / "%03d.png"))

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamfuse.errors import OutputError, WeightsError
+from streamfuse.network.config import CrossFuseConfig, Output, SkipWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,8 +47,8 @@ class WeightsInfo:
     """SHA-256 of the whole file, hex."""
 
     @property
-    def output(self) -> str:
-        return self.metadata["output"]
+    def config(self) -> CrossFuseConfig:
+        return parse_config(self.metadata, self.path)
 
 
 def default_weights() -> Path:
@@ -100,12 +101,11 @@ def _read_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def parse_config(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
-    """The network's configuration as plain values, checked."""
+def parse_config(metadata: Mapping[str, str], path: Path) -> CrossFuseConfig:
     depth, skip, output = (metadata.get(key, "") for key in ("depth", "skip_weights", "output"))
     if depth not in {"1", "2", "3", "4"} or skip not in {"signed", "magnitude"} or output not in {"minmax", "direct"}:
         raise WeightsError(f"{path}: bad metadata: depth {depth!r}, skip_weights {skip!r}, output {output!r}")
-    return {"depth": int(depth), "skip_weights": skip, "output": output}
+    return CrossFuseConfig(int(depth), SkipWeights(skip), Output(output))
 
 
 def load(path: Path) -> CrossFuse:
@@ -117,10 +117,9 @@ def load(path: Path) -> CrossFuse:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from streamfuse.network.crossfuse import CrossFuse, CrossFuseConfig, Output, SkipWeights
+    from streamfuse.network.crossfuse import CrossFuse
 
-    values = parse_config(read_info(path).metadata, path)
-    config = CrossFuseConfig(values["depth"], SkipWeights(values["skip_weights"]), Output(values["output"]))
+    config = read_info(path).config
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:

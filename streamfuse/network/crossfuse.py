@@ -9,13 +9,12 @@ Shapes in the comments: B images, H x W pixels, h x w = H//8 x W//8 deep pixels,
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from streamfuse.network.config import MIN_SIDE, CrossFuseConfig, Output, SkipWeights
 
 SHALLOW, DEEP, GROWTH = 32, 128, 64
 WINDOW = 32  # side of an attention window, deep pixels
@@ -23,33 +22,6 @@ PATCH = 2  # side of a token, deep pixels
 TOKEN = DEEP * PATCH * PATCH  # 512 values a token
 HEADS = 16
 EPS = 1e-6
-MIN_SIDE = 16  # pixels: the deep features are then 2 pixels wide, the least that reflection padding takes
-
-
-class SkipWeights(enum.StrEnum):
-    """How the deep skip weighs the two modalities."""
-
-    SIGNED = "signed"
-    """s_ir / (s_ir + s_vis): as published; unbounded where the sums cancel."""
-    MAGNITUDE = "magnitude"
-    """|s_ir| / (|s_ir| + |s_vis|): in 0..1."""
-
-
-class Output(enum.StrEnum):
-    """What the last layer's values mean."""
-
-    MINMAX = "minmax"
-    """Any range; stretched to 0..255 over each image: as published."""
-    DIRECT = "direct"
-    """Luma in 0..1."""
-
-
-@dataclass(frozen=True, slots=True)
-class CrossFuseConfig:
-    depth: int = 1
-    """Attention blocks in a row: 1, 2, 3 are the paper's s1-c1, s2-c2, s3-c3."""
-    skip_weights: SkipWeights = SkipWeights.SIGNED
-    output: Output = Output.MINMAX
 
 
 def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
@@ -117,7 +89,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, sign: float) -> Tensor:
     q, k, v = split_heads(q), split_heads(k), split_heads(v)
     scores = (q * (sign * q.shape[-1] ** -0.5)) @ k.transpose(-2, -1)  # (N, heads, 256, 256)
     weights = scores.float().softmax(dim=-1).to(v.dtype)
-    return (weights @ v).transpose(1, 2).flatten(2)  # (N, 256, 512)
+    out: Tensor = (weights @ v).transpose(1, 2).flatten(2)  # (N, 256, 512)
+    return out
 
 
 class SelfAttentionBlock(nn.Module):

@@ -18,7 +18,8 @@ from streamfuse.network.checkpoint import check_finite, check_keys, is_counter
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from streamfuse.network.crossfuse import CrossFuse, CrossFuseConfig
+    from streamfuse.network.config import CrossFuseConfig
+    from streamfuse.network.crossfuse import CrossFuse
 
 PUBLISHED_FILES = {
     "ir": "auto_encoder_ir.model",

@@ -1,0 +1,171 @@
+"""What the threads around the engine cost, and gain.
+
+Two questions, each answered within one run:
+
+1. end to end with the real engine, frames a second over those of the engine alone (1 is the floor: decoding,
+   pairing and encoding for nothing);
+2. end to end with an engine that does nothing, frames a second over a bare loop in one thread that decodes both
+   files and encodes one, with the same codecs and settings (above 1, the threads are worth more than they cost).
+
+    python benchmarks/pipeline.py [--ir FILE --vis FILE] [--frames N] [--json FILE]
+
+Without files it renders the demo scene first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streamfuse.engines import create_engine
+from streamfuse.engines.base import Engine, Precision, read_cpu
+from streamfuse.frames import Clock, FusedFrame, Plane
+from streamfuse.fuser import Fuser
+from streamfuse.network.config import Output
+from streamfuse.pipeline import Pipeline
+from streamfuse.sinks.video import VideoSink
+from streamfuse.sources.file import VideoFile
+from streamfuse.sources.uri import open_source
+
+
+class PassThrough(Engine):
+    """A stand-in: gives the infrared picture as raw output, at the cost of one conversion."""
+
+    name = "pass-through"
+    precision = Precision.FP32
+    output = Output.DIRECT
+    device = "none"
+
+    def prepare(self, height: int, width: int) -> None:
+        pass
+
+    def fuse(self, ir: Plane, vis: Plane) -> npt.NDArray[np.float32]:
+        return np.multiply(ir, np.float32(1 / 255))
+
+
+def render(directory: Path, frames: int) -> tuple[Path, Path]:
+    """The demo scene at 640x480 as two H.264 files."""
+    paths = []
+    for channel in ("ir", "vis"):
+        path = directory / f"{channel}.mp4"
+        sink = VideoSink(path, period_ns=40_000_000)
+        with open_source(f"synthetic:{channel}?fps=25&size=640x480&seconds={frames / 25}") as source:
+            for frame in source:
+                sink.write(
+                    FusedFrame(frame.luma, frame.chroma, frame.index, frame.stamp_ns, frame.stamp_ns, Clock.MEDIA)
+                )
+        sink.close()
+        paths.append(path)
+    return paths[0], paths[1]
+
+
+def bare_loop(ir: Path, vis: Path, out: Path, frames: int) -> float:
+    """Frames a second of decode, decode, encode in this thread."""
+    sink = VideoSink(out, period_ns=40_000_000)
+    with VideoFile(ir) as a, VideoFile(vis) as b:
+        begin = time.perf_counter()
+        for count, (first, second) in enumerate(zip(a, b, strict=False), 1):
+            sink.write(FusedFrame(first.luma, second.chroma, count, first.stamp_ns, second.stamp_ns, Clock.MEDIA))
+            if count == frames:
+                break
+        sink.close()
+        return count / (time.perf_counter() - begin)
+
+
+def pipeline(ir: Path, vis: Path, out: Path, fuser: Fuser, frames: int) -> float:
+    """Frames a second from the first fused frame's start to the closed file."""
+    ends: list[float] = []
+    begins: list[float] = []
+
+    class Timed(VideoSink):
+        def close(self, *, failed: bool = False) -> None:
+            super().close(failed=failed)
+            ends.append(time.perf_counter())
+
+    run = Pipeline(ir, vis, sinks=[Timed(out, period_ns=40_000_000)], fuser=fuser, frames=frames)
+    begins.append(time.perf_counter())
+    summary = run.run()
+    return summary.fused / (ends[0] - begins[0])
+
+
+def engine_alone(fuser: Fuser, ir: Path, vis: Path, frames: int) -> float:
+    """Frames a second of the engine on one pair, nothing else running."""
+    with VideoFile(ir) as a, VideoFile(vis) as b:
+        first, second = next(iter(a)).luma, next(iter(b)).luma
+    begin = time.perf_counter()
+    for _ in range(frames):
+        fuser.engine.fuse(first, second)
+    return frames / (time.perf_counter() - begin)
+
+
+def measure(ir: Path, vis: Path, frames: int, rounds: int, engine: str, scratch: Path) -> dict[str, Any]:
+    """Medians of interleaved rounds."""
+    light = Fuser(engine=PassThrough())
+    loops, passes = [], []
+    for k in range(2 * rounds + 1):
+        loop = bare_loop(ir, vis, scratch / f"loop{k}.mp4", 10 * frames)
+        threads = pipeline(ir, vis, scratch / f"pass{k}.mp4", light, 10 * frames)
+        if k:  # the first round warms up
+            loops.append(loop)
+            passes.append(threads)
+    with Fuser(engine=create_engine(engine)) as fuser, VideoFile(vis) as size:
+        assert size.size is not None
+        fuser.prepare(*size.size)
+        engine_alone(fuser, ir, vis, 3)
+        alone, whole = [], []
+        for k in range(rounds):
+            alone.append(engine_alone(fuser, ir, vis, frames))
+            whole.append(pipeline(ir, vis, scratch / f"whole{k}.mp4", fuser, frames))
+        name = f"{fuser.engine.name} {fuser.engine.precision}"
+    result: dict[str, Any] = {
+        "engine": name,
+        "engine_fps": statistics.median(alone),
+        "end_to_end_fps": statistics.median(whole),
+        "bare_loop_fps": statistics.median(loops),
+        "pass_through_fps": statistics.median(passes),
+    }
+    result["end_to_end_over_engine"] = statistics.median(w / a for w, a in zip(whole, alone, strict=True))
+    result["pass_through_over_bare_loop"] = statistics.median(p / b for p, b in zip(passes, loops, strict=True))
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ir", type=Path)
+    parser.add_argument("--vis", type=Path)
+    parser.add_argument("--frames", type=int, default=30, help="a round of the real engine; ten times as many without")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        ir, vis = options.ir, options.vis
+        if ir is None or vis is None:
+            ir, vis = render(Path(scratch), 10 * options.frames)
+        result = measure(ir, vis, options.frames, options.rounds, options.engine, Path(scratch))
+    result["machine"] = f"{read_cpu().model}, Python {platform.python_version()}"
+    print(f"machine              {result['machine']}")
+    print(f"engine alone         {result['engine_fps']:8.2f} fps  ({result['engine']})")
+    print(
+        f"end to end           {result['end_to_end_fps']:8.2f} fps  {result['end_to_end_over_engine']:.3f} of the engine"
+    )
+    print(f"bare loop            {result['bare_loop_fps']:8.2f} fps  (one thread: decode, decode, encode)")
+    print(
+        f"pass-through engine  {result['pass_through_fps']:8.2f} fps  "
+        f"{result['pass_through_over_bare_loop']:.3f} of the bare loop"
+    )
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Compiled networks on disk.
+
+An entry is one file, <key>.engine:
+
+    b"streamfuse-engine-1\\n"   so that a foreign file is told at once
+    64 hex digits, b"\\n"        SHA-256 of the payload
+    payload                     what the engine exported, to the end of the file
+
+It is written aside and renamed, so that processes that start together never see half of one, and the
+digest is compared at every load, so that half of one is never used.  A cache that cannot be used costs
+a warning and the time of a build, no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import mmap
+import os
+import sys
+import time
+from pathlib import Path
+
+log = logging.getLogger("streamfuse")
+
+LIMIT_BYTES = 2_000_000_000
+"""About 23 networks of 86 MB: one for each size and precision in use."""
+LEFTOVER_S = 3600.0
+"""A file written aside is done in a second; one this old belongs to a process that was killed."""
+
+_MAGIC = b"streamfuse-engine-1\n"
+_PAYLOAD = len(_MAGIC) + 65
+
+
+def default_directory() -> Path:
+    """$STREAMFUSE_CACHE, else where this system keeps what can be made again."""
+    if chosen := os.environ.get("STREAMFUSE_CACHE"):
+        return Path(chosen).expanduser()
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA")
+        return (Path(local) if local else Path.home() / "AppData" / "Local") / "streamfuse" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "streamfuse"
+    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "streamfuse"
+
+
+def entry_key(**parts: str) -> str:
+    """One key for all that a compiled network depends on; another value of any part gives another key."""
+    text = "".join(f"{len(value)}:{name}={value};" for name, value in sorted(parts.items()))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Cache:
+    """Entries by key.  No method raises for what the file system does."""
+
+    def __init__(self, directory: Path | None = None, limit_bytes: int = LIMIT_BYTES) -> None:
+        self.directory = directory or default_directory()
+        self._limit_bytes = limit_bytes
+        self._warned = False
+
+    def _path(self, key: str) -> Path:
+        return self.directory / f"{key}.engine"
+
+    def load(self, key: str) -> memoryview | None:
+        """The payload, memory-mapped (private: writing to it changes nothing), or None.  Marks it as used."""
+        path = self._path(key)
+        try:
+            with path.open("rb") as file:
+                mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:  # ValueError: the file is empty
+            self.discard(key, str(error))
+            return None
+        payload = mapped[_PAYLOAD:]
+        expected = _MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n"
+        if mapped[:_PAYLOAD] != expected:
+            self.discard(key, "its digest does not match")
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        return payload
+
+    def store(self, key: str, payload: bytes | memoryview) -> None:
+        """Keep `payload`, and drop the least recently used entries over the limit."""
+        path = self._path(key)
+        aside = path.with_name(f".{key}.{os.getpid()}.part")
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with aside.open("wb") as file:
+                file.write(_MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n")
+                file.write(payload)
+            aside.replace(path)
+        except OSError as error:
+            if not self._warned:
+                log.warning("cannot keep compiled networks in %s (%s); every start builds anew", self.directory, error)
+            self._warned = True
+        finally:
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
+        self._evict(keep=path)
+
+    def discard(self, key: str, reason: str) -> None:
+        """Remove an entry that cannot be used."""
+        path = self._path(key)
+        log.warning("the compiled network %s is unusable (%s); building it anew", path, reason)
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+    def _evict(self, keep: Path) -> None:
+        with contextlib.suppress(OSError):
+            for leftover in self.directory.glob(".*.part"):
+                with contextlib.suppress(OSError):  # another process was faster
+                    if leftover.stat().st_mtime < time.time() - LEFTOVER_S:
+                        leftover.unlink()
+            entries = []
+            for path in self.directory.glob("*.engine"):
+                with contextlib.suppress(OSError):
+                    stat = path.stat()
+                    entries.append((stat.st_mtime_ns, stat.st_size, path))
+            total = sum(size for _, size, _ in entries)
+            for _, size, path in sorted(entries):
+                if total <= self._limit_bytes:
+                    break
+                if path != keep:
+                    with contextlib.suppress(OSError):
+                        path.unlink()
+                        total -= size

@@ -1,0 +1,138 @@
+"""The network compiled by OpenVINO: the fast engine on a CPU.
+
+Converting takes seconds and needs torch; a compiled network is therefore kept on disk and a later start
+reads it back without torch.  Measured at 640x480: see `benchmarks/engine.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import sys
+import warnings
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import numpy as np
+
+from streamfuse.engines.base import NetworkEngine, Precision, Raw, pick_precision, read_cpu
+from streamfuse.engines.cache import Cache, entry_key
+from streamfuse.frames import Plane
+
+# At its import and at every conversion openvino sends usage data to its maker, without asking, if it finds
+# its telemetry package.  It does not find it.
+_hidden = "openvino_telemetry" not in sys.modules
+if _hidden:
+    sys.modules["openvino_telemetry"] = cast(ModuleType, None)
+import openvino  # type: ignore[import-untyped]  # noqa: E402
+
+if _hidden:
+    del sys.modules["openvino_telemetry"]
+
+log = logging.getLogger("streamfuse")
+
+_HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16"}
+
+
+class OpenvinoEngine(NetworkEngine):
+    name = "openvino"
+
+    def __init__(
+        self,
+        weights: Path | None = None,
+        precision: str = "auto",
+        threads: int | None = None,
+        cache: Cache | None = None,
+    ) -> None:
+        super().__init__(weights)
+        cpu = read_cpu()
+        self.device = f"CPU {cpu.model}"
+        best = Precision.BF16 if cpu.has_bf16 else Precision.FP32
+        # Without the instructions openvino would compute BF16 networks in FP32 and not say so.
+        possible = tuple(_HINTS) if cpu.has_bf16 else (Precision.FP32,)
+        self.precision = pick_precision(precision, best, possible, f"openvino on {self.device}")
+        self._cache = cache or Cache()
+        self._options: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if threads is not None:
+            self._options["INFERENCE_NUM_THREADS"] = threads
+        self._request: openvino.InferRequest | None = None
+
+    def _build(self, height: int, width: int) -> None:
+        self._request = None
+        key = self._key(height, width)
+        compiled = self._load(key)
+        if compiled is None:
+            compiled = _core().compile_model(self._convert(height, width), "CPU", self._options)
+            self._cache.store(key, compiled.export_model().getbuffer())
+        self._request = compiled.create_infer_request()
+
+    def _key(self, height: int, width: int) -> str:
+        cpu = read_cpu()
+        return entry_key(
+            engine=self.name,
+            version=openvino.get_version(),
+            weights=self.weights.digest,
+            config=repr(self.weights.config),
+            shape=f"{height}x{width}",
+            precision=self.precision,
+            device=f"{cpu.model}: {' '.join(sorted(cpu.flags))}",
+            code=_code_digest(),
+        )
+
+    def _load(self, key: str) -> openvino.CompiledModel | None:
+        """The network compiled earlier, or None."""
+        blob = self._cache.load(key)
+        if blob is None:
+            return None
+        try:
+            return _core().import_model(openvino.Tensor(np.frombuffer(blob, np.uint8)), "CPU", self._options)
+        except RuntimeError as error:
+            self._cache.discard(key, str(error).strip().splitlines()[0])
+            return None
+
+    def _convert(self, height: int, width: int) -> openvino.Model:
+        import torch
+
+        from streamfuse.network.checkpoint import load
+        from streamfuse.network.folding import OnPictures, fold
+
+        # Two tensors: export takes one given twice for a single input.
+        pair = tuple(torch.zeros((height, width), dtype=torch.uint8) for _ in range(2))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # both libraries warn of what they themselves do
+            # Exported, not traced: export follows shapes only, and does not compute a picture to see the way.
+            program = torch.export.export(OnPictures(fold(load(self.weights.path), height)), pair)
+            model = openvino.convert_model(program)
+        model.reshape({port: [height, width] for port in model.inputs})
+        return model
+
+    def _infer(self, ir: Plane, vis: Plane) -> Raw:
+        if self._request is None:
+            raise RuntimeError("not prepared")
+        self._request.infer([np.ascontiguousarray(ir), np.ascontiguousarray(vis)], share_inputs=True)
+        raw: Raw = np.array(self._request.get_output_tensor().data)
+        return raw
+
+    def close(self) -> None:
+        super().close()
+        self._request = None
+
+
+@functools.cache
+def _core() -> openvino.Core:
+    return openvino.Core()
+
+
+@functools.cache
+def _code_digest() -> str:
+    """Of everything that decides what is compiled."""
+    here = Path(__file__).resolve()
+    digest = hashlib.sha256(here.read_bytes())
+    for path in sorted((here.parent.parent / "network").glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,306 @@
+"""Threads, queues and life cycle, with a stand-in for the engine."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from media import MS, ListSource, PassThrough, every, frame_at, number_of, read_video, write_images, write_video
+
+from streamfuse.errors import DamagedInput, EngineError, InputError, OutputError
+from streamfuse.frames import FusedFrame, Plane
+from streamfuse.fuser import Fuser
+from streamfuse.pipeline import Pipeline
+from streamfuse.sinks import open_sink
+from streamfuse.sinks.base import Sink
+
+
+class Keep(Sink):
+    """A sink that keeps what it is given."""
+
+    name = "kept"
+
+    def __init__(self) -> None:
+        self.frames: list[FusedFrame] = []
+        self.closed: list[bool] = []
+
+    def write(self, frame: FusedFrame) -> None:
+        self.frames.append(frame)
+
+    def close(self, *, failed: bool = False) -> None:
+        self.closed.append(failed)
+
+
+def fuser() -> Fuser:
+    return Fuser(engine=PassThrough(), tone="smooth")
+
+
+def frames(count: int, period_ms: float = 40, start_ms: float = 0, **kind: object) -> ListSource:
+    stamps = every(period_ms, count, start_ms)
+    return ListSource([frame_at(t, index=k, colour=True) for k, t in enumerate(stamps)], **kind)  # type: ignore[arg-type]
+
+
+def no_threads_left() -> bool:
+    return not [thread for thread in threading.enumerate() if thread.name.startswith("streamfuse")]
+
+
+def test_every_pair_is_fused_in_order_under_the_visible_colour(tmp_path: Path) -> None:
+    ir = write_video(tmp_path / "ir.mp4", every(40, 30))
+    vis = write_video(tmp_path / "vis.mp4", every(40, 30), u=100, v=160)
+    out = tmp_path / "out.mp4"
+    summary = Pipeline(ir, vis, sinks=[open_sink(str(out))], fuser=fuser()).run()
+    times, pictures = read_video(out)
+    assert times == pytest.approx(every(40, 30), abs=0.02)
+    assert [number_of(picture) for picture in pictures] == list(range(30))
+    assert (summary.pairs, summary.fused, summary.written, summary.drops) == (30, 30, {str(out): 30}, {})
+    assert set(summary.stages) == {"read ir", "read vis", "align", "fuse", "tone", "write", "arrival to written"}
+    assert no_threads_left()
+
+
+def test_iteration_gives_fused_frames() -> None:
+    with Pipeline(frames(12), frames(12), fuser=fuser()) as pipeline:
+        got = list(pipeline)
+    assert [frame.index for frame in got] == list(range(12))
+    assert [number_of(frame.luma) for frame in got] == list(range(12))
+    assert got[3].vis_stamp_ns == got[3].ir_stamp_ns == 120 * MS
+    assert got[3].timings_ns.keys() == {"align", "fuse", "tone"}
+    assert got[3].to_bgr().shape == (48, 64, 3)
+
+
+def test_leaving_the_iteration_early_stops_everything() -> None:
+    ir, vis = frames(500), frames(500)
+    with Pipeline(ir, vis, fuser=fuser()) as pipeline:
+        for frame in pipeline:
+            if frame.index == 3:
+                break
+    assert ir.closed
+    assert vis.closed
+    assert no_threads_left()
+
+
+def test_never_started_pipeline_lets_go_of_its_sources(tmp_path: Path) -> None:
+    ir, vis = frames(1), frames(1)
+    out = tmp_path / "out.mp4"
+    with Pipeline(ir, vis, sinks=[open_sink(str(out))], fuser=fuser()):
+        pass
+    assert ir.closed
+    assert vis.closed
+    assert not out.exists()
+
+
+def test_recordings_are_held_back_not_dropped() -> None:
+    """A reader may be four frames ahead, not more; nothing is lost."""
+    gate = threading.Event()
+
+    class Gated(PassThrough):
+        def fuse(self, ir: Plane, vis: Plane) -> npt.NDArray[np.float32]:
+            assert gate.wait(20)
+            return super().fuse(ir, vis)
+
+    ir, vis = frames(100), frames(100)
+    sink = Keep()
+    pipeline = Pipeline(ir, vis, sinks=[sink], fuser=Fuser(engine=Gated()))
+    read_while_blocked: list[int] = []
+
+    def look(_: object) -> None:
+        if not gate.is_set():
+            read_while_blocked.append(pipeline.summary().read.get("ir", 0))
+            if len(read_while_blocked) >= 3:
+                gate.set()
+
+    summary = pipeline.run(look)
+    assert max(read_while_blocked) <= 4 + 3  # in the channel, at the pairing, in hand
+    assert len(sink.frames) == 100
+    assert summary.drops == {}
+
+
+def test_shorter_stream_ends_the_run_and_the_rest_is_counted(tmp_path: Path) -> None:
+    ir = write_video(tmp_path / "ir.mp4", every(40, 10))
+    vis = write_video(tmp_path / "vis.mp4", every(40, 60))
+    summary = Pipeline(ir, vis, fuser=fuser()).run()
+    assert summary.pairs == 10
+    assert summary.drops == {"visible: after the other stream ended": 50}
+
+
+def test_different_rates_and_offset() -> None:
+    with Pipeline(frames(9, 100, start_ms=1000), frames(40, 25), ir_offset_ms=-1000, fuser=fuser()) as pipeline:
+        stamps = [(frame.ir_stamp_ns // MS, frame.vis_stamp_ns // MS) for frame in pipeline]
+    assert stamps == [(1000 + t, t) for t in range(0, 900, 100)]
+
+
+def test_no_pairs_says_what_to_do() -> None:
+    with pytest.raises(InputError, match=r"no infrared frame is within 20\.0 ms.*--ir-offset-ms -5000"):
+        Pipeline(frames(5, start_ms=5000), frames(5), fuser=fuser()).run()
+
+
+def test_empty_source_is_named() -> None:
+    with pytest.raises(InputError, match="empty gave no frames"):
+        Pipeline(ListSource([]), frames(5), fuser=fuser()).run()
+
+
+def test_limit() -> None:
+    sink = Keep()
+    summary = Pipeline(frames(100), frames(100), sinks=[sink], frames=7, fuser=fuser()).run()
+    assert len(sink.frames) == 7
+    assert summary.pairs == 7
+    assert sink.closed == [False]
+
+
+def test_infrared_is_resized_and_that_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ir = write_video(tmp_path / "ir.mp4", every(40, 5), size=(24, 32))
+    vis = write_video(tmp_path / "vis.mp4", every(40, 5))
+    with caplog.at_level(logging.WARNING, "streamfuse"), Pipeline(ir, vis, fuser=fuser()) as pipeline:
+        shapes = {frame.luma.shape for frame in pipeline}
+    assert shapes == {(48, 64)}
+    assert caplog.text.count("infrared is 32x24 and visible 64x48") == 1
+
+
+def test_colour_infrared_gives_its_luma_and_visible_colour_stays_away(tmp_path: Path) -> None:
+    ir = write_images(tmp_path / "ir", ["1.png", "2.png"], colour=True)
+    vis = write_images(tmp_path / "vis", ["1.png", "2.png"])
+    with Pipeline(ir, vis, fuser=fuser()) as pipeline:
+        for frame in pipeline:
+            assert frame.chroma is None
+            assert number_of(frame.luma) == frame.index
+
+
+def test_damaged_recording_is_fused_then_reported(tmp_path: Path) -> None:
+    vis = write_video(tmp_path / "vis.mkv", every(40, 40), grain=True)
+    short = tmp_path / "short.mkv"
+    short.write_bytes(vis.read_bytes()[: vis.stat().st_size // 2])
+    sink = Keep()
+    with pytest.raises(DamagedInput, match=r"short\.mkv: cut off at .* frames were fused"):
+        Pipeline(short, vis, sinks=[sink], fuser=fuser()).run()
+    assert 5 < len(sink.frames) < 40
+    assert sink.closed == [False]  # the output is as good as the input
+
+
+class BrokenEngine(PassThrough):
+    def fuse(self, ir: Plane, vis: Plane) -> npt.NDArray[np.float32]:
+        if number_of(vis) == 3:
+            raise EngineError("out of luck")
+        return super().fuse(ir, vis)
+
+
+class BrokenSink(Keep):
+    def write(self, frame: FusedFrame) -> None:
+        super().write(frame)
+        if frame.index == 3:
+            raise OutputError("the disk is full")
+
+
+class BrokenSource(ListSource):
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        yield from self._frames[:3]
+        raise InputError("the cable was pulled")
+
+
+def test_engine_error_ends_the_run_and_the_sink_knows() -> None:
+    sink = Keep()
+    with pytest.raises(EngineError, match="out of luck"):
+        Pipeline(frames(50), frames(50), sinks=[sink], fuser=Fuser(engine=BrokenEngine())).run()
+    assert [frame.index for frame in sink.frames] == [0, 1, 2]
+    assert sink.closed == [True]
+    assert no_threads_left()
+
+
+def test_sink_error_ends_the_run_and_closes_the_others() -> None:
+    broken, sink = BrokenSink(), Keep()
+    broken.name = "broken"
+    with pytest.raises(OutputError, match="disk is full"):
+        Pipeline(frames(500), frames(500), sinks=[broken, sink], fuser=fuser()).run()
+    assert broken.closed == [True]
+    assert sink.closed == [True]
+    assert no_threads_left()
+
+
+def test_source_error_is_raised_by_the_iteration_too() -> None:
+    broken = BrokenSource([frame_at(40 * k, index=k) for k in range(10)])
+    with (
+        pytest.raises(InputError, match="cable was pulled"),
+        Pipeline(broken, frames(10), fuser=fuser()) as pipeline,
+    ):
+        list(pipeline)
+    assert no_threads_left()
+
+
+def test_stop_drains_and_accounts() -> None:
+    sink = Keep()
+    ir, vis = frames(5000), frames(5000)
+    pipeline = Pipeline(ir, vis, sinks=[sink], fuser=fuser())
+
+    def stop(summary: object) -> None:
+        pipeline.stop()
+
+    summary = pipeline.run(stop)
+    assert summary.fused == len(sink.frames)
+    assert sink.closed == [False]
+    for role, name in (("ir", "infrared"), ("vis", "visible")):
+        dropped = sum(count for reason, count in summary.drops.items() if reason.startswith(name))
+        assert summary.read[role] == summary.pairs + dropped
+
+
+def test_live_and_recorded_do_not_mix() -> None:
+    with pytest.raises(InputError, match="no common clock"):
+        Pipeline(frames(5, live=True), frames(5), fuser=fuser())
+
+
+def test_live_source_is_never_held_back_and_drops_are_counted() -> None:
+    gate = threading.Event()
+
+    class Gated(PassThrough):
+        def fuse(self, ir: Plane, vis: Plane) -> npt.NDArray[np.float32]:
+            assert gate.wait(20)
+            return super().fuse(ir, vis)
+
+    class Live(ListSource):
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            yield from self._frames
+            gate.set()  # reached though the engine has not moved
+
+    def source() -> Live:
+        return Live([frame_at(40 * k, index=k) for k in range(60)], live=True)
+
+    sink = Keep()
+    summary = Pipeline(source(), source(), sinks=[sink], fuser=Fuser(engine=Gated())).run()
+    assert summary.drops["infrared: the engine was busy"] > 40
+    assert sink.frames[-1].vis_stamp_ns == 59 * 40 * MS  # the newest is what is shown
+    assert summary.read == {"ir": 60, "vis": 60}
+
+
+def test_expected_pairs() -> None:
+    assert Pipeline(frames(9, period_ns=100 * MS), frames(40, period_ns=25 * MS), fuser=fuser()).expected_pairs == 9
+    assert Pipeline(frames(50), frames(40), frames=10, fuser=fuser()).expected_pairs == 10
+
+
+def test_runs_once() -> None:
+    pipeline = Pipeline(frames(2), frames(2), fuser=fuser())
+    pipeline.run()
+    with pytest.raises(RuntimeError, match="once"):
+        pipeline.run()
+
+
+# The fuser by itself
+
+
+def test_fuser_keeps_the_shape_and_the_colour() -> None:
+    vis = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    ir = np.full((48, 64), 128, np.uint8)
+    with fuser() as fuse:
+        colour, grey = fuse.fuse(ir, vis), fuse.fuse(ir, vis[..., 0])
+        assert fuse.fuse(np.full((20, 30, 3), 128, np.uint8), vis).shape == vis.shape
+    assert colour.shape == vis.shape
+    assert grey.shape == (48, 64)
+    assert np.all(grey == 128)
+
+
+@pytest.mark.parametrize(
+    "picture", [None, np.zeros((4, 4), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros(4, np.uint8)]
+)
+def test_fuser_refuses_what_is_no_picture(picture: object) -> None:
+    with fuser() as fuse, pytest.raises(InputError, match="the visible picture must be"):
+        fuse.fuse(np.zeros((4, 4), np.uint8), picture)  # type: ignore[arg-type]
