@@ -156,7 +156,8 @@ def main() -> None:
     print(f"machine              {result['machine']}")
     print(f"engine alone         {result['engine_fps']:8.2f} fps  ({result['engine']})")
     print(
-        f"end to end           {result['end_to_end_fps']:8.2f} fps  {result['end_to_end_over_engine']:.3f} of the engine"
+        f"end to end           {result['end_to_end_fps']:8.2f} fps  "
+        f"{result['end_to_end_over_engine']:.3f} of the engine"
     )
     print(f"bare loop            {result['bare_loop_fps']:8.2f} fps  (one thread: decode, decode, encode)")
     print(

@@ -1,0 +1,191 @@
+"""Every engine against the network as it is written, in one run.
+
+Baselines, both in eager FP32 PyTorch: `plain` is `streamfuse.network.crossfuse` as it stands; `published` computes
+the same as the published code does, window by window and with the two filters as full convolutions.  Runs are
+interleaved (A, B, C, A, B, C ...), so that a noisy machine is noisy for all.
+
+    python benchmarks/engine.py [--size 640x480] [--runs N] [--engines openvino:bf16,torch:bf16] [--json FILE]
+
+With STREAMFUSE_DATA set the pictures are a real pair, else noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from streamfuse.engines import create_engine
+from streamfuse.engines.base import Raw, read_cpu
+from streamfuse.errors import EngineError
+from streamfuse.frames import Plane
+from streamfuse.network import checkpoint, crossfuse
+
+ENGINES = "openvino:bf16,openvino:fp32,torch:bf16,torch:fp32"
+
+
+class _WindowByWindow(crossfuse.CrossAttentionModule):
+    """The attention module over one window at a time."""
+
+    def forward(self, deep_ir: Tensor, deep_vis: Tensor) -> Tensor:
+        batch, _, height, width = deep_ir.shape
+        ir, vis = crossfuse.to_windows(deep_ir), crossfuse.to_windows(deep_vis)
+        fused = [self._window(a, b) for a, b in zip(torch.split(ir, 1), torch.split(vis, 1), strict=True)]
+        return crossfuse.from_windows(torch.cat(fused), batch, height, width)
+
+    def _window(self, ir: Tensor, vis: Tensor) -> Tensor:
+        for block in self.self_ir:
+            ir = block(ir)
+        for block in self.self_vis:
+            vis = block(vis)
+        out: Tensor = self.cross_ir(other=vis, own=ir) + self.cross_vis(other=ir, own=vis)
+        return out
+
+
+def _filter_as_convolution(x: Tensor) -> Tensor:
+    """`crossfuse.channel_sum_mean` as the published code has it: a conv from all channels to all channels."""
+    channels = x.shape[1]
+    return F.conv2d(x, torch.full((channels, channels, 3, 3), 1 / 9), padding=1)
+
+
+def published_form(network: crossfuse.CrossFuse) -> Callable[[Tensor, Tensor], Tensor]:
+    cam = _WindowByWindow(network.config.depth)
+    cam.load_state_dict(network.cam.state_dict())
+    slow = crossfuse.CrossFuse(network.config)
+    slow.load_state_dict(network.state_dict())
+    slow.cam = cam
+    slow.eval()
+
+    def run(ir: Tensor, vis: Tensor) -> Tensor:
+        quick, crossfuse.channel_sum_mean = crossfuse.channel_sum_mean, _filter_as_convolution
+        try:
+            out: Tensor = slow(ir, vis)
+        finally:
+            crossfuse.channel_sum_mean = quick
+        return out
+
+    return run
+
+
+def baseline(run: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Plane, Plane], Raw]:
+    def fuse(ir: Plane, vis: Plane) -> Raw:
+        with torch.inference_mode():
+            tensors = (torch.from_numpy(plane)[None, None].float() for plane in (ir, vis))
+            raw: Raw = run(*tensors)[0, 0].numpy()
+            return raw
+
+    return fuse
+
+
+def pictures(height: int, width: int) -> tuple[Plane, Plane, str]:
+    data = os.environ.get("STREAMFUSE_DATA")
+    if data is None:
+        rng = np.random.default_rng(0)
+        ir, vis = (rng.integers(0, 256, (height, width), dtype=np.uint8) for _ in range(2))
+        return ir, vis, "noise"
+    steps = Path(data) / "data/eval/vot/steps"
+    loaded = []
+    for channel in ("ir", "color"):
+        picture = cv2.imread(str(steps / channel / "00000001.png"), cv2.IMREAD_GRAYSCALE)
+        assert picture is not None
+        loaded.append(cv2.resize(picture, (width, height)).astype(np.uint8))
+    return loaded[0], loaded[1], "a real pair"
+
+
+def psnr(raw: Raw, reference: Raw, direct: bool) -> float:
+    """Of luma 0..255: clamped for a direct network, over the reference's range for a min-max one."""
+    low, high = (0.0, 1.0) if direct else (float(reference.min()), float(reference.max()))
+    a, b = (np.clip((x.astype(np.float64) - low) / (high - low), 0, 1) * 255 for x in (raw, reference))
+    error = float(np.mean((a - b) ** 2))
+    return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
+
+
+def measure(size: tuple[int, int], runs: int, names: list[str]) -> dict[str, Any]:
+    ir, vis, what = pictures(*size)
+    network = checkpoint.load(checkpoint.default_weights())
+    plain = baseline(network)
+    candidates: dict[str, Callable[[Plane, Plane], Raw]] = {
+        "published": baseline(published_form(network)),
+        "plain": plain,
+    }
+    starts: dict[str, float] = {}
+    for name in names:
+        kind, _, precision = name.partition(":")
+        begin = time.perf_counter()
+        try:
+            engine = create_engine(kind, precision=precision)
+            engine.prepare(*size)
+        except EngineError as error:
+            print(f"{name} left out: {error}")
+            continue
+        starts[name] = time.perf_counter() - begin
+        candidates[name] = engine.fuse
+    reference = plain(ir, vis)
+    quality = {
+        name: psnr(fuse(ir, vis), reference, network.config.output == "direct") for name, fuse in candidates.items()
+    }
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(runs):
+        for name, fuse in candidates.items():
+            begin = time.perf_counter()
+            fuse(ir, vis)
+            times[name].append(1000 * (time.perf_counter() - begin))
+    plain_ms = statistics.median(times["plain"])
+    return {
+        "machine": f"{read_cpu().model}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "size": f"{size[1]}x{size[0]}",
+        "pictures": what,
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "engines": {
+            name: {
+                "median_ms": statistics.median(values),
+                "min_ms": min(values),
+                "fps": 1000 / statistics.median(values),
+                "ratio_to_plain": plain_ms / statistics.median(values),
+                "ratio_to_published": statistics.median(times["published"]) / statistics.median(values),
+                "psnr_db": quality[name],
+                "prepare_s": starts.get(name, 0.0),
+            }
+            for name, values in times.items()
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="640x480")
+    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--engines", default=ENGINES)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    width, height = (int(side) for side in options.size.split("x"))
+    result = measure((height, width), options.runs, options.engines.split(","))
+    print(f"{result['machine']}; {result['size']}, {result['pictures']}, {options.runs} interleaved runs")
+    print(
+        f"{'':<15}{'median ms':>10}{'min ms':>9}{'fps':>7}{'x plain':>9}{'x published':>13}"
+        f"{'PSNR dB':>9}{'prepare s':>11}"
+    )
+    for name, row in result["engines"].items():
+        print(
+            f"{name:<15}{row['median_ms']:10.1f}{row['min_ms']:9.1f}{row['fps']:7.2f}{row['ratio_to_plain']:9.2f}"
+            f"{row['ratio_to_published']:13.2f}{row['psnr_db']:9.1f}{row['prepare_s']:11.2f}"
+        )
+    print(f"peak memory of this process, all engines loaded: {result['peak_memory_mb']:.0f} MB")
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

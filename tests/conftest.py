@@ -1,0 +1,23 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Real recordings and reference outputs, which are not part of the project."""
+    directory = os.environ.get("STREAMFUSE_DATA")
+    if not directory:
+        pytest.skip("needs real recordings and reference outputs: set STREAMFUSE_DATA to their directory")
+    return Path(directory)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Compiled networks of tests stay out of the user's cache; processes that tests start inherit this."""
+    os.environ["STREAMFUSE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
