@@ -14,7 +14,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamfuse.network.crossfuse import GROWTH, CrossFuse, Decoder, DenseBlock, Encoder, deep_skip, shallow_skip
+from streamfuse.network.crossfuse import (
+    GROWTH,
+    PATCH,
+    TOKEN,
+    WINDOW,
+    CrossAttention,
+    CrossAttentionBlock,
+    CrossAttentionModule,
+    CrossFuse,
+    Decoder,
+    DenseBlock,
+    Encoder,
+    attend,
+    deep_skip,
+    layer_norm,
+    shallow_skip,
+    to_windows,
+)
 
 REACH = 4
 """A dense block is four 3x3 convs in a row: an output pixel sees 4 pixels to each side."""
@@ -81,8 +98,8 @@ class FoldedEncoder(Encoder):
         # openvino keeps a constant matrix in FP32 and widens the large factor to it, at 10 ms: this is no constant.
         zero = x[0, 0, 0, 0, 0] * 0
         x = (self.analysis + zero) @ x.flatten(3)  # (B, tiles, size, w * 32)
-        x = x.reshape(batch, self.tiles, size, width, -1).permute(0, 2, 4, 1, 3)  # (B, size, 32, tiles, w)
-        x = F.conv2d(x.flatten(1, 2), self.spectrum, groups=size // 2)  # (B, size * 128, tiles, cols)
+        x = x.reshape(batch, self.tiles, size, width, -1).transpose(2, 3).flatten(3)  # (B, tiles, w, size * 32)
+        x = F.conv2d(x.permute(0, 3, 1, 2), self.spectrum, groups=size // 2)  # (B, size * 128, tiles, cols)
         x = x.permute(0, 2, 3, 1).reshape(batch * self.tiles * cols, size, -1)
         x = (self.synthesis + zero) @ x  # (B * tiles * cols, step, 128)
         # Pooled before the axes are put in order, when there is four times as much to move.
@@ -149,6 +166,56 @@ def _transforms(kernel: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     return waves.reshape(size, size), blocks.reshape(size * outputs, 2 * inputs, 1, reach), synthesis.contiguous()
 
 
+class FoldedAttention(CrossAttentionModule):
+    """A CAM whose last blocks leave out, after their attention, the tokens that only fill up the windows.
+
+    At 640x480 these are 336 of 1,536; as keys and values of the others they still count.
+    """
+
+    def __init__(self, cam: CrossAttentionModule) -> None:
+        super().__init__(depth=0)
+        self.self_ir, self.self_vis = cam.self_ir, cam.self_vis
+        self.cross_ir, self.cross_vis = cam.cross_ir, cam.cross_vis
+
+    def forward(self, deep_ir: Tensor, deep_vis: Tensor) -> Tensor:
+        batch, channels, h, w = deep_ir.shape
+        rows, cols = -(-h // PATCH), -(-w // PATCH)  # in tokens
+        ir, vis = to_windows(deep_ir), to_windows(deep_vis)
+        for block in self.self_ir:
+            ir = block(ir)
+        for block in self.self_vis:
+            vis = block(vis)
+        index = _tokens_in_picture(rows, cols)
+        crossed = _cross(self.cross_ir, vis, ir, batch, index) + _cross(self.cross_vis, ir, vis, batch, index)
+        x = crossed.reshape(batch, rows, cols, channels, PATCH, PATCH).permute(0, 3, 1, 4, 2, 5)
+        return x.reshape(batch, channels, rows * PATCH, cols * PATCH)[:, :, :h, :w]
+
+
+def _tokens_in_picture(rows: int, cols: int) -> Tensor:
+    """Where each token of the picture, row by row, is among the tokens of all windows."""
+    side = WINDOW // PATCH
+    down, along = -(-rows // side), -(-cols // side)  # windows
+    places = torch.arange(down * along * side * side).reshape(down, along, side, side)
+    return places.transpose(1, 2).reshape(down * side, along * side)[:rows, :cols].reshape(-1)
+
+
+def _cross(module: CrossAttention, other: Tensor, own: Tensor, batch: int, index: Tensor) -> Tensor:
+    """As `CrossAttention.forward`, but only for the tokens of `index`: (B, tokens, 512)."""
+
+    def pick(x: Tensor) -> Tensor:
+        return x.reshape(batch, -1, TOKEN)[:, index]
+
+    keys = own
+    *before, last = (block for block in module.blocks if isinstance(block, CrossAttentionBlock))
+    for block in before:
+        out, other = block(other, keys, own)
+        keys, own = out, layer_norm(module.norm, out)
+    q = last.q(layer_norm(last.norm1, other))
+    k, v = last.k(layer_norm(last.norm1, keys)), last.v(layer_norm(last.norm1, own))
+    x = pick(own) + last.proj(pick(attend(q, k, v, sign=-1.0)))
+    return layer_norm(module.norm, x + last.mlp(layer_norm(last.norm2, x)))
+
+
 class FoldedDecoder(Decoder):
     """A decoder whose convs after the first are one 3x3 conv at 1/8 scale and a pixel shuffle.
 
@@ -213,6 +280,7 @@ def fold(network: CrossFuse, height: int) -> CrossFuse:
     folded._modules = dict(network._modules)
     folded.encoder_ir = FoldedEncoder(network.encoder_ir, height)
     folded.encoder_vis = FoldedEncoder(network.encoder_vis, height)
+    folded.cam = FoldedAttention(network.cam)
     folded.decoder = FoldedDecoder(network.decoder)
     return folded
 
