@@ -1,0 +1,181 @@
+"""Weights files and published checkpoints."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from published import FILES, write_published
+from safetensors.torch import load_file, save_file
+
+from streamfuse.cli.weights import command
+from streamfuse.errors import OutputError, WeightsError
+from streamfuse.network import checkpoint
+from streamfuse.network.config import CrossFuseConfig, Output, SkipWeights
+from streamfuse.network.crossfuse import CrossFuse
+from streamfuse.network.published import import_published
+
+CONFIG = CrossFuseConfig(1, SkipWeights.MAGNITUDE, Output.DIRECT)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_published(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture(scope="module")
+def weights(published: Path) -> Path:
+    path = published / "w.safetensors"
+    checkpoint.save(import_published(published, CONFIG), path)
+    return path
+
+
+def changed(weights: Path, tmp_path: Path, change: dict[str, Any], **metadata: str) -> Path:
+    """A copy with some tensors replaced (None: removed) and other metadata."""
+    tensors = load_file(weights)
+    tensors.update({key: value for key, value in change.items() if value is not None})
+    tensors = {key: value for key, value in tensors.items() if change.get(key, value) is not None}
+    path = tmp_path / "changed.safetensors"
+    save_file(tensors, path, {**checkpoint.read_info(weights).metadata, **metadata})
+    return path
+
+
+def test_round_trip(published: Path, weights: Path) -> None:
+    original, loaded = import_published(published, CONFIG), checkpoint.load(weights)
+    assert loaded.config == CONFIG
+    assert not loaded.training
+    for key, value in original.state_dict().items():
+        assert torch.allclose(loaded.state_dict()[key].float(), value.float(), rtol=1e-3, atol=1e-5) or "tracked" in key
+    info = checkpoint.read_info(weights)
+    assert info.parameters == pytest.approx(21_300_000, rel=0.01)
+    assert info.dtypes == ("F16",)
+    assert info.metadata["skip_weights"] == "magnitude"
+
+
+def test_every_tensor_finds_its_place(published: Path) -> None:
+    """Encoders by modality; cross_atten1 is the visible stream's."""
+    files = [torch.load(published / name, weights_only=True) for name in FILES]
+    state = import_published(published, CONFIG).state_dict()
+    cam = "cross_atten_block"
+    for ours, file, theirs in (
+        ("encoder_ir.dense2.grow.1.weight", 0, "fea_encoder1.dense_blocks.2.dense_conv1.conv2d.0.weight"),
+        ("encoder_vis.dense1.adjust.bias", 1, "fea_encoder1.dense_blocks.0.adjust_conv.conv2d.0.bias"),
+        ("cam.self_ir.0.qkv.weight", 2, f"{cam}.self_atten_block1.self_atten1.blocks.0.attn.qkv.weight"),
+        ("cam.self_vis.1.mlp.fc2.bias", 2, f"{cam}.self_atten_block2.self_atten2.blocks.0.mlp.fc2.bias"),
+        ("cam.cross_vis.blocks.0.k.weight", 2, f"{cam}.cross_atten_block.cross_atten1.blocks.0.attn.k_linear.weight"),
+        ("cam.cross_ir.norm.weight", 2, f"{cam}.cross_atten_block.cross_atten2.norm.weight"),
+        ("decoder.conv3.conv.weight", 2, "decoder_fusion.conv_block.2.conv2d.0.weight"),
+        ("decoder.last.norm.running_var", 2, "decoder_fusion.conv_last.conv2d.1.running_var"),
+    ):
+        assert torch.equal(state[ours], files[file][theirs]), ours
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("encoder_ir.conv.bias", None, "missing: encoder_ir.conv.bias"),
+        ("extra", torch.zeros(1), "unexpected: extra"),
+        ("encoder_ir.conv.bias", torch.zeros(7), r"encoder_ir.conv.bias is \(7,\), not \(32,\)"),
+        ("encoder_ir.conv.bias", torch.full((32,), float("nan")), "not finite.*encoder_ir.conv.bias"),
+    ],
+)
+def test_wrong_tensors_are_named(weights: Path, tmp_path: Path, key: str, value: Any, words: str) -> None:
+    with pytest.raises(WeightsError, match=words):
+        checkpoint.load(changed(weights, tmp_path, {key: value}))
+
+
+def test_wrong_metadata_is_named(weights: Path, tmp_path: Path) -> None:
+    for metadata, words in (
+        ({"depth": "x"}, "depth 'x'"),
+        ({"skip_weights": "none"}, "skip_weights 'none'"),
+        ({"format": "other"}, "not a streamfuse weights file"),
+    ):
+        with pytest.raises(WeightsError, match=words):
+            checkpoint.read_info(changed(weights, tmp_path, {}, **metadata))
+    with pytest.raises(WeightsError, match=r"missing: cam\.self_ir\.2"):  # weights of another network
+        checkpoint.load(changed(weights, tmp_path, {}, depth="2"))
+
+
+def test_what_is_no_weights_file(weights: Path, tmp_path: Path) -> None:
+    half = tmp_path / "half.safetensors"
+    half.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    with pytest.raises(WeightsError, match="damaged"):
+        checkpoint.load(half)
+    for name, data in (("empty", b""), ("text", b"no weights" * 10), ("header", b"\x04" + bytes(7) + b"nope")):
+        path = tmp_path / name
+        path.write_bytes(data)
+        with pytest.raises(WeightsError, match="not a safetensors file"):
+            checkpoint.read_info(path)
+    with pytest.raises(WeightsError, match="there is no weights file"):
+        checkpoint.read_info(tmp_path / "gone")
+
+
+def test_saving_is_whole_or_not_at_all(tmp_path: Path) -> None:
+    network = CrossFuse(CONFIG)
+    with pytest.raises(OutputError, match="cannot write"):
+        checkpoint.save(network, tmp_path / "gone" / "w.safetensors")
+    with torch.no_grad():
+        network.encoder_ir.conv.weight.fill_(1e6)
+    with pytest.raises(WeightsError, match="not finite"):
+        checkpoint.save(network, tmp_path / "w.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+# Published checkpoints
+
+
+class Exploit:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_code_in_a_pickle_does_not_run(published: Path, tmp_path: Path) -> None:
+    target = tmp_path / "was-run"
+    for name in FILES:
+        (tmp_path / name).write_bytes((published / name).read_bytes())
+    torch.save({"fea_encoder1.conv1.conv2d.0.weight": Exploit(target)}, tmp_path / FILES[0])
+    with pytest.raises(WeightsError, match="more than tensors"):
+        import_published(tmp_path, CONFIG)
+    (tmp_path / FILES[0]).write_bytes(pickle.dumps(Exploit(target)))
+    with pytest.raises(WeightsError, match="more than tensors"):
+        import_published(tmp_path, CONFIG)
+    assert not target.exists()
+
+
+def test_missing_and_wrong_keys_are_in_one_error(published: Path, tmp_path: Path) -> None:
+    for name in FILES:
+        (tmp_path / name).write_bytes((published / name).read_bytes())
+    state = torch.load(tmp_path / FILES[2], weights_only=True)
+    state["decoder_fusion.conv9.weight"] = state.pop("decoder_fusion.conv1.conv2d.0.weight")
+    torch.save(state, tmp_path / FILES[2])
+    with pytest.raises(WeightsError, match=r"fusetrans.model.*missing: decoder_fusion.conv1.*unexpected: .*conv9"):
+        import_published(tmp_path, CONFIG)
+    (tmp_path / FILES[1]).unlink()
+    with pytest.raises(WeightsError, match=r"there is no .*auto_encoder_vi.model.*--vis-file"):
+        import_published(tmp_path, CONFIG)
+
+
+def test_import_command(published: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for name, new in zip(FILES, ("a", "b", "c"), strict=True):
+        (other / new).write_bytes((published / name).read_bytes())
+    out = tmp_path / "w.safetensors"
+    args = ["import", str(other), "-o", str(out), "--ir-file", "a", "--vis-file", "b", "--fusion-file", "c"]
+    result = CliRunner().invoke(command, args, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert checkpoint.read_info(out).config == CrossFuseConfig(1, SkipWeights.SIGNED, Output.MINMAX)
+    with pytest.raises(OutputError, match="--force"):
+        CliRunner().invoke(command, args, catch_exceptions=False)
+    more = ["--force", "--skip-weights", "magnitude", "--output", "direct", "--fp32"]
+    assert CliRunner().invoke(command, args + more, catch_exceptions=False).exit_code == 0
+    assert checkpoint.read_info(out).config == CONFIG
+    assert checkpoint.read_info(out).dtypes == ("F32",)

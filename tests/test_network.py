@@ -1,0 +1,138 @@
+"""The network as the paper and the published checkpoints have it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from streamfuse.network import crossfuse
+from streamfuse.network.config import CrossFuseConfig, Output, SkipWeights
+from streamfuse.network.crossfuse import CrossFuse
+from streamfuse.network.folding import fold
+
+pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning:torch")
+
+
+def network(depth: int = 1, skip: SkipWeights = SkipWeights.MAGNITUDE) -> CrossFuse:
+    torch.manual_seed(0)
+    made = CrossFuse(CrossFuseConfig(depth, skip, Output.DIRECT)).eval()
+    for name, buffer in made.named_buffers():  # BatchNorm that does something
+        if name.endswith("running_mean"):
+            buffer.normal_(0, 0.1)
+        elif name.endswith("running_var"):
+            buffer.uniform_(0.5, 1.5)
+    return made
+
+
+def pair(height: int, width: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(height * width)
+    ir, vis = (torch.randint(0, 256, (1, 1, height, width), generator=generator).float() for _ in range(2))
+    return ir, vis
+
+
+@pytest.fixture(scope="module")
+def plain() -> CrossFuse:
+    return network()
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 23), (100, 36), (270, 361)])
+def test_any_size_from_16_gives_its_own_size(plain: CrossFuse, size: tuple[int, int]) -> None:
+    with torch.inference_mode():
+        raw = plain(*pair(*size))
+    assert raw.shape == (1, 1, *size)
+    assert torch.isfinite(raw).all()
+
+
+def test_smaller_is_refused(plain: CrossFuse) -> None:
+    with pytest.raises(ValueError, match="at least 16x16"):
+        plain(*pair(15, 40))
+
+
+@pytest.mark.parametrize("size", [(2, 2), (32, 32), (33, 60), (64, 5), (60, 80)])
+def test_windows_and_back(size: tuple[int, int]) -> None:
+    deep = torch.randn(2, 128, *size)
+    tokens = crossfuse.to_windows(deep)
+    windows = -(-size[0] // 32) * -(-size[1] // 32)
+    assert tokens.shape == (2 * windows, 256, 512)
+    assert torch.equal(crossfuse.from_windows(tokens, 2, *size), deep)
+
+
+def test_a_token_is_channel_major_two_by_two() -> None:
+    deep = torch.arange(128 * 32 * 32).reshape(1, 128, 32, 32).float()
+    token = crossfuse.to_windows(deep)[0, 17]  # second row of tokens, second of it
+    assert torch.equal(token, deep[0, :, 2:4, 2:4].reshape(-1))
+
+
+@pytest.mark.parametrize(("length", "padded"), [(2, 32), (3, 32), (20, 32), (31, 32)])
+def test_reflection_goes_on_as_often_as_needed(length: int, padded: int) -> None:
+    expected = np.pad(np.arange(length), (0, padded - length), mode="reflect")
+    assert crossfuse.reflected_indices(length, padded) == expected.tolist()
+
+
+def test_the_shift_is_a_no_op(plain: CrossFuse) -> None:
+    """Rolling a window by 16 deep pixels, attending and rolling back is attending."""
+    deep = torch.randn(1, 128, 32, 32)
+    block = plain.cam.self_ir[1]
+    with torch.inference_mode():
+        straight = crossfuse.from_windows(block(crossfuse.to_windows(deep)), 1, 32, 32)
+        rolled = crossfuse.to_windows(deep.roll((-16, -16), (2, 3)))
+        back = crossfuse.from_windows(block(rolled), 1, 32, 32).roll((16, 16), (2, 3))
+    assert torch.allclose(straight, back, atol=1e-5)
+
+
+def test_re_softmax_prefers_what_is_unlike() -> None:
+    q = torch.zeros(1, 256, 512)
+    q[..., 0] = 6.0
+    k = torch.zeros(1, 256, 512)
+    k[0, :128, 0] = 6.0  # the first half is like the query
+    v = torch.zeros(1, 256, 512)
+    v[0, :128] = 1.0
+    alike, unlike = (crossfuse.attend(q, k, v, sign)[0, 0, 0] for sign in (1.0, -1.0))
+    assert alike > 0.9
+    assert unlike < 0.1
+
+
+def test_filters_are_a_channel_sum_and_a_box() -> None:
+    x = torch.randn(1, 32, 9, 11)
+    published = F.conv2d(x, torch.full((32, 32, 3, 3), 1 / 9), padding=1)
+    assert torch.allclose(crossfuse.channel_sum_mean(x).expand_as(published), published, atol=1e-5)
+
+
+def test_magnitude_weights_stay_in_range_where_signed_ones_explode() -> None:
+    """Where the two sums cancel, the signed weights are unbounded."""
+    ir, vis = torch.ones(1, 128, 8, 8), -torch.ones(1, 128, 8, 8) * (1 + 1e-6)
+    zero = torch.zeros_like(ir)
+    assert crossfuse.deep_skip(zero, ir, vis, SkipWeights.SIGNED).abs().max() > 1000
+    assert crossfuse.deep_skip(zero, ir, vis, SkipWeights.MAGNITUDE).abs().max() <= 1
+
+
+def test_output_to_luma() -> None:
+    raw = torch.tensor([[[[-1.0, 0.0, 0.5, 3.0]]]])
+    assert crossfuse.to_luma(raw, Output.DIRECT).flatten().tolist() == [0, 0, 127.5, 255]
+    stretched = crossfuse.to_luma(raw, Output.MINMAX).flatten()
+    assert stretched.tolist() == pytest.approx([0, 63.75, 95.625, 255], abs=1e-3)
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_depth(depth: int) -> None:
+    with torch.inference_mode():
+        assert torch.isfinite(network(depth)(*pair(32, 40))).all()
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 23), (64, 80), (65, 83), (100, 36), (130, 142), (270, 361)])
+def test_folded_network_is_the_same_up_to_the_border(plain: CrossFuse, size: tuple[int, int]) -> None:
+    ir, vis = pair(*size)
+    with torch.inference_mode():
+        difference = (fold(plain, size[0])(ir, vis) - plain(ir, vis)).abs()
+    assert difference.max() < 2e-5 * 5
+
+
+def test_folding_leaves_the_original_alone(plain: CrossFuse) -> None:
+    before = {key: value.clone() for key, value in plain.state_dict().items()}
+    fold(plain, 64)
+    after = plain.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
