@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def _value(key: str, shape: tuple[int, ...], generator: torch.Generator) -> Tens
         return torch.tensor(1)
     if key.endswith("running_var"):
         return torch.rand(shape, generator=generator) + 0.5
-    noise = torch.randn(shape, generator=generator)
+    noise: Tensor = torch.randn(shape, generator=generator)
     if len(shape) > 1:
-        return noise / float(torch.tensor(shape[1:]).prod()) ** 0.5
-    return 0.1 * noise + float(key.endswith("weight"))
+        return noise.div(math.prod(shape[1:]) ** 0.5)
+    return noise.mul(0.1).add(float(key.endswith("weight")))

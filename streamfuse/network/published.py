@@ -8,6 +8,7 @@ filters, the self-attention modules' trailing `norm` and the cross-attention blo
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +51,9 @@ def _load_pickled(path: Path) -> dict[str, Tensor]:
     import torch
 
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols that it may not know: then it raises as well
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(f"there is no {path}; other file names go in --ir-file, --vis-file, --fusion-file") from None
     except OSError as error:

@@ -1,0 +1,219 @@
+"""Engines behind one interface, with a random network in place of the shipped one, and their cache."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from streamfuse.engines import create_engine, engine_names
+from streamfuse.engines.base import read_cpu
+from streamfuse.engines.cache import Cache, entry_key
+from streamfuse.engines.openvino import OpenvinoEngine
+from streamfuse.errors import EngineError, WeightsError
+from streamfuse.frames import Plane
+from streamfuse.network import checkpoint
+from streamfuse.network.config import CrossFuseConfig, Output, SkipWeights
+from streamfuse.network.crossfuse import CrossFuse
+
+needs_bf16 = pytest.mark.skipif(not read_cpu().has_bf16, reason="this CPU does not multiply BF16")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+SIZE = (64, 80)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
+    checkpoint.save(CrossFuse(CrossFuseConfig(1, SkipWeights.MAGNITUDE, Output.DIRECT)), path)
+    return path
+
+
+def pair(size: tuple[int, int] = SIZE) -> tuple[Plane, Plane]:
+    rng = np.random.default_rng(size[0])
+    ir, vis = (rng.integers(0, 256, size, dtype=np.uint8) for _ in range(2))
+    return ir, vis
+
+
+def range_of(weights: Path) -> float:
+    with create_engine("torch", weights=weights, precision="fp32") as engine:
+        raw = engine.fuse(*pair())
+    return float(raw.max() - raw.min())
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "share"),
+    [
+        ("openvino", "fp32", 1e-4),
+        pytest.param("openvino", "bf16", 0.05, marks=needs_bf16),
+        ("torch", "bf16", 0.08),
+        ("torch", "fp16", 0.02),
+        pytest.param("torch", "fp16", 0.02, marks=[pytest.mark.gpu, needs_gpu], id="cuda"),
+    ],
+)
+def test_all_engines_agree(weights: Path, name: str, precision: str, share: float) -> None:
+    """To within a share of the output's range."""
+    network = checkpoint.load(weights)
+    with torch.inference_mode():
+        expected = network(*(torch.from_numpy(plane)[None, None].float() for plane in pair()))[0, 0].numpy()
+    with create_engine(name, weights=weights, precision=precision) as engine:
+        raw = engine.fuse(*pair())
+        assert engine.output is Output.DIRECT
+        assert engine.precision == precision
+    assert raw.shape == SIZE
+    assert raw.dtype == np.float32
+    assert np.abs(raw - expected).max() <= share * (expected.max() - expected.min())
+
+
+@pytest.mark.parametrize("name", engine_names())
+def test_size_changes_views_and_results_are_the_callers(weights: Path, name: str) -> None:
+    with create_engine(name, weights=weights, precision="fp32") as engine:
+        first = engine.fuse(*pair())
+        kept = first.copy()
+        assert engine.fuse(*pair((33, 47))).shape == (33, 47)
+        wide = [np.ascontiguousarray(np.tile(plane, 2)) for plane in pair()]
+        views = [plane[:, : SIZE[1]] for plane in wide]
+        for view in views:
+            view.flags.writeable = False
+        again = engine.fuse(*views)
+    assert np.array_equal(first, kept)
+    assert np.abs(again - first).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", engine_names())
+def test_what_cannot_be_fused_says_so(weights: Path, name: str) -> None:
+    with create_engine(name, weights=weights, precision="fp32") as engine:
+        with pytest.raises(EngineError, match=r"15x40 are too small.*16 pixels"):
+            engine.prepare(40, 15)
+        with pytest.raises(EngineError, match=r"differ in size: infrared 80x64, visible 16x16.*align"):
+            engine.fuse(pair()[0], np.zeros((16, 16), np.uint8))
+        with pytest.raises(EngineError, match=r"must be \(H, W\) uint8"):
+            engine.fuse(pair()[0], np.zeros(SIZE, np.float32))
+
+
+def test_unknown_names_are_answered_with_the_known(weights: Path) -> None:
+    with pytest.raises(EngineError, match="unknown engine 'warp': use auto, openvino, torch"):
+        create_engine("warp", weights=weights)
+    for name in engine_names():
+        with pytest.raises(EngineError, match="unknown precision 'fp8': use auto, fp32, bf16, fp16"):
+            create_engine(name, weights=weights, precision="fp8")
+    with pytest.raises(EngineError, match="precision fp16 is not to be had"):
+        create_engine("openvino", weights=weights, precision="fp16")
+    with pytest.raises(WeightsError, match="there is no weights file"):
+        create_engine("openvino", weights=Path("gone"))
+
+
+def test_auto(weights: Path) -> None:
+    with create_engine(weights=weights) as engine:
+        assert engine.name == ("torch" if torch.cuda.is_available() else "openvino")
+        if engine.name == "openvino":
+            assert engine.precision == ("bf16" if read_cpu().has_bf16 else "fp32")
+
+
+@pytest.mark.parametrize("name", engine_names())
+def test_output_that_is_not_finite_is_an_error(weights: Path, tmp_path: Path, name: str) -> None:
+    """Finite weights whose products are not."""
+    tensors = load_file(weights)
+    tensors = {key: value.float() for key, value in tensors.items()}
+    for key in ("decoder.last.conv.weight", "decoder.last.norm.weight"):
+        tensors[key] = torch.full_like(tensors[key], 3e38)
+    path = tmp_path / "huge.safetensors"
+    save_file(tensors, path, dict(checkpoint.read_info(weights).metadata))
+    with create_engine(name, weights=path, precision="fp32") as engine, pytest.raises(EngineError, match="not finite"):
+        engine.fuse(*pair())
+
+
+# The cache of compiled networks
+
+SECOND_START = """
+import sys
+import numpy as np
+from pathlib import Path
+from streamfuse.engines import create_engine
+with create_engine("openvino", weights=Path(sys.argv[1]), precision="fp32") as engine:
+    engine.fuse(np.zeros((64, 80), np.uint8), np.zeros((64, 80), np.uint8))
+print("torch" in sys.modules)
+"""
+
+
+def start(weights: Path, cache: Path) -> subprocess.Popen[str]:
+    env = {**os.environ, "STREAMFUSE_CACHE": str(cache), "PYTHONPATH": str(Path(__file__).parent.parent)}
+    return subprocess.Popen(
+        [sys.executable, "-c", SECOND_START, str(weights)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=env,
+    )
+
+
+def test_second_start_needs_no_torch(weights: Path, tmp_path: Path) -> None:
+    for loads_torch in ("True", "False"):
+        with start(weights, tmp_path) as process:
+            said, _ = process.communicate()
+        assert said.strip() == loads_torch
+    assert len(list(tmp_path.glob("*.engine"))) == 1
+
+
+def test_two_processes_at_once(weights: Path, tmp_path: Path) -> None:
+    both = [start(weights, tmp_path) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert [path.suffix for path in tmp_path.iterdir()] == [".engine"]
+
+
+def fuse_with(cache: Cache, weights: Path) -> None:
+    with OpenvinoEngine(weights, "fp32", cache=cache) as engine:
+        engine.fuse(*pair())
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "foreign"])
+def test_damaged_entry_is_rebuilt_with_one_warning(
+    weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    fuse_with(Cache(tmp_path), weights)
+    (entry,) = tmp_path.glob("*.engine")
+    whole = entry.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    entry.write_bytes({"cut": whole[:-100], "flipped": bytes(flipped), "empty": b"", "foreign": b"x" * 500}[damage])
+    with caplog.at_level(logging.WARNING, "streamfuse"):
+        fuse_with(Cache(tmp_path), weights)
+    assert caplog.text.count("building it anew") == 1
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "streamfuse"):
+        fuse_with(Cache(tmp_path), weights)
+    assert not caplog.records
+
+
+def test_cache_that_cannot_be_written_costs_a_warning(
+    weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with caplog.at_level(logging.WARNING, "streamfuse"):
+        fuse_with(Cache(tmp_path / "file" / "cache"), weights)
+    assert caplog.text.count("cannot keep compiled networks") == 1
+
+
+def test_key_depends_on_everything() -> None:
+    parts = {"shape": "64x80", "precision": "fp32", "weights": "a", "version": "1", "device": "x", "code": "y"}
+    keys = {entry_key(**{**parts, name: "other"}) for name in parts} | {entry_key(**parts)}
+    assert len(keys) == len(parts) + 1
+    assert entry_key(a="1;", b="2") != entry_key(a="1", b=";2")
+
+
+def test_least_recently_used_entries_go_first(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, limit_bytes=3000)
+    for number, key in enumerate(("old", "older", "new")):
+        cache.store(key, bytes(900))
+        os.utime(tmp_path / f"{key}.engine", (1000 + number, 1000 + number))
+    assert cache.load("old") is not None  # used just now
+    cache.store("newest", bytes(900))
+    assert sorted(path.stem for path in tmp_path.iterdir()) == ["new", "newest", "old"]
