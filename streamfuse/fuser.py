@@ -16,6 +16,7 @@ from streamfuse.color import split_bgr, to_bgr
 from streamfuse.engines import create_engine
 from streamfuse.errors import InputError
 from streamfuse.frames import DEFAULT_PERIOD_NS, Chroma, Plane
+from streamfuse.network.config import MIN_SIDE
 from streamfuse.tone import make_tone
 
 if TYPE_CHECKING:
@@ -65,7 +66,11 @@ class Fuser:
         return luma if vis.ndim == 2 else to_bgr(luma, chroma)
 
     def fuse_luma(self, ir: Plane, vis: Plane, stamp_ns: int) -> tuple[Plane, dict[str, int]]:
-        """Luma planes (h, w) and (H, W) to (H, W), and how long each stage took, ns."""
+        """Luma planes (h, w) and (H, W) to (H, W), and how long each stage took, ns.
+
+        Raises InputError for pictures under 16 pixels a side.
+        """
+        _check_size(*vis.shape)
         begin = time.monotonic_ns()
         ir = self._aligner.apply(ir, vis.shape)
         aligned = time.monotonic_ns()
@@ -77,6 +82,7 @@ class Fuser:
 
     def prepare(self, height: int, width: int) -> None:
         """Build or load the engine for visible pictures of this size; `fuse` does it when it must."""
+        _check_size(height, width)
         self.engine.prepare(height, width)
 
     def close(self) -> None:
@@ -89,6 +95,11 @@ class Fuser:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _check_size(height: int, width: int) -> None:
+    if min(height, width) < MIN_SIDE:
+        raise InputError(f"the visible picture is {width}x{height}: the network needs {MIN_SIDE} pixels a side")
 
 
 def _split(role: str, image: Image) -> tuple[Plane, Chroma | None]:

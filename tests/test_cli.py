@@ -140,7 +140,7 @@ def test_bad_input_is_one_line_and_the_right_code(tmp_path: Path, pair: tuple[Pa
         (3, "there is no file", ("--ir", tmp_path / "gone.mp4", "--vis", vis, "-o", new)),
         (3, "is not a video", ("--ir", tmp_path / "text.mp4", "--vis", vis, "-o", new)),
         (3, "no VOT-RGBT sequence", ("--vot", tmp_path, "-o", new)),
-        (4, "too small", ("--ir", ir, "--vis", tiny, "-o", new, *SMALL)),
+        (3, "needs 16 pixels a side", ("--ir", ir, "--vis", tiny, "-o", new, *SMALL)),
         (4, "unknown engine 'warp'", ("--ir", ir, "--vis", vis, "-o", new, "--engine", "warp")),
         (4, "unknown precision", ("--ir", ir, "--vis", vis, "-o", new, "--precision", "fp99")),
         (4, "there is no weights file", ("--ir", ir, "--vis", vis, "-o", new, "--weights", tmp_path / "gone")),

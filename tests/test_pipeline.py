@@ -293,6 +293,8 @@ def test_fuser_keeps_the_shape_and_the_colour() -> None:
     with fuser() as fuse:
         colour, grey = fuse.fuse(ir, vis), fuse.fuse(ir, vis[..., 0])
         assert fuse.fuse(np.full((20, 30, 3), 128, np.uint8), vis).shape == vis.shape
+        with pytest.raises(InputError, match="1x1: the network needs 16 pixels"):
+            fuse.fuse(ir, np.zeros((1, 1), np.uint8))
     assert colour.shape == vis.shape
     assert grey.shape == (48, 64)
     assert np.all(grey == 128)

@@ -27,7 +27,7 @@ def _set_up_logging(ctx: click.Context, param: click.Parameter, verbose: bool) -
     logger = logging.getLogger("streamfuse")
     logger.handlers = [_Notes()]
     logger.propagate = False
-    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
 def common(function: F) -> F:

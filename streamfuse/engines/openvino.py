@@ -67,6 +67,7 @@ class OpenvinoEngine(NetworkEngine):
         key = self._key(height, width)
         compiled = self._load(key)
         if compiled is None:
+            log.info("compiling the network for %dx%d pictures; done once for each size, some seconds", width, height)
             compiled = _core().compile_model(self._convert(height, width), "CPU", self._options)
             self._cache.store(key, compiled.export_model().getbuffer())
         self._request = compiled.create_infer_request()

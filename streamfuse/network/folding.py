@@ -85,19 +85,22 @@ class FoldedEncoder(Encoder):
         left = F.max_pool2d(_along_border(self.dense1, x[:, :, :, :reach], "left"), 2)  # (B, 128, h/2, 2)
         right = F.max_pool2d(_along_border(self.dense1, x[:, :, :, -beside:], "right"), 2)
         inner = slice(REACH // 2, -REACH // 2)
-        interior = self._interior_pooled(x[:, :, : height - height % 2, : width - width % 2])
+        interior = self._interior_pooled(x)
         middle = torch.cat((left[:, :, inner], interior, right[:, :, inner]), dim=3)
         return torch.cat((top, middle, bottom), dim=2)
 
     def _interior_pooled(self, x: Tensor) -> Tensor:
-        """(B, 32, h, w), h and w even, to (B, 128, h/2 - 4, w/2 - 4): what is 4 or more pixels from the border."""
-        rows, cols, size = x.shape[2] - 2 * REACH, x.shape[3] - 2 * REACH, self.step + 2 * REACH
-        x = F.pad(x, (0, 0, 0, self.tiles * self.step - rows)).permute(0, 2, 3, 1)  # (B, h, w, 32)
+        """(B, 32, h, w) to (B, 128, h/2 - 4, w/2 - 4): what is 4 or more pixels from the border."""
+        (batch, _, height, width), size = x.shape, self.step + 2 * REACH
+        width -= width % 2
+        rows, cols = height - height % 2 - 2 * REACH, width - 2 * REACH
+        x = x.permute(0, 2, 3, 1)[:, : rows + 2 * REACH, :width]  # (B, h, w, 32)
+        x = F.pad(x, (0, 0, 0, 0, 0, self.tiles * self.step - rows))
         x = torch.stack([x[:, i * self.step :][:, :size] for i in range(self.tiles)], dim=1)  # (B, tiles, size, w, 32)
-        batch, width = x.shape[0], x.shape[3]
         # openvino keeps a constant matrix in FP32 and widens the large factor to it, at 10 ms: this is no constant.
-        zero = x[0, 0, 0, 0, 0] * 0
-        x = (self.analysis + zero) @ x.flatten(3)  # (B, tiles, size, w * 32)
+        x = x.flatten(3)
+        zero = x[0, 0, 0, 0] * 0
+        x = (self.analysis + zero) @ x  # (B, tiles, size, w * 32)
         x = x.reshape(batch, self.tiles, size, width, -1).transpose(2, 3).flatten(3)  # (B, tiles, w, size * 32)
         x = F.conv2d(x.permute(0, 3, 1, 2), self.spectrum, groups=size // 2)  # (B, size * 128, tiles, cols)
         x = x.permute(0, 2, 3, 1).reshape(batch * self.tiles * cols, size, -1)
