@@ -9,6 +9,7 @@ from importlib import import_module
 import click
 
 from streamfuse import __version__
+from streamfuse.cli.options import show_notes
 from streamfuse.errors import StreamfuseError
 
 _COMMANDS = {
@@ -47,6 +48,7 @@ def cli() -> None:
     Options may also be given in the environment: STREAMFUSE_RUN_TONE=smooth is --tone smooth of `run`.
     Exit codes: 0 done, 2 usage, 3 input, 4 engine or weights, 5 output.
     """
+    show_notes()
 
 
 def main() -> None:

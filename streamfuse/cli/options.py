@@ -23,21 +23,17 @@ class _Notes(logging.Handler):
         click.echo(f"note: {record.getMessage()}", err=True)
 
 
-def _set_up_logging(ctx: click.Context, param: click.Parameter, verbose: bool) -> None:
+def show_notes() -> None:
+    """Let the library speak to the user of the command line."""
     logger = logging.getLogger("streamfuse")
     logger.handlers = [_Notes()]
     logger.propagate = False
-    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.setLevel(logging.INFO)
 
 
 def common(function: F) -> F:
-    """--verbose and --debug."""
-    verbose = click.option(
-        "-v", "--verbose", is_flag=True, expose_value=False, callback=_set_up_logging, help="Say more of what is done."
-    )
-    # Read by `streamfuse.cli.main`, which is also there when parsing itself fails.
-    debug = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
-    return verbose(debug(function))
+    """--debug, which `streamfuse.cli.main` reads: it must also know when parsing itself fails."""
+    return click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")(function)
 
 
 def engine(function: F) -> F:

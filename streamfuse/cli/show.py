@@ -52,7 +52,8 @@ class _PlainLines:
         left = ""
         if self._total and summary.fps:
             left = f", {max(self._total - summary.fused, 0) / summary.fps:.0f} s left"
-        click.echo(f"{summary.fused}{of} frames, {summary.fps:.1f} fps{left}", err=True)
+        pace = f"{summary.fps:.1f} fps" if summary.fps else "starting"
+        click.echo(f"{summary.fused}{of} frames, {pace}{left}", err=True)
 
 
 def show_summary(summary: Summary) -> None:
