@@ -20,15 +20,16 @@ def _table(low: int, high: int, *, widen: bool) -> Plane:
     return np.clip(np.rint(mapped), 0, 255).astype(np.uint8)
 
 
-def _chroma_table() -> Plane:
-    """0..255 about 128 to 16..240 about 128; 128 stays 128."""
-    levels = np.arange(256, dtype=np.float64)
-    return np.rint((levels - 128) * (224 / 255) + 128).astype(np.uint8)
+def _chroma_table(scale: float) -> Plane:
+    """Levels stretched about 128, which stays."""
+    levels = (np.arange(256, dtype=np.float64) - 128) * scale + 128
+    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
 
 
 _WIDEN_LUMA = _table(16, 235, widen=True)
 _NARROW_LUMA = _table(16, 235, widen=False)
-_NARROW_CHROMA = _chroma_table()
+_NARROW_CHROMA = _chroma_table(224 / 255)
+_WIDEN_CHROMA = _chroma_table(255 / 224)
 
 # Kr, Kb of ITU-R BT.601, BT.709, BT.2020 (non-constant luminance).
 _COEFFICIENTS = {Matrix.BT601: (0.299, 0.114), Matrix.BT709: (0.2126, 0.0722), Matrix.BT2020: (0.2627, 0.0593)}
@@ -46,10 +47,17 @@ def narrow_luma(full: Plane) -> Plane:
 
 def narrow_chroma(chroma: Chroma) -> Chroma:
     """The same colours in limited range (16..240)."""
-    if not chroma.full_range:
-        return chroma
-    u, v = (cast(Plane, cv2.LUT(plane, _NARROW_CHROMA)) for plane in (chroma.u, chroma.v))
-    return Chroma(u, v, full_range=False, matrix=chroma.matrix)
+    return _look_up(chroma, _NARROW_CHROMA, full_range=False) if chroma.full_range else chroma
+
+
+def widen_chroma(chroma: Chroma) -> Chroma:
+    """The same colours in full range; `narrow_chroma` undoes it exactly for 16..240."""
+    return chroma if chroma.full_range else _look_up(chroma, _WIDEN_CHROMA, full_range=True)
+
+
+def _look_up(chroma: Chroma, table: Plane, full_range: bool) -> Chroma:
+    u, v = (cast(Plane, cv2.LUT(plane, table)) for plane in (chroma.u, chroma.v))
+    return Chroma(u, v, full_range, chroma.matrix)
 
 
 def resize_chroma(chroma: Chroma, height: int, width: int) -> Chroma:

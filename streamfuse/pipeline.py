@@ -78,8 +78,13 @@ class Pipeline:
         Raises InputError, UsageError or EngineError for what can be known before the first frame.
         """
         self._sinks = list(sinks)
-        self._sources = self._open(ir, vis, fps)
-        self._fuser = fuser or Fuser(tone="smooth")
+        try:
+            self._sources = self._open(ir, vis, fps)
+            self._fuser = fuser or Fuser(tone="smooth")
+        except BaseException:
+            for sink in self._sinks:
+                sink.close(failed=True)
+            raise
         self._owns_fuser = fuser is None
         self._offset_ns = round(ir_offset_ms * 1e6)
         periods = [source.period_ns for source in self._sources.values()]
@@ -170,14 +175,17 @@ class Pipeline:
     def _read(self, role: str) -> None:
         source, lane = self._sources[role], self._lanes[role]
         taken = 0
+        before = source.drops.total()  # missing images are no part of the count
         try:
             with source:
                 for frame in source:
                     self._telemetry.frame_read(role, frame.read_ns)
                     taken += 1
                     if not lane.put(frame):
-                        self._count_unread(role, source, 1, taken)
+                        self._count_unread(role, source, 1, taken - before)
                         break
+        except BaseException as error:  # before the channel ends: who reads it must know that it failed
+            self._fail(error)
         finally:
             lane.close()
 
@@ -259,7 +267,8 @@ class Pipeline:
             self._fail(error)
             self._telemetry.drop(sink.name, STOPPED, channel.abandon())
         finally:
-            sink.close(failed=self._error is not None)
+            # A recording that was stopped is not complete: an older output stays.
+            sink.close(failed=self._error is not None or (self._stopping.is_set() and not self.live))
 
     # For whoever runs it.
 
@@ -343,6 +352,6 @@ class Pipeline:
         summary = self._telemetry.summary()
         drops = dict(summary.drops)
         for role, source in self._sources.items():
-            for reason, count in source.drops.items():
+            for reason, count in dict(source.drops).items():
                 drops[f"{NAMES[role]}: {reason}"] = drops.get(f"{NAMES[role]}: {reason}", 0) + count
         return replace(summary, drops=drops)

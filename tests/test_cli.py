@@ -94,6 +94,7 @@ def test_fuse_images_and_directories(tmp_path: Path) -> None:
     picture = cv2.imread(str(one))
     assert picture is not None
     assert picture.shape == (50, 70, 3)
+    fails(2, "no time to be smooth", "fuse", tmp_path / "ir", tmp_path / "vis", "-o", one, "--tone", "smooth")
     grey = tmp_path / "grey.png"
     deep = tmp_path / "deep.tif"
     cv2.imwrite(str(deep), luma_of(0).astype(np.uint16) * 3 + 6000)
@@ -147,6 +148,9 @@ def test_bad_input_is_one_line_and_the_right_code(tmp_path: Path, pair: tuple[Pa
         (4, "not a safetensors file", ("--ir", ir, "--vis", vis, "-o", new, "--weights", tmp_path / "bad.safetensors")),
         (5, "--force", ("--ir", ir, "--vis", vis, "-o", exists)),
         (5, "would overwrite the input", ("--ir", ir, "--vis", vis, "-o", vis, "--force")),
+        (2, "not a finite number", ("--ir", ir, "--vis", vis, "-o", new, "--tolerance-ms", "nan")),
+        (2, "x<=10000", ("--ir", ir, "--vis", vis, "-o", new, "--fps", "inf")),
+        (5, "cannot write", ("--ir", ir, "--vis", vis, "-o", f"{'n' * 300}.mp4")),
         (5, "there is no directory", ("--ir", ir, "--vis", vis, "-o", tmp_path / "gone" / "a.mp4")),
     ):
         line = fails(code, words, "run", *args)
@@ -204,6 +208,40 @@ def test_interrupt_finishes_the_file(tmp_path: Path) -> None:
     times, _ = read_video(out)
     assert times == pytest.approx(every(40, len(times)), abs=0.02)
     assert f"{len(times)} to {out}" in said
+
+
+def test_interrupted_run_does_not_replace_a_file(tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    out.write_bytes(b"precious")
+    query = "?fps=25&size=64x48"
+    command = [
+        "run",
+        "--ir",
+        f"synthetic:ir{query}",
+        "--vis",
+        f"synthetic:vis{query}",
+        "-o",
+        str(out),
+        "--force",
+        *SMALL,
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-m", "streamfuse", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        part = tmp_path / "out.part.mp4"
+        deadline = time.monotonic() + 60
+        while (not part.exists() or part.stat().st_size < 4000) and time.monotonic() < deadline:
+            os.sched_yield()
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert out.read_bytes() == b"precious"
+    assert len(read_video(part)[0]) > 0
+    assert "is left as it was" in said
 
 
 def test_demo(tmp_path: Path) -> None:

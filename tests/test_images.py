@@ -128,6 +128,25 @@ def test_colour_and_alpha(tmp_path: Path) -> None:
         assert frame.chroma.v.mean() > 200
 
 
+def test_upright_as_the_exif_tag_asks(tmp_path: Path) -> None:
+    done, data = cv2.imencode(".jpg", np.zeros((40, 60, 3), np.uint8))
+    assert done
+    tag = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    jpeg = data.tobytes()
+    turned = jpeg[:2] + b"\xff\xe1" + (len(tag) + 2).to_bytes(2, "big") + tag + jpeg[2:]
+    (tmp_path / "1.jpg").write_bytes(turned)
+    with open_images(str(tmp_path), 25) as source:
+        assert next(iter(source)).luma.shape == (60, 40)
+
+
+def test_hidden_and_double_names(tmp_path: Path) -> None:
+    write_images(tmp_path, ["1.png", "._1.png"])
+    assert len(contents(open_images(str(tmp_path), 25))) == 1
+    write_images(tmp_path, ["1.bmp"])
+    with pytest.raises(InputError, match="same moment"):
+        open_pair(str(tmp_path), str(tmp_path))
+
+
 # VOT-RGBT
 
 
@@ -181,6 +200,15 @@ def test_vot_mistakes_are_named(tmp_path: Path, text: str, words: str) -> None:
         open_vot(described(tmp_path, text))
 
 
+def test_vot_file_of_a_windows_editor_and_numbers_past_the_length(tmp_path: Path) -> None:
+    for channel in ("ir", "color"):
+        write_images(tmp_path / channel, numbered(4, start=100))
+    text = "channels.color=color/%08d.png\r\nchannels.ir=ir/%08d.png\r\nlength=4\r\nfps=25\r\n"
+    (tmp_path / "sequence").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    ir, vis = open_vot(tmp_path)
+    assert contents(ir) == contents(vis) == [(0, 0), (40, 1), (80, 2), (120, 3)]
+
+
 def test_vot_directory_of_sequences_names_one(tmp_path: Path) -> None:
     described(tmp_path / "street", "")
     with pytest.raises(InputError, match="holds several sequences"):
@@ -225,5 +253,6 @@ def test_directory_of_directories_points_to_vot(tmp_path: Path) -> None:
 
 def test_redact() -> None:
     assert redact("rtsp://me:pw@host:554/a/b?key=1") == "rtsp://***@host:554/a/b"
+    assert redact("rtsp://me:p/w@host/a") == "rtsp://***@host/a"
     assert redact("rtsp://host/a") == "rtsp://host/a"
     assert redact("C:/videos/a@b.mp4") == "C:/videos/a@b.mp4"

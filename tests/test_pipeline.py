@@ -17,6 +17,7 @@ from streamfuse.fuser import Fuser
 from streamfuse.pipeline import Pipeline
 from streamfuse.sinks import open_sink
 from streamfuse.sinks.base import Sink
+from streamfuse.sources.vot import open_vot
 
 
 class Keep(Sink):
@@ -238,15 +239,37 @@ def test_stop_drains_and_accounts() -> None:
 
     summary = pipeline.run(stop)
     assert summary.fused == len(sink.frames)
-    assert sink.closed == [False]
+    assert sink.closed == [True]  # not complete: an older output stays
     for role, name in (("ir", "infrared"), ("vis", "visible")):
         dropped = sum(count for reason, count in summary.drops.items() if reason.startswith(name))
         assert summary.read[role] == summary.pairs + dropped
 
 
-def test_live_and_recorded_do_not_mix() -> None:
+def test_live_and_recorded_do_not_mix(tmp_path: Path) -> None:
+    sink = open_sink(str(tmp_path / "out.mp4"))
     with pytest.raises(InputError, match="no common clock"):
-        Pipeline(frames(5, live=True), frames(5), fuser=fuser())
+        Pipeline(frames(5, live=True), frames(5), sinks=[sink], fuser=fuser())
+    assert not list(tmp_path.iterdir())
+
+
+def test_source_error_reaches_the_sink_before_the_end() -> None:
+    broken, sink = BrokenSource([frame_at(40 * k, index=k) for k in range(10)]), Keep()
+    with pytest.raises(InputError, match="cable was pulled"):
+        Pipeline(broken, frames(10), sinks=[sink], fuser=fuser()).run()
+    assert sink.closed == [True]
+
+
+def test_missing_images_are_counted_beside_those_left_unread(tmp_path: Path) -> None:
+    write_images(tmp_path / "ir", [f"{k:08d}.png" for k in range(1, 6)])
+    write_images(tmp_path / "color", [f"{k:08d}.png" for k in range(1, 31)])
+    (tmp_path / "sequence").write_text("channels.ir=ir/%08d.png\nchannels.color=color/%08d.png\nlength=40\n")
+    summary = Pipeline(*open_vot(tmp_path), fuser=fuser()).run()
+    assert summary.pairs == 5
+    assert summary.drops == {
+        "infrared: missing image": 35,
+        "visible: missing image": 10,
+        "visible: after the other stream ended": 25,
+    }
 
 
 def test_live_source_is_never_held_back_and_drops_are_counted() -> None:

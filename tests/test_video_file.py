@@ -69,6 +69,22 @@ def test_stamps_of_variable_frame_rate_and_start_are_kept(tmp_path: Path) -> Non
     assert source.first_stamp_ns / MS == pytest.approx(200, abs=0.02)
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.ts"])
+def test_recording_that_starts_late_is_whole(tmp_path: Path, name: str) -> None:
+    """Matroska's DURATION tag is the end, not the length."""
+    frames, source = frames_of(write_video(tmp_path / name, every(40, 10, start_ms=5000)))
+    assert len(frames) == 10
+    assert source.damage is None
+    assert source.frame_count == 10
+
+
+def test_name_with_a_colon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg would take what is before it for a protocol."""
+    write_video(tmp_path / "a.mp4", [0]).rename(tmp_path / "12:00:00.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert len(frames_of(Path("12:00:00.mp4"))[0]) == 1
+
+
 def test_transport_stream_starts_at_zero(tmp_path: Path) -> None:
     """MPEG-TS begins its clock anywhere; FFmpeg writes 1.4 s."""
     frames, _ = frames_of(write_video(tmp_path / "a.ts", every(40, 5)))

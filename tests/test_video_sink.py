@@ -17,6 +17,7 @@ from media import MS, every, luma_of, number_of, read_video
 from streamfuse.errors import OutputError, UsageError
 from streamfuse.frames import Chroma, Clock, FusedFrame, Matrix
 from streamfuse.sinks import open_sink
+from streamfuse.sinks import video as video_module
 from streamfuse.sinks.video import VideoFormat, VideoSink
 from streamfuse.sources.file import VideoFile
 
@@ -68,31 +69,50 @@ def test_pictures_colours_and_stamps_come_back(
         context = container.streams.video[0].codec_context
         frame = next(container.decode(video=0))
         assert (context.name, context.pix_fmt) == (codec, pixel_format)
-        assert (frame.color_range, frame.colorspace) == (1, 6)  # limited, BT.601
-        for plane, value in ((1, 90), (2, 170)):
+        lossless = codec == "ffv1"
+        assert (frame.color_range, frame.colorspace) == (2 if lossless else 1, 6)  # full or limited, BT.601
+        for plane, value in ((1, 85 if lossless else 90), (2, 176 if lossless else 170)):
             rows = np.frombuffer(memoryview(frame.planes[plane]), np.uint8)
             assert abs(int(rows.reshape(24, -1)[:, :32].mean()) - value) <= 2
 
 
 def test_lossless_is_lossless(tmp_path: Path) -> None:
-    """Levels that limited range has come back exactly."""
-    luma = np.rint(np.arange(220) * 255 / 219).astype(np.uint8).reshape(11, 20).repeat(2, 0).repeat(2, 1)
+    """All 256 levels come back exactly."""
+    luma = np.arange(256, dtype=np.uint8).reshape(16, 16).repeat(2, 0)
     path = tmp_path / "a.mkv"
     frame = FusedFrame(luma, None, 0, 0, 0, Clock.MEDIA)
     write(path, [frame], VideoFormat("ffv1"))
     with av.open(str(path)) as container:
         decoded = next(container.decode(video=0)).to_ndarray()
-    assert np.array_equal(decoded, np.arange(16, 236).reshape(11, 20).repeat(2, 0).repeat(2, 1))
+    assert np.array_equal(decoded, luma)
+    with VideoFile(path) as source:
+        assert np.array_equal(next(iter(source)).luma, luma)
 
 
 def test_full_range_chroma_and_other_matrix(tmp_path: Path) -> None:
     chroma = coloured(u=20, v=250, full_range=True, matrix=Matrix.BT709)
-    write(tmp_path / "a.mkv", [fused(0, 0, chroma=chroma)], VideoFormat("ffv1"))
+    for name, video, values, tags in (
+        ("a.mkv", VideoFormat("ffv1"), [20, 250], (2, 1)),
+        (
+            "a.mp4",
+            VideoFormat(crf=0),
+            [round((20 - 128) * 224 / 255 + 128), round((250 - 128) * 224 / 255 + 128)],
+            (1, 1),
+        ),
+    ):
+        write(tmp_path / name, [fused(0, 0, chroma=chroma)], video)
+        with av.open(str(tmp_path / name)) as container:
+            frame = next(container.decode(video=0))
+            assert (frame.color_range, frame.colorspace) == tags
+            assert [int(np.frombuffer(memoryview(frame.planes[k]), np.uint8)[0]) for k in (1, 2)] == values
+
+
+@pytest.mark.parametrize("size", [(48, 64), (49, 67)])
+def test_lossless_keeps_the_subsampling(tmp_path: Path, size: tuple[int, int]) -> None:
+    write(tmp_path / "a.mkv", [fused(0, 0, size=size, chroma=coloured(size))], VideoFormat("ffv1"))
     with av.open(str(tmp_path / "a.mkv")) as container:
         frame = next(container.decode(video=0))
-        assert (frame.color_range, frame.colorspace) == (1, 1)
-        values = [int(np.frombuffer(memoryview(frame.planes[k]), np.uint8)[0]) for k in (1, 2)]
-    assert values == [round((20 - 128) * 224 / 255 + 128), round((250 - 128) * 224 / 255 + 128)]
+    assert (frame.format.name, frame.height, frame.width) == ("yuv420p", *size)
 
 
 def test_start_of_a_recording_is_kept_and_of_a_clock_is_not(tmp_path: Path) -> None:
@@ -296,14 +316,50 @@ def test_output_over_an_input_is_refused_even_with_force(tmp_path: Path) -> None
     video = tmp_path / "ir.mp4"
     video.write_bytes(b"precious")
     (tmp_path / "link.mp4").symlink_to(video)
-    images = tmp_path / "images"
-    images.mkdir()
-    for output, source in (
-        (video, video),
-        (tmp_path / "link.mp4", video),
-        (images / "%03d.png", images),
-        (images / "%03d.png", images / "%06d.png"),
-    ):
+    image = tmp_path / "ir" / "000007.png"
+    image.parent.mkdir()
+    image.write_bytes(b"precious")
+    for output in (video, tmp_path / "link.mp4", image.parent / "%06d.png", image.parent / ".." / "ir" / "%d.png"):
         with pytest.raises(OutputError, match="would overwrite the input"):
-            open_sink(str(output), force=True, inputs=[source])
-    assert video.read_bytes() == b"precious"
+            open_sink(str(output), force=True, inputs=[video, image])
+    open_sink(str(image.parent / "fused_%06d.png"), inputs=[image]).close()  # beside them is fine
+    assert video.read_bytes() == image.read_bytes() == b"precious"
+
+
+def test_what_lies_beside_the_output_is_not_written_over(tmp_path: Path) -> None:
+    """The file aside takes a name that was free: what an earlier failed run left there stays."""
+    path, left = tmp_path / "a.mp4", tmp_path / "a.part.mp4"
+    path.write_bytes(b"old")
+    left.write_bytes(b"precious")
+    sink = VideoSink(path, force=True)
+    sink.write(fused(0, 0))
+    sink.close()
+    assert left.read_bytes() == b"precious"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "a.part.mp4"]
+    assert len(read_video(path)[0]) == 1
+
+
+def test_names_that_look_like_something_else(tmp_path: Path) -> None:
+    for name in ("run:1.mp4", "100%done.mp4"):
+        sink = open_sink(str(tmp_path / name))
+        sink.write(fused(0, 0))
+        sink.close()
+        with VideoFile(tmp_path / name) as source:
+            assert len(list(source)) == 1
+    sink = open_sink(str(tmp_path / "50%_%02d.png"))
+    sink.write(fused(0, 0))
+    assert (tmp_path / "50%_01.png").exists()
+    with pytest.raises(UsageError, match="only files") as error:
+        open_sink("rtsp://me:se/cret@127.0.0.1/x.mp4")
+    assert "cret" not in str(error.value)
+
+
+def test_a_container_that_cannot_be_started_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = VideoSink(tmp_path / "a.mp4")
+    monkeypatch.setitem(video_module._CODECS, "h264", "an encoder that this FFmpeg was built without")
+    sink.write(fused(0, 0))
+    with pytest.raises(OutputError, match="no encoder for h264"):
+        sink.write(fused(1, 40))
+    with pytest.raises(OutputError, match="cannot write"):
+        sink.close(failed=True)
+    assert not list(tmp_path.iterdir())

@@ -46,7 +46,7 @@ def cli() -> None:
     """Fuse an infrared and a visible stream into one picture that shows both.
 
     Options may also be given in the environment: STREAMFUSE_RUN_TONE=smooth is --tone smooth of `run`.
-    Exit codes: 0 done, 2 usage, 3 input, 4 engine or weights, 5 output.
+    Exit codes: 0 done, 2 usage, 3 input, 4 engine or weights, 5 output, 130 or 143 stopped by a signal.
     """
     show_notes()
 

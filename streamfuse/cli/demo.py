@@ -27,7 +27,7 @@ ROWS = 4
     show_default=True,
     help="Directory for ir.mp4, vis.mp4, fused.mp4 and sheet.png.",
 )
-@click.option("--seconds", type=click.FloatRange(0.2, 600), default=5.0, show_default=True)
+@click.option("--seconds", type=options.FiniteRange(0.2, 600), default=5.0, show_default=True)
 @click.option("--fps", type=click.IntRange(1, 120), default=20, show_default=True)
 @click.option("--size", default="640x480", show_default=True, callback=options.parse_size, help="WIDTHxHEIGHT.")
 @options.force
@@ -52,10 +52,10 @@ def command(
     from streamfuse.sinks import open_sink
 
     names = ("ir.mp4", "vis.mp4", "fused.mp4", "sheet.png")
-    existing = [output / name for name in names if (output / name).exists()]
-    if existing and not force:
-        raise OutputError(f"{existing[0]} exists: choose another directory with -o, or replace with --force")
     try:
+        existing = [output / name for name in names if (output / name).exists()]
+        if existing and not force:
+            raise OutputError(f"{existing[0]} exists: choose another directory with -o, or replace with --force")
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make {output}: {error.strerror}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from streamfuse.cli import options
-from streamfuse.errors import DamagedInput, InputError, OutputError
+from streamfuse.errors import DamagedInput, InputError, OutputError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,13 +54,13 @@ def command(
     """
     from streamfuse.fuser import Fuser
 
-    for path in (ir, vis):
-        if not path.exists():
-            raise InputError(f"there is no {path}")
-    if ir.is_dir() != vis.is_dir():
-        raise InputError(f"{ir} and {vis}: give two images or two directories")
-    jobs = _directory_jobs(ir, vis, output) if ir.is_dir() else [(ir, vis, output)]
-    _check_outputs(jobs, force)
+    if tone == "smooth":
+        raise UsageError("images have no time to be smooth over: use --tone per-frame or fixed:LO,HI")
+    try:
+        jobs = _plan(ir, vis, output)
+        _check_outputs(jobs, force)
+    except OSError as error:
+        raise InputError(f"{error.filename or ir} cannot be read: {error.strerror}") from None
     with Fuser(weights, engine, precision, tone) as fuser:
         failed = _fuse_all(fuser, jobs)
     if failed:
@@ -68,6 +69,15 @@ def command(
 
 Job = tuple[Path, Path, Path]
 """Infrared, visible, output."""
+
+
+def _plan(ir: Path, vis: Path, output: Path) -> list[Job]:
+    for path in (ir, vis):
+        if not path.exists():
+            raise InputError(f"there is no {path}")
+    if ir.is_dir() != vis.is_dir():
+        raise InputError(f"{ir} and {vis}: give two images or two directories")
+    return _directory_jobs(ir, vis, output) if ir.is_dir() else [(ir, vis, output)]
 
 
 def _directory_jobs(ir: Path, vis: Path, output: Path) -> list[Job]:
@@ -86,6 +96,9 @@ def _directory_jobs(ir: Path, vis: Path, output: Path) -> list[Job]:
         raise OutputError(f"{output} is a file: results of directories go into a directory")
     if output.is_dir() and any(output.samefile(source) for source in (ir, vis)):
         raise OutputError(f"the output {output} is an input: choose another directory")
+    stems = Counter(image.stem for _, image in pairs)
+    if twice := [stem for stem, count in stems.items() if count > 1]:
+        raise InputError(f"{vis} has several images named {twice[0]}: their results would have one name")
     return [(ir_image, image, output / f"{image.stem}.png") for ir_image, image in pairs]
 
 

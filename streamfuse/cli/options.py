@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import tomllib
 from collections.abc import Callable
@@ -73,7 +74,7 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
     if path is None:
         return
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -95,11 +96,25 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
     ctx.default_map = defaults
 
 
+class FiniteRange(click.FloatRange):
+    """A range that NaN and infinity are outside of."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
+
+
+MAX_SIDE = 4096
+
+
 def parse_size(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int, int]:
     """WIDTHxHEIGHT to (height, width)."""
     width, _, height = text.partition("x")
-    if not (width.isdecimal() and height.isdecimal()) or min(int(width), int(height)) < 32:
-        raise UsageError(f"--size {text!r}: give WIDTHxHEIGHT, at least 32x32")
+    sides = [int(side) if side.isdecimal() else 0 for side in (width, height)]
+    if not all(32 <= side <= MAX_SIDE for side in sides):
+        raise UsageError(f"--size {text!r}: give WIDTHxHEIGHT, 32 to {MAX_SIDE} pixels a side")
     return int(height), int(width)
 
 

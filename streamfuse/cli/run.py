@@ -37,12 +37,14 @@ if TYPE_CHECKING:
 )
 @options.engine
 @click.option(
-    "--fps", type=click.FloatRange(0, min_open=True), help="Rate of images; default 25, or as the sequence says."
+    "--fps", type=options.FiniteRange(0.001, 10_000), help="Rate of images; default 25, or as the sequence says."
 )
-@click.option("--ir-offset-ms", type=float, default=0.0, help="Added to every infrared time stamp.")
+@click.option(
+    "--ir-offset-ms", type=options.FiniteRange(-1e12, 1e12), default=0.0, help="Added to every infrared time stamp."
+)
 @click.option(
     "--tolerance-ms",
-    type=click.FloatRange(0),
+    type=options.FiniteRange(0, 1e12),
     help="Largest time between the two frames of a pair; default half a frame of the slower stream.",
 )
 @click.option("--frames", type=click.IntRange(1), help="Stop after this many pairs.")
@@ -89,7 +91,7 @@ def command(
         video=VideoFormat(codec, crf, preset),
         force=force,
         period_ns=max(source.period_ns or 0 for source in sources) or None,
-        inputs=[vot] if vot is not None else [Path(text) for text in (ir, vis) if text],
+        inputs=[path for source in sources for path in source.files],
     )
     pipeline = Pipeline(
         *sources, sinks=[sink], fuser=fuser, tolerance_ms=tolerance_ms, ir_offset_ms=ir_offset_ms, frames=frames
@@ -123,7 +125,7 @@ def watch(pipeline: Pipeline) -> int:
     if error is not None:
         raise error
     if received and not pipeline.live:
-        click.echo("note: stopped by a signal before the end; the output holds what was fused", err=True)
+        click.echo("note: stopped by a signal before the end", err=True)
         return 128 + received[0]
     return 0
 

@@ -63,7 +63,8 @@ def default_weights() -> Path:
 def read_info(path: Path) -> WeightsInfo:
     """Check the header of a weights file; raises WeightsError with what is wrong."""
     header = _read_header(path)
-    metadata = {str(k): str(v) for k, v in header.pop("__metadata__", {}).items()}
+    declared = header.pop("__metadata__", None)
+    metadata = {str(k): str(v) for k, v in declared.items()} if isinstance(declared, dict) else {}
     if metadata.get("format") != FORMAT:
         raise WeightsError(
             f"{path} is not a streamfuse weights file (format {metadata.get('format', 'none')!r}, "

@@ -60,7 +60,9 @@ def _load_pickled(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"cannot read {path}: {error.strerror}") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
         raise WeightsError(f"{path} is not a PyTorch state dict, is damaged, or holds more than tensors") from None
-    if not isinstance(found, dict) or not all(isinstance(v, torch.Tensor) for v in found.values()):
+    if not isinstance(found, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in found.items()
+    ):
         raise WeightsError(f"{path} is not a PyTorch state dict of tensors")
     return found
 

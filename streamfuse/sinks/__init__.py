@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamfuse.errors import OutputError
+from streamfuse.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from streamfuse.sinks.base import Sink
@@ -26,29 +26,34 @@ def open_sink(
 ) -> Sink:
     """A sink from what a user writes: a pattern of images (out/%06d.png) or a video file.
 
-    `inputs` are files and directories that must not be written over.  Raises UsageError or OutputError before
-    anything has been read or computed.
+    `inputs` are files that must not be written over.  Raises UsageError or OutputError before anything has been
+    read or computed.
     """
     from streamfuse.sources.sequence import is_pattern
+    from streamfuse.sources.uri import has_scheme, redact
 
+    if has_scheme(target):
+        raise UsageError(f"-o {redact(target)}: only files can be written")
     path = Path(target)
-    for source in inputs:
-        _check_distinct(path, source)
-    if is_pattern(target):
-        from streamfuse.sinks.images import ImageSink
+    try:
+        images = path.suffix.lower() not in VIDEO_SUFFIXES and is_pattern(path.name)
+        _check_distinct(path, images, inputs)
+        if images:
+            from streamfuse.sinks.images import ImageSink
 
-        return ImageSink(path, force=force)
-    from streamfuse.sinks.video import VideoSink
+            return ImageSink(path, force=force)
+        from streamfuse.sinks.video import VideoSink
 
-    return VideoSink(path, video, force=force, period_ns=period_ns)
+        return VideoSink(path, video, force=force, period_ns=period_ns)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror}") from None
 
 
-def _check_distinct(output: Path, source: Path) -> None:
-    if source.is_file():
-        clash = output.exists() and output.samefile(source)
-    else:  # a directory, or a pattern in one
-        directory = source if source.is_dir() else source.parent
-        clash = directory.is_dir() and output.parent.is_dir() and output.parent.samefile(directory)
-        clash = clash and output.suffix.lower() not in VIDEO_SUFFIXES
-    if clash:
-        raise OutputError(f"the output {output} would overwrite the input {source}: choose another name")
+def _check_distinct(output: Path, images: bool, inputs: Sequence[Path]) -> None:
+    from streamfuse.sources.sequence import match_pattern
+
+    read = {path.resolve() for path in inputs}
+    written = [file for file, _ in match_pattern(output)] if images and output.parent.is_dir() else [output]
+    for path in written:
+        if path.resolve() in read:
+            raise OutputError(f"the output {output} would overwrite the input {path}: choose another name")

@@ -13,7 +13,7 @@ from streamfuse.errors import OutputError, UsageError
 from streamfuse.frames import FusedFrame
 from streamfuse.sinks.base import Sink
 from streamfuse.sinks.target import reason
-from streamfuse.sources.sequence import IMAGE_SUFFIXES, match_pattern
+from streamfuse.sources.sequence import IMAGE_SUFFIXES, match_pattern, numbered
 
 
 class ImageSink(Sink):
@@ -32,7 +32,7 @@ class ImageSink(Sink):
             raise OutputError(f"{existing[0][0]} exists: choose another place, or replace with --force")
 
     def write(self, frame: FusedFrame) -> None:
-        path = self._pattern.with_name(self._pattern.name % (frame.index + 1))
+        path = numbered(self._pattern, frame.index + 1)
         write_image(path, frame.luma if frame.chroma is None else frame.to_bgr())
 
     def close(self, *, failed: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 from pathlib import Path
@@ -16,8 +17,8 @@ class Target:
     """A path to write to.
 
     A new file is written in place, so that after a crash what was written is where it is expected.
-    With `force` an existing file stays whole until the new one is: that is written beside it, as
-    NAME.part.SUFFIX, and takes its place in the end.
+    With `force` an existing file stays whole until the new one is: that is written beside it, under a name that
+    was free (NAME.part.SUFFIX), and takes its place in the end.
     """
 
     def __init__(self, path: Path, *, force: bool = False) -> None:
@@ -32,9 +33,12 @@ class Target:
             raise OutputError(f"{path} exists: choose another name, or replace it with --force")
         if self._replaces and not path.is_file():
             raise OutputError(f"{path} is not an ordinary file")
-        self.writing = path.with_name(f"{path.stem}.part{path.suffix}") if self._replaces else path
+        self.writing = path
         try:
-            self.writing.open("wb" if self._replaces else "xb").close()
+            if self._replaces:
+                self.writing = _claim_beside(path)
+            else:
+                path.open("xb").close()
         except OSError as error:
             raise OutputError(f"cannot write {path}: {reason(error.errno, str(error))}") from None
 
@@ -53,6 +57,18 @@ class Target:
     def discard(self) -> None:
         """Nothing was written: leave no trace."""
         self.writing.unlink(missing_ok=True)
+
+
+def _claim_beside(path: Path) -> Path:
+    """A new, empty file: what a failed run left there, or a user's own file, is not written over."""
+    for number in itertools.count(1):
+        part = path.with_name(f"{path.stem}.part{number if number > 1 else ''}{path.suffix}")
+        try:
+            part.open("xb").close()
+        except FileExistsError:
+            continue
+        return part
+    raise AssertionError("unreachable")
 
 
 def reason(number: int | None, otherwise: str) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from streamfuse.color import narrow_chroma, narrow_luma, resize_chroma
+from streamfuse.color import narrow_chroma, narrow_luma, resize_chroma, widen_chroma
 from streamfuse.errors import OutputError, UsageError
 from streamfuse.frames import DEFAULT_PERIOD_NS, Chroma, Clock, FusedFrame, Matrix, Plane
 from streamfuse.sinks import VIDEO_SUFFIXES
@@ -87,6 +87,8 @@ class VideoSink(Sink):
         """`period_ns`: nominal time between frames."""
         self._format = video or VideoFormat()
         self._format.check(path)
+        # Full range, as the fused luma is: limited range has 220 levels for 256.
+        self._lossless = self._format.codec == "ffv1"
         self.name = str(path)
         self._target = Target(path, force=force)
         self._period_ns = period_ns or DEFAULT_PERIOD_NS
@@ -108,17 +110,22 @@ class VideoSink(Sink):
         self._encode(frame)
 
     def close(self, *, failed: bool = False) -> None:
-        if self._container is None and self._first is not None:
-            self._start(self._period_ns, self._period_ns)
-        if self._container is None or self._stream is None:
-            self._target.discard()
-            return
-        with self._errors():
-            try:
-                self._container.mux(self._stream.encode(None))
-            finally:
-                self._container.close()
-        self._target.finish(failed=failed)
+        whole = False
+        try:
+            if self._container is None and self._first is not None:
+                self._start(self._period_ns, self._period_ns)
+            if self._container is not None and self._stream is not None:
+                with self._errors():
+                    try:
+                        self._container.mux(self._stream.encode(None))
+                    finally:
+                        self._container.close()
+            whole = not failed
+        finally:
+            if self._frames:
+                self._target.finish(failed=not whole)
+            else:
+                self._target.discard()
 
     def _start(self, media_ns: int, wall_ns: int) -> None:
         """Open the container and write the first frame; frames come `media_ns` apart and take `wall_ns`."""
@@ -131,7 +138,7 @@ class VideoSink(Sink):
         pace = min(1.0, media_ns / max(wall_ns, 1))
         fragment_s = max(AT_RISK_S * pace, media_ns / 1e9)
         with self._errors():
-            self._container = av.open(str(self._target.writing), "w", options=self._container_options(fragment_s))
+            self._container = av.open(f"file:{self._target.writing}", "w", options=self._container_options(fragment_s))
             self._stream = self._add_stream(self._container, first.chroma)
         self._encode(first)
         self._first = None
@@ -147,17 +154,17 @@ class VideoSink(Sink):
         return {"cluster_time_limit": str(max(1, int(fragment_s * 1000))), "flush_packets": "1"}
 
     def _add_stream(self, container: OutputContainer, chroma: Chroma | None) -> VideoStream:
-        rate = Fraction(1_000_000_000, self._period_ns).limit_denominator(1001)
+        rate = Fraction(1_000_000_000, self._period_ns).limit_denominator(1_000_000)
         stream = cast("VideoStream", container.add_stream(_CODECS[self._format.codec], rate=rate))
         height, width = self._shape
         self._pixel_format = self._choose_pixel_format(chroma)
-        if self._pixel_format == "yuv420p" and self._format.codec != "ffv1":
+        if self._pixel_format == "yuv420p" and not self._lossless:
             height, width = height + height % 2, width + width % 2
         stream.height, stream.width, stream.pix_fmt = height, width, self._pixel_format
         codec = stream.codec_context
         codec.time_base = stream.time_base = Fraction(1, TICKS)
         codec.thread_count = 1 if height * width <= SMALL_PIXELS else os.cpu_count() or 1
-        codec.color_range = 1
+        codec.color_range = 2 if self._lossless else 1
         matrix = chroma.matrix if chroma is not None else Matrix.BT601
         codec.colorspace, codec.color_primaries, codec.color_trc = _COLOR_TAGS[matrix]
         keyframe = max(1, round(KEYFRAME_S * rate))
@@ -175,11 +182,11 @@ class VideoSink(Sink):
         return stream
 
     def _choose_pixel_format(self, chroma: Chroma | None) -> str:
-        if self._format.codec != "ffv1":
+        if not self._lossless:
             return "yuv420p"
         if chroma is None:
             return "gray"
-        rows, columns = (a // b for a, b in zip(self._shape, chroma.u.shape, strict=True))
+        rows, columns = (-(-a // b) for a, b in zip(self._shape, chroma.u.shape, strict=True))
         return {(1, 1): "yuv444p", (1, 2): "yuv422p"}.get((rows, columns), "yuv420p")
 
     def _encode(self, frame: FusedFrame) -> None:
@@ -209,16 +216,18 @@ class VideoSink(Sink):
         self._frames += 1
 
     def _planes(self, frame: FusedFrame) -> list[Plane]:
+        luma = frame.luma if self._lossless else narrow_luma(frame.luma)
         if self._pixel_format == "gray":
-            return [narrow_luma(frame.luma)]
+            return [luma]
         height, width = self._shape
         down = {"yuv420p": (2, 2), "yuv422p": (1, 2), "yuv444p": (1, 1)}[self._pixel_format]
         shape = -(-height // down[0]), -(-width // down[1])
         if frame.chroma is None:
             neutral = np.full(shape, 128, np.uint8)
-            return [narrow_luma(frame.luma), neutral, neutral]
-        chroma = narrow_chroma(resize_chroma(frame.chroma, *shape))
-        return [narrow_luma(frame.luma), chroma.u, chroma.v]
+            return [luma, neutral, neutral]
+        chroma = resize_chroma(frame.chroma, *shape)
+        chroma = widen_chroma(chroma) if self._lossless else narrow_chroma(chroma)
+        return [luma, chroma.u, chroma.v]
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -226,6 +235,10 @@ class VideoSink(Sink):
 
         try:
             yield
+        except av.codec.codec.UnknownCodecError:
+            raise OutputError(
+                f"cannot write {self.name}: this FFmpeg has no encoder for {self._format.codec}"
+            ) from None
         except av.error.FFmpegError as error:
             kept = (
                 f"; {self._target.writing} holds what was written, about {self._frames} frames" if self._frames else ""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -25,13 +26,15 @@ class Source(ABC):
     """A live source never ends by itself and cannot be held back."""
     clock: Clock = Clock.MEDIA
     size: tuple[int, int] | None = None
-    """(height, width) in pixels, where the header tells."""
+    """(height, width) in pixels as coded, where the header tells; frames of a turned recording are upright."""
     frame_count: int | None = None
     """How many frames it should give, where the header tells."""
     period_ns: int | None = None
     """Nominal time between frames, ns."""
     first_stamp_ns: int | None = None
     """Where the header says that the time line starts, ns."""
+    files: Sequence[Path] = ()
+    """What it reads from; an output must not be one of them."""
     damage: str | None = None
     """What is missing from a recording that ended too early; None while all is well."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("streamfuse")
 
+_MATROSKA_DURATION = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
+"""00:00:03.333000000: where the stream ends, not how long it is."""
+
 CORRUPT = "corrupt frame"
 BACKWARDS = "stamp not after the one before"
 SMALL_PIXELS = 1280 * 720
@@ -46,7 +50,7 @@ class VideoFile(Source):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.name = str(path)
-        self.path = path
+        self.files = [path]
         self._container = _open(path)
         video = self._container.streams.video
         if not video:
@@ -59,7 +63,6 @@ class VideoFile(Source):
             raise InputError(f"{path}: the video stream cannot be decoded (unknown codec, or its header is damaged)")
         codec.thread_count = 1 if codec.width * codec.height <= SMALL_PIXELS else os.cpu_count() or 1
         self.size = (codec.height, codec.width)
-        self.frame_count = self._expected_frames()
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.period_ns = round(1e9 / rate) if rate else None
         base = self._stream.time_base or Fraction(1, 1_000_000)
@@ -69,6 +72,7 @@ class VideoFile(Source):
             self._origin_ns = self._container.start_time * 1000
         start = self._stream.start_time
         self.first_stamp_ns = self._to_ns(start) if start is not None else None
+        self.frame_count = self._expected_frames()
         self._pixels = PixelReader()
         self._packets = self._delivered = 0
 
@@ -91,9 +95,9 @@ class VideoFile(Source):
         stream = self._stream
         if stream.duration is not None and stream.time_base is not None:
             return float(stream.duration * stream.time_base)
-        if text := stream.metadata.get("DURATION"):  # Matroska: 00:00:03.333000000
-            hours, minutes, seconds = text.split(":")
-            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        if match := _MATROSKA_DURATION.fullmatch(stream.metadata.get("DURATION", "")):
+            end_s = int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
+            return end_s - max(self.first_stamp_ns or 0, 0) / 1e9
         if self._container.duration is not None and len(self._container.streams) == 1:
             return self._container.duration / 1e6
         return None
@@ -146,7 +150,8 @@ class VideoFile(Source):
             try:
                 frames = packet.decode()
             except av.error.FFmpegError:
-                decoding_times.popleft()
+                if decoding_times:
+                    decoding_times.popleft()
                 yield None, None
                 continue
             for frame in frames:
@@ -161,7 +166,9 @@ class VideoFile(Source):
         if self.damage is not None:
             self.damage = f"{self.damage} at {end_s:.2f} s"
         elif self._counted_frames():
-            if self._packets < self._counted_frames():
+            # A trimmed file lists more frames than it plays: then it ends where its duration says.
+            plays_s = (self._container.duration or 0) / 1e6
+            if self._packets < self._counted_frames() and end_s < plays_s - 2 * period_ns / 1e9:
                 self.damage = f"cut off: {self._delivered} of {self._counted_frames()} frames could be read"
         elif claimed_s is not None and end_s < claimed_s - max(5 * period_ns / 1e9, 0.1):
             self.damage = f"cut off at {end_s:.2f} s of {claimed_s:.2f} s"
@@ -175,7 +182,7 @@ def _open(path: Path) -> InputContainer:
 
     av.logging.set_level(None)  # FFmpeg writes every oddity to stderr; what matters is counted or raised
     try:
-        return av.open(str(path), metadata_errors="replace")
+        return av.open(f"file:{path}", metadata_errors="replace")
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
     except PermissionError:

@@ -76,11 +76,7 @@ class PixelReader:
         return _turn(y if full else widen_luma(y), chroma, quarter_turns)
 
     def read_image(self, pixels: Pixels, stamp_ns: int) -> tuple[Plane, Chroma | None]:
-        """Luma and chroma of an image as `cv2.imdecode` gives it, unchanged: grey or BGR(A), 8 or 16 bit."""
-        if pixels.ndim == 3 and pixels.shape[2] == 1:
-            pixels = pixels[:, :, 0]
-        if pixels.ndim == 3 and pixels.shape[2] == 4:
-            pixels = pixels[:, :, :3]
+        """Luma and chroma of an image as `cv2.imdecode` gives it: grey or BGR, 8 or 16 bit."""
         return self._from_array(pixels, stamp_ns)
 
     def _from_array(self, pixels: Pixels, stamp_ns: int) -> tuple[Plane, Chroma | None]:
@@ -114,7 +110,8 @@ def decode_image(data: bytes) -> Pixels | None:
     if not data:
         return None
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        # Unlike IMREAD_UNCHANGED these turn a picture upright as its EXIF tag asks.
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error:
         return None
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):

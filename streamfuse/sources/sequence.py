@@ -7,6 +7,7 @@ all that follow it.
 from __future__ import annotations
 
 import glob
+import itertools
 import logging
 import re
 import time
@@ -50,6 +51,10 @@ class ImageSequence(Source):
             raise InputError(f"{name} has no images ({' '.join(sorted(IMAGE_SUFFIXES))})")
         self.name = name
         self._images = images
+        self.files = [path for path, _ in images]
+        for (first, stamp_ns), (second, next_ns) in itertools.pairwise(images):
+            if next_ns <= stamp_ns:
+                raise InputError(f"{first} and {second.name} are the same moment: keep one of them")
         self.period_ns = period_ns
         self.frame_count = len(images)
         self.first_stamp_ns = images[0][1]
@@ -91,7 +96,7 @@ def list_images(text: str) -> list[Path]:
     """The images that `text` names, in natural order (2 before 10); raises InputError if there are none."""
     path = Path(text)
     if path.is_dir():
-        found = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
+        found = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."]
         if not found and any(child.is_dir() for child in path.iterdir()):
             raise InputError(f"{text} holds directories and no images; for a VOT-RGBT sequence use --vot {text}")
     elif path.is_file():
@@ -124,9 +129,16 @@ def match_pattern(pattern: Path) -> list[tuple[Path, int]]:
     return sorted(found, key=lambda item: item[1])
 
 
+def numbered(pattern: Path, number: int) -> Path:
+    """The file that a pattern names for a number."""
+    match = _PRINTF.search(pattern.name)
+    assert match is not None
+    return pattern.with_name(f"{pattern.name[: match.start()]}{number:{match[1]}d}{pattern.name[match.end() :]}")
+
+
 def _natural(path: Path) -> list[tuple[int, int | str]]:
     parts = re.split(r"(\d+)", str(path))
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
 
 
 def image_keys(paths: Sequence[Path]) -> list[Key]:

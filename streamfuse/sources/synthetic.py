@@ -150,7 +150,8 @@ class SyntheticSource(Source):
             yield self._frame(scene, tick - first, tick * self.period_ns, tick)
             # A camera does not wait for a slow reader: go on with the latest moment that has passed.
             upcoming = max(tick + 1, self._now() // self.period_ns)
-            self.drops["late"] += upcoming - (tick + 1)
+            if upcoming > tick + 1:
+                self.drops["late"] += upcoming - (tick + 1)
             tick = upcoming
 
     def _frame(self, scene: Scene, index: int, stamp_ns: int, noise: int) -> Frame:

@@ -17,10 +17,15 @@ def redact(text: str) -> str:
     if not _SCHEME.match(text):
         return text
     scheme, rest = text.split("://", 1)
-    host, slash, path = rest.partition("/")
-    if "@" in host:
-        host = "***@" + host.rpartition("@")[2]
-    return f"{scheme}://{host}{slash}{path.partition('?')[0]}"
+    rest = rest.partition("?")[0]
+    if "@" in rest:  # up to the last one: a password may hold slashes
+        rest = "***@" + rest.rpartition("@")[2]
+    return f"{scheme}://{rest}"
+
+
+def has_scheme(text: str) -> bool:
+    """Whether `text` is a URL and not a path."""
+    return _SCHEME.match(text) is not None
 
 
 def open_source(text: str, *, fps: float | None = None) -> Source:

@@ -24,6 +24,13 @@ def open_vot(directory: Path, fps: float | None = None) -> tuple[ImageSequence, 
 
     Raises InputError with what is missing.
     """
+    try:
+        return _open(directory, fps)
+    except OSError as error:
+        raise InputError(f"{error.filename or directory} cannot be read: {error.strerror}") from None
+
+
+def _open(directory: Path, fps: float | None) -> tuple[ImageSequence, ImageSequence]:
     if not directory.is_dir():
         raise InputError(f"there is no directory {directory}")
     description = directory / "sequence"
@@ -42,7 +49,7 @@ def open_vot(directory: Path, fps: float | None = None) -> tuple[ImageSequence, 
 def read_description(path: Path) -> dict[str, str]:
     """The key=value lines of a `sequence` file."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
         raise InputError(f"{path} cannot be read as text") from None
     values: dict[str, str] = {}
@@ -64,7 +71,7 @@ def _number(path: Path, values: dict[str, str], key: str) -> float | None:
         number = float(values[key])
     except ValueError:
         number = math.nan
-    if not (math.isfinite(number) and number > 0):
+    if not 0.001 <= number <= 1e9:
         raise InputError(f"{path}: {key} must be a number above 0, found {values[key][:40]!r}")
     return number
 
@@ -78,9 +85,10 @@ def _open_described(path: Path, fps: float | None) -> tuple[ImageSequence, Image
         if key not in values:
             raise InputError(f"{path} has no {key}: both an infrared and a colour channel are needed")
         channels.append(match_pattern(path.parent / values[key]))
-    # Numbers start at 1, in some sequences at 0; both channels count from the same.
+    # Numbers start at 1, in some sequences at 0 or, cut from a longer one, past its length.  Both channels count alike.
     first = min((number for channel in channels for _, number in channel), default=1)
-    first = min(first, 1)
+    if length is None or first < length:
+        first = min(first, 1)
     sources = []
     for key, channel in zip(("channels.ir", "channels.color"), channels, strict=True):
         if length is not None:
