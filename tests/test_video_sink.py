@@ -360,6 +360,5 @@ def test_a_container_that_cannot_be_started_leaves_nothing(tmp_path: Path, monke
     sink.write(fused(0, 0))
     with pytest.raises(OutputError, match="no encoder for h264"):
         sink.write(fused(1, 40))
-    with pytest.raises(OutputError, match="cannot write"):
-        sink.close(failed=True)
+    sink.close(failed=True)
     assert not list(tmp_path.iterdir())

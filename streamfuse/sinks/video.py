@@ -114,10 +114,11 @@ class VideoSink(Sink):
         try:
             if self._container is None and self._first is not None:
                 self._start(self._period_ns, self._period_ns)
-            if self._container is not None and self._stream is not None:
+            if self._container is not None:
                 with self._errors():
                     try:
-                        self._container.mux(self._stream.encode(None))
+                        if self._stream is not None:  # else it could not be started
+                            self._container.mux(self._stream.encode(None))
                     finally:
                         self._container.close()
             whole = not failed
