@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from streamfuse.engines import create_engine, engine_names
-from streamfuse.engines.base import read_cpu
+from streamfuse.engines.base import Precision, read_cpu
 from streamfuse.engines.cache import Cache, entry_key
 from streamfuse.engines.openvino import OpenvinoEngine
 from streamfuse.errors import EngineError, WeightsError
@@ -70,6 +71,22 @@ def test_all_engines_agree(weights: Path, name: str, precision: str, share: floa
     assert raw.shape == SIZE
     assert raw.dtype == np.float32
     assert np.abs(raw - expected).max() <= share * (expected.max() - expected.min())
+
+
+@needs_bf16
+def test_bf16_is_what_openvino_computes_in(weights: Path) -> None:
+    """It takes the precision as a hint, and computes in FP32 where it sees fit."""
+    with OpenvinoEngine(weights, "bf16") as engine:
+        engine.prepare(*SIZE)
+        assert engine._request is not None
+        nodes = engine._request.get_compiled_model().get_runtime_model().get_ordered_ops()
+    said = [
+        (node.get_rt_info()["layerType"].astype(str), node.get_rt_info()["runtimePrecision"].astype(str))
+        for node in nodes
+    ]
+    heavy = [precision for layer, precision in said if layer in {"Convolution", "GroupConvolution", "FullyConnected"}]
+    assert len(heavy) > 30
+    assert set(heavy) == {"bf16"}
 
 
 @pytest.mark.parametrize("name", engine_names())
@@ -174,23 +191,49 @@ def fuse_with(cache: Cache, weights: Path) -> None:
         engine.fuse(*pair())
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "foreign"])
+@pytest.fixture(scope="module")
+def filled(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with one entry."""
+    directory = tmp_path_factory.mktemp("filled")
+    fuse_with(Cache(directory), weights)
+    return directory
+
+
+@pytest.mark.parametrize("damage", ["flipped bit", "refused by openvino"])
 def test_damaged_entry_is_rebuilt_with_one_warning(
-    weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+    weights: Path, filled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
-    fuse_with(Cache(tmp_path), weights)
-    (entry,) = tmp_path.glob("*.engine")
+    cache = Cache(shutil.copytree(filled, tmp_path / "cache"))
+    (entry,) = cache.directory.iterdir()
+    whole = entry.read_bytes()
+    if damage == "flipped bit":
+        entry.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    else:  # whole, by its digest
+        cache.store(entry.stem, b"no compiled network")
+    with caplog.at_level(logging.WARNING, "streamfuse"):
+        fuse_with(cache, weights)
+        assert caplog.text.count("building it anew") == 1
+        fuse_with(cache, weights)
+    assert len(caplog.records) == 1
+    assert entry.stat().st_size == len(whole)
+
+
+def test_damaged_payload_is_not_handed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+    cache = Cache(tmp_path)
+    cache.store("key", bytes(range(256)) * 40)
+    loaded = cache.load("key")
+    assert loaded is not None
+    assert bytes(loaded) == bytes(range(256)) * 40
+    entry = tmp_path / "key.engine"
     whole = entry.read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1
     entry.write_bytes({"cut": whole[:-100], "flipped": bytes(flipped), "empty": b"", "foreign": b"x" * 500}[damage])
     with caplog.at_level(logging.WARNING, "streamfuse"):
-        fuse_with(Cache(tmp_path), weights)
-    assert caplog.text.count("building it anew") == 1
-    caplog.clear()
-    with caplog.at_level(logging.WARNING, "streamfuse"):
-        fuse_with(Cache(tmp_path), weights)
-    assert not caplog.records
+        assert cache.load("key") is None
+        assert cache.load("key") is None
+    assert len(caplog.records) == 1
+    assert not entry.exists()
 
 
 def test_cache_that_cannot_be_written_costs_a_warning(
@@ -207,6 +250,17 @@ def test_key_depends_on_everything() -> None:
     keys = {entry_key(**{**parts, name: "other"}) for name in parts} | {entry_key(**parts)}
     assert len(keys) == len(parts) + 1
     assert entry_key(a="1;", b="2") != entry_key(a="1", b=";2")
+
+
+def test_key_of_an_engine_depends_on_shape_precision_and_weights(weights: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    torch.manual_seed(1)
+    checkpoint.save(CrossFuse(CrossFuseConfig(1, SkipWeights.MAGNITUDE, Output.DIRECT)), other)
+    keys = {OpenvinoEngine(path, "fp32")._key(*size) for path in (weights, other) for size in (SIZE, SIZE[::-1])}
+    assert len(keys) == 4
+    engine = OpenvinoEngine(weights, "fp32")
+    engine.precision = Precision.BF16  # by hand, as not every CPU has it
+    assert engine._key(*SIZE) not in keys
 
 
 def test_least_recently_used_entries_go_first(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ class OpenvinoEngine(NetworkEngine):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # both libraries warn of what they themselves do
             # Exported, not traced: export follows shapes only, and does not compute a picture to see the way.
-            program = torch.export.export(OnPictures(fold(load(self.weights.path), height)), pair)
+            program = torch.export.export(OnPictures(fold(load(self.weights.path), height, width)), pair)
             model = openvino.convert_model(program)
         model.reshape({port: [height, width] for port in model.inputs})
         return model

@@ -42,31 +42,45 @@ LEAST = 32
 
 
 class FoldedEncoder(Encoder):
-    """An encoder, for one height, whose first dense block is one 9x9 conv done by Fourier transform down the columns.
+    """An encoder, for one size, whose first dense block is one 9x9 conv done by Fourier transform down the columns.
 
     Away from the border a dense block is one 9x9 conv.  Down the columns that conv becomes, for each pair of
     real values that the transform of a tile of rows has, a 1x9 conv along the rows: a quarter of the block's
-    multiplications.  Within 4 pixels of the border, where every conv of the block reflects its own input,
-    the block is computed as it is written.  The second block has four times the input channels and a quarter
-    of the pixels: transforming it would cost what it saves.
+    multiplications.  Within 4 pixels of the border every conv of the block reflects its own input.  There the
+    block is four other convs, one for each side, from the outermost 8 rows to 4; the corners are computed as
+    they are written.  The second block has four times the input channels and a quarter of the pixels:
+    transforming it would cost about what it saves.
     """
 
     analysis: Tensor
     spectrum: Tensor
     synthesis: Tensor
     bias: Tensor
+    top: Tensor
+    bottom: Tensor
+    left: Tensor
+    right: Tensor
 
-    def __init__(self, encoder: Encoder, height: int) -> None:
+    def __init__(self, encoder: Encoder, height: int, width: int) -> None:
         super().__init__()
         self.conv, self.dense1, self.dense2 = encoder.conv, encoder.dense1, encoder.dense2
-        rows = height // 4 * 2 - 2 * REACH  # at half scale, even, without the border
-        self.pays = rows + 2 * REACH >= LEAST
-        self.tiles = max(1, -(-rows // MOST_ROWS))
+        self.half_size = (height // 2, width // 2)
+        if min(self.half_size) < LEAST:
+            return
+        # Pooling drops the last row or column of an odd size; those borders depend on a ninth.
+        self.odd = (self.half_size[0] % 2, self.half_size[1] % 2)
+        rows = self.half_size[0] - self.odd[0] - 2 * REACH
+        self.tiles = -(-rows // MOST_ROWS)
         self.step = -(-rows // (2 * self.tiles)) * 2  # even, as pooling comes next
         kernel, bias = _compose_dense(encoder.dense1)
         tensors = (*_transforms(kernel, self.step + 2 * REACH), bias[:, None, None])
         for name, tensor in zip(("analysis", "spectrum", "synthesis", "bias"), tensors, strict=True):
             self.register_buffer(name, tensor.float())
+        for turned, names in enumerate((("top", "bottom"), ("left", "right"))):
+            for name, weights in zip(
+                names, _compose_borders(encoder.dense1, 8 + self.odd[turned], bool(turned)), strict=True
+            ):
+                self.register_buffer(name, weights)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         shallow = self.conv(image)  # (B, 32, H, W)
@@ -75,33 +89,41 @@ class FoldedEncoder(Encoder):
 
     def _dense1_pooled(self, x: Tensor) -> Tensor:
         """(B, 32, h, w) to (B, 128, h/2, w/2)."""
-        height, width = x.shape[2:]
-        if not self.pays or width < LEAST:
+        if x.shape[2:] != self.half_size:
+            raise ValueError(f"folded for {self.half_size} at half scale, got {tuple(x.shape[2:])}")
+        if min(self.half_size) < LEAST:
             return F.max_pool2d(self.dense1(x), 2)
-        # Pooling drops the last row or column of an odd size; the last strips are one longer then.
-        reach, below, beside = 2 * REACH, 2 * REACH + height % 2, 2 * REACH + width % 2
-        top = F.max_pool2d(_along_border(self.dense1, x[:, :, :reach], "top"), 2)  # (B, 128, 2, w/2)
-        bottom = F.max_pool2d(_along_border(self.dense1, x[:, :, -below:], "bottom"), 2)
-        left = F.max_pool2d(_along_border(self.dense1, x[:, :, :, :reach], "left"), 2)  # (B, 128, h/2, 2)
-        right = F.max_pool2d(_along_border(self.dense1, x[:, :, :, -beside:], "right"), 2)
-        inner = slice(REACH // 2, -REACH // 2)
-        interior = self._interior_pooled(x)
-        middle = torch.cat((left[:, :, inner], interior, right[:, :, inner]), dim=3)
-        return torch.cat((top, middle, bottom), dim=2)
+        turned = x.transpose(2, 3)
+        top = self._border_pooled(x[:, :, :8], self.top)  # (B, 128, 2, w/2 - 4), as is the bottom
+        bottom = self._border_pooled(x[:, :, -8 - self.odd[0] :], self.bottom)
+        left = self._border_pooled(turned[:, :, :8], self.left).transpose(2, 3)  # (B, 128, h/2 - 4, 2), as is the right
+        right = self._border_pooled(turned[:, :, -8 - self.odd[1] :], self.right).transpose(2, 3)
+        ends = (slice(9), slice(-9, None))
+        corners = self.dense1(torch.cat([x[:, :, rows, cols] for rows in ends for cols in ends]))  # (4 * B, 128, 9, 9)
+        lines = [(slice(4), slice(5 - odd, 9 - odd)) for odd in self.odd]
+        places = [(rows, cols) for rows in lines[0] for cols in lines[1]]
+        nw, ne, sw, se = (
+            F.max_pool2d(corner[:, :, rows, cols], 2)
+            for corner, (rows, cols) in zip(torch.chunk(corners, 4), places, strict=True)
+        )
+        north, south = torch.cat((nw, top, ne), dim=3), torch.cat((sw, bottom, se), dim=3)
+        return torch.cat((north, torch.cat((left, self._interior_pooled(x), right), dim=3), south), dim=2)
+
+    def _border_pooled(self, strip: Tensor, weights: Tensor) -> Tensor:
+        """(B, 32, 8 or 9, w) to (B, 128, 2, w/2 - 4): the 4 pixels along a side, between its corners."""
+        x = F.conv2d(strip.flatten(1, 2)[:, :, None], weights)  # (B, 128 * 4, 1, w - 8)
+        return F.max_pool2d(x.reshape(x.shape[0], -1, 4, x.shape[3]) + self.bias, 2)
 
     def _interior_pooled(self, x: Tensor) -> Tensor:
         """(B, 32, h, w) to (B, 128, h/2 - 4, w/2 - 4): what is 4 or more pixels from the border."""
-        (batch, _, height, width), size = x.shape, self.step + 2 * REACH
-        width -= width % 2
-        rows, cols = height - height % 2 - 2 * REACH, width - 2 * REACH
-        x = x.permute(0, 2, 3, 1)[:, : rows + 2 * REACH, :width]  # (B, h, w, 32)
-        x = F.pad(x, (0, 0, 0, 0, 0, self.tiles * self.step - rows))
-        x = torch.stack([x[:, i * self.step :][:, :size] for i in range(self.tiles)], dim=1)  # (B, tiles, size, w, 32)
+        batch, size = x.shape[0], self.step + 2 * REACH
+        rows, cols = (side - odd - 2 * REACH for side, odd in zip(self.half_size, self.odd, strict=True))
+        x = F.pad(x[:, :, : rows + 2 * REACH, : cols + 2 * REACH], (0, 0, 0, self.tiles * self.step - rows))
+        x = torch.stack([x[:, :, i * self.step :][:, :, :size] for i in range(self.tiles)], dim=1)
         # openvino keeps a constant matrix in FP32 and widens the large factor to it, at 10 ms: this is no constant.
-        x = x.flatten(3)
-        zero = x[0, 0, 0, 0] * 0
-        x = (self.analysis + zero) @ x  # (B, tiles, size, w * 32)
-        x = x.reshape(batch, self.tiles, size, width, -1).transpose(2, 3).flatten(3)  # (B, tiles, w, size * 32)
+        zero = x[0, 0, 0, 0, 0] * 0
+        x = (self.analysis + zero) @ x  # (B, tiles, 32, size, w)
+        x = x.permute(0, 1, 4, 3, 2).flatten(3)  # (B, tiles, w, size * 32)
         x = F.conv2d(x.permute(0, 3, 1, 2), self.spectrum, groups=size // 2)  # (B, size * 128, tiles, cols)
         x = x.permute(0, 2, 3, 1).reshape(batch * self.tiles * cols, size, -1)
         x = (self.synthesis + zero) @ x  # (B * tiles * cols, step, 128)
@@ -112,33 +134,49 @@ class FoldedEncoder(Encoder):
         return x.permute(0, 3, 1, 2) + self.bias
 
 
-def _along_border(block: DenseBlock, x: Tensor, side: str) -> Tensor:
-    """A dense block over a strip along one side of the picture; each conv uses up a pixel on the strip's inner edge."""
-    pad = {"left": (1, 0, 1, 1), "right": (0, 1, 1, 1), "top": (1, 1, 1, 0), "bottom": (1, 1, 0, 1)}[side]
-    dim, start = 3 if side in {"left", "right"} else 2, int(side in {"right", "bottom"})
-    for conv in block.grow:
-        y = _valid(conv, F.pad(x, pad, mode="reflect"))
-        x = torch.cat((x.narrow(dim, start, x.shape[dim] - 1), y), dim=1)
-    return _valid(block.adjust, F.pad(x, pad, mode="reflect"))
-
-
-def _valid(conv: nn.Module, x: Tensor) -> Tensor:
-    """`conv` without the padding that it would add."""
-    assert isinstance(conv, nn.Conv2d)
-    return F.conv2d(x, conv.weight, conv.bias)
-
-
 def _compose_dense(block: DenseBlock) -> tuple[Tensor, Tensor]:
-    """The block's one kernel (outputs, inputs, 9, 9) and bias (outputs), found by what it makes of single pixels."""
-    inputs, middle = int(block.adjust.in_channels) - 3 * GROWTH, 2 * REACH
-    pixels = torch.zeros(inputs, inputs, 2 * middle + 1, 2 * middle + 1, dtype=torch.float64)
-    pixels[range(inputs), range(inputs), middle, middle] = 1
-    exact = copy.deepcopy(block).double()
+    """The block's one kernel (outputs, inputs, 9, 9) and bias (outputs)."""
+    response, bias = _respond(copy.deepcopy(block).double(), _SIDE, [_SIDE // 2])
+    return response[0, :, :, 1:-1].flip(2, 3).transpose(0, 1), bias
+
+
+def _compose_borders(block: DenseBlock, rows: int, turned: bool) -> tuple[Tensor, Tensor]:
+    """Conv weights (outputs * 4, inputs * rows, 1, 9) from strips of rows along a border to the 4 rows next to it.
+
+    For the first border from its outermost 8 rows, for the last from its outermost `rows`, 8 or 9.  `turned`: for
+    columns, which come as rows.  The strip is a picture of its own, which reflects at its inner edge as well; that
+    spoils 4 rows at most.  In FP32: FP64 would take seconds, and the border is not transformed.
+    """
+    response, _ = _respond(block, rows, list(range(rows)), turned)
+    response = response.transpose(0, 1).flip(4)  # (inputs, rows, outputs, rows, 9)
+    near, far = response[:, :8, :, :4], response[:, :, :, 4:8]
+    first, last = (part.permute(2, 3, 0, 1, 4).flatten(2, 3).flatten(0, 1)[:, :, None] for part in (near, far))
+    return first, last
+
+
+_SIDE = 11
+"""Columns that a bright pixel in their middle and 9x9 pixels of response to it need to be safe from reflections."""
+
+
+def _respond(block: DenseBlock, rows: int, lit: list[int], turned: bool = False) -> tuple[Tensor, Tensor]:
+    """What the block makes of one bright pixel in the middle of a row, for each row that is `lit`, and of darkness.
+
+    (lit, inputs, outputs, rows, 9), a picture of `rows` rows for each channel that is bright, and (outputs).
+    `turned`: the block sees rows for columns.
+    """
+    inputs = int(block.adjust.in_channels) - 3 * GROWTH
+    pixels = torch.zeros(len(lit), inputs, inputs, rows, _SIDE, dtype=block.adjust.weight.dtype)
+    for index, row in enumerate(lit):
+        pixels[index, range(inputs), range(inputs), row, _SIDE // 2] = 1
+    pixels = pixels.flatten(0, 1)
+    if turned:
+        pixels = pixels.transpose(2, 3)
     with torch.no_grad():
-        nothing = exact(torch.zeros_like(pixels[:1]))
-        seen = slice(middle - REACH, middle + REACH + 1)
-        kernel = (exact(pixels) - nothing)[:, :, seen, seen].flip(2, 3).transpose(0, 1)
-    return kernel, nothing[0, :, middle, middle]
+        darkness = block(torch.zeros_like(pixels[:1]))
+        response = block(pixels) - darkness
+    if turned:
+        response = response.transpose(2, 3)
+    return response[:, :, :, 1:-1].unflatten(0, (len(lit), inputs)), darkness[0, :, 0, 0]
 
 
 def _transforms(kernel: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -277,12 +315,12 @@ def _compose_decoder(decoder: Decoder) -> tuple[Tensor, Tensor, Tensor]:
     return weight, bias, skip
 
 
-def fold(network: CrossFuse, height: int) -> CrossFuse:
-    """A network that computes what `network` does on pictures of `height`; they share what is not rewritten."""
+def fold(network: CrossFuse, height: int, width: int) -> CrossFuse:
+    """A network that computes what `network` does on pictures of one size; they share what is not rewritten."""
     folded = copy.copy(network)
     folded._modules = dict(network._modules)
-    folded.encoder_ir = FoldedEncoder(network.encoder_ir, height)
-    folded.encoder_vis = FoldedEncoder(network.encoder_vis, height)
+    folded.encoder_ir = FoldedEncoder(network.encoder_ir, height, width)
+    folded.encoder_vis = FoldedEncoder(network.encoder_vis, height, width)
     folded.cam = FoldedAttention(network.cam)
     folded.decoder = FoldedDecoder(network.decoder)
     return folded
