@@ -94,6 +94,7 @@ def test_size_changes_views_and_results_are_the_callers(weights: Path, name: str
     with create_engine(name, weights=weights, precision="fp32") as engine:
         first = engine.fuse(*pair())
         kept = first.copy()
+        engine.fuse(*reversed(pair()))
         assert engine.fuse(*pair((33, 47))).shape == (33, 47)
         wide = [np.ascontiguousarray(np.tile(plane, 2)) for plane in pair()]
         views = [plane[:, : SIZE[1]] for plane in wide]
@@ -215,9 +216,10 @@ def test_damaged_entry_is_rebuilt_with_one_warning(
         assert caplog.text.count("building it anew") == 1
         fuse_with(cache, weights)
     assert len(caplog.records) == 1
-    assert entry.stat().st_size == len(whole)
+    assert entry.stat().st_size > 1_000_000
 
 
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "foreign"])
 def test_damaged_payload_is_not_handed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
     cache = Cache(tmp_path)
     cache.store("key", bytes(range(256)) * 40)

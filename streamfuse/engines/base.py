@@ -133,14 +133,17 @@ class NetworkEngine(Engine):
         try:
             yield
         except (MemoryError, RuntimeError) as error:
-            text = str(error).strip()
-            if isinstance(error, MemoryError) or any(word in text.lower() for word in _OUT_OF_MEMORY):
+            if isinstance(error, MemoryError) or any(word in str(error).lower() for word in _OUT_OF_MEMORY):
                 raise EngineError(
                     f"{self.name} ran out of memory for pictures of {width}x{height} on {self.device}; use smaller ones"
                 ) from error
-            lines = [line for line in text.splitlines() if not line.startswith("Exception from")]  # openvino's C++ file
-            reason = lines[0] if lines else type(error).__name__
-            raise EngineError(f"{self.name} failed for pictures of {width}x{height}: {reason}") from error
+            raise EngineError(f"{self.name} failed for pictures of {width}x{height}: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line; openvino begins with the C++ file that it comes from."""
+    lines = [line.strip() for line in str(error).splitlines() if not line.startswith("Exception from")]
+    return next(filter(None, lines), type(error).__name__)
 
 
 _OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "bad alloc")

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from streamfuse.engines.base import NetworkEngine, Precision, Raw, pick_precision, read_cpu
+from streamfuse.engines.base import NetworkEngine, Precision, Raw, first_line, pick_precision, read_cpu
 from streamfuse.engines.cache import Cache, entry_key
 from streamfuse.frames import Plane
 
@@ -93,7 +93,7 @@ class OpenvinoEngine(NetworkEngine):
         try:
             return _core().import_model(openvino.Tensor(np.frombuffer(blob, np.uint8)), "CPU", self._options)
         except RuntimeError as error:
-            self._cache.discard(key, str(error).strip().splitlines()[0])
+            self._cache.discard(key, first_line(error))
             return None
 
     def _convert(self, height: int, width: int) -> openvino.Model:
