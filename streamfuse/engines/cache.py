@@ -25,7 +25,7 @@ from pathlib import Path
 log = logging.getLogger("streamfuse")
 
 LIMIT_BYTES = 2_000_000_000
-"""About 23 networks of 86 MB: one for each size and precision in use."""
+"""About 12 networks of 160 MB at 640x480: one for each size and precision in use."""
 LEFTOVER_S = 3600.0
 """A file written aside is done in a second; one this old belongs to a process that was killed."""
 

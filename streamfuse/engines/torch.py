@@ -41,7 +41,9 @@ class TorchEngine(NetworkEngine):
 
     def _build(self, height: int, width: int) -> None:
         if self._network is None:
-            self._network = load(self.weights.path).to("cuda" if self._cuda else "cpu", _DTYPES[self.precision])
+            network = load(self.weights.path).to("cuda" if self._cuda else "cpu", _DTYPES[self.precision])
+            # A seventh faster on a CPU.  The stubs do not know the argument.
+            self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._pair = torch.zeros((2, 1, 1, height, width), dtype=torch.uint8, pin_memory=self._cuda)
         if self._cuda:  # the first run of a size looks for the fastest kernels
             self._run()
