@@ -12,7 +12,6 @@ cannot be held back: their channels drop the oldest frame, and count it.
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -33,7 +32,6 @@ from streamfuse.telemetry import Summary, Telemetry
 if TYPE_CHECKING:
     from os import PathLike
 
-log = logging.getLogger("streamfuse")
 
 AHEAD = 4
 """Frames that a reader may be ahead of the engine, and the engine ahead of a sink."""

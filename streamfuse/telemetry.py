@@ -20,13 +20,11 @@ class LatencyHistogram:
     def __init__(self) -> None:
         self._buckets: Counter[int] = Counter()
         self.count = 0
-        self.total_ns = 0
 
     def add(self, duration_ns: int) -> None:
         bucket = round(math.log(max(duration_ns, 1)) / math.log(_RESOLUTION))
         self._buckets[bucket] += 1
         self.count += 1
-        self.total_ns += duration_ns
 
     def percentile_ms(self, percent: float) -> float:
         """The duration that `percent` of all did not exceed, ms; NaN where there was none."""
@@ -42,7 +40,6 @@ class LatencyHistogram:
 @dataclass(frozen=True, slots=True)
 class StageSummary:
     count: int
-    mean_ms: float
     p50_ms: float
     p95_ms: float
     p99_ms: float
@@ -119,7 +116,6 @@ class Telemetry:
             stages = {
                 name: StageSummary(
                     h.count,
-                    h.total_ns / h.count / 1e6,
                     *(h.percentile_ms(percent) for percent in (50, 95, 99)),
                 )
                 for name, h in sorted(self._stages.items(), key=lambda item: STAGES.index(item[0]))

@@ -187,23 +187,28 @@ def test_shipped_configurations_are_valid(tmp_path: Path, pair: tuple[Path, Path
         assert done.returncode == 0, done.stderr
 
 
-def test_interrupt_finishes_the_file(tmp_path: Path) -> None:
-    out = tmp_path / "out.mp4"
-    query = "?fps=25&size=64x48"
-    command = ["run", "--ir", f"synthetic:ir{query}", "--vis", f"synthetic:vis{query}", "-o", str(out), *SMALL]
+def interrupted(out: Path, growing: Path, number: int, *flags: str) -> tuple[int, str]:
+    """Exit code and words of an endless run that gets a signal once `growing` holds some frames."""
+    ir, vis = (f"synthetic:{channel}?fps=25&size=64x48" for channel in ("ir", "vis"))
     with subprocess.Popen(
-        [sys.executable, "-m", "streamfuse", *command],
+        [sys.executable, "-m", "streamfuse", "run", "--ir", ir, "--vis", vis, "-o", str(out), *flags, *SMALL],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as process:
         deadline = time.monotonic() + 60
-        while (not out.exists() or out.stat().st_size < 4000) and time.monotonic() < deadline:
+        while (not growing.exists() or growing.stat().st_size < 4000) and time.monotonic() < deadline:
             os.sched_yield()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.stderr is not None
         said = process.stderr.read()
-    assert process.returncode == 128 + signal.SIGINT, said
+    return process.returncode, said
+
+
+def test_interrupt_finishes_the_file(tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    code, said = interrupted(out, out, signal.SIGINT)
+    assert code == 128 + signal.SIGINT, said
     assert "stopped by a signal" in said
     times, _ = read_video(out)
     assert times == pytest.approx(every(40, len(times)), abs=0.02)
@@ -211,34 +216,10 @@ def test_interrupt_finishes_the_file(tmp_path: Path) -> None:
 
 
 def test_interrupted_run_does_not_replace_a_file(tmp_path: Path) -> None:
-    out = tmp_path / "out.mp4"
+    out, part = tmp_path / "out.mp4", tmp_path / "out.part.mp4"
     out.write_bytes(b"precious")
-    query = "?fps=25&size=64x48"
-    command = [
-        "run",
-        "--ir",
-        f"synthetic:ir{query}",
-        "--vis",
-        f"synthetic:vis{query}",
-        "-o",
-        str(out),
-        "--force",
-        *SMALL,
-    ]
-    with subprocess.Popen(
-        [sys.executable, "-m", "streamfuse", *command],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    ) as process:
-        part = tmp_path / "out.part.mp4"
-        deadline = time.monotonic() + 60
-        while (not part.exists() or part.stat().st_size < 4000) and time.monotonic() < deadline:
-            os.sched_yield()
-        process.send_signal(signal.SIGTERM)
-        assert process.stderr is not None
-        said = process.stderr.read()
-    assert process.returncode == 128 + signal.SIGTERM, said
+    code, said = interrupted(out, part, signal.SIGTERM, "--force")
+    assert code == 128 + signal.SIGTERM, said
     assert out.read_bytes() == b"precious"
     assert len(read_video(part)[0]) > 0
     assert "is left as it was" in said

@@ -7,7 +7,6 @@ says so is read to its end and reported as damaged.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import time
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-log = logging.getLogger("streamfuse")
 
 _MATROSKA_DURATION = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 """00:00:03.333000000: where the stream ends, not how long it is."""
