@@ -90,8 +90,6 @@ class RangeFollower:
     """Time constant while the range is more than BEHIND away: a departure of 100 % is under 5 % after 0.8 s."""
     CUT = 0.4
     """Two pictures in a row that differ by this much are different scenes."""
-    GAP_NS = 2_000_000_000
-    """After a pause this long nothing that was followed still holds."""
 
     def __init__(self) -> None:
         self._low = self._high = 0.0
@@ -102,9 +100,8 @@ class RangeFollower:
     def update(self, picture: npt.NDArray[np.float32] | npt.NDArray[np.uint16], stamp_ns: int) -> tuple[float, float]:
         """(H, W) in, (low, high) out, low < high unless the picture is flat."""
         low, high = self._quantiles(picture)
-        gap_ns = stamp_ns - self._stamp_ns
-        cut = self._last is None or not 0 <= gap_ns <= self.GAP_NS or self._departure(low, high, *self._last) > self.CUT
-        if cut:
+        gap_ns = max(stamp_ns - self._stamp_ns, 0)
+        if self._last is None or self._departure(low, high, *self._last) > self.CUT:
             self._low, self._high, self._hurry = low, high, False
         else:
             departure = self._departure(low, high, self._low, self._high)

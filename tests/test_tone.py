@@ -83,6 +83,13 @@ def test_smooth_recovers_within_a_second_of_a_cut(low: float, high: float) -> No
     assert np.abs(pictures[-1].astype(float) - by_itself).mean() < 0.05 * 255
 
 
+def test_a_cut_is_right_from_its_first_picture() -> None:
+    tone = Smooth()
+    tone.apply(scene(0), 0)
+    raw = scene(1, 3.0, 9.0)
+    assert np.abs(tone.apply(raw, FRAME_NS).astype(float) - PerFrame().apply(raw, 0)).mean() < 2
+
+
 def test_range_is_followed_by_time_not_by_frames() -> None:
     """The same change at twice the frame rate ends in the same range."""
 

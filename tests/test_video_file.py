@@ -158,6 +158,18 @@ def test_corrupt_middle_is_skipped_and_counted(tmp_path: Path) -> None:
     assert number_of(frames[-1].luma) == 59
 
 
+def test_frames_that_the_decoder_patched_up_are_skipped_and_counted(tmp_path: Path) -> None:
+    """FFmpeg hides damage by copying from the frame before, and marks the frame."""
+    path = write_video(tmp_path / "a.avi", every(40, 60), codec="mpeg4", size=(96, 128), grain=True)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 300] = np.random.default_rng(0).bytes(300)
+    path.write_bytes(data)
+    frames, source = frames_of(path)
+    assert source.drops[CORRUPT] >= 1
+    assert len(frames) + source.drops[CORRUPT] == 60
+
+
 def test_stamps_that_go_back_are_dropped(tmp_path: Path) -> None:
     source = VideoFile(write_video(tmp_path / "a.mp4", every(40, 4)))
     decoded = list(source._decode())
