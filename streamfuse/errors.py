@@ -6,6 +6,7 @@
     │   └── DamagedInput       exit 3   readable in part; what could be read has been used
     ├── EngineError            exit 4   an engine that is unknown, unavailable or failed
     │   └── WeightsError       exit 4   a weights file that does not fit the network
+    ├── TrainingError          exit 6   a training run that cannot go on: a loss that is not finite
     └── OutputError            exit 5   an output that cannot be written
 
 The text says what is wrong and what to do; it is one line and holds no secret.  The command line
@@ -37,6 +38,10 @@ class EngineError(StreamfuseError):
 
 class WeightsError(EngineError):
     pass
+
+
+class TrainingError(StreamfuseError):
+    exit_code = 6
 
 
 class OutputError(StreamfuseError):

@@ -16,7 +16,9 @@ _COMMANDS = {
     "run": "Fuse two streams into a video.",
     "fuse": "Fuse two images or two directories of images.",
     "demo": "Render a scene, fuse it, and show the result.",
+    "evaluate": "Score fused images or streams.",
     "probe": "Show what this machine can do.",
+    "train": "Train the network on pairs of one's own.",
     "weights": "Import and inspect weights files.",
 }
 INTERRUPTED = 130
@@ -46,7 +48,7 @@ def cli() -> None:
     """Fuse an infrared and a visible stream into one picture that shows both.
 
     Options may also be given in the environment: STREAMFUSE_RUN_TONE=smooth is --tone smooth of `run`.
-    Exit codes: 0 done, 2 usage, 3 input, 4 engine or weights, 5 output, 130 or 143 stopped by a signal.
+    Exit codes: 0 done, 2 usage, 3 input, 4 engine or weights, 5 output, 6 training, 130 or 143 stopped by a signal.
     """
     show_notes()
 

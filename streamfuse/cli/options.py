@@ -32,6 +32,11 @@ def show_notes() -> None:
     logger.setLevel(logging.INFO)
 
 
+def silence_notes() -> None:
+    """For processes beside the first one, which would say the same."""
+    logging.getLogger("streamfuse").handlers = [logging.NullHandler()]
+
+
 def common(function: F) -> F:
     """--debug, which `streamfuse.cli.main` reads: it must also know when parsing itself fails."""
     return click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")(function)

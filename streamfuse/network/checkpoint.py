@@ -7,6 +7,8 @@ A weights file is a safetensors file of floating-point tensors named as the modu
     depth         "1"
     skip_weights  "signed" | "magnitude"
     output        "minmax" | "direct"
+    attention     "re-softmax" | "softmax"      re-softmax where it is not said
+    fusion        "cam" | "cnn" | "dense"       cam where it is not said
 
 Reading the header needs neither torch nor the tensors, so an engine that has a compiled copy on disk
 starts without either.
@@ -24,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamfuse.errors import OutputError, WeightsError
-from streamfuse.network.config import CrossFuseConfig, Output, SkipWeights
+from streamfuse.network.config import Attention, CrossFuseConfig, Fusion, Output, SkipWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,10 +105,15 @@ def _read_header(path: Path) -> dict[str, Any]:
 
 
 def parse_config(metadata: Mapping[str, str], path: Path) -> CrossFuseConfig:
-    depth, skip, output = (metadata.get(key, "") for key in ("depth", "skip_weights", "output"))
-    if depth not in {"1", "2", "3", "4"} or skip not in {"signed", "magnitude"} or output not in {"minmax", "direct"}:
-        raise WeightsError(f"{path}: bad metadata: depth {depth!r}, skip_weights {skip!r}, output {output!r}")
-    return CrossFuseConfig(int(depth), SkipWeights(skip), Output(output))
+    values = {"attention": "re-softmax", "fusion": "cam", **metadata}
+    try:
+        depth = {"1": 1, "2": 2, "3": 3, "4": 4}[values["depth"]]
+        skip_weights, output = SkipWeights(values["skip_weights"]), Output(values["output"])
+        return CrossFuseConfig(depth, skip_weights, output, Attention(values["attention"]), Fusion(values["fusion"]))
+    except (KeyError, ValueError):
+        keys = ("depth", "skip_weights", "output", "attention", "fusion")
+        said = ", ".join(f"{key} {values.get(key, '')!r}" for key in keys)
+        raise WeightsError(f"{path}: bad metadata: {said}") from None
 
 
 def load(path: Path) -> CrossFuse:
@@ -181,6 +188,8 @@ def save(network: CrossFuse, path: Path, *, half: bool = True, extra: Mapping[st
         "depth": str(config.depth),
         "skip_weights": str(config.skip_weights),
         "output": str(config.output),
+        "attention": str(config.attention),
+        "fusion": str(config.fusion),
         **(extra or {}),
     }
     dtype = torch.float16 if half else torch.float32

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamfuse.network.config import MIN_SIDE, CrossFuseConfig, Output, SkipWeights
+from streamfuse.network.config import MIN_SIDE, Attention, CrossFuseConfig, Fusion, Output, SkipWeights
 
 SHALLOW, DEEP, GROWTH = 32, 128, 64
 WINDOW = 32  # side of an attention window, deep pixels
@@ -55,9 +55,13 @@ class Encoder(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """image: (B, 1, H, W), 0..1."""
         shallow = self.conv(image)  # (B, 32, H, W)
+        return shallow, self.deepen(shallow)
+
+    def deepen(self, shallow: Tensor) -> Tensor:
+        """Shallow features to deep ones."""
         half = self.dense1(F.max_pool2d(shallow, 2))  # (B, 128, H/2, W/2)
         quarter = self.dense2(F.max_pool2d(half, 2))  # (B, 128, H/4, W/4)
-        return shallow, F.max_pool2d(quarter, 2)  # (B, 128, h, w)
+        return F.max_pool2d(quarter, 2)  # (B, 128, h, w)
 
 
 class Mlp(nn.Module):
@@ -111,8 +115,9 @@ class SelfAttentionBlock(nn.Module):
 
 
 class CrossAttentionBlock(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, attention: Attention) -> None:
         super().__init__()
+        self.sign = -1.0 if attention is Attention.RE_SOFTMAX else 1.0
         self.norm1 = nn.LayerNorm(TOKEN, eps=EPS)
         self.q = nn.Linear(TOKEN, TOKEN)
         self.k = nn.Linear(TOKEN, TOKEN)
@@ -130,16 +135,16 @@ class CrossAttentionBlock(nn.Module):
         q = self.q(query)
         k = self.k(layer_norm(self.norm1, keys))
         v = self.v(layer_norm(self.norm1, own))
-        x = own + self.proj(attend(q, k, v, sign=-1.0))
+        x = own + self.proj(attend(q, k, v, self.sign))
         return x + self.mlp(layer_norm(self.norm2, x)), query
 
 
 class CrossAttention(nn.Module):
     """The cross-attention blocks of one modality and their final norm."""
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, attention: Attention) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(CrossAttentionBlock() for _ in range(depth))
+        self.blocks = nn.ModuleList(CrossAttentionBlock(attention) for _ in range(depth))
         self.norm = nn.LayerNorm(TOKEN, eps=EPS)
 
     def forward(self, other: Tensor, own: Tensor) -> Tensor:
@@ -186,13 +191,13 @@ class CrossAttentionModule(nn.Module):
     positions, so rolling, attending and rolling back equals attending.  There is no shift here.
     """
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, attention: Attention = Attention.RE_SOFTMAX) -> None:
         super().__init__()
         # A and B of the paper, each `depth` blocks, one after the other.
         self.self_ir = nn.ModuleList(SelfAttentionBlock() for _ in range(2 * depth))
         self.self_vis = nn.ModuleList(SelfAttentionBlock() for _ in range(2 * depth))
-        self.cross_ir = CrossAttention(depth)
-        self.cross_vis = CrossAttention(depth)
+        self.cross_ir = CrossAttention(depth, attention)
+        self.cross_vis = CrossAttention(depth, attention)
 
     def forward(self, deep_ir: Tensor, deep_vis: Tensor) -> Tensor:
         """Two (B, 128, h, w) to one."""
@@ -204,6 +209,22 @@ class CrossAttentionModule(nn.Module):
             vis = block(vis)
         crossed = self.cross_ir(other=vis, own=ir) + self.cross_vis(other=ir, own=vis)
         return from_windows(crossed, batch, h, w)
+
+
+class ConvFusion(nn.Module):
+    """What Table 2 puts in the place of the CAM: four convs (F_CNN), or a dense block and a conv (F_Dense)."""
+
+    def __init__(self, fusion: Fusion) -> None:
+        super().__init__()
+        if fusion is Fusion.CNN:
+            self.layers = nn.Sequential(conv3x3(2 * DEEP, DEEP), *(conv3x3(DEEP, DEEP) for _ in range(3)))
+        else:
+            self.layers = nn.Sequential(DenseBlock(2 * DEEP, DEEP), conv3x3(DEEP, DEEP))
+
+    def forward(self, deep_ir: Tensor, deep_vis: Tensor) -> Tensor:
+        """Two (B, 128, h, w) to one."""
+        out: Tensor = self.layers(torch.cat((deep_ir, deep_vis), dim=1))
+        return out
 
 
 def channel_sum_mean(x: Tensor) -> Tensor:
@@ -280,7 +301,11 @@ class CrossFuse(nn.Module):
         self.config = config or CrossFuseConfig()
         self.encoder_ir = Encoder()
         self.encoder_vis = Encoder()
-        self.cam = CrossAttentionModule(self.config.depth)
+        self.cam: CrossAttentionModule | ConvFusion
+        if self.config.fusion is Fusion.CAM:
+            self.cam = CrossAttentionModule(self.config.depth, self.config.attention)
+        else:
+            self.cam = ConvFusion(self.config.fusion)
         self.decoder = Decoder(self.config.skip_weights)
 
     def forward(self, ir: Tensor, vis: Tensor) -> Tensor:

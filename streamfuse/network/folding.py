@@ -253,7 +253,7 @@ def _cross(module: CrossAttention, other: Tensor, own: Tensor, batch: int, index
         keys, own = out, layer_norm(module.norm, out)
     q = last.q(layer_norm(last.norm1, other))
     k, v = last.k(layer_norm(last.norm1, keys)), last.v(layer_norm(last.norm1, own))
-    x = pick(own) + last.proj(pick(attend(q, k, v, sign=-1.0)))
+    x = pick(own) + last.proj(pick(attend(q, k, v, last.sign)))
     return layer_norm(module.norm, x + last.mlp(layer_norm(last.norm2, x)))
 
 
@@ -321,7 +321,8 @@ def fold(network: CrossFuse, height: int, width: int) -> CrossFuse:
     folded._modules = dict(network._modules)
     folded.encoder_ir = FoldedEncoder(network.encoder_ir, height, width)
     folded.encoder_vis = FoldedEncoder(network.encoder_vis, height, width)
-    folded.cam = FoldedAttention(network.cam)
+    if isinstance(network.cam, CrossAttentionModule):
+        folded.cam = FoldedAttention(network.cam)
     folded.decoder = FoldedDecoder(network.decoder)
     return folded
 

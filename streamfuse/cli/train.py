@@ -1,0 +1,201 @@
+"""`streamfuse train`: stage 1, an auto-encoder for each modality; stage 2, fusion."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from streamfuse.cli import options
+from streamfuse.errors import UsageError
+
+if TYPE_CHECKING:
+    from streamfuse.training.recipe import Recipe
+    from streamfuse.training.tasks import Task
+
+PLAIN_LINE_S = 10.0
+"""Between progress lines where there is no terminal."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@click.group()
+def command() -> None:
+    """Train the network: both auto-encoders, then the fusion on their features.
+
+    Under torchrun several processes share each batch: torchrun --nproc-per-node 2 -m streamfuse train fusion ...
+    Ctrl-C loses what came after the last checkpoint; --resume goes on from there, to the same losses.
+    """
+
+
+def _shared(function: F) -> F:
+    for option in reversed(
+        (
+            click.option(
+                "--data",
+                "roots",
+                type=click.Path(path_type=Path),
+                multiple=True,
+                required=True,
+                help="A data set: paired directories or videos, LLVIP, MSRS, M3FD, KAIST; may be repeated.",
+            ),
+            click.option("-o", "directory", type=click.Path(path_type=Path), required=True, help="Where the run goes."),
+            click.option(
+                "--recipe", "recipe_name", default="default", show_default=True, help="A name or a .toml file."
+            ),
+            click.option("--steps", type=click.IntRange(min=1), help="Instead of the recipe's."),
+            click.option("--batch", type=click.IntRange(min=1), help="Instead of the recipe's; over all processes."),
+            click.option(
+                "--lr", type=options.FiniteRange(0, 1, min_open=True, max_open=True), help="Instead of the recipe's."
+            ),
+            click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+            click.option(
+                "--every",
+                type=click.IntRange(min=1),
+                default=8,
+                show_default=True,
+                help="Use every nth frame of videos.",
+            ),
+            click.option(
+                "--save-every",
+                type=click.IntRange(min=1),
+                default=250,
+                show_default=True,
+                help="Steps between checkpoints.",
+            ),
+            click.option(
+                "--workers",
+                type=click.IntRange(min=0),
+                default=0,
+                show_default=True,
+                help="Processes that read images.",
+            ),
+            click.option("--stop-after", type=click.IntRange(min=1), help="End after this step, to be resumed later."),
+            click.option("--resume", is_flag=True, help="Go on with the run in -o."),
+        )
+    ):
+        function = option(function)
+    return options.common(function)
+
+
+@command.command("autoencoder")
+@click.option("--modality", type=click.Choice(["ir", "vis"]), required=True)
+@_shared
+def autoencoder(modality: str, recipe_name: str, **shared: Any) -> None:
+    """Stage 1: an encoder, and a decoder that rebuilds the image from its features (Eq. 7)."""
+    from streamfuse.training.recipe import AUTOENCODERS, read_recipe
+
+    def make(recipe: Recipe) -> Task:
+        from streamfuse.training.tasks import AutoEncoderTask
+
+        return AutoEncoderTask(recipe, modality)
+
+    _train(read_recipe(recipe_name, AUTOENCODERS), make, **shared)
+
+
+@command.command("fusion")
+@click.option("--ir-encoder", type=click.Path(path_type=Path), help="best.safetensors of the infrared auto-encoder.")
+@click.option("--vis-encoder", type=click.Path(path_type=Path), help="best.safetensors of the visible auto-encoder.")
+@click.option("--init", type=click.Path(path_type=Path), help="Weights to begin with, instead of encoders.")
+@_shared
+def fusion(
+    ir_encoder: Path | None, vis_encoder: Path | None, init: Path | None, recipe_name: str, **shared: Any
+) -> None:
+    """Stage 2: attention and decoder on the encoders' features (Eq. 8-12); weights.safetensors is the result."""
+    from streamfuse.training.recipe import RECIPES, Train, read_recipe
+
+    recipe = read_recipe(recipe_name, RECIPES)
+    if (ir_encoder is None) != (vis_encoder is None) or (init is not None and ir_encoder is not None):
+        raise UsageError("give --ir-encoder and --vis-encoder, or --init")
+    if init is None and ir_encoder is None and recipe.train is not Train.ALL:
+        raise UsageError("stage 2 needs what stage 1 made: --ir-encoder and --vis-encoder, or --init WEIGHTS")
+
+    def make(recipe: Recipe) -> Task:
+        from streamfuse.training.tasks import FusionTask, start_network
+
+        encoders = (ir_encoder, vis_encoder) if ir_encoder is not None and vis_encoder is not None else None
+        return FusionTask(recipe, start_network(recipe, init, encoders))
+
+    _train(recipe, make, **shared)
+
+
+def _train(
+    recipe: Recipe,
+    make: Callable[[Recipe], Task],
+    *,
+    roots: tuple[Path, ...],
+    directory: Path,
+    steps: int | None,
+    batch: int | None,
+    lr: float | None,
+    seed: int,
+    every: int,
+    save_every: int,
+    workers: int,
+    stop_after: int | None,
+    resume: bool,
+) -> None:
+    import dataclasses
+
+    import torch
+
+    from streamfuse.training.export import export_weights
+    from streamfuse.training.pairs import find_pairs
+    from streamfuse.training.parallel import joined
+    from streamfuse.training.trainer import Plan, Trainer, open_directory
+
+    given = {key: value for key, value in (("steps", steps), ("batch", batch), ("lr", lr)) if value is not None}
+    recipe = dataclasses.replace(recipe, **given)
+    open_directory(directory, resume=resume)
+    with joined() as place:
+        if not place.leads:
+            options.silence_notes()
+        pairs = find_pairs(roots, every=every)
+        torch.manual_seed(seed)  # what the network begins with
+        plan = Plan(directory, seed, save_every, workers, stop_after)
+        trainer = Trainer(make(recipe), recipe, pairs, plan, place)
+        if not place.leads:
+            trainer.run()
+            return
+        click.echo(f"{len(pairs)} pairs; {recipe.steps} steps of {recipe.batch} on {place.device}", err=True)
+        with _progress(recipe.steps) as on_step:
+            progress = trainer.run(on_step)
+        done = export_weights(directory)
+        click.echo(f"step {progress.step}, best validation loss {progress.best:.5g}: {done}")
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    """A callback that shows how far training is: a bar on a terminal, plain lines elsewhere, all on stderr."""
+    if not options.on_terminal():
+        last = [time.monotonic()]
+
+        def line(step: int, values: dict[str, float]) -> None:
+            now = time.monotonic()
+            if now - last[0] >= PLAIN_LINE_S or step == total or "validation" in values:
+                last[0] = now
+                click.echo(_describe(step, total, values), err=True)
+
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("training"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]}"),
+    )
+    with Progress(*columns, TimeRemainingColumn(compact=True), console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=total, loss="starting")
+        yield lambda step, values: bar.update(task, completed=step, loss=f"loss {values['loss']:.4g}")
+
+
+def _describe(step: int, total: int, values: dict[str, float]) -> str:
+    terms = ", ".join(f"{key} {value:.4g}" for key, value in values.items() if key not in ("rate", "seconds"))
+    return f"step {step} of {total}, {terms}, {values['seconds']:.0f} s"

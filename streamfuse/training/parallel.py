@@ -1,0 +1,82 @@
+"""One run over several processes, as `torchrun` starts them: gloo on CPUs, NCCL on GPUs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which process this is."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+
+@contextmanager
+def joined() -> Iterator[Place]:
+    """Join the other processes, if there are any, until the end of the block."""
+    cuda = torch.cuda.is_available()
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Place(0, 1, device)
+        return
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield Place(dist.get_rank(), dist.get_world_size(), device)
+    finally:
+        dist.destroy_process_group()
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """The mean of equal tensors of all processes, without gradient."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+        values /= dist.get_world_size()
+    return values
+
+
+class SharedBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm over the batch of all processes; torch's SyncBatchNorm does so on GPUs only.
+
+    Every process must hold equally many pixels.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        wide = x.float()
+        mean = all_reduce(wide.mean(dim=(0, 2, 3))) / dist.get_world_size()
+        centred = wide - mean[:, None, None]
+        variance = all_reduce(centred.square().mean(dim=(0, 2, 3))) / dist.get_world_size()
+        count = dist.get_world_size() * x.numel() // x.shape[1]
+        with torch.no_grad():
+            momentum = 0.1 if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+
+def share_batch_norms(network: nn.Module) -> None:
+    """Let every BatchNorm2d of a network, in place, see the batch of all processes."""
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SharedBatchNorm2d

@@ -1,0 +1,201 @@
+"""How a network is trained, in words that need no torch: the published recipe, ours, and the ablations.
+
+A recipe file is TOML with any of the fields below; what it leaves out is taken from the recipe it names:
+
+    base = "default"
+    steps = 4000
+    [losses]            # replaces the base's table
+    intensity = 1.0
+    gradient = 10.0
+    [network]
+    depth = 2
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from streamfuse.errors import UsageError
+from streamfuse.network.config import Attention, CrossFuseConfig, Fusion, Output, SkipWeights
+
+LOSSES = ("intensity", "gradient", "edges", "structure", "differences", "fidelity", "information")
+
+
+_DIRECT = CrossFuseConfig(skip_weights=SkipWeights.MAGNITUDE, output=Output.DIRECT)
+
+
+class Train(enum.StrEnum):
+    """Which part of the network learns in stage 2."""
+
+    FUSION = "fusion"
+    """CAM and decoder; the encoders stay as stage 1 left them: section 3.2."""
+    SHALLOW = "shallow"
+    """These and the first conv of each encoder, by way of the shallow skip: costs 10 % more, not 120 %."""
+    ALL = "all"
+    """Everything: with encoders that start from chance this is the one-stage ablation."""
+
+
+class Norm(enum.StrEnum):
+    """What the decoder's BatchNorms divide by."""
+
+    BATCH = "batch"
+    """The statistics of the batch, as published; running ones are kept for inference."""
+    FROZEN = "frozen"
+    """The running statistics that the network came with: training sees what inference computes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One stage of training."""
+
+    steps: int = 4000
+    batch: int = 4
+    """Pairs a step, over all processes."""
+    crop: int = 256
+    """Pixels a side; 256 is one attention window."""
+    lr: float = 3e-4
+    schedule: str = "cosine"
+    """cosine: down to a hundredth at the last step; steps: divided by 10 at one half and three quarters."""
+    warmup: int = 50
+    """Steps in which the rate rises from 0."""
+    ema: float = 0.0
+    """Weight of the past in the running mean of the weights that is kept as the result; 0: none."""
+    clip: float = 0.0
+    """Most that the gradient's norm may be; 0: any."""
+    bf16: bool = True
+    """Autocast to BF16; the losses are FP32 always."""
+    zoom: float = 1.0
+    """Crops are of 1 / zoom to zoom times the size and are resized to `crop`."""
+    noise: float = 0.0
+    """Most sigma of Gaussian sensor noise, grey levels, drawn anew for each image and modality."""
+    light: float = 0.0
+    """Gain 1 +- light and offset +- 128 * light, drawn anew for each image and modality."""
+    train: Train = Train.FUSION
+    norm: Norm = Norm.BATCH
+    losses: Mapping[str, float] = field(default_factory=lambda: {"intensity": 1.0, "gradient": 10.0})
+    """Weight of each term of `streamfuse.training.losses`; stage 1 always uses Eq. 7."""
+    network: CrossFuseConfig = _DIRECT
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / (self.warmup + 1)
+        done = step / self.steps
+        if self.schedule == "steps":
+            return float(self.lr * 0.1 ** ((done >= 0.5) + (done >= 0.75)))
+        return self.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch) < 1 or self.crop < 64 or self.crop % 8:
+            raise UsageError("a recipe needs steps and batch of at least 1, and a crop from 64 in steps of 8")
+        if not (0 < self.lr < 1 and self.zoom >= 1 and 0 <= self.ema < 1 and 0 <= self.light < 1):
+            raise UsageError("a recipe needs 0 < lr < 1, zoom >= 1, 0 <= ema < 1 and 0 <= light < 1")
+        if self.schedule not in ("cosine", "steps"):
+            raise UsageError(f"unknown schedule {self.schedule!r}: use cosine or steps")
+        if unknown := [name for name in self.losses if name not in LOSSES]:
+            raise UsageError(f"unknown loss {unknown[0]!r}; known are {', '.join(LOSSES)}")
+        if not any(self.losses.values()):
+            raise UsageError("a recipe needs a loss of weight above 0")
+
+
+_REPLACE = dataclasses.replace
+
+PUBLISHED = Recipe(steps=20_000, batch=8, lr=1e-3, schedule="steps", warmup=0, bf16=False, network=CrossFuseConfig())
+DEFAULT = Recipe(
+    steps=4400,
+    batch=2,
+    ema=0.998,
+    clip=1.0,
+    zoom=1.6,
+    noise=4.0,
+    light=0.25,
+    train=Train.SHALLOW,
+    norm=Norm.FROZEN,
+    losses={
+        "intensity": 2e-4,
+        "edges": 20.0,
+        "structure": 0.5,
+        "differences": 0.5,
+        "fidelity": 0.5,
+        "information": 1.0,
+    },
+)
+# The published losses at a rate and precision for small budgets: only what a row names differs from the first.
+_ABLATION = Recipe(steps=300, batch=4, crop=128, lr=1e-3, network=_DIRECT)
+ABLATIONS: dict[str, Recipe] = {
+    "s1-c1": _ABLATION,
+    "s2-c2": _REPLACE(_ABLATION, network=_REPLACE(_DIRECT, depth=2)),
+    "s3-c3": _REPLACE(_ABLATION, network=_REPLACE(_DIRECT, depth=3)),
+    "softmax": _REPLACE(_ABLATION, network=_REPLACE(_DIRECT, attention=Attention.SOFTMAX)),
+    "no-shift": _ABLATION,  # the shift does nothing: tests/test_network.py shows it
+    "f-cnn": _REPLACE(_ABLATION, network=_REPLACE(_DIRECT, fusion=Fusion.CNN)),
+    "f-dense": _REPLACE(_ABLATION, network=_REPLACE(_DIRECT, fusion=Fusion.DENSE)),
+    "one-stage": _REPLACE(_ABLATION, train=Train.ALL),
+    "no-intensity": _REPLACE(_ABLATION, losses={"gradient": 10.0}),
+    "no-gradient": _REPLACE(_ABLATION, losses={"intensity": 1.0}),
+}
+RECIPES: dict[str, Recipe] = {"default": DEFAULT, "published": PUBLISHED, **ABLATIONS}
+"""Of stage 2."""
+
+AUTOENCODERS: dict[str, Recipe] = {
+    "default": Recipe(steps=4000, batch=2, zoom=1.6, light=0.25),
+    # 40,000 images, 4 epochs, batches of 2
+    "published": Recipe(steps=80_000, batch=2, lr=1e-3, schedule="steps", warmup=0, bf16=False),
+}
+"""Of stage 1."""
+
+
+def read_recipe(text: str, known: Mapping[str, Recipe]) -> Recipe:
+    """A recipe by its name, or from a TOML file; raises UsageError."""
+    if text in known:
+        return known[text]
+    path = Path(text)
+    if path.suffix != ".toml":
+        raise UsageError(f"unknown recipe {text!r}: use {', '.join(known)} or a .toml file")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from None
+    base = values.pop("base", "default")
+    if base not in known:
+        raise UsageError(f"{path}: unknown base {base!r}: use {', '.join(known)}")
+    return from_dict({**to_dict(known[base]), **values}, str(path))
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """As plain values, for TOML and JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    return plain
+
+
+def from_dict(values: Mapping[str, Any], label: str) -> Recipe:
+    """The inverse of `to_dict`; raises UsageError for what no recipe has."""
+    network = values.get("network", {})
+    known = {entry.name: entry for entry in dataclasses.fields(Recipe)}
+    parts = {entry.name for entry in dataclasses.fields(CrossFuseConfig)}
+    if not isinstance(network, dict) or not isinstance(values.get("losses", {}), dict):
+        raise UsageError(f"{label}: losses and network are tables")
+    if unknown := [key for key in values if key not in known] + [key for key in network if key not in parts]:
+        raise UsageError(f"{label}: unknown key {unknown[0]!r}; known are {', '.join([*known, *sorted(parts)])}")
+    try:
+        plain = {
+            key: type(known[key].default)(value) if key not in ("losses", "network") else value
+            for key, value in values.items()
+        }
+        kinds = {"skip_weights": SkipWeights, "output": Output, "attention": Attention, "fusion": Fusion, "depth": int}
+        default = dataclasses.asdict(_DIRECT)
+        config = CrossFuseConfig(**{key: kind(network.get(key, default[key])) for key, kind in kinds.items()})
+        losses = {str(key): float(value) for key, value in values.get("losses", {}).items()}
+        return Recipe(**{**plain, "network": config, **({"losses": losses} if losses else {})})
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{label}: {error}") from None

@@ -1,0 +1,131 @@
+"""Checkpoints of a run: safetensors files that are whole or absent, from which training goes on exactly.
+
+A file holds the network (`network.NAME`), the mean of its weights (`mean.NAME`), Adam's moments
+(`adam.NAME.exp_avg`, `.exp_avg_sq`, `.step`) and, in its metadata, the step, the seed and the recipe.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from streamfuse.errors import InputError, OutputError
+
+FORMAT = "streamfuse-training-1"
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run stands."""
+
+    step: int = 0
+    """Steps that are done."""
+    best: float = float("inf")
+    """Least validation loss so far."""
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all, even if the power fails; raises OutputError."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _moments(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    return {
+        f"adam.{names[parameter]}.{key}": value
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+    }
+
+
+def save_state(
+    path: Path,
+    network: nn.Module,
+    mean: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    about: dict[str, Any],
+) -> None:
+    """`about` says what the run is; a run that differs cannot go on from the file."""
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    tensors |= {f"mean.{name}": value for name, value in mean.items()}
+    tensors |= _moments(network, optimizer)
+    metadata = {
+        "format": FORMAT,
+        "step": str(progress.step),
+        "best": repr(progress.best),
+        "about": json.dumps(about, sort_keys=True),
+    }
+    write_whole(path, to_bytes({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, metadata))
+
+
+def read_state(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a checkpoint; raises InputError."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError:
+        raise InputError(f"there is no checkpoint {path}") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged: {error}") from None
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{path} is not a checkpoint of streamfuse train")
+    return metadata, tensors
+
+
+def read_network(path: Path, network: nn.Module) -> None:
+    """Fill a network with a checkpoint's result: the mean of its weights where there is one."""
+    _, tensors = read_state(path)
+    state = {key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")}
+    state |= {key.removeprefix("mean."): value for key, value in tensors.items() if key.startswith("mean.")}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError:
+        raise InputError(f"{path} is a checkpoint of another network") from None
+
+
+def load_state(
+    path: Path, network: nn.Module, mean: dict[str, Tensor], optimizer: torch.optim.Optimizer, about: dict[str, Any]
+) -> Progress:
+    """Fill network, mean and optimizer from a checkpoint; raises InputError if it is damaged or of another run."""
+    metadata, tensors = read_state(path)
+    before = json.loads(metadata["about"])
+    if differing := [key for key in about if before.get(key) != about[key]]:
+        raise InputError(
+            f"{path} is of a run with another {', '.join(differing)}: repeat its options, or train in another directory"
+        )
+    try:
+        network.load_state_dict({key[8:]: value for key, value in tensors.items() if key.startswith("network.")})
+        for name in mean:
+            mean[name].copy_(tensors[f"mean.{name}"])
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                name = next(name for name, other in network.named_parameters() if other is parameter)
+                state = {key: tensors.get(f"adam.{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
+                if all(value is not None for value in state.values()):
+                    optimizer.state[parameter] = {
+                        key: value if key == "step" else torch.empty_like(parameter).copy_(value)
+                        for key, value in state.items()
+                        if value is not None
+                    }
+    except (KeyError, RuntimeError) as error:
+        raise InputError(f"{path} does not fit this network: {error}") from None
+    return Progress(int(metadata["step"]), float(metadata["best"]))

@@ -1,0 +1,148 @@
+"""The two stages as modules from a batch to its losses."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from streamfuse.errors import InputError
+from streamfuse.network.checkpoint import load
+from streamfuse.network.config import Output
+from streamfuse.network.crossfuse import DEEP, SHALLOW, CrossFuse, DecoderConv, Encoder, to_luma
+from streamfuse.training.losses import FUSION_LOSSES, reconstruction
+from streamfuse.training.recipe import Norm, Recipe, Train
+from streamfuse.training.state import read_network
+
+DIRECT_SCALE, DIRECT_SHIFT = 0.2, 0.4
+"""Where the last BatchNorm starts for luma in 0..1: from 1 and 0 training crawls."""
+
+
+class AutoEncoder(nn.Module):
+    """Stage 1 (section 3.2): an encoder and a plain decoder, (B, 1, H, W) in 0..1 to the same; H, W multiples of 8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Encoder()
+        self.conv1 = DecoderConv(DEEP, 64)
+        self.conv2 = DecoderConv(64, SHALLOW)
+        self.conv3 = DecoderConv(SHALLOW, SHALLOW)
+        self.last = DecoderConv(SHALLOW, 1, kernel=1)
+        start_direct(self.last)
+
+    def forward(self, image: Tensor) -> Tensor:
+        shallow, x = self.encoder(image)
+        for conv in (self.conv1, self.conv2, self.conv3):
+            x = F.interpolate(conv(x), scale_factor=2.0)
+        out: Tensor = self.last(x + shallow)
+        return out
+
+
+def start_direct(last: DecoderConv) -> None:
+    nn.init.constant_(last.norm.weight, DIRECT_SCALE)
+    nn.init.constant_(last.norm.bias, DIRECT_SHIFT)
+
+
+class Task(nn.Module):
+    """`network` learns; calling the task gives the losses of a batch, the one to minimise under "loss"."""
+
+    network: nn.Module
+    recipe: Recipe
+
+    @abstractmethod
+    def render(self, batch: Tensor) -> Tensor:
+        """Images (B, 1, H, W), 0..255, FP32, from a batch (B, 2, H, W) of the same."""
+
+    @abstractmethod
+    def losses(self, rendered: Tensor, batch: Tensor) -> dict[str, Tensor]: ...
+
+    def forward(self, batch: Tensor) -> dict[str, Tensor]:
+        with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.recipe.bf16):
+            rendered = self.render(batch)
+        return self.losses(rendered.float(), batch)
+
+    def set_training(self, on: bool) -> None:
+        """Train or evaluate; what the recipe keeps as it is stays in evaluation."""
+        self.network.train(on)
+
+
+class AutoEncoderTask(Task):
+    """One modality: channel 0 of a batch is infrared, 1 visible."""
+
+    def __init__(self, recipe: Recipe, modality: str) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.network = AutoEncoder()
+        self._channel = ("ir", "vis").index(modality)
+
+    def render(self, batch: Tensor) -> Tensor:
+        raw: Tensor = self.network(batch[:, self._channel, None] / 255)
+        return raw.float() * 255
+
+    def losses(self, rendered: Tensor, batch: Tensor) -> dict[str, Tensor]:
+        return {"loss": reconstruction(batch[:, self._channel, None], rendered)}
+
+
+class FusionTask(Task):
+    def __init__(self, recipe: Recipe, network: CrossFuse) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.network = network
+        for encoder in (network.encoder_ir, network.encoder_vis):
+            encoder.requires_grad_(recipe.train is Train.ALL)
+            encoder.conv.requires_grad_(recipe.train is not Train.FUSION)
+
+    @property
+    def fusion(self) -> CrossFuse:
+        return cast(CrossFuse, self.network)
+
+    def render(self, batch: Tensor) -> Tensor:
+        network = self.fusion
+        ir, vis = (batch / 255).split(1, dim=1)
+        shallow_ir, deep_ir = self._encode(network.encoder_ir, ir)
+        shallow_vis, deep_vis = self._encode(network.encoder_vis, vis)
+        x = network.cam(deep_ir, deep_vis)
+        raw = network.decoder(x, (deep_ir, deep_vis), (shallow_ir, shallow_vis)).float()
+        # Not clamped: a pixel that is out of range must find its way back.
+        return raw * 255 if network.config.output is Output.DIRECT else to_luma(raw, network.config.output)
+
+    def _encode(self, encoder: Encoder, image: Tensor) -> tuple[Tensor, Tensor]:
+        if self.recipe.train is Train.SHALLOW:
+            shallow: Tensor = encoder.conv(image)
+            with torch.no_grad():
+                return shallow, encoder.deepen(shallow)
+        with torch.set_grad_enabled(self.recipe.train is Train.ALL and torch.is_grad_enabled()):
+            features: tuple[Tensor, Tensor] = encoder(image)
+        return features
+
+    def losses(self, rendered: Tensor, batch: Tensor) -> dict[str, Tensor]:
+        ir, vis = batch.split(1, dim=1)
+        weights = {name: weight for name, weight in self.recipe.losses.items() if weight}
+        found = {name: FUSION_LOSSES[name](rendered, ir, vis) for name in weights}
+        return {"loss": torch.stack([weights[name] * value for name, value in found.items()]).sum(), **found}
+
+    def set_training(self, on: bool) -> None:
+        super().set_training(on)
+        if self.recipe.norm is Norm.FROZEN:
+            self.network.eval()  # its BatchNorms are all that differs
+
+
+def start_network(recipe: Recipe, init: Path | None, encoders: tuple[Path, Path] | None) -> CrossFuse:
+    """The network that stage 2 begins with: of a weights file, on two stage-1 checkpoints, or from chance."""
+    if init is not None:
+        network = load(init)
+        if network.config != recipe.network:
+            raise InputError(f"{init} is of {network.config}, the recipe of {recipe.network}")
+        return network
+    network = CrossFuse(recipe.network)
+    if recipe.network.output is Output.DIRECT:
+        start_direct(network.decoder.last)
+    for encoder, path in zip((network.encoder_ir, network.encoder_vis), encoders or (), strict=False):
+        trained = AutoEncoder()
+        read_network(path, trained)
+        encoder.load_state_dict(trained.encoder.state_dict())
+    return network
