@@ -16,3 +16,13 @@ def research_packages() -> Iterator[None]:
     except ImportError as error:
         package = (error.name or str(error)).partition(".")[0]
         raise UsageError(f"this needs the package {package}: pip install 'streamfuse[research]'") from None
+
+
+def check_research_packages() -> None:
+    """Raises UsageError now rather than after the first pictures were fused."""
+    from importlib.util import find_spec
+
+    with research_packages():
+        for name in ("scipy", "skimage"):
+            if find_spec(name) is None:
+                raise ModuleNotFoundError(name=name)

@@ -1,0 +1,277 @@
+"""`streamfuse evaluate`: how good a fusion is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from streamfuse.cli import options
+from streamfuse.errors import DamagedInput, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from streamfuse.engines.base import Engine
+    from streamfuse.evaluation.result import Evaluation
+    from streamfuse.evaluation.run import Evaluator
+    from streamfuse.sources.base import Source
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    ir: str
+    vis: str
+    vot: Path | None
+    fused: str | None
+    fps: float | None
+
+    def __str__(self) -> str:
+        from streamfuse.sources.uri import redact
+
+        return str(self.vot) if self.vot is not None else f"{redact(self.ir)}, {redact(self.vis)}"
+
+    def open_sources(self) -> tuple[Source, Source]:
+        from streamfuse.sources.uri import open_pair
+        from streamfuse.sources.vot import open_vot
+
+        return open_vot(self.vot, self.fps) if self.vot is not None else open_pair(self.ir, self.vis, fps=self.fps)
+
+    def open_results(self) -> tuple[Source, Source]:
+        """The visible stream again, and the fused one on its time line."""
+        from streamfuse.sources.uri import open_pair, open_source
+        from streamfuse.sources.vot import open_vot
+
+        assert self.fused is not None
+        if self.vot is None:
+            return open_pair(self.vis, self.fused, fps=self.fps)
+        ir, vis = open_vot(self.vot, self.fps)
+        ir.close()
+        return vis, open_source(self.fused, fps=self.fps or 1e9 / vis.period_ns if vis.period_ns else self.fps)
+
+
+@dataclass(frozen=True)
+class _Fusing:
+    weights: Path | None
+    engine: str
+    precision: str
+    tone: str
+
+    def describe(self, engine: Engine) -> str:
+        from streamfuse.network.config import Output
+
+        name = self.weights.name if self.weights is not None else "the shipped weights"
+        tone = "" if engine.output is Output.DIRECT else f", tone {self.tone}"
+        return f"CrossFuse with {name} ({engine.name} {engine.precision}{tone})"
+
+
+@click.command()
+@click.option("--ir", metavar="SOURCE", help="Infrared: a directory of images, an image, or a video.")
+@click.option("--vis", metavar="SOURCE", help="Visible: the same kinds.")
+@click.option("--vot", type=click.Path(path_type=Path), help="A VOT-RGBT sequence, for both channels.")
+@click.option("--fused", metavar="SOURCE", help="What was fused already; without it, the pairs are fused first.")
+@options.engine
+@click.option("--tone", help="Output range of networks that need one; default per-frame, of streams smooth.")
+@click.option("--video", is_flag=True, help="Take directories of images as streams.")
+@click.option("--fps", type=options.FiniteRange(0.001, 10_000), help="Rate of images that are a stream; default 25.")
+@click.option("--every", type=click.IntRange(1), help="Score every N-th frame of a stream; default: about 25 frames.")
+@click.option("--frames", type=click.IntRange(1), help="Stop after this many frames of a stream.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here.")
+@click.option("--markdown", "markdown_file", type=click.Path(path_type=Path, dir_okay=False), help="Write tables here.")
+@click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Write DIR/index.html, with pictures.")
+@options.force
+@options.config
+@options.common
+def command(
+    ir: str | None,
+    vis: str | None,
+    vot: Path | None,
+    fused: str | None,
+    weights: Path | None,
+    engine: str,
+    precision: str,
+    tone: str | None,
+    video: bool,
+    fps: float | None,
+    every: int | None,
+    frames: int | None,
+    json_file: Path | None,
+    markdown_file: Path | None,
+    report: Path | None,
+    force: bool,
+) -> None:
+    """Score fused images, or a fused stream, against their sources.
+
+    Images of directories belong together by equal names, or by the number in them (IR3.png and VIS3.png).  Without
+    --fused the pairs are fused first.  Streams also get flicker and temporal error, over all of their frames.
+
+    \b
+    streamfuse evaluate --ir tno/ir --vis tno/vis --fused results/ --report report/
+    streamfuse evaluate --ir tno/ir --vis tno/vis --weights mine.safetensors --json mine.json
+    streamfuse evaluate --ir ir.mp4 --vis vis.mp4 --tone smooth --frames 250
+    """
+    from streamfuse.evaluation.optional import check_research_packages
+    from streamfuse.evaluation.report import PAGE
+
+    inputs = _inputs(ir, vis, vot, fused, fps)
+    as_stream = video or not _are_images(inputs)
+    if not as_stream:
+        _refuse_for_images(every=every, frames=frames, fps=fps)
+    fusing = _fusing(weights, engine, precision, tone, fused, as_stream)
+    _check_outputs([json_file, markdown_file, report / PAGE if report is not None else None], force)
+    check_research_packages()
+    if as_stream:
+        evaluation, damage = _evaluate_stream(inputs, fusing, every, frames, report is not None)
+    else:
+        evaluation, damage = _evaluate_images(inputs, fusing, report is not None), None
+    _show(evaluation)
+    _write(evaluation, json_file, markdown_file, report)
+    if damage is not None:
+        raise damage
+
+
+def _inputs(ir: str | None, vis: str | None, vot: Path | None, fused: str | None, fps: float | None) -> _Inputs:
+    if vot is not None:
+        if ir is not None or vis is not None:
+            raise UsageError("--vot names both channels: leave out --ir and --vis")
+        return _Inputs("", "", vot, fused, fps)
+    if ir is None or vis is None:
+        missing = " and ".join(flag for flag, value in (("--ir", ir), ("--vis", vis)) if value is None)
+        raise UsageError(f"{missing} missing: two sources are needed, or --vot DIR")
+    return _Inputs(ir, vis, None, fused, fps)
+
+
+def _are_images(inputs: _Inputs) -> bool:
+    from streamfuse.sources.sequence import is_image_list
+
+    texts = [text for text in (inputs.ir, inputs.vis, inputs.fused) if text is not None]
+    return inputs.vot is None and all(is_image_list(text) for text in texts)
+
+
+def _refuse_for_images(**given: object) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise UsageError(f"--{name} is for streams: add --video to take directories of images as streams")
+
+
+def _fusing(
+    weights: Path | None, engine: str, precision: str, tone: str | None, fused: str | None, as_stream: bool
+) -> _Fusing | None:
+    if fused is None:
+        if tone == "smooth" and not as_stream:
+            raise UsageError("images have no time to be smooth over: use --tone per-frame or fixed:LO,HI, or --video")
+        return _Fusing(weights, engine, precision, tone or ("smooth" if as_stream else "per-frame"))
+    if weights is not None or tone is not None or engine != "auto" or precision != "auto":
+        raise UsageError("--fused is fused already: leave out --weights, --engine, --precision and --tone")
+    return None
+
+
+def _check_outputs(paths: Sequence[Path | None], force: bool) -> None:
+    """Before an hour of work, not after."""
+    for path in paths:
+        if path is None:
+            continue
+        if path.exists() and not force:
+            raise OutputError(f"{path} exists: choose another place, or replace with --force")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot make {path.parent}: {error.strerror}") from None
+
+
+def _evaluate_images(inputs: _Inputs, fusing: _Fusing | None, pictures: bool) -> Evaluation:
+    from streamfuse.evaluation.pairs import pair_images
+    from streamfuse.evaluation.streams import read_images
+    from streamfuse.fuser import Fuser
+
+    scenes, notes = pair_images(inputs.ir, inputs.vis, inputs.fused)
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+    with ExitStack() as stack:
+        fuser = None
+        method = f"images of {inputs.fused}"
+        if fusing is not None:
+            fuser = stack.enter_context(Fuser(fusing.weights, fusing.engine, fusing.precision, fusing.tone))
+            method = fusing.describe(fuser.engine)
+        advance = stack.enter_context(_progress(len(scenes)))
+        evaluator = _evaluator(pictures, notes, advance)
+        return evaluator.images(method, str(inputs), [scene.name for scene in scenes], read_images(scenes, fuser))
+
+
+def _evaluate_stream(
+    inputs: _Inputs, fusing: _Fusing | None, every: int | None, frames: int | None, pictures: bool
+) -> tuple[Evaluation, DamagedInput | None]:
+    from streamfuse.evaluation.run import FRAMES_SCORED
+    from streamfuse.evaluation.streams import KeepingFuser, expected_frames, fuse_stream, read_streams
+    from streamfuse.evaluation.video import every_nth
+    from streamfuse.pipeline import Pipeline
+
+    sources = inputs.open_sources()
+    expected = expected_frames(sources, frames)
+    every = every or every_nth(expected, FRAMES_SCORED)
+    note = "every frame is scored" if every == 1 else f"one of {every} frames is scored (--every)"
+    click.echo(f"note: {note}; flicker and temporal error are of all frames", err=True)
+    with ExitStack() as stack:
+        if fusing is not None:
+            fuser = stack.enter_context(KeepingFuser(fusing.weights, fusing.engine, fusing.precision, fusing.tone))
+            pipeline = stack.enter_context(Pipeline(*sources, fuser=fuser, frames=frames))
+            method, triples = fusing.describe(fuser.engine), fuse_stream(pipeline, fuser)
+        else:
+            for source in sources:
+                source.close()
+            method, triples = (
+                f"frames of {inputs.fused}",
+                read_streams(inputs.open_sources, inputs.open_results, frames),
+            )
+        advance = stack.enter_context(_progress(expected))
+        evaluator = _evaluator(pictures, [f"{note}; flicker and temporal error are of all frames"], advance)
+        return evaluator.stream(method, str(inputs), triples, every), evaluator.damage
+
+
+def _evaluator(pictures: bool, notes: list[str], advance: Callable[[], None]) -> Evaluator:
+    from streamfuse.evaluation.run import Evaluator
+
+    return Evaluator(pictures=pictures, on_picture=advance, notes=notes)
+
+
+@contextmanager
+def _progress(total: int | None) -> Iterator[Callable[[], None]]:
+    if not options.on_terminal():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("scoring", total=total)
+        yield lambda: bar.advance(task)
+
+
+def _show(evaluation: Evaluation) -> None:
+    from rich.console import Console
+
+    from streamfuse.evaluation.tables import terminal_tables
+
+    console = Console(highlight=False)
+    console.print(evaluation.method, markup=False)
+    for table in terminal_tables(evaluation):
+        console.print(table)
+    for metric, reason in evaluation.undefined.items():
+        console.print(f"{metric} {reason}", markup=False)
+
+
+def _write(evaluation: Evaluation, json_file: Path | None, markdown_file: Path | None, report: Path | None) -> None:
+    from streamfuse.evaluation.report import write_report
+    from streamfuse.evaluation.tables import markdown
+
+    for path, content in ((json_file, evaluation.to_json), (markdown_file, lambda: markdown(evaluation))):
+        if path is None:
+            continue
+        try:
+            path.write_text(content(), encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror}") from None
+    if report is not None:
+        click.echo(f"report: {write_report(report, evaluation)}", err=True)
