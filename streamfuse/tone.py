@@ -4,6 +4,8 @@ A `direct` network gives luma; a `minmax` network gives any range, which the pub
 to 0..255 over each image by itself.  In video that is the flicker to beat: measured on five real videos,
 it raises the frame-to-frame change of the mean level 6 to 66 times (0.043 to 2.86 grey levels on one),
 because one bright or dark pixel sets the contrast of its frame.  `smooth` follows the range over time.
+A direct network's mean level still trembles by a tenth of a grey level or so with sensor noise and with the
+quality of each coded frame; there `smooth` holds the level.
 """
 
 from __future__ import annotations
@@ -71,6 +73,33 @@ class Smooth:
         return _stretch(raw, *self._range.update(raw, stamp_ns), 1e-6)
 
 
+class Steady:
+    """Luma of a direct network, its mean level held against trembling.
+
+    The level follows the pictures' with a time constant and is never further than `REACH` from it, so that a
+    true change of brightness goes through, at most that much late, and nothing is ever shifted by more.
+    """
+
+    REACH = 1.5 / 255
+    """Of a picture, by which its level may be moved: more than the trembling, less than anyone sees."""
+    STEADY_S = 1.0
+    """Time constant, as that of `RangeFollower`."""
+
+    def __init__(self) -> None:
+        self._level: float | None = None
+        self._stamp_ns = 0
+
+    def apply(self, raw: Raw, stamp_ns: int) -> Plane:
+        level = float(np.clip(raw, 0, 1).mean(dtype=np.float64))
+        held = level
+        if self._level is not None:
+            gap_s = max(stamp_ns - self._stamp_ns, 0) / 1e9
+            held = level + (self._level - level) * math.exp(-gap_s / self.STEADY_S)
+            held = min(max(held, level - self.REACH), level + self.REACH)
+        self._level, self._stamp_ns = held, stamp_ns
+        return _stretch(raw, level - held, 1.0 + level - held)
+
+
 class RangeFollower:
     """The range of a stream of pictures: steady over time, blind to a few outlier pixels.
 
@@ -127,7 +156,9 @@ class RangeFollower:
 
 
 def make_tone(name: str, output: str) -> Tone:
-    """`name` is per-frame, smooth or fixed:LO,HI; a network whose `output` is "direct" needs none of them.
+    """`name` is per-frame, smooth or fixed:LO,HI; of a network whose `output` is "direct", smooth holds the level.
+
+    The others leave such a network's luma as it is.
 
     Raises UsageError for anything else.
     """
@@ -140,7 +171,9 @@ def make_tone(name: str, output: str) -> Tone:
         tone = _parse_fixed(name)
     else:
         raise UsageError(f"unknown tone {name!r}: use {TONES}")
-    return Direct() if output == "direct" else tone
+    if output == "direct":
+        return Steady() if name == "smooth" else Direct()
+    return tone
 
 
 def _parse_fixed(name: str) -> Fixed:

@@ -8,7 +8,7 @@ import pytest
 
 from streamfuse.errors import UsageError
 from streamfuse.frames import Plane
-from streamfuse.tone import PerFrame, RangeFollower, Raw, Smooth, make_tone
+from streamfuse.tone import Direct, PerFrame, RangeFollower, Raw, Smooth, Steady, make_tone
 
 FPS = 25
 FRAME_NS = 40_000_000
@@ -28,7 +28,7 @@ def test_per_frame_is_the_published_formula() -> None:
 
 def test_direct_is_clamped_and_rounded() -> None:
     raw = np.array([[-1.0, 0.0, 0.5, 1.0, 3.0, 100.4 / 255, 100.6 / 255]], np.float32)
-    assert make_tone("smooth", "direct").apply(raw, 0).tolist() == [[0, 0, 128, 255, 255, 100, 101]]
+    assert make_tone("per-frame", "direct").apply(raw, 0).tolist() == [[0, 0, 128, 255, 255, 100, 101]]
 
 
 def test_fixed() -> None:
@@ -108,3 +108,31 @@ def test_a_long_pause_starts_anew() -> None:
     follower.update(scene(0), 0)
     low, high = follower.update(scene(0, 0.0, 2.4), 10_000_000_000)
     assert (low, high) == pytest.approx((0.0, 2.4), abs=0.02)
+
+
+def levels(shifts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Mean levels, grey levels, of one picture shifted by so many of them and held steady."""
+    picture = scene(4, 0.2, 0.8)
+    tone = make_tone("smooth", "direct")
+    assert isinstance(tone, Steady)
+    return np.array(
+        [tone.apply((picture + s / 255).astype(np.float32), i * FRAME_NS).mean() for i, s in enumerate(shifts)]
+    )
+
+
+def test_the_level_of_a_direct_network_does_not_tremble() -> None:
+    shifts = np.random.default_rng(5).normal(0, 0.3, 100)
+    assert np.sqrt(np.mean(np.diff(levels(shifts)) ** 2)) < 0.1 * np.sqrt(np.mean(np.diff(shifts) ** 2))
+
+
+def test_a_held_level_follows_the_light_within_a_second_and_a_half_level() -> None:
+    dawn = levels(np.linspace(0, 50, 200))  # 6 grey levels a second
+    assert np.abs(dawn - dawn[0] - np.linspace(0, 50, 200)).max() < 2
+    cut = levels(np.repeat([0.0, 30.0], [10, 60]))
+    assert abs(cut[10] - cut[9] - 30) < 2
+    assert abs(cut[-1] - cut[9] - 30) < 0.3
+
+
+def test_the_first_picture_of_a_direct_network_is_as_it_is() -> None:
+    raw = scene(6, 0, 1)
+    assert np.array_equal(Steady().apply(raw, 0), Direct().apply(raw, 0))
