@@ -68,9 +68,11 @@ def score(ir: Plane, vis: Plane, fused: Plane, *, with_fmi: bool = True) -> Scor
 
 
 def _check(ir: Plane, vis: Plane, fused: Plane) -> None:
-    for name, plane in (("infrared", ir), ("visible", vis), ("fused", fused)):
+    planes = {"infrared": ir, "visible": vis, "fused": fused}
+    for name, plane in planes.items():
         if plane.ndim != 2 or plane.dtype != np.uint8:
             raise InputError(f"the {name} picture must be (H, W) uint8, got {plane.shape} {plane.dtype}")
+    for name, plane in planes.items():
         if plane.shape != fused.shape:
             (height, width), (fused_height, fused_width) = plane.shape, fused.shape
             raise InputError(f"the {name} picture is {width}x{height}, the fused one {fused_width}x{fused_height}")
