@@ -59,14 +59,14 @@ def save_state(
     path: Path,
     network: nn.Module,
     mean: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | None,
     progress: Progress,
     about: dict[str, Any],
 ) -> None:
-    """`about` says what the run is; a run that differs cannot go on from the file."""
+    """`about` says what the run is; a run that differs cannot go on from the file, nor one without optimizer."""
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"mean.{name}": value for name, value in mean.items()}
-    tensors |= _moments(network, optimizer)
+    tensors |= _moments(network, optimizer) if optimizer is not None else {}
     metadata = {
         "format": FORMAT,
         "step": str(progress.step),

@@ -172,18 +172,13 @@ class Trainer:
         return float(torch.stack(losses).mean())
 
     def _save(self, validation: float) -> None:
+        """The last checkpoint, and the network alone where none before was as good."""
         best = validation < self._progress.best
         self._progress.best = min(validation, self._progress.best)
-        names = ["best", "last"] if best else ["last"]
-        for name in names:
-            save_state(
-                self._plan.directory / f"{name}.safetensors",
-                self._task.network,
-                self._mean,
-                self._optimizer,
-                self._progress,
-                self._about,
-            )
+        directory, network, mean = self._plan.directory, self._task.network, self._mean
+        if best:
+            save_state(directory / "best.safetensors", network, mean, None, self._progress, self._about)
+        save_state(directory / "last.safetensors", network, mean, self._optimizer, self._progress, self._about)
 
 
 def open_directory(directory: Path, *, resume: bool) -> None:
