@@ -169,31 +169,39 @@ def _information(a: Floats, f: Floats, cumulative_a: Floats, cumulative_f: Float
     """Mutual information of the joint mass, bits; its marginals are `a` and `f` whatever phi is.
 
     Above 1, phi makes some cells negative.  The published values then take the real part of their logarithm.
+
+    The bound holds mass in a staircase of 17 cells only.  All 81 are summed as if there were none, which has a
+    closed form, and then those 17 are put right, walking down the stairs of every window at once.
     """
-    total = _entropy(a) + _entropy(f)
+    count = phi.size
     free = 1 - phi
-    overlap, begin, size = np.empty_like(phi), np.empty_like(phi), np.empty_like(phi)
-    joint = np.empty_like(phi)
-    nothing = np.zeros_like(phi)
-    for i in range(CELLS):
-        begin_a = cumulative_a[i - 1] if i else nothing
-        free_a = free * a[i]
-        for j in range(CELLS):
-            np.maximum(begin_a, cumulative_f[j - 1] if j else nothing, out=begin)
-            np.minimum(cumulative_a[i], cumulative_f[j], out=overlap)
-            overlap -= begin
-            np.maximum(overlap, nothing, out=overlap)
-            overlap *= phi
-            np.multiply(free_a, f[j], out=joint)
-            joint += overlap
-            np.abs(joint, out=size)
-            size += SMALLEST  # 0 log 0 is 0
-            np.log2(size, out=size)
-            size *= joint
-            total += size
+    entropies = _entropy(a) + _entropy(f)
+    total = entropies + free * (_log2(np.abs(free)) - entropies)
+    at_a, at_f = np.arange(count), np.arange(count)  # where in the flat arrays the current cell's masses are
+    ends_a, ends_f = cumulative_a.copy(), cumulative_f.copy()
+    ends_a[-1] = ends_f[-1] = 2.0  # nobody walks past the last place
+    begin = np.zeros(count)
+    for _ in range(2 * CELLS - 1):
+        end_a, end_f = ends_a.take(at_a), ends_f.take(at_f)
+        end = np.minimum(np.minimum(end_a, end_f), 1.0)
+        independent = free * a.take(at_a)
+        independent *= f.take(at_f)
+        joint = phi * (end - begin)
+        joint += independent
+        total += joint * _log2(np.abs(joint)) - independent * _log2(np.abs(independent))
+        first = end_a <= end_f
+        at_a += first * count
+        at_f += ~first * count
+        begin = end
     return total
 
 
 def _entropy(mass: Floats) -> Floats:
-    entropy: Floats = -(mass * np.log2(mass + SMALLEST)).sum(axis=0)
+    entropy: Floats = -(mass * _log2(mass)).sum(axis=0)
     return entropy
+
+
+def _log2(values: Floats) -> Floats:
+    """Finite at 0, so that 0 log 0 is 0."""
+    logarithm: Floats = np.log2(values + SMALLEST)
+    return logarithm

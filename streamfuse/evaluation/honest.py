@@ -72,7 +72,7 @@ def edge_preservation(ir: Plane, vis: Plane, fused: Plane) -> float:
         ratio = np.where(low == high, low, low / np.where(high > 0, high, 1))
         aligned = 1 - np.abs(source_angle - angle) / (math.pi / 2)
         quality = (0.9994 / (1 + np.exp(-15 * (ratio - 0.5)))) * (0.9879 / (1 + np.exp(-22 * (aligned - 0.8))))
-        kept += float(np.vdot(quality, source_strength))
+        kept += float((quality * source_strength).sum())
         weight += float(source_strength.sum())
     return kept / weight if weight else 0.0
 

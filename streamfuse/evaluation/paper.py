@@ -56,6 +56,6 @@ def sum_of_correlations(ir: Plane, vis: Plane, fused: Plane) -> float:
 
 def _correlation(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
     x, y = x - x.mean(), y - y.mean()
-    scale = math.sqrt(float(np.vdot(x, x)) * float(np.vdot(y, y)))
+    scale = math.sqrt(float((x * x).sum()) * float((y * y).sum()))
     # The means of constants such as 1/3 may be off by a rounding error; these are whole numbers up to 255.
-    return float(np.vdot(x, y)) / scale if scale > 1e-6 else math.nan
+    return float((x * y).sum()) / scale if scale > 1e-6 else math.nan
