@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from streamfuse.errors import InputError, OutputError, TrainingError, UsageError
-from streamfuse.network.checkpoint import load
+from streamfuse.network.checkpoint import load, save
 from streamfuse.network.config import Attention, CrossFuseConfig, Fusion, Output, SkipWeights
 from streamfuse.network.crossfuse import CrossFuse
 from streamfuse.training import losses
@@ -308,7 +308,6 @@ def test_schedules() -> None:
 
 @pytest.mark.parametrize("name", ["softmax", "f-cnn", "f-dense"])
 def test_ablated_networks_are_saved_loaded_and_folded(tmp_path: Path, name: str) -> None:
-    from streamfuse.network.checkpoint import save
     from streamfuse.network.folding import fold
 
     torch.manual_seed(1)
@@ -384,6 +383,9 @@ def test_an_auto_encoder_learns_and_its_encoder_is_what_stage_2_begins_with(tmp_
     assert torch.equal(network.encoder_vis.dense1.adjust.weight, trained.encoder.dense1.adjust.weight)
     with pytest.raises(InputError, match="another network"):
         read_network(best, network)
+    save(network, tmp_path / "w.safetensors", half=False)
+    again = start_network(RECIPE, None, (tmp_path / "w.safetensors",) * 2)
+    assert torch.equal(again.encoder_vis.dense1.adjust.weight, trained.encoder.dense1.adjust.weight)
 
 
 def test_a_resumed_run_has_the_losses_of_one_that_was_not_stopped(tmp_path: Path, data: Path, whole: Path) -> None:
@@ -503,6 +505,6 @@ def test_usage_and_input_errors_have_their_codes(tmp_path: Path, data: Path) -> 
     assert "--ir-encoder" in fails(UsageError, "--data", data, "--ir-encoder", "a")
     assert "there is no directory" in fails(InputError, "--data", tmp_path / "x", "--recipe", "one-stage")
     assert "unknown recipe" in fails(UsageError, "--data", data, "--recipe", "best")
-    assert "there is no checkpoint" in fails(
+    assert "there is no file" in fails(
         InputError, "--data", data, "--ir-encoder", tmp_path / "a", "--vis-encoder", tmp_path / "b"
     )

@@ -98,8 +98,12 @@ def autoencoder(modality: str, recipe_name: str, **shared: Any) -> None:
 
 
 @command.command("fusion")
-@click.option("--ir-encoder", type=click.Path(path_type=Path), help="best.safetensors of the infrared auto-encoder.")
-@click.option("--vis-encoder", type=click.Path(path_type=Path), help="best.safetensors of the visible auto-encoder.")
+@click.option(
+    "--ir-encoder", type=click.Path(path_type=Path), help="best.safetensors of its auto-encoder, or a weights file."
+)
+@click.option(
+    "--vis-encoder", type=click.Path(path_type=Path), help="best.safetensors of its auto-encoder, or a weights file."
+)
 @click.option("--init", type=click.Path(path_type=Path), help="Weights to begin with, instead of encoders.")
 @_shared
 def fusion(

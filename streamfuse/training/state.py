@@ -76,18 +76,24 @@ def save_state(
     write_whole(path, to_bytes({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, metadata))
 
 
-def read_state(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a checkpoint; raises InputError."""
+def read_format(path: Path) -> str:
+    """What a safetensors file says it is; raises InputError."""
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+            return str((file.metadata() or {}).get("format", ""))
     except FileNotFoundError:
-        raise InputError(f"there is no checkpoint {path}") from None
+        raise InputError(f"there is no file {path}") from None
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is damaged: {error}") from None
-    if metadata.get("format") != FORMAT:
+
+
+def read_state(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a checkpoint; raises InputError."""
+    if read_format(path) != FORMAT:
         raise InputError(f"{path} is not a checkpoint of streamfuse train")
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
     return metadata, tensors
 
 

@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamfuse.errors import InputError
+from streamfuse.network.checkpoint import FORMAT as WEIGHTS_FORMAT
 from streamfuse.network.checkpoint import load
 from streamfuse.network.config import Output
 from streamfuse.network.crossfuse import DEEP, SHALLOW, CrossFuse, DecoderConv, Encoder, to_luma
 from streamfuse.training.losses import FUSION_LOSSES, reconstruction
 from streamfuse.training.recipe import Norm, Recipe, Train
-from streamfuse.training.state import read_network
+from streamfuse.training.state import read_format, read_network
 
 DIRECT_SCALE, DIRECT_SHIFT = 0.2, 0.4
 """Where the last BatchNorm starts for luma in 0..1: from 1 and 0 training crawls."""
@@ -132,7 +133,7 @@ class FusionTask(Task):
 
 
 def start_network(recipe: Recipe, init: Path | None, encoders: tuple[Path, Path] | None) -> CrossFuse:
-    """The network that stage 2 begins with: of a weights file, on two stage-1 checkpoints, or from chance."""
+    """The network that stage 2 begins with: of a weights file, on two trained encoders, or from chance."""
     if init is not None:
         network = load(init)
         if network.config != recipe.network:
@@ -141,8 +142,15 @@ def start_network(recipe: Recipe, init: Path | None, encoders: tuple[Path, Path]
     network = CrossFuse(recipe.network)
     if recipe.network.output is Output.DIRECT:
         start_direct(network.decoder.last)
-    for encoder, path in zip((network.encoder_ir, network.encoder_vis), encoders or (), strict=False):
-        trained = AutoEncoder()
-        read_network(path, trained)
-        encoder.load_state_dict(trained.encoder.state_dict())
+    for name, path in zip(("encoder_ir", "encoder_vis"), encoders or (), strict=False):
+        getattr(network, name).load_state_dict(_read_encoder(path, name))
     return network
+
+
+def _read_encoder(path: Path, name: str) -> dict[str, Tensor]:
+    """The encoder of a stage-1 checkpoint, or the one of that name of a weights file."""
+    if read_format(path) == WEIGHTS_FORMAT:
+        return cast("dict[str, Tensor]", load(path).get_submodule(name).state_dict())
+    trained = AutoEncoder()
+    read_network(path, trained)
+    return trained.encoder.state_dict()

@@ -1,0 +1,69 @@
+"""The ablations of the paper's Tables 1 and 2 at a budget: trains every recipe, scores it on pairs, prints a table.
+
+    python benchmarks/ablations.py --encoders weights/crossfuse.safetensors --data PAIRS --ir IR --vis VIS -o runs
+
+All recipes begin with the same encoders (but one-stage, which begins with none), see the same samples and take
+the same number of steps.  A run that is there is gone on with, so the script may be stopped.  `no-shift` is not
+trained: it is s1-c1, bit by bit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import click
+
+from streamfuse.training.recipe import ABLATIONS
+
+SHOWN = ("EN", "SD", "MI", "FMI_dct", "FMI_pixel", "SCD", "true_MI", "Q_ABF", "SSIM", "VIF")
+
+
+def run(*arguments: str) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "streamfuse", *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise click.ClickException(f"streamfuse {' '.join(arguments)}: {done.stderr[-2000:]}")
+
+
+@click.command()
+@click.option("--encoders", type=click.Path(exists=True), required=True, help="Weights whose encoders all begin with.")
+@click.option("--data", required=True, help="Training pairs.")
+@click.option("--ir", required=True, help="Infrared images to score on.")
+@click.option("--vis", required=True, help="Visible images to score on.")
+@click.option("-o", "directory", type=click.Path(path_type=Path), required=True)
+@click.option("--steps", default=200, show_default=True)
+@click.option("--jobs", default=2, show_default=True, help="At a time, a thread each.")
+def main(encoders: str, data: str, ir: str, vis: str, directory: Path, steps: int, jobs: int) -> None:
+    def row(name: str) -> str:
+        out = directory / name
+        start = [] if name == "one-stage" else ["--ir-encoder", encoders, "--vis-encoder", encoders]
+        run(
+            *("train", "fusion", "--recipe", name, "--data", data, "-o", str(out), "--resume"),
+            *("--steps", str(steps), "--save-every", str(steps), *start),
+        )
+        figures = out / "figures.json"
+        if not figures.is_file():
+            # Not openvino: compiling for each size would take longer than fusing.
+            weights = str(out / "weights.safetensors")
+            run("evaluate", "--ir", ir, "--vis", vis, "--weights", weights, "--engine", "torch", "--json", str(figures))
+        mean = json.loads(figures.read_text())["mean"]
+        click.echo(f"{name} done", err=True)
+        return f"| {name} | " + " | ".join(f"{mean[metric]:.4g}" for metric in SHOWN) + " |"
+
+    names = [name for name in ABLATIONS if name != "no-shift"]
+    with ThreadPoolExecutor(jobs) as pool:
+        rows = list(pool.map(row, names))
+    click.echo(f"| recipe, {steps} steps | " + " | ".join(SHOWN) + " |")
+    click.echo("|---" * (len(SHOWN) + 1) + "|")
+    click.echo("\n".join(rows))
+
+
+if __name__ == "__main__":
+    main()
