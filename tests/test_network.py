@@ -75,6 +75,7 @@ def test_reflection_goes_on_as_often_as_needed(length: int, padded: int) -> None
 def test_the_shift_is_a_no_op(plain: CrossFuse) -> None:
     """Rolling a window by 16 deep pixels, attending and rolling back is attending."""
     deep = torch.randn(1, 128, 32, 32)
+    assert isinstance(plain.cam, crossfuse.CrossAttentionModule)
     block = plain.cam.self_ir[1]
     with torch.inference_mode():
         straight = crossfuse.from_windows(block(crossfuse.to_windows(deep)), 1, 32, 32)

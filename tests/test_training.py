@@ -216,7 +216,9 @@ def test_ssim_and_vif_are_those_of_scikit_image_and_of_the_evaluation() -> None:
 
     a, b = picture(1), picture(2)
     x, y = (torch.from_numpy(p).double()[None, None] for p in (a, b))
-    _, full = structural_similarity(a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True)
+    _, full = structural_similarity(  # type: ignore[no-untyped-call]
+        a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
+    )
     assert float(losses.ssim(x, y)) == pytest.approx(full[5:-5, 5:-5].mean(), abs=1e-6)
     near = np.clip(a.astype(int) + np.random.default_rng(0).integers(-9, 10, a.shape), 0, 255).astype(np.uint8)
     ours = float(losses.vif(x, torch.from_numpy(near).double()[None, None]))

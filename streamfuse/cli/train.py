@@ -152,7 +152,9 @@ def _train(
     from streamfuse.training.parallel import joined
     from streamfuse.training.trainer import Plan, Trainer, open_directory
 
-    given = {key: value for key, value in (("steps", steps), ("batch", batch), ("lr", lr)) if value is not None}
+    given: dict[str, Any] = {
+        key: value for key, value in (("steps", steps), ("batch", batch), ("lr", lr)) if value is not None
+    }
     recipe = dataclasses.replace(recipe, **given)
     open_directory(directory, resume=resume)
     with joined() as place:

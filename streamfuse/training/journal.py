@@ -40,7 +40,7 @@ class Journal:
                 rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
             self._rows = [row for row in rows if row["step"] <= first_step]
         self._fields: list[str] = []
-        self._events = SummaryWriter(str(directory), purge_step=first_step + 1)  # type: ignore[no-untyped-call]
+        self._events = SummaryWriter(str(directory), purge_step=first_step + 1)
         self._write_all()
 
     def __enter__(self) -> Self:
@@ -49,14 +49,14 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._events.close()  # type: ignore[no-untyped-call]
+        self._events.close()
 
     def add(self, step: int, values: Row) -> None:
         """One row: the step, counted from 1, and its figures."""
         row = {"step": float(step), **values}
         self._rows.append(row)
         for key, value in values.items():
-            self._events.add_scalar(key, value, step)  # type: ignore[no-untyped-call]
+            self._events.add_scalar(key, value, step)
         if [key for key in row if key not in self._fields]:
             self._write_all()
             return
@@ -110,7 +110,7 @@ class Journal:
         directory.mkdir(exist_ok=True)
         data = cv2.imencode(".png", sheet)[1].tobytes()
         write_whole(directory / f"{step:07d}.png", data)
-        self._events.add_image("samples", sheet[:, :, ::-1], step, dataformats="HWC")  # type: ignore[no-untyped-call]
+        self._events.add_image("samples", sheet[:, :, ::-1], step, dataformats="HWC")
 
 
 def _shown(row: Row) -> dict[str, str]:

@@ -64,7 +64,7 @@ def vif(reference: Tensor, image: Tensor) -> Tensor:
         side = 2 ** (4 - scale) + 1
         if scale:
             both = _blur(torch.cat((reference, image), dim=1), side / 5, side)[:, :, ::2, ::2]
-            reference, image = both.split(1, dim=1)
+            reference, image = both.chunk(2, dim=1)
         _, _, source, distorted, covariance = _moments(reference, image, side / 5, side)
         gain = (covariance / (source + tiny)).clamp_min(0)
         rest = (distorted - gain * covariance).clamp_min(tiny)

@@ -51,6 +51,11 @@ def mean_over_processes(values: Tensor) -> Tensor:
     return values
 
 
+def _mean_with_gradient(values: Tensor) -> Tensor:
+    total: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
+    return total / dist.get_world_size()
+
+
 class SharedBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm over the batch of all processes; torch's SyncBatchNorm does so on GPUs only.
 
@@ -63,16 +68,17 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         assert self.running_mean is not None
         assert self.running_var is not None
         wide = x.float()
-        mean = all_reduce(wide.mean(dim=(0, 2, 3))) / dist.get_world_size()
+        mean = _mean_with_gradient(wide.mean(dim=(0, 2, 3)))
         centred = wide - mean[:, None, None]
-        variance = all_reduce(centred.square().mean(dim=(0, 2, 3))) / dist.get_world_size()
+        variance = _mean_with_gradient(centred.square().mean(dim=(0, 2, 3)))
         count = dist.get_world_size() * x.numel() // x.shape[1]
         with torch.no_grad():
             momentum = 0.1 if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean, momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        out: Tensor = (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        return out
 
 
 def share_batch_norms(network: nn.Module) -> None:

@@ -181,16 +181,15 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
 def from_dict(values: Mapping[str, Any], label: str) -> Recipe:
     """The inverse of `to_dict`; raises UsageError for what no recipe has."""
     network = values.get("network", {})
-    known = {entry.name: entry for entry in dataclasses.fields(Recipe)}
+    known = [entry.name for entry in dataclasses.fields(Recipe)]
     parts = {entry.name for entry in dataclasses.fields(CrossFuseConfig)}
     if not isinstance(network, dict) or not isinstance(values.get("losses", {}), dict):
         raise UsageError(f"{label}: losses and network are tables")
     if unknown := [key for key in values if key not in known] + [key for key in network if key not in parts]:
         raise UsageError(f"{label}: unknown key {unknown[0]!r}; known are {', '.join([*known, *sorted(parts)])}")
     try:
-        plain = {
-            key: type(known[key].default)(value) if key not in ("losses", "network") else value
-            for key, value in values.items()
+        plain: dict[str, Any] = {
+            key: type(getattr(DEFAULT, key))(value) for key, value in values.items() if key not in ("losses", "network")
         }
         kinds = {"skip_weights": SkipWeights, "output": Output, "attention": Attention, "fusion": Fusion, "depth": int}
         default = dataclasses.asdict(_DIRECT)

@@ -38,7 +38,8 @@ class Samples(Dataset[Tensor]):
         epoch, place = divmod(position, len(self._pairs))
         order = np.random.default_rng((self._seed, 0, epoch)).permutation(len(self._pairs))
         rng = np.random.default_rng((self._seed, 1, position))
-        both = _cut(*self._pairs[order[place]].load(), self._recipe.crop, self._recipe.zoom, rng)
+        ir, vis = self._pairs[order[place]].load()
+        both = _cut(ir, vis, self._recipe.crop, self._recipe.zoom, rng)
         if rng.random() < 0.5:
             both = both[:, :, ::-1]
         pixels = np.stack([self._disturb(plane, rng) for plane in both])

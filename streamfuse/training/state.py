@@ -47,7 +47,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def _moments(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    names = {parameter: name for name, parameter in network.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
     return {
         f"adam.{names[parameter]}.{key}": value
         for parameter, state in optimizer.state.items()

@@ -103,7 +103,7 @@ class FusionTask(Task):
 
     def render(self, batch: Tensor) -> Tensor:
         network = self.fusion
-        ir, vis = (batch / 255).split(1, dim=1)
+        ir, vis = (batch / 255).chunk(2, dim=1)
         shallow_ir, deep_ir = self._encode(network.encoder_ir, ir)
         shallow_vis, deep_vis = self._encode(network.encoder_vis, vis)
         x = network.cam(deep_ir, deep_vis)
@@ -121,7 +121,7 @@ class FusionTask(Task):
         return features
 
     def losses(self, rendered: Tensor, batch: Tensor) -> dict[str, Tensor]:
-        ir, vis = batch.split(1, dim=1)
+        ir, vis = batch.chunk(2, dim=1)
         weights = {name: weight for name, weight in self.recipe.losses.items() if weight}
         found = {name: FUSION_LOSSES[name](rendered, ir, vis) for name in weights}
         return {"loss": torch.stack([weights[name] * value for name, value in found.items()]).sum(), **found}

@@ -161,7 +161,8 @@ class Trainer:
         batch = torch.stack([self._validation[i] for i in range(VALIDATION)])
         losses = []
         with torch.no_grad():
-            for part in batch.to(self._place.device, memory_format=torch.channels_last).split(self._recipe.batch):
+            batch = batch.to(self._place.device, memory_format=torch.channels_last)
+            for part in torch.split(batch, self._recipe.batch):
                 losses += [self._task(part)["loss"]] * len(part)
                 if journal is not None and len(losses) == len(part):
                     with torch.autocast(part.device.type, torch.bfloat16, enabled=self._recipe.bf16):
