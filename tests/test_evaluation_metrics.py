@@ -195,6 +195,21 @@ def test_ssim_and_vif_of_a_copy_and_of_more_contrast() -> None:
     assert math.isnan(honest.structural_similarity(A[:10], A[:10]))
 
 
+def test_vif_of_a_single_window() -> None:
+    """17x17 pixels: the coarsest window fits once, and no other scale does."""
+    source, fused = noise(6, 17, 17).astype(float), (0.6 * noise(6, 17, 17) + 0.4 * noise(7, 17, 17)).astype(np.uint8)
+    steps = np.arange(17) - 8.0
+    weights = np.exp(-(steps[:, None] ** 2 + steps**2) / (2 * (17 / 5) ** 2))
+    weights /= weights.sum()
+    off_r, off_d = source - (weights * source).sum(), fused - (weights * fused).sum()
+    var_r, var_d, cov = ((weights * p * q).sum() for p, q in ((off_r, off_r), (off_d, off_d), (off_r, off_d)))
+    gain = cov / var_r
+    noise_left = var_d - gain * cov
+    assert gain > 0.3
+    expected = math.log2(1 + gain**2 * var_r / (noise_left + 2)) / math.log2(1 + var_r / 2)
+    assert honest.visual_information(source.astype(np.uint8), fused) == pytest.approx(expected, rel=1e-6)
+
+
 def _sobel(plane: Plane, row: int, column: int) -> tuple[float, float]:
     """Strength and direction in a picture that lies in black."""
     around = np.pad(plane.astype(float), 1)[row : row + 3, column : column + 3]
@@ -204,18 +219,22 @@ def _sobel(plane: Plane, row: int, column: int) -> tuple[float, float]:
     return math.hypot(across, down), math.atan(down / across) if across else math.pi / 2
 
 
-def test_edge_preservation_is_what_plain_loops_give() -> None:
+@pytest.mark.parametrize("fused", [F, np.maximum(A, B)])  # a maximum has edges as strong as a source's
+def test_edge_preservation_is_what_plain_loops_give(fused: Plane) -> None:
     kept = weight = 0.0
-    for row in range(F.shape[0]):
-        for column in range(F.shape[1]):
-            strength, angle = _sobel(F, row, column)
+    for row in range(fused.shape[0]):
+        for column in range(fused.shape[1]):
+            strength, angle = _sobel(fused, row, column)
             for source in (A, B):
                 own, own_angle = _sobel(source, row, column)
                 ratio = own if own == strength else min(own, strength) / max(own, strength)
                 aligned = 1 - abs(own_angle - angle) / (math.pi / 2)
                 quality = 0.9994 / (1 + math.exp(-15 * (ratio - 0.5))) * 0.9879 / (1 + math.exp(-22 * (aligned - 0.8)))
                 kept, weight = kept + quality * own, weight + own
-    assert honest.edge_preservation(A, B, F) == pytest.approx(kept / weight)
+    assert honest.edge_preservation(A, B, fused) == pytest.approx(kept / weight)
+
+
+def test_edge_preservation_of_a_copy_and_of_nothing() -> None:
     black = np.zeros_like(A)
     assert honest.edge_preservation(black, black, F) == 0
     assert honest.edge_preservation(A, A, A) > 0.97
@@ -232,6 +251,7 @@ def test_average_gradient_of_a_ramp() -> None:
 def test_score_has_every_metric_in_order() -> None:
     scores = score(A, B, F)
     assert tuple(scores) == METRICS
+    assert scores["VIF"] == pytest.approx(scores["VIF_ir"] + scores["VIF_vis"])
     assert scores["SSIM"] == pytest.approx((scores["SSIM_ir"] + scores["SSIM_vis"]) / 2)
     assert scores["true_MI"] == pytest.approx(honest.mutual_information(A, F) + honest.mutual_information(B, F))
     assert scores["FMI_dct"] == pytest.approx(fmi.fmi_dct(A, B, F))

@@ -35,13 +35,13 @@ def scored(*triples: Triple) -> Temporal:
 
 
 def test_flicker_and_largest_step_of_the_mean_level() -> None:
-    temporal = scored(*((flat(50), flat(60 + k), flat(level)) for k, level in enumerate((100, 104, 101, 101))))
+    temporal = scored(*((flat(50), flat(60 + k), flat(level)) for k, level in enumerate((100, 103, 99, 99))))
     assert temporal.frames == 4
-    assert temporal.flicker.fused == pytest.approx(math.sqrt((16 + 9 + 0) / 3))
-    assert temporal.largest_step.fused == 4
+    assert temporal.flicker.fused == pytest.approx(math.sqrt((9 + 16 + 0) / 3))
+    assert temporal.largest_step.fused == 4  # downwards
     assert temporal.flicker.ir == 0
     assert temporal.flicker.vis == temporal.largest_step.vis == 1
-    assert temporal.levels["fused"] == [100, 104, 101, 101]
+    assert temporal.levels["fused"] == [100, 103, 99, 99]
 
 
 def test_own_flicker_does_not_blame_the_fusion_for_the_scene() -> None:

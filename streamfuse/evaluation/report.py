@@ -170,7 +170,7 @@ def _pictures(case: Case) -> str:
     if case.pictures is None:
         return ""
     return "".join(
-        f'<img tabindex="0" loading="lazy" alt="{title}, {escape(case.name)}" '
+        f'<img tabindex="0" alt="{title}, {escape(case.name)}" '
         f'src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
         for title, data in zip(TITLES, case.pictures, strict=True)
     )
