@@ -60,11 +60,8 @@ class _Fusing:
     tone: str
 
     def describe(self, engine: Engine) -> str:
-        from streamfuse.network.config import Output
-
         name = self.weights.name if self.weights is not None else "the shipped weights"
-        tone = "" if engine.output is Output.DIRECT else f", tone {self.tone}"
-        return f"CrossFuse with {name} ({engine.name} {engine.precision}{tone})"
+        return f"CrossFuse with {name} ({engine.name} {engine.precision}, tone {self.tone})"
 
 
 @click.command()
@@ -73,7 +70,7 @@ class _Fusing:
 @click.option("--vot", type=click.Path(path_type=Path), help="A VOT-RGBT sequence, for both channels.")
 @click.option("--fused", metavar="SOURCE", help="What was fused already; without it, the pairs are fused first.")
 @options.engine
-@click.option("--tone", help="Output range of networks that need one; default per-frame, of streams smooth.")
+@click.option("--tone", help="per-frame, smooth or fixed:LO,HI; default per-frame, of streams smooth.")
 @click.option("--video", is_flag=True, help="Take directories of images as streams.")
 @click.option("--fps", type=options.FiniteRange(0.001, 10_000), help="Rate of images that are a stream; default 25.")
 @click.option("--every", type=click.IntRange(1), help="Score every N-th frame of a stream; default: about 25 frames.")
