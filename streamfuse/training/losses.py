@@ -144,6 +144,17 @@ def selection(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
     return (fused - selected(ir, vis)).abs().mean() / 255
 
 
+def contrast(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
+    """How far the deviation of F is from that of `selected`, in each image and, within 8 pixels, at each place.
+
+    An absolute error alone is least where what is uncertain is grey.
+    """
+    wanted = selected(ir, vis)
+    whole = (fused.std(dim=(1, 2, 3)) + 1).log() - (wanted.std(dim=(1, 2, 3)) + 1).log()
+    local_f, local_w = (((_spread(x * x, 8) - _spread(x, 8).square()).clamp_min(0) + 1).sqrt() for x in (fused, wanted))
+    return whole.abs().mean() + (local_f - local_w).abs().mean() / local_w.mean()
+
+
 def structure(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
     """1 - mean SSIM to the two sources."""
     return 1 - (ssim(fused, ir) + ssim(fused, vis)) / 2
@@ -192,6 +203,7 @@ FUSION_LOSSES: dict[str, Loss] = {
     "intensity": intensity,
     "gradient": gradient,
     "selection": selection,
+    "contrast": contrast,
     "edges": edges,
     "structure": structure,
     "differences": differences,

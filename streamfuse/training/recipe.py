@@ -26,7 +26,17 @@ from typing import Any
 from streamfuse.errors import UsageError
 from streamfuse.network.config import Attention, CrossFuseConfig, Fusion, Output, SkipWeights
 
-LOSSES = ("intensity", "gradient", "selection", "edges", "structure", "differences", "fidelity", "information")
+LOSSES = (
+    "intensity",
+    "gradient",
+    "selection",
+    "contrast",
+    "edges",
+    "structure",
+    "differences",
+    "fidelity",
+    "information",
+)
 
 
 _DIRECT = CrossFuseConfig(skip_weights=SkipWeights.MAGNITUDE, output=Output.DIRECT)
