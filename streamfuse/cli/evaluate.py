@@ -109,7 +109,7 @@ def command(
     streamfuse evaluate --ir tno/ir --vis tno/vis --weights mine.safetensors --json mine.json
     streamfuse evaluate --ir ir.mp4 --vis vis.mp4 --tone smooth --frames 250
     """
-    from streamfuse.evaluation.optional import check_research_packages
+    from streamfuse.optional import check_research_packages
     from streamfuse.evaluation.report import PAGE
 
     inputs = _inputs(ir, vis, vot, fused, fps)
@@ -118,7 +118,7 @@ def command(
         _refuse_for_images(every=every, frames=frames, fps=fps)
     fusing = _fusing(weights, engine, precision, tone, fused, as_stream)
     _check_outputs([json_file, markdown_file, report / PAGE if report is not None else None], force)
-    check_research_packages()
+    check_research_packages("scipy", "skimage")
     if as_stream:
         evaluation, damage = _evaluate_stream(inputs, fusing, every, frames, report is not None)
     else:

@@ -147,6 +147,7 @@ def _train(
 
     import torch
 
+    from streamfuse.optional import check_research_packages
     from streamfuse.training.export import export_weights
     from streamfuse.training.pairs import find_pairs
     from streamfuse.training.parallel import joined
@@ -156,6 +157,7 @@ def _train(
         key: value for key, value in (("steps", steps), ("batch", batch), ("lr", lr)) if value is not None
     }
     recipe = dataclasses.replace(recipe, **given)
+    check_research_packages("matplotlib", "tensorboard")
     open_directory(directory, resume=resume)
     with joined() as place:
         if not place.leads:

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from streamfuse.evaluation.optional import research_packages
+from streamfuse.optional import research_packages
 from streamfuse.frames import Plane
 
 Floats = npt.NDArray[np.float64]

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.evaluation.optional import research_packages
+from streamfuse.optional import research_packages
 from streamfuse.evaluation.paper import LEVELS, entropy_of
 from streamfuse.frames import Plane
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamfuse.errors import OutputError, StreamfuseError
+from streamfuse.errors import OutputError
 from streamfuse.sheet import contact_sheet
 from streamfuse.training.state import write_whole
 
@@ -28,10 +28,8 @@ class Journal:
     """
 
     def __init__(self, directory: Path, first_step: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise StreamfuseError("training needs more packages: pip install 'streamfuse[research]'") from None
+        from torch.utils.tensorboard import SummaryWriter
+
         self._directory = directory
         self._csv = directory / "losses.csv"
         self._rows: list[dict[str, float]] = []

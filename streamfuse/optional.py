@@ -1,4 +1,4 @@
-"""Packages that only evaluation needs; fusing does without them."""
+"""Packages that only training and evaluation need; fusing does without them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def research_packages() -> Iterator[None]:
         raise UsageError(f"this needs the package {package}: pip install 'streamfuse[research]'") from None
 
 
-def check_research_packages() -> None:
-    """Raises UsageError now rather than after the first pictures were fused."""
+def check_research_packages(*names: str) -> None:
+    """Raises UsageError now rather than after the first pictures were fused or the first steps were taken."""
     from importlib.util import find_spec
 
     with research_packages():
-        for name in ("scipy", "skimage"):
+        for name in names:
             if find_spec(name) is None:
                 raise ModuleNotFoundError(name=name)
