@@ -109,8 +109,8 @@ def command(
     streamfuse evaluate --ir tno/ir --vis tno/vis --weights mine.safetensors --json mine.json
     streamfuse evaluate --ir ir.mp4 --vis vis.mp4 --tone smooth --frames 250
     """
-    from streamfuse.optional import check_research_packages
     from streamfuse.evaluation.report import PAGE
+    from streamfuse.optional import check_research_packages
 
     inputs = _inputs(ir, vis, vot, fused, fps)
     as_stream = video or not _are_images(inputs)
