@@ -296,6 +296,12 @@ def test_bad_recipes_are_refused(tmp_path: Path, text: str) -> None:
         read_recipe(str(path), RECIPES)
 
 
+def test_recipes_of_the_shipped_weights_can_be_read() -> None:
+    files = sorted((Path(__file__).parent.parent / "weights" / "recipes").glob("*.toml"))
+    assert [file.stem for file in files] == ["1", "2", "3", "4", "5"]
+    assert {read_recipe(str(file), RECIPES).network for file in files} == {RECIPES["default"].network}
+
+
 def test_schedules() -> None:
     steps = dataclasses.replace(RECIPE, steps=100, schedule="steps", lr=1e-2)
     assert [round(steps.rate(i), 6) for i in (0, 49, 50, 75)] == [1e-2, 1e-2, 1e-3, 1e-4]

@@ -120,7 +120,7 @@ _REPLACE = dataclasses.replace
 
 PUBLISHED = Recipe(steps=20_000, batch=8, lr=1e-3, schedule="steps", warmup=0, bf16=False, network=CrossFuseConfig())
 DEFAULT = Recipe(
-    steps=4400,
+    steps=4000,
     batch=2,
     ema=0.998,
     clip=1.0,
@@ -130,11 +130,11 @@ DEFAULT = Recipe(
     train=Train.SHALLOW,
     norm=Norm.FROZEN,
     losses={
-        "intensity": 2e-4,
-        "edges": 20.0,
-        "structure": 0.5,
-        "differences": 0.5,
-        "fidelity": 0.5,
+        "selection": 10.0,
+        "contrast": 3.0,
+        "edges": 10.0,
+        "differences": 0.1,
+        "fidelity": 1.0,
         "information": 1.0,
     },
 )
