@@ -81,7 +81,7 @@ class Steady:
     """
 
     REACH = 4 / 255
-    """Of a picture, by which its level may be moved: coded pictures of changing quality move the network by 2 levels."""
+    """Of a picture, by which its level may be moved: coded frames of changing quality move the network by 2 levels."""
     STEADY_S = 1.5
     """Time constant: a coded picture that moves the level by 2 moves what is shown by 0.05."""
 
