@@ -135,7 +135,7 @@ def test_streams_without_a_common_time_are_an_error(tmp_path: Path) -> None:
 def test_frames_fused_on_the_way_keep_their_sources(tmp_path: Path) -> None:
     ir = write_video(tmp_path / "ir.mp4", every(40, 12, 40), size=(24, 32))
     vis = write_video(tmp_path / "vis.mp4", every(40, 12))
-    fuser = KeepingFuser(engine=PassThrough())
+    fuser = KeepingFuser(engine=PassThrough(), tone="per-frame")
     with Pipeline(str(ir), str(vis), fuser=fuser, frames=8) as pipeline:
         triples = list(fuse_stream(pipeline, fuser))
     assert len(triples) == 8

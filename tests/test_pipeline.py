@@ -37,7 +37,7 @@ class Keep(Sink):
 
 
 def fuser() -> Fuser:
-    return Fuser(engine=PassThrough(), tone="smooth")
+    return Fuser(engine=PassThrough(), tone="per-frame")
 
 
 def frames(count: int, period_ms: float = 40, start_ms: float = 0, **kind: object) -> ListSource:
