@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from streamfuse.errors import UsageError
+from streamfuse.files import read_toml
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -78,12 +78,7 @@ def config(function: F) -> F:
 def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
     if path is None:
         return
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}") from None
+    values = read_toml(path)
     options = {
         name.lstrip("-"): option
         for option in ctx.command.params

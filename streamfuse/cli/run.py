@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--tone",
     default="smooth",
     show_default=True,
-    help="Output range of networks that need one: per-frame, smooth or fixed:LO,HI.",
+    help="Output range and level over time: per-frame, smooth or fixed:LO,HI.",
 )
 @options.engine
 @click.option(

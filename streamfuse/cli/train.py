@@ -104,7 +104,11 @@ def autoencoder(modality: str, recipe_name: str, **shared: Any) -> None:
 @click.option(
     "--vis-encoder", type=click.Path(path_type=Path), help="best.safetensors of its auto-encoder, or a weights file."
 )
-@click.option("--init", type=click.Path(path_type=Path), help="Weights to begin with, instead of encoders.")
+@click.option(
+    "--init",
+    type=click.Path(path_type=Path),
+    help="Weights, or best.safetensors of a run, to begin with instead of encoders.",
+)
 @_shared
 def fusion(
     ir_encoder: Path | None, vis_encoder: Path | None, init: Path | None, recipe_name: str, **shared: Any

@@ -39,7 +39,7 @@ def score(ir: Plane, vis: Plane, fused: Plane, *, with_fmi: bool = True) -> Scor
     """Every metric of METRICS for three (H, W) uint8 planes, 0..255.
 
     `SSIM` is the mean and `VIF` the sum over the two sources; `true_MI` is the sum as well.  Without FMI, which
-    takes two thirds of the time, its two entries are left out.  Raises InputError for planes that do not fit.
+    takes three quarters of the time, its two entries are left out.  Raises InputError for planes that do not fit.
     """
     _check(ir, vis, fused)
     # SSIM and VIF are dearest after FMI; all release the GIL for most of their time.

@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamfuse.errors import OutputError, WeightsError
+from streamfuse.errors import WeightsError
+from streamfuse.files import write_whole
 from streamfuse.network.config import Attention, CrossFuseConfig, Fusion, Output, SkipWeights
 
 if TYPE_CHECKING:
@@ -195,10 +195,4 @@ def save(network: CrossFuse, path: Path, *, half: bool = True, extra: Mapping[st
     dtype = torch.float16 if half else torch.float32
     tensors = {key: value.to(dtype).contiguous() for key, value in network.state_dict().items() if not is_counter(key)}
     check_finite(tensors, f"cannot store {path} as {dtype}")
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        aside.write_bytes(to_bytes(tensors, metadata))
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+    write_whole(path, to_bytes(tensors, metadata), durable=True)

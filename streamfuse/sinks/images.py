@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.errors import OutputError, UsageError
+from streamfuse.files import write_whole
 from streamfuse.frames import FusedFrame
 from streamfuse.sinks.base import Sink
-from streamfuse.sinks.target import reason
 from streamfuse.sources.sequence import IMAGE_SUFFIXES, match_pattern, numbered
 
 
@@ -52,10 +52,4 @@ def write_image(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
         raise OutputError(
             f"cannot write {path}: {pixels.shape[1]}x{pixels.shape[0]} pixels do not fit this kind of image"
         )
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        aside.write_bytes(data.tobytes())
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {reason(error.errno, str(error))}") from None
+    write_whole(path, data.tobytes())

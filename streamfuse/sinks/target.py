@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import logging
-import os
 from pathlib import Path
 
 from streamfuse.errors import OutputError
+from streamfuse.files import reason
 
 log = logging.getLogger("streamfuse")
 
@@ -69,16 +68,3 @@ def _claim_beside(path: Path) -> Path:
             continue
         return part
     raise AssertionError("unreachable")
-
-
-def reason(number: int | None, otherwise: str) -> str:
-    """Why writing failed, from the system's error number, in words that say what to do."""
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full"
-    if number == errno.EFBIG:
-        return "the file has reached the largest size that is allowed here"
-    if number in (errno.EACCES, errno.EPERM):
-        return "permission denied"
-    if number == errno.EROFS:
-        return "the file system is read-only"
-    return os.strerror(number) if number is not None and number > 0 else otherwise

@@ -19,10 +19,11 @@ import numpy as np
 
 from streamfuse.color import narrow_chroma, narrow_luma, resize_chroma, widen_chroma
 from streamfuse.errors import OutputError, UsageError
+from streamfuse.files import reason
 from streamfuse.frames import DEFAULT_PERIOD_NS, Chroma, Clock, FusedFrame, Matrix, Plane
 from streamfuse.sinks import VIDEO_SUFFIXES
 from streamfuse.sinks.base import Sink
-from streamfuse.sinks.target import Target, reason
+from streamfuse.sinks.target import Target
 
 if TYPE_CHECKING:
     from av.container import OutputContainer

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from streamfuse.errors import OutputError
+from streamfuse.files import write_whole
 from streamfuse.sheet import contact_sheet
-from streamfuse.training.state import write_whole
+from streamfuse.sinks.images import write_image
 
 Row = Mapping[str, float]
 
@@ -31,6 +32,11 @@ class Journal:
         from torch.utils.tensorboard import SummaryWriter
 
         self._directory = directory
+        self._samples = directory / "samples"
+        try:
+            self._samples.mkdir(exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot make {self._samples}: {error.strerror}") from None
         self._csv = directory / "losses.csv"
         self._rows: list[dict[str, float]] = []
         if first_step and self._csv.is_file():
@@ -104,10 +110,7 @@ class Journal:
         images = torch.cat((batch, rendered), dim=1)[:most].clamp(0, 255).round().to(torch.uint8).cpu().numpy()
         rows = [[cv2.cvtColor(plane, cv2.COLOR_GRAY2BGR).astype(np.uint8) for plane in row] for row in images]
         sheet = contact_sheet(rows, ("infrared", "visible", f"step {step}"), [str(i + 1) for i in range(len(rows))])
-        directory = self._directory / "samples"
-        directory.mkdir(exist_ok=True)
-        data = cv2.imencode(".png", sheet)[1].tobytes()
-        write_whole(directory / f"{step:07d}.png", data)
+        write_image(self._samples / f"{step:07d}.png", sheet)
         self._events.add_image("samples", sheet[:, :, ::-1], step, dataformats="HWC")
 
 

@@ -7,7 +7,6 @@ A file holds the network (`network.NAME`), the mean of its weights (`mean.NAME`)
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from streamfuse.errors import InputError, OutputError
+from streamfuse.errors import InputError
+from streamfuse.files import write_whole
 
 FORMAT = "streamfuse-training-1"
 
@@ -30,20 +30,6 @@ class Progress:
     """Steps that are done."""
     best: float = float("inf")
     """Least validation loss so far."""
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all, even if the power fails; raises OutputError."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _moments(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -73,7 +59,8 @@ def save_state(
         "best": repr(progress.best),
         "about": json.dumps(about, sort_keys=True),
     }
-    write_whole(path, to_bytes({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, metadata))
+    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    write_whole(path, to_bytes(plain, metadata), durable=True)
 
 
 def read_format(path: Path) -> str:

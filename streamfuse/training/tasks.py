@@ -61,14 +61,17 @@ class Task(nn.Module):
     @abstractmethod
     def losses(self, rendered: Tensor, batch: Tensor) -> dict[str, Tensor]: ...
 
-    def forward(self, batch: Tensor) -> dict[str, Tensor]:
+    def images(self, batch: Tensor) -> Tensor:
+        """What `render` gives, computed in the recipe's precision."""
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.recipe.bf16):
-            rendered = self.render(batch)
-        return self.losses(rendered.float(), batch)
+            return self.render(batch).float()
 
-    def set_training(self, on: bool) -> None:
-        """Train or evaluate; what the recipe keeps as it is stays in evaluation."""
-        self.network.train(on)
+    def forward(self, batch: Tensor) -> dict[str, Tensor]:
+        return self.losses(self.images(batch), batch)
+
+    def set_training(self) -> None:
+        """After an evaluation; what the recipe keeps as it is stays in evaluation."""
+        self.network.train()
 
 
 class AutoEncoderTask(Task):
@@ -126,14 +129,18 @@ class FusionTask(Task):
         found = {name: FUSION_LOSSES[name](rendered, ir, vis) for name in weights}
         return {"loss": torch.stack([weights[name] * value for name, value in found.items()]).sum(), **found}
 
-    def set_training(self, on: bool) -> None:
-        super().set_training(on)
+    def set_training(self) -> None:
+        super().set_training()
         if self.recipe.norm is Norm.FROZEN:
             self.network.eval()  # its BatchNorms are all that differs
 
 
 def start_network(recipe: Recipe, init: Path | None, encoders: tuple[Path, Path] | None) -> CrossFuse:
-    """The network that stage 2 begins with: of a weights file, on two trained encoders, or from chance."""
+    """The network that stage 2 begins with: of a file, on two trained encoders, or from chance."""
+    if init is not None and read_format(init) != WEIGHTS_FORMAT:
+        network = CrossFuse(recipe.network)
+        read_network(init, network)
+        return network
     if init is not None:
         network = load(init)
         if network.config != recipe.network:

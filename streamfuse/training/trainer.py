@@ -17,12 +17,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from streamfuse.errors import OutputError, TrainingError, UsageError
+from streamfuse.files import write_whole
 from streamfuse.training.journal import Journal
 from streamfuse.training.pairs import Pair
 from streamfuse.training.parallel import Place, mean_over_processes, share_batch_norms
 from streamfuse.training.recipe import Recipe, to_dict
 from streamfuse.training.samples import Positions, Samples
-from streamfuse.training.state import Progress, load_state, save_state, write_whole
+from streamfuse.training.state import Progress, load_state, save_state
 from streamfuse.training.tasks import Task
 
 log = logging.getLogger("streamfuse")
@@ -64,7 +65,7 @@ class Trainer:
         if place.world > 1:
             share_batch_norms(task)
         self._task = task.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._task.set_training(True)
+        self._task.set_training()
         held = [pair for index, pair in enumerate(pairs) if index % HELD_OUT == HELD_OUT - 1]
         kept = [pair for index, pair in enumerate(pairs) if index % HELD_OUT != HELD_OUT - 1]
         self._samples = Samples(kept, recipe, plan.seed)
@@ -148,8 +149,8 @@ class Trainer:
         path = self._plan.directory / f"not-finite-{step + 1}-{self._place.rank}.safetensors"
         write_whole(path, to_bytes({"batch": batch.cpu().contiguous()}))
         raise TrainingError(
-            f"the loss or its gradient is not finite at step {step + 1}: the batch is in {path}; "
-            f"checkpoints up to step {step} are kept; go on from them with a lower learning rate, or clip"
+            f"the loss or its gradient is not finite at step {step + 1}: the batch is in {path}; what was saved before "
+            "is kept: begin another run with --init best.safetensors and a lower --lr"
         )
 
     def _validate(self, journal: Journal | None) -> float:
@@ -159,17 +160,16 @@ class Trainer:
         self._task.eval()
         network.load_state_dict(self._mean, strict=False)
         batch = torch.stack([self._validation[i] for i in range(VALIDATION)])
-        losses = []
+        losses: list[Tensor] = []
         with torch.no_grad():
             batch = batch.to(self._place.device, memory_format=torch.channels_last)
             for part in torch.split(batch, self._recipe.batch):
-                losses += [self._task(part)["loss"]] * len(part)
-                if journal is not None and len(losses) == len(part):
-                    with torch.autocast(part.device.type, torch.bfloat16, enabled=self._recipe.bf16):
-                        rendered = self._task.render(part)
-                    journal.show(self._progress.step, part, rendered.float())
+                rendered = self._task.images(part)
+                if journal is not None and not losses:
+                    journal.show(self._progress.step, part, rendered)
+                losses += [self._task.losses(rendered, part)["loss"]] * len(part)
         network.load_state_dict(trained)
-        self._task.set_training(True)
+        self._task.set_training()
         return float(torch.stack(losses).mean())
 
     def _save(self, validation: float) -> None:

@@ -1,0 +1,91 @@
+"""What training minimises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small import images, picture
+
+from streamfuse.training import losses
+
+pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
+
+
+def test_equation_7() -> None:
+    image = images(0)
+    assert float(losses.reconstruction(image, image)) == pytest.approx(0, abs=1e-2)
+    assert float(losses.reconstruction(image, image + 4)) == pytest.approx(
+        16 + 1e4 * (1 - float(losses.ssim(image, image + 4))), rel=1e-5
+    )
+
+
+def test_intensity_wants_the_source_whose_neighbourhood_is_brighter() -> None:
+    dark, bright = torch.full((1, 1, 32, 32), 50.0), torch.full((1, 1, 32, 32), 90.0)
+    assert float(losses.intensity(bright, dark, bright)) == float(losses.intensity(bright, bright, dark)) == 0
+    assert float(losses.intensity(dark, dark, bright)) == 1600
+
+
+def test_gradient_counts_what_is_brighter_than_its_neighbours() -> None:
+    flat = torch.full((1, 1, 5, 5), 10.0)
+    dot = flat.clone()
+    dot[0, 0, 2, 2] = 20  # Laplacian 40 here, -10 at four neighbours: clipped
+    assert float(losses.gradient(flat, flat, dot)) == pytest.approx(40**2 / 25)
+    assert float(losses.gradient(dot, flat, dot)) == 0
+
+
+def test_ssim_and_vif_are_those_of_scikit_image_and_of_the_evaluation() -> None:
+    from skimage.metrics import structural_similarity
+
+    from streamfuse.evaluation import honest
+
+    a, b = picture(1), picture(2)
+    x, y = (torch.from_numpy(p).double()[None, None] for p in (a, b))
+    _, full = structural_similarity(  # type: ignore[no-untyped-call]
+        a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
+    )
+    assert float(losses.ssim(x, y)) == pytest.approx(full[5:-5, 5:-5].mean(), abs=1e-6)
+    near = np.clip(a.astype(int) + np.random.default_rng(0).integers(-9, 10, a.shape), 0, 255).astype(np.uint8)
+    ours = float(losses.vif(x, torch.from_numpy(near).double()[None, None]))
+    assert 0.05 < ours < 0.9
+    assert ours == pytest.approx(honest.visual_information(a, near), abs=1e-6)
+
+
+def test_mutual_information_of_an_image_with_itself_is_its_entropy() -> None:
+    image = images(0)
+    assert float(losses.information(image, image, image)) == pytest.approx(0, abs=1e-6)
+    noise = torch.rand(2, 1, 96, 112, generator=torch.Generator().manual_seed(0)) * 255
+    assert float(losses.information(noise, image, image)) > 0.9
+
+
+def test_differences_of_a_sum_are_perfectly_correlated() -> None:
+    ir, vis = images(0), images(10)
+    assert float(losses.differences(ir + vis - 128, ir, vis)) == pytest.approx(0, abs=0.01)
+    assert float(losses.differences(vis, ir, vis)) > 0.9
+
+
+@pytest.mark.parametrize("name", losses.FUSION_LOSSES)
+def test_every_loss_has_a_gradient_that_leads_down(name: str) -> None:
+    ir, vis = images(0), images(10)
+    fused = (0.4 * ir + 0.3 * vis + 20).requires_grad_()
+    loss = losses.FUSION_LOSSES[name]
+    before = loss(fused, ir, vis)
+    before.backward()  # type: ignore[no-untyped-call]
+    assert fused.grad is not None
+    with torch.no_grad():
+        moved = fused - fused.grad * (0.5 / fused.grad.abs().max())
+        assert float(loss(moved, ir, vis)) < float(before)
+
+
+def test_the_selected_picture_has_the_detail_of_the_busier_source_and_the_warmth_of_the_brighter() -> None:
+    stripes = (20 * torch.sin(torch.arange(160.0) * 0.8)).expand(1, 1, 160, 160)
+    ir, vis = torch.full((1, 1, 160, 160), 60.0), 60 + stripes
+    ir[:, :, 60:100, 60:100] = 220  # a warm body in front of stripes
+    fused = losses.selected(ir, vis)
+    away = (slice(None), slice(None), slice(0, 30), slice(30, 130))
+    centred = fused[away] - fused[away].mean()
+    assert float((centred * stripes[away]).mean() / stripes[away].square().mean()) > 1.1  # kept, and raised
+    assert float(fused[:, :, 70:90, 70:90].mean()) > float(fused[away].mean()) + 100
+    assert float(losses.selection(fused, ir, vis)) == 0
+    assert float(losses.contrast(fused, ir, vis)) == pytest.approx(0, abs=1e-6)
+    assert float(losses.contrast(fused / 2, ir, vis)) > 0.5
