@@ -80,10 +80,10 @@ class Steady:
     true change of brightness goes through, at most that much late, and nothing is ever shifted by more.
     """
 
-    REACH = 4 / 255
-    """Of a picture, by which its level may be moved: coded frames of changing quality move the network by 2 levels."""
-    STEADY_S = 1.5
-    """Time constant: a coded picture that moves the level by 2 moves what is shown by 0.05."""
+    REACH = 1.5 / 255
+    """Of a picture, by which its level may be moved: more than the trembling, less than anyone sees."""
+    STEADY_S = 1.0
+    """Time constant, as that of `RangeFollower`."""
 
     def __init__(self) -> None:
         self._level: float | None = None
