@@ -52,7 +52,16 @@ def main(encoders: str, data: str, ir: str, vis: str, directory: Path, steps: in
         if not figures.is_file():
             # Not openvino: compiling for each size would take longer than fusing.
             weights = str(out / "weights.safetensors")
-            run("evaluate", "--ir", ir, "--vis", vis, "--weights", weights, "--engine", "torch", "--json", str(figures))
+            run(
+                "evaluate",
+                "--ir",
+                ir,
+                "--vis",
+                vis,
+                "--weights",
+                weights,
+                *("--engine", "torch", "--precision", "fp32", "--json", str(figures)),
+            )
         mean = json.loads(figures.read_text())["mean"]
         click.echo(f"{name} done", err=True)
         return f"| {name} | " + " | ".join(f"{mean[metric]:.4g}" for metric in SHOWN) + " |"

@@ -80,7 +80,7 @@ def test_bad_recipes_are_refused(tmp_path: Path, text: str) -> None:
 
 def test_recipes_of_the_shipped_weights_can_be_read() -> None:
     files = sorted((Path(__file__).parent.parent / "weights" / "recipes").glob("*.toml"))
-    assert [file.stem for file in files] == ["1", "2", "3", "4", "5"]
+    assert [file.stem for file in files] == ["1", "2", "3", "4", "5", "6"]
     assert {read_recipe(str(file), RECIPES).network for file in files} == {RECIPES["default"].network}
 
 
