@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from streamfuse.engines import create_engine
 from streamfuse.engines.base import Engine, Precision, read_cpu
-from streamfuse.frames import Clock, FusedFrame, Plane
+from streamfuse.frames import FusedFrame, Plane
 from streamfuse.fuser import Fuser
 from streamfuse.network.config import Output
 from streamfuse.pipeline import Pipeline
@@ -60,9 +60,7 @@ def render(directory: Path, frames: int) -> tuple[Path, Path]:
         sink = VideoSink(path, period_ns=40_000_000)
         with open_source(f"synthetic:{channel}?fps=25&size=640x480&seconds={frames / 25}") as source:
             for frame in source:
-                sink.write(
-                    FusedFrame(frame.luma, frame.chroma, frame.index, frame.stamp_ns, frame.stamp_ns, Clock.MEDIA)
-                )
+                sink.write(FusedFrame(frame.luma, frame.chroma, frame.index, frame.stamp_ns))
         sink.close()
         paths.append(path)
     return paths[0], paths[1]
@@ -74,7 +72,7 @@ def bare_loop(ir: Path, vis: Path, out: Path, frames: int) -> float:
     with VideoFile(ir) as a, VideoFile(vis) as b:
         begin = time.perf_counter()
         for count, (first, second) in enumerate(zip(a, b, strict=False), 1):
-            sink.write(FusedFrame(first.luma, second.chroma, count, first.stamp_ns, second.stamp_ns, Clock.MEDIA))
+            sink.write(FusedFrame(first.luma, second.chroma, count, second.stamp_ns))
             if count == frames:
                 break
         sink.close()

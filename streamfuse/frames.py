@@ -23,12 +23,38 @@ Plane: TypeAlias = npt.NDArray[np.uint8]
 
 
 class Clock(enum.StrEnum):
-    """What a stamp counts from.  Stamps of different clocks must not be compared."""
+    """What a stamp counts from, and how it is known.
+
+    Only stamps of one kind may be compared: those of recordings, those of senders (since 1970, by the sender's
+    clock), those of this machine (its monotonic clock).
+    """
 
     MEDIA = "media"
     """The recording's own time line."""
+    SENDER = "sender"
+    """The sender's clock, from the reference times that come beside the frames (RTCP reports, prft)."""
+    SENDER_START = "sender start"
+    """The sender's clock, from one reference time for the whole connection."""
+    SENDER_DELAY = "sender delay"
+    """The sender's clock, from the arrival less the delay that was measured before the connection broke."""
+    KERNEL = "kernel"
+    """This machine's monotonic clock when the camera's driver had the frame."""
     ARRIVAL = "arrival"
-    """This machine's monotonic clock when the frame arrived."""
+    """This machine's monotonic clock when the frame arrived, the trembling of the way taken out."""
+
+    @property
+    def of_sender(self) -> bool:
+        return self in (Clock.SENDER, Clock.SENDER_START, Clock.SENDER_DELAY)
+
+
+class Content(enum.StrEnum):
+    """What a picture shows."""
+
+    FUSED = "fused"
+    INFRARED = "infrared"
+    """Infrared alone: the visible stream is away."""
+    VISIBLE = "visible"
+    """Visible alone: the infrared stream is away."""
 
 
 class Matrix(enum.StrEnum):
@@ -86,6 +112,8 @@ class Frame:
     """`time.monotonic_ns()` when the source handed it over."""
     read_ns: int = 0
     """Time spent to read and decode it, ns."""
+    tracked_ns: int | None = None
+    """The arrival as `Clock.ARRIVAL` has it, ns of the monotonic clock, whatever `clock` is; None: `arrival_ns`."""
 
     def __post_init__(self) -> None:
         _check_plane("Frame", "luma", self.luma)
@@ -102,11 +130,8 @@ class FramePair:
 
     ir: Frame
     vis: Frame
-
-    @property
-    def skew_ns(self) -> int:
-        """Infrared minus visible stamp, before any configured offset, ns."""
-        return self.ir.stamp_ns - self.vis.stamp_ns
+    skew_ns: int
+    """Infrared minus visible time on the clock that both have, before any configured offset, ns."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -119,11 +144,18 @@ class FusedFrame:
     """The visible frame's, untouched."""
     index: int
     """Position among the fused frames, from 0."""
-    ir_stamp_ns: int
-    vis_stamp_ns: int
-    clock: Clock
+    time_ns: int
+    """On the time line of the run: the visible stamp of recordings; of live streams from 0, without jumps."""
+    ir_stamp_ns: int | None = None
+    """None where the picture has no infrared part."""
+    vis_stamp_ns: int | None = None
+    ir_clock: Clock | None = None
+    vis_clock: Clock | None = None
+    skew_ns: int = 0
+    """As `FramePair` has it."""
+    content: Content = Content.FUSED
     arrival_ns: int = 0
-    """`time.monotonic_ns()` when the later frame of the pair arrived."""
+    """`time.monotonic_ns()` when the earlier frame of the pair arrived: now less this is the picture's age."""
     timings_ns: Mapping[str, int] = field(default_factory=dict)
     """Stage name to the time it took for this frame, ns."""
 
@@ -132,7 +164,12 @@ class FusedFrame:
 
     def __repr__(self) -> str:
         height, width = self.luma.shape
-        return f"FusedFrame(#{self.index}, {width}x{height}, {self.vis_stamp_ns / 1e9:.6f} s {self.clock})"
+        return f"FusedFrame(#{self.index}, {width}x{height}, {self.content}, {self.time_ns / 1e9:.6f} s)"
+
+    @property
+    def live(self) -> bool:
+        """Not of a recording."""
+        return any(clock not in (None, Clock.MEDIA) for clock in (self.ir_clock, self.vis_clock))
 
     def to_bgr(self) -> npt.NDArray[np.uint8]:
         """The picture as OpenCV has it: (H, W, 3) uint8 BGR, or (H, W, 3) grey where there is no chroma."""

@@ -80,6 +80,10 @@ class Fuser:
         toned = time.monotonic_ns()
         return luma, {"align": aligned - begin, "fuse": fused - aligned, "tone": toned - fused}
 
+    def align(self, ir: Plane, shape: tuple[int, int]) -> Plane:
+        """Infrared (h, w) as it lies on a visible picture of `shape` (H, W)."""
+        return self._aligner.apply(ir, shape)
+
     def prepare(self, height: int, width: int) -> None:
         """Build or load the engine for visible pictures of this size; `fuse` does it when it must."""
         _check_size(height, width)

@@ -1,4 +1,4 @@
-"""Two streams of frames into one stream of pairs, by time stamp and never by index.
+"""Two recordings into one stream of pairs, by time stamp and never by index.
 
 Two cameras are never quite alike: rates differ, one starts later, frames are lost, and pairing by index
 then drifts apart for ever (one frame in 80 seconds was seen in the field).  Here each frame is used at
@@ -66,15 +66,12 @@ def pair_frames(
     *,
     tolerance_ns: int,
     ir_offset_ns: int = 0,
-    hurry_ns: int = 0,
     on_drop: OnDrop = lambda role, reason: None,
 ) -> Generator[FramePair]:
     """Pairs in the order of time, until one stream ends.
 
     `ir_offset_ns` is added to every infrared stamp before it is compared.  A frame waits for the one that
-    follows it, which may be nearer to the partner, unless the two are within `hurry_ns`: recordings use 0
-    and always get the nearest; live streams do not wait a frame period for a better partner that cannot come.
-    Stamps within each stream rise.
+    follows it, which may be nearer to the partner.  Stamps within each stream rise.
     """
     a, b = _Lane("ir", ir, ir_offset_ns, on_drop), _Lane("vis", vis, 0, on_drop)
     try:
@@ -82,12 +79,12 @@ def pair_frames(
             ir_ns, vis_ns = a.time_ns(ir_head), b.time_ns(vis_head)
             early, target_ns = (a, vis_ns) if ir_ns <= vis_ns else (b, ir_ns)
             distance_ns = abs(ir_ns - vis_ns)
-            following = early.peek(1) if distance_ns > hurry_ns else None
+            following = early.peek(1) if distance_ns else None
             nearer = following is not None and abs(early.time_ns(following) - target_ns) < distance_ns
             if nearer or distance_ns > tolerance_ns:
                 early.drop(NO_PARTNER)
             else:
-                yield FramePair(ir=a.take(), vis=b.take())
+                yield FramePair(ir=a.take(), vis=b.take(), skew_ns=ir_ns - vis_ns - ir_offset_ns)
     finally:
         a.drop_held(OTHER_ENDED)
         b.drop_held(OTHER_ENDED)

@@ -1,12 +1,12 @@
 """Threads, queues and life cycle: two sources in, fused frames out.
 
-    Source ir ──reader thread──► channel ┐
-                                         ├─► pairs ─► compute thread ─► channels ─► a thread for each sink
-    Source vis ─reader thread──► channel ┘                                       └► whoever iterates
+    Source ir ──reader thread──► ┐
+                                 ├─► flow: pairs ─► compute thread ─► channels ─► a thread for each sink
+    Source vis ─reader thread──► ┘                                             └► whoever iterates
 
-Decoding, inference and encoding release the GIL, so threads are enough.  Every object has one owner; every
-channel is bounded.  Recordings are never dropped: a full channel holds back what fills it.  Live sources
-cannot be held back: their channels drop the oldest frame, and count it.
+Decoding, inference and encoding release the GIL, so threads are enough.  Every object has one owner; all that waits is
+bounded.  Recordings are never dropped: a full channel holds back what fills it.  Live sources cannot be held back:
+what is too much of them is dropped, and counted (`streamfuse.flow`).
 """
 
 from __future__ import annotations
@@ -14,31 +14,35 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from streamfuse.channel import Channel
+from streamfuse.clocks import TimeLine
 from streamfuse.errors import DamagedInput, InputError
-from streamfuse.frames import DEFAULT_PERIOD_NS, Frame, FramePair, FusedFrame
+from streamfuse.flow import ClockNotes, Flow, Item, LiveFlow, OnLoss, RecordedFlow
+from streamfuse.frames import DEFAULT_PERIOD_NS, Content, Frame, FramePair, FusedFrame
 from streamfuse.fuser import Fuser
-from streamfuse.pairing import OTHER_ENDED, default_tolerance_ns, pair_frames
+from streamfuse.live_pairing import TOO_OLD, LivePairing, Policy
+from streamfuse.pairing import OTHER_ENDED, default_tolerance_ns
 from streamfuse.sinks.base import Sink
 from streamfuse.sources.base import Source
 from streamfuse.sources.uri import open_pair
-from streamfuse.telemetry import Summary, Telemetry
+from streamfuse.telemetry import SourceSummary, Summary, Telemetry
 
 if TYPE_CHECKING:
     from os import PathLike
 
 
 AHEAD = 4
-"""Frames that a reader may be ahead of the engine, and the engine ahead of a sink."""
+"""Frames that the engine may be ahead of a sink."""
 LIVE_AHEAD = 2
 TICK_S = 0.2
+MAX_AGE_MS = 500.0
+"""Of a live frame when the engine begins with it, from its arrival: more than two streams' delivery differs by."""
 
-TOO_SLOW = "the engine was busy"
 SINK_SLOW = "the output was busy"
 STOPPED = "stopped"
 NAMES = {"ir": "infrared", "vis": "visible"}
@@ -68,10 +72,16 @@ class Pipeline:
         ir_offset_ms: float = 0.0,
         frames: int | None = None,
         fps: float | None = None,
+        max_age_ms: float = MAX_AGE_MS,
+        policy: Policy = Policy.LATEST,
+        on_loss: OnLoss = OnLoss.WAIT,
     ) -> None:
         """`tolerance_ms`: the largest skew of a pair, default half a frame period of the slower stream.
         `ir_offset_ms` is added to every infrared stamp.  `frames`: stop after so many pairs.  `fps`: the rate
         of sources that are images.  `fuser`: default is the shipped network with tone "smooth".
+
+        Of live streams only: `max_age_ms`, how long a frame may wait for its partner and for the engine; `policy`,
+        which pair comes next; `on_loss`, what is given while a stream is away.
 
         Raises InputError, UsageError or EngineError for what can be known before the first frame.
         """
@@ -91,13 +101,16 @@ class Pipeline:
         self.live = self._sources["vis"].live
         """Live sources end only when they are stopped."""
         self._telemetry = Telemetry()
+        self._max_age_ns = round(max_age_ms * 1e6)
+        self._flow = self._make_flow(policy, on_loss)
+        self._time_line = TimeLine()
         self._lock = threading.Lock()
         self._error: BaseException | None = None
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._lanes = {role: self._make_lane(role) for role in self._sources}
         self._outputs = [self._make_output(sink) for sink in self._sinks]
         self._consumer: Channel[FusedFrame] | None = None
+        self._shape: tuple[int, int] | None = None
 
     @staticmethod
     def _open(
@@ -109,21 +122,39 @@ class Pipeline:
             raise TypeError("give both sources as text or both as Source")
         else:
             sources = dict(zip(("ir", "vis"), open_pair(str(ir), str(vis), fps=fps), strict=True))
-        if sources["ir"].clock is not sources["vis"].clock or sources["ir"].live is not sources["vis"].live:
+        if sources["ir"].live is not sources["vis"].live:
             for source in sources.values():
                 source.close()
             raise InputError("a recording cannot be paired with a live source: their stamps have no common clock")
         return sources
 
-    def _make_lane(self, role: str) -> Channel[Frame]:
-        if self.live:
-            return Channel(LIVE_AHEAD, drop_oldest=True, on_drop=lambda _: self._telemetry.drop(NAMES[role], TOO_SLOW))
-        return Channel(AHEAD)
+    def _make_flow(self, policy: Policy, on_loss: OnLoss) -> Flow:
+        if not self.live:
+            return RecordedFlow(
+                tolerance_ns=self._tolerance_ns, ir_offset_ns=self._offset_ns, on_drop=self._drop_unpaired
+            )
+        pairing = LivePairing(
+            tolerance_ns=self._tolerance_ns,
+            max_age_ns=self._max_age_ns,
+            ir_offset_ns=self._offset_ns,
+            policy=policy,
+            periods_ns={role: source.period_ns for role, source in self._sources.items()},
+            on_drop=self._drop_unpaired,
+            on_clock=ClockNotes(),
+        )
+        return LiveFlow(self._sources, pairing, on_loss=on_loss, on_drop=self._drop_unpaired)
+
+    def _drop_unpaired(self, role: str, reason: str) -> None:
+        self._telemetry.drop(NAMES[role], self._ending() if reason == OTHER_ENDED else reason)
 
     def _make_output(self, sink: Sink) -> Channel[FusedFrame]:
         waits = sink.waits and not self.live
         name = sink.name
-        return Channel(AHEAD, drop_oldest=not waits, on_drop=lambda _: self._telemetry.drop(name, SINK_SLOW))
+        return Channel(
+            LIVE_AHEAD if self.live else AHEAD,
+            drop_oldest=not waits,
+            on_drop=lambda _: self._telemetry.drop(name, SINK_SLOW),
+        )
 
     @property
     def expected_pairs(self) -> int | None:
@@ -165,13 +196,18 @@ class Pipeline:
     def stop(self) -> None:
         """Stop reading; what has been fused is still written.  Any thread may call it, more than once."""
         self._stopping.set()
-        for role, lane in self._lanes.items():
-            self._telemetry.drop(NAMES[role], STOPPED, lane.abandon())
+        for source in self._sources.values():
+            source.interrupt()
+        self._abandon_flow(STOPPED)
+
+    def _abandon_flow(self, reason: str) -> None:
+        for role, count in self._flow.abandon().items():
+            self._telemetry.drop(NAMES[role], reason, count)
 
     # The threads.
 
     def _read(self, role: str) -> None:
-        source, lane = self._sources[role], self._lanes[role]
+        source = self._sources[role]
         taken = 0
         before = source.drops.total()  # missing images are no part of the count
         try:
@@ -179,13 +215,13 @@ class Pipeline:
                 for frame in source:
                     self._telemetry.frame_read(role, frame.read_ns)
                     taken += 1
-                    if not lane.put(frame):
+                    if not self._flow.put(role, frame):
                         self._count_unread(role, source, 1, taken - before)
                         break
-        except BaseException as error:  # before the channel ends: who reads it must know that it failed
+        except BaseException as error:  # before the stream ends: who waits for it must know that it failed
             self._fail(error)
         finally:
-            lane.close()
+            self._flow.end(role)
 
     def _count_unread(self, role: str, source: Source, held: int, taken: int) -> None:
         """The channel was closed early: account for the frame in hand and for what the header says is left."""
@@ -196,21 +232,23 @@ class Pipeline:
     def _compute(self) -> None:
         try:
             prepared: tuple[int, ...] | None = None
-            with contextlib.closing(self._pairs()) as pairs:
-                for index, pair in enumerate(pairs):
-                    self._telemetry.pair_made()
-                    shape = pair.vis.luma.shape
+            with contextlib.closing(self._flow.items()) as items:
+                index = 0
+                for item in items:
+                    shape = self._output_shape(item)
                     if prepared != shape:  # outside the timings: it happens once
                         self._fuser.prepare(*shape)
                         prepared = shape
-                    self._pass_on(self._fuse(index, pair))
-                    if self._stopping.is_set() or index + 1 == self._limit:
+                        if self.live and self._outdated(item):  # that took long
+                            continue
+                    self._pass_on(self._fuse(index, item, shape))
+                    index += 1
+                    if self._stopping.is_set() or index == self._limit:
                         break
         except BaseException as error:  # before the sinks are told to finish: they must know that it failed
             self._fail(error)
         finally:
-            for role, lane in self._lanes.items():
-                self._telemetry.drop(NAMES[role], self._ending(), lane.abandon())
+            self._abandon_flow(self._ending())
             for channel in self._outputs:
                 channel.close()
             if self._consumer is not None:
@@ -220,20 +258,28 @@ class Pipeline:
         """Why frames that were read go nowhere when the pairs have ended."""
         return STOPPED if self._stopping.is_set() or self._limit is not None else OTHER_ENDED
 
-    def _pairs(self) -> Generator[FramePair]:
-        vis_period_ns = self._sources["vis"].period_ns or DEFAULT_PERIOD_NS
-        return pair_frames(
-            self._lanes["ir"],
-            self._lanes["vis"],
-            tolerance_ns=self._tolerance_ns,
-            ir_offset_ns=self._offset_ns,
-            hurry_ns=vis_period_ns // 4 if self.live else 0,
-            on_drop=lambda role, reason: self._telemetry.drop(
-                NAMES[role], self._ending() if reason == OTHER_ENDED else reason
-            ),
-        )
+    def _outdated(self, item: Item) -> bool:
+        """Whether it is beyond the age budget by now; it is counted then."""
+        frames = {"ir": item.ir, "vis": item.vis} if isinstance(item, FramePair) else {item[0]: item[1]}
+        if time.monotonic_ns() - min(frame.arrival_ns for frame in frames.values()) <= self._max_age_ns:
+            return False
+        for role in frames:
+            self._telemetry.drop(NAMES[role], TOO_OLD)
+        return True
 
-    def _fuse(self, index: int, pair: FramePair) -> FusedFrame:
+    def _output_shape(self, item: Item) -> tuple[int, int]:
+        """That of the visible picture, also while there is none."""
+        if isinstance(item, FramePair):
+            self._shape = item.vis.luma.shape
+        elif item[0] == "vis" or self._shape is None:
+            self._shape = item[1].luma.shape
+        return self._shape
+
+    def _fuse(self, index: int, item: Item, shape: tuple[int, int]) -> FusedFrame:
+        if not isinstance(item, FramePair):
+            return self._show_alone(index, *item, shape)
+        pair = item
+        self._telemetry.pair_made(pair.skew_ns, pair.ir.clock, pair.vis.clock)
         begin = time.monotonic_ns()
         luma, timings = self._fuser.fuse_luma(pair.ir.luma, pair.vis.luma, pair.vis.stamp_ns)
         self._telemetry.frame_fused(begin, time.monotonic_ns(), timings)
@@ -241,11 +287,30 @@ class Pipeline:
             luma=luma,
             chroma=pair.vis.chroma,
             index=index,
+            time_ns=self._time_line.place(pair.vis) if self.live else pair.vis.stamp_ns,
             ir_stamp_ns=pair.ir.stamp_ns,
             vis_stamp_ns=pair.vis.stamp_ns,
-            clock=pair.vis.clock,
-            arrival_ns=max(pair.ir.arrival_ns, pair.vis.arrival_ns),
+            ir_clock=pair.ir.clock,
+            vis_clock=pair.vis.clock,
+            skew_ns=pair.skew_ns,
+            arrival_ns=min(pair.ir.arrival_ns, pair.vis.arrival_ns),
             timings_ns=timings,
+        )
+
+    def _show_alone(self, index: int, role: str, frame: Frame, shape: tuple[int, int]) -> FusedFrame:
+        infrared = role == "ir"
+        self._telemetry.frame_alone(role)
+        return FusedFrame(
+            luma=self._fuser.align(frame.luma, shape) if infrared else frame.luma,
+            chroma=None if infrared else frame.chroma,
+            index=index,
+            time_ns=self._time_line.place(frame),
+            ir_stamp_ns=frame.stamp_ns if infrared else None,
+            vis_stamp_ns=None if infrared else frame.stamp_ns,
+            ir_clock=frame.clock if infrared else None,
+            vis_clock=None if infrared else frame.clock,
+            content=Content.INFRARED if infrared else Content.VISIBLE,
+            arrival_ns=frame.arrival_ns,
         )
 
     def _pass_on(self, frame: FusedFrame) -> None:
@@ -352,4 +417,9 @@ class Pipeline:
         for role, source in self._sources.items():
             for reason, count in dict(source.drops).items():
                 drops[f"{NAMES[role]}: {reason}"] = drops.get(f"{NAMES[role]}: {reason}", 0) + count
-        return replace(summary, drops=drops)
+        sources = {
+            NAMES[role]: SourceSummary(source.state, source.reconnects)
+            for role, source in self._sources.items()
+            if source.live
+        }
+        return replace(summary, drops=drops, sources=sources)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+import statistics
 import threading
-from collections import Counter
-from dataclasses import dataclass
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+from streamfuse.frames import Clock
+from streamfuse.sources.base import State
 
 STAGES = ("read ir", "read vis", "align", "fuse", "tone", "write", "arrival to written")
 """In the order in which a frame passes them."""
 
+SKEWS = 1000
+"""Of the last pairs, for their median."""
 _RESOLUTION = 1.02
 """Ratio of neighbouring buckets: a percentile is right to 1 %."""
 
@@ -46,6 +52,14 @@ class StageSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceSummary:
+    """Of a live source."""
+
+    state: State
+    reconnects: int
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """What a run did, at the moment it was asked."""
 
@@ -61,6 +75,14 @@ class Summary:
     """From the first fused frame's start to the last one's end."""
     fps: float
     stages: dict[str, StageSummary]
+    alone: dict[str, int] = field(default_factory=dict)
+    """Frames given as they are while the other stream was away, by role."""
+    skew_ms: float | None = None
+    """Median of infrared minus visible time over the last pairs."""
+    clocks: dict[str, Clock] = field(default_factory=dict)
+    """Of the last pair, by role."""
+    sources: dict[str, SourceSummary] = field(default_factory=dict)
+    """Of live sources, "infrared" and "visible"."""
 
     @property
     def dropped(self) -> int:
@@ -74,6 +96,9 @@ class Telemetry:
         self._written: Counter[str] = Counter()
         self._drops: Counter[str] = Counter()
         self._stages: dict[str, LatencyHistogram] = {}
+        self._alone: Counter[str] = Counter()
+        self._skews_ns: deque[int] = deque(maxlen=SKEWS)
+        self._clocks: dict[str, Clock] = {}
         self._pairs = 0
         self._fused = 0
         self._begin_ns = self._end_ns = 0
@@ -83,9 +108,16 @@ class Telemetry:
             self._read[role] += 1
             self._stage(f"read {role}").add(duration_ns)
 
-    def pair_made(self) -> None:
+    def pair_made(self, skew_ns: int, ir_clock: Clock, vis_clock: Clock) -> None:
         with self._lock:
             self._pairs += 1
+            self._skews_ns.append(skew_ns)
+            self._clocks = {"ir": ir_clock, "vis": vis_clock}
+
+    def frame_alone(self, role: str) -> None:
+        """A frame that is given as it is."""
+        with self._lock:
+            self._alone[role] += 1
 
     def frame_fused(self, begin_ns: int, end_ns: int, timings_ns: dict[str, int]) -> None:
         with self._lock:
@@ -96,7 +128,7 @@ class Telemetry:
                 self._stage(stage).add(duration_ns)
 
     def frame_written(self, output: str, duration_ns: int, age_ns: int) -> None:
-        """`age_ns`: from arrival of the pair's later frame to now."""
+        """`age_ns`: from arrival of the pair's earlier frame to now."""
         with self._lock:
             self._written[output] += 1
             self._stage("write").add(duration_ns)
@@ -129,4 +161,7 @@ class Telemetry:
                 elapsed_s=elapsed_s,
                 fps=self._fused / elapsed_s if elapsed_s > 0 else 0.0,
                 stages=stages,
+                alone=dict(self._alone),
+                skew_ms=statistics.median(self._skews_ns) / 1e6 if self._skews_ns else None,
+                clocks=dict(self._clocks),
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from itertools import islice
 
 import pytest
@@ -11,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from media import MS, every, frame_at
 
-from streamfuse.frames import Frame
 from streamfuse.pairing import NO_PARTNER, OTHER_ENDED, default_tolerance_ns, pair_frames
 
 TOLERANCE_NS = 20 * MS
@@ -69,17 +67,6 @@ def test_variable_frame_rate() -> None:
 
 def test_waits_for_a_nearer_frame() -> None:
     assert Run([0, 30], [28], tolerance_ns=100 * MS).pairs == [(30, 28)]
-
-
-def test_live_does_not_wait_within_the_hurry() -> None:
-    """A live pair is given before either stream has delivered its next frame."""
-
-    def stream(stamps: list[float]) -> Iterator[Frame]:
-        yield from (frame_at(ms) for ms in stamps)
-        pytest.fail("waited for a frame that need not come")
-
-    pairs = pair_frames(stream([0]), stream([4]), tolerance_ns=TOLERANCE_NS, hurry_ns=10 * MS)
-    assert next(pairs).skew_ns == -4 * MS
 
 
 def test_configured_offset_moves_infrared() -> None:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from streamfuse.frames import Clock
 from streamfuse.telemetry import LatencyHistogram, Telemetry
 
 
@@ -34,7 +35,7 @@ def test_empty_histogram() -> None:
 def test_summary_adds_up() -> None:
     telemetry = Telemetry()
     telemetry.frame_read("ir", 1_000_000)
-    telemetry.pair_made()
+    telemetry.pair_made(8_000_000, Clock.SENDER, Clock.ARRIVAL)
     telemetry.frame_fused(0 + 10, 10 + 500_000_000, {"fuse": 400_000_000})
     telemetry.frame_written("out", 2_000_000, 600_000_000)
     telemetry.drop("visible", "late", 2)
@@ -45,6 +46,7 @@ def test_summary_adds_up() -> None:
     assert summary.written == {"out": 1}
     assert summary.drops == {"visible: late": 3}
     assert summary.dropped == 3
+    assert (summary.skew_ms, summary.clocks) == (8.0, {"ir": "sender", "vis": "arrival"})
     assert summary.fps == pytest.approx(2.0)
     assert list(summary.stages) == ["read ir", "fuse", "write", "arrival to written"]
     assert summary.stages["fuse"].p99_ms == pytest.approx(400, rel=0.01)

@@ -31,7 +31,7 @@ def fused(
     clock: Clock = Clock.MEDIA,
 ) -> FusedFrame:
     stamp_ns = round(stamp_ms * MS)
-    return FusedFrame(luma_of(index, size), chroma, index, stamp_ns, stamp_ns, clock)
+    return FusedFrame(luma_of(index, size), chroma, index, stamp_ns, stamp_ns, stamp_ns, clock, clock)
 
 
 def coloured(size: tuple[int, int] = (48, 64), u: int = 90, v: int = 170, **kind: object) -> Chroma:
@@ -80,7 +80,7 @@ def test_lossless_is_lossless(tmp_path: Path) -> None:
     """All 256 levels come back exactly."""
     luma = np.arange(256, dtype=np.uint8).reshape(16, 16).repeat(2, 0)
     path = tmp_path / "a.mkv"
-    frame = FusedFrame(luma, None, 0, 0, 0, Clock.MEDIA)
+    frame = FusedFrame(luma, None, 0, 0)
     write(path, [frame], VideoFormat("ffv1"))
     with av.open(str(path)) as container:
         decoded = next(container.decode(video=0)).to_ndarray()
@@ -115,11 +115,24 @@ def test_lossless_keeps_the_subsampling(tmp_path: Path, size: tuple[int, int]) -
     assert (frame.format.name, frame.height, frame.width) == ("yuv420p", *size)
 
 
-def test_start_of_a_recording_is_kept_and_of_a_clock_is_not(tmp_path: Path) -> None:
+def test_start_of_a_recording_is_kept(tmp_path: Path) -> None:
     write(tmp_path / "a.mp4", [fused(k, 1500 + 40 * k) for k in range(3)])
     assert read_video(tmp_path / "a.mp4")[0] == pytest.approx([1500, 1540, 1580], abs=0.02)
-    write(tmp_path / "b.mp4", [fused(k, 1e9 + 40 * k, clock=Clock.ARRIVAL) for k in range(3)])
-    assert read_video(tmp_path / "b.mp4")[0] == pytest.approx([0, 40, 80], abs=0.02)
+
+
+@pytest.mark.parametrize("later", [(96, 128), (30, 40)])
+def test_live_stream_that_comes_back_in_another_size_is_fitted(
+    tmp_path: Path, later: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes = [(48, 64), (48, 64), later, later]
+    pictures = [fused(k, 40 * k, size=size, chroma=coloured(size), clock=Clock.ARRIVAL) for k, size in enumerate(sizes)]
+    write(tmp_path / "a.mp4", pictures)
+    _, lumas = read_video(tmp_path / "a.mp4")
+    assert [luma.shape for luma in lumas] == [(48, 64)] * 4
+    assert [number_of(luma) for luma in lumas] == [0, 1, 2, 3]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'a.mp4'} stays 64x48: pictures of {later[1]}x{later[0]} are resized to it"
+    ]
 
 
 @pytest.mark.parametrize("size", [(17, 16), (33, 47), (48, 65)])
@@ -266,9 +279,7 @@ sink = VideoSink(Path({path!r}), VideoFormat(crf=0), period_ns=40 * MS)
 rng = np.random.default_rng(0)
 try:
     for k in range(200):
-        frame = fused(k, 40 * k)
-        sink.write(FusedFrame(rng.integers(0, 255, (48, 64), dtype=np.uint8), None, k, frame.ir_stamp_ns,
-                              frame.vis_stamp_ns, Clock.MEDIA))
+        sink.write(FusedFrame(rng.integers(0, 255, (48, 64), dtype=np.uint8), None, k, 40 * MS * k))
     sys.exit("nothing failed")
 except OutputError as error:
     print(error)

@@ -87,9 +87,7 @@ def _record(uri: str, path: Path, force: bool) -> None:
         failed = True
         try:
             for frame in source:
-                sink.write(
-                    FusedFrame(frame.luma, frame.chroma, frame.index, frame.stamp_ns, frame.stamp_ns, frame.clock)
-                )
+                sink.write(FusedFrame(frame.luma, frame.chroma, frame.index, frame.stamp_ns))
             failed = False
         finally:
             sink.close(failed=failed)

@@ -59,6 +59,37 @@ def engine(function: F) -> F:
     return function
 
 
+def live(function: F) -> F:
+    """--max-age-ms, --policy and --on-loss, which recordings have no use for."""
+    for option in reversed(
+        (
+            click.option(
+                "--max-age-ms",
+                type=FiniteRange(1, 60_000),
+                default=500.0,
+                show_default=True,
+                help="Live: how long a frame may wait for its partner and the engine before it is dropped.",
+            ),
+            click.option(
+                "--policy",
+                type=click.Choice(["latest", "ordered"]),
+                default="latest",
+                show_default=True,
+                help="Live: the newest pair, or every pair in its order while it is not too old.",
+            ),
+            click.option(
+                "--on-loss",
+                type=click.Choice(["wait", "passthrough"]),
+                default="wait",
+                show_default=True,
+                help="Live, while one stream is away: give nothing, or the other stream as it is.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
 def force(function: F) -> F:
     return click.option("--force", is_flag=True, help="Replace an output that exists.")(function)
 

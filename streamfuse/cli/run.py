@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--ir", metavar="SOURCE", help="Infrared: a video, a directory or pattern of images, or synthetic:ir.")
+@click.option("--ir", metavar="SOURCE", help="Infrared: a video, images, cam0, rtsp://..., or synthetic:ir.")
 @click.option("--vis", metavar="SOURCE", help="Visible: the same kinds, or synthetic:vis.")
 @click.option("--vot", type=click.Path(path_type=Path), help="A VOT-RGBT sequence, for both channels.")
 @click.option("-o", "--output", metavar="FILE", help="out.mp4, out.mkv, or images: out/%06d.png.")
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     type=options.FiniteRange(0, 1e12),
     help="Largest time between the two frames of a pair; default half a frame of the slower stream.",
 )
+@options.live
 @click.option("--frames", type=click.IntRange(1), help="Stop after this many pairs.")
 @options.config
 @options.common
@@ -66,18 +67,25 @@ def command(
     fps: float | None,
     ir_offset_ms: float,
     tolerance_ms: float | None,
+    max_age_ms: float,
+    policy: str,
+    on_loss: str,
     frames: int | None,
 ) -> int:
     """Fuse an infrared and a visible stream, frame by frame, into a video or images.
 
     \b
+    streamfuse run --ir cam0 --vis cam1 -o fused.mp4
+    streamfuse run --ir rtsp://camera/ir --vis rtsp://camera/rgb -o fused.mp4
     streamfuse run --ir ir.mp4 --vis vis.mp4 -o fused.mp4
     streamfuse run --vot sequences/street -o street.mp4
     streamfuse run --ir 'synthetic:ir?seconds=10' --vis 'synthetic:vis?seconds=10' -o demo.mp4
 
     Ctrl-C stops cleanly: what was fused is written and the file is finished.  A second one stops at once.
     """
+    from streamfuse.flow import OnLoss
     from streamfuse.fuser import Fuser
+    from streamfuse.live_pairing import Policy
     from streamfuse.pipeline import Pipeline
     from streamfuse.sinks import open_sink
     from streamfuse.sinks.video import VideoFormat
@@ -94,7 +102,15 @@ def command(
         inputs=[path for source in sources for path in source.files],
     )
     pipeline = Pipeline(
-        *sources, sinks=[sink], fuser=fuser, tolerance_ms=tolerance_ms, ir_offset_ms=ir_offset_ms, frames=frames
+        *sources,
+        sinks=[sink],
+        fuser=fuser,
+        tolerance_ms=tolerance_ms,
+        ir_offset_ms=ir_offset_ms,
+        frames=frames,
+        max_age_ms=max_age_ms,
+        policy=Policy(policy),
+        on_loss=OnLoss(on_loss),
     )
     return watch(pipeline)
 

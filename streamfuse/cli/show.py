@@ -63,6 +63,15 @@ def show_summary(summary: Summary) -> None:
         f"paired   {summary.pairs}",
         f"fused    {summary.fused} in {summary.elapsed_s:.1f} s, {summary.fps:.2f} fps",
     ]
+    lines += [f"alone    {count} {role}, the other stream being away" for role, count in summary.alone.items()]
+    if summary.sources:
+        lines.append(
+            f"skew     {summary.skew_ms:+.1f} ms, infrared after visible" if summary.skew_ms else "skew     none"
+        )
+        lines += [
+            f"{name:<9}{source.state}, {source.reconnects} reconnects, by the clock {summary.clocks.get(role, 'none')}"
+            for role, (name, source) in zip(("ir", "vis"), summary.sources.items(), strict=True)
+        ]
     lines += [f"written  {count} to {name}" for name, count in summary.written.items()]
     lines += [f"dropped  {summary.dropped}"] if summary.drops else ["dropped  none"]
     lines += [f"         {count:5d}  {reason}" for reason, count in sorted(summary.drops.items())]

@@ -7,20 +7,22 @@ fragments that are flushed as they fill, and becomes an ordinary MP4 when it is 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import cv2
 import numpy as np
 
 from streamfuse.color import narrow_chroma, narrow_luma, resize_chroma, widen_chroma
 from streamfuse.errors import OutputError, UsageError
 from streamfuse.files import reason
-from streamfuse.frames import DEFAULT_PERIOD_NS, Chroma, Clock, FusedFrame, Matrix, Plane
+from streamfuse.frames import DEFAULT_PERIOD_NS, Content, FusedFrame, Matrix, Plane
 from streamfuse.sinks import VIDEO_SUFFIXES
 from streamfuse.sinks.base import Sink
 from streamfuse.sinks.target import Target
@@ -28,6 +30,8 @@ from streamfuse.sinks.target import Target
 if TYPE_CHECKING:
     from av.container import OutputContainer
     from av.video.stream import VideoStream
+
+log = logging.getLogger("streamfuse")
 
 TICKS = 90_000
 """A second in the output's time base: exact for all common rates, 5.6 us at worst for others."""
@@ -98,6 +102,7 @@ class VideoSink(Sink):
         self._first: tuple[FusedFrame, int] | None = None
         self._origin_ns = 0
         self._shape = (0, 0)
+        self._announced: tuple[int, ...] | None = None
         self._pixel_format = "yuv420p"
         self._last_pts = -1
         self._frames = 0
@@ -107,7 +112,7 @@ class VideoSink(Sink):
             if self._first is None:  # how far apart the first two come tells how long a fragment may be
                 self._first = (frame, time.monotonic_ns())
                 return
-            self._start(frame.vis_stamp_ns - self._first[0].vis_stamp_ns, time.monotonic_ns() - self._first[1])
+            self._start(frame.time_ns - self._first[0].time_ns, time.monotonic_ns() - self._first[1])
         self._encode(frame)
 
     def close(self, *, failed: bool = False) -> None:
@@ -136,12 +141,12 @@ class VideoSink(Sink):
         assert self._first is not None
         first = self._first[0]
         self._shape = first.luma.shape
-        self._origin_ns = 0 if first.clock is Clock.MEDIA and first.vis_stamp_ns >= 0 else first.vis_stamp_ns
+        self._origin_ns = min(first.time_ns, 0)
         pace = min(1.0, media_ns / max(wall_ns, 1))
         fragment_s = max(AT_RISK_S * pace, media_ns / 1e9)
         with self._errors():
             self._container = av.open(f"file:{self._target.writing}", "w", options=self._container_options(fragment_s))
-            self._stream = self._add_stream(self._container, first.chroma)
+            self._stream = self._add_stream(self._container, first)
         self._encode(first)
         self._first = None
 
@@ -155,11 +160,11 @@ class VideoSink(Sink):
             }
         return {"cluster_time_limit": str(max(1, int(fragment_s * 1000))), "flush_packets": "1"}
 
-    def _add_stream(self, container: OutputContainer, chroma: Chroma | None) -> VideoStream:
+    def _add_stream(self, container: OutputContainer, first: FusedFrame) -> VideoStream:
         rate = Fraction(1_000_000_000, self._period_ns).limit_denominator(1_000_000)
         stream = cast("VideoStream", container.add_stream(_CODECS[self._format.codec], rate=rate))
         height, width = self._shape
-        self._pixel_format = self._choose_pixel_format(chroma)
+        self._pixel_format = self._choose_pixel_format(first)
         if self._pixel_format == "yuv420p" and not self._lossless:
             height, width = height + height % 2, width + width % 2
         stream.height, stream.width, stream.pix_fmt = height, width, self._pixel_format
@@ -167,7 +172,7 @@ class VideoSink(Sink):
         codec.time_base = stream.time_base = Fraction(1, TICKS)
         codec.thread_count = 1 if height * width <= SMALL_PIXELS else os.cpu_count() or 1
         codec.color_range = 2 if self._lossless else 1
-        matrix = chroma.matrix if chroma is not None else Matrix.BT601
+        matrix = first.chroma.matrix if first.chroma is not None else Matrix.BT601
         codec.colorspace, codec.color_primaries, codec.color_trc = _COLOR_TAGS[matrix]
         keyframe = max(1, round(KEYFRAME_S * rate))
         if self._format.codec == "ffv1":
@@ -183,8 +188,9 @@ class VideoSink(Sink):
             codec.options = options
         return stream
 
-    def _choose_pixel_format(self, chroma: Chroma | None) -> str:
-        if not self._lossless:
+    def _choose_pixel_format(self, first: FusedFrame) -> str:
+        chroma = first.chroma
+        if not self._lossless or first.content is Content.INFRARED:  # then colour may still come
             return "yuv420p"
         if chroma is None:
             return "gray"
@@ -197,10 +203,7 @@ class VideoSink(Sink):
         assert self._container is not None
         assert self._stream is not None
         if frame.luma.shape != self._shape:
-            raise OutputError(
-                f"{self.name}: frame {frame.index} is {frame.luma.shape[1]}x{frame.luma.shape[0]} and the video is "
-                f"{self._shape[1]}x{self._shape[0]}; pictures of different sizes go to images: -o out/%06d.png"
-            )
+            frame = self._fitted(frame)
         picture = av.VideoFrame(self._stream.width, self._stream.height, self._pixel_format)
         for plane, values in zip(picture.planes, self._planes(frame), strict=True):
             rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
@@ -209,13 +212,27 @@ class VideoSink(Sink):
             rows[height:, :width] = values[-1:]
             rows[:, width : plane.width] = rows[:, width - 1 : width]
         # Two stamps that round to one tick would be refused by the container.
-        pts = max(round((frame.vis_stamp_ns - self._origin_ns) * TICKS / 1_000_000_000), self._last_pts + 1)
+        pts = max(round((frame.time_ns - self._origin_ns) * TICKS / 1_000_000_000), self._last_pts + 1)
         self._last_pts = pts
         picture.pts, picture.time_base = pts, Fraction(1, TICKS)
         picture.duration = round(self._period_ns * TICKS / 1_000_000_000)
         with self._errors():
             self._container.mux(self._stream.encode(picture))
         self._frames += 1
+
+    def _fitted(self, frame: FusedFrame) -> FusedFrame:
+        """A live stream that came back in another size, in that of the video; a recording does not change its size."""
+        (height, width), (rows, columns) = self._shape, frame.luma.shape
+        if not frame.live:
+            raise OutputError(
+                f"{self.name}: frame {frame.index} is {columns}x{rows} and the video is "
+                f"{width}x{height}; pictures of different sizes go to images: -o out/%06d.png"
+            )
+        if self._announced != frame.luma.shape:
+            self._announced = frame.luma.shape
+            log.warning("%s stays %dx%d: pictures of %dx%d are resized to it", self.name, width, height, columns, rows)
+        method = cv2.INTER_AREA if height <= rows and width <= columns else cv2.INTER_LINEAR
+        return replace(frame, luma=cast(Plane, cv2.resize(frame.luma, (width, height), interpolation=method)))
 
     def _planes(self, frame: FusedFrame) -> list[Plane]:
         luma = frame.luma if self._lossless else narrow_luma(frame.luma)

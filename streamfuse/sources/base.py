@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,16 @@ from types import TracebackType
 from typing import Self
 
 from streamfuse.frames import Clock, Frame
+
+
+class State(enum.StrEnum):
+    """Of a source, as other threads see it."""
+
+    CONNECTING = "connecting"
+    LIVE = "live"
+    STALLED = "stalled"
+    """Connected, but no frame has come for a while."""
+    BACKOFF = "waiting to reconnect"
 
 
 class Source(ABC):
@@ -24,6 +35,8 @@ class Source(ABC):
     """Safe to show: no password, no query."""
     live: bool = False
     """A live source never ends by itself and cannot be held back."""
+    reconnects: int = 0
+    """How often a live source came back."""
     clock: Clock = Clock.MEDIA
     size: tuple[int, int] | None = None
     """(height, width) in pixels as coded, where the header tells; frames of a turned recording are upright."""
@@ -44,6 +57,14 @@ class Source(ABC):
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]: ...
+
+    @property
+    def state(self) -> State:
+        """Recordings are live until they end; any thread may ask."""
+        return State.LIVE
+
+    def interrupt(self) -> None:  # noqa: B027 - what never waits need not be interrupted
+        """End the iteration soon, even if no frame comes; any thread may call it."""
 
     def close(self) -> None:  # noqa: B027 - many sources hold nothing that needs closing
         """Release files and devices.  Calling it twice is fine."""

@@ -9,18 +9,19 @@ from streamfuse.errors import InputError, UsageError
 from streamfuse.sources.base import Source
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
-KINDS = "a video file, a directory or pattern of images, or synthetic:ir / synthetic:vis"
+KINDS = (
+    "a video file, a directory or pattern of images, a camera (cam0), rtsp://, http(s):// or udp://, an SDP file, "
+    "or synthetic:ir / synthetic:vis"
+)
 
 
 def redact(text: str) -> str:
-    """A URL that is safe to show: without user, password and query."""
+    """A URL that is safe to show: without user, password, query and fragment."""
     if not _SCHEME.match(text):
         return text
     scheme, rest = text.split("://", 1)
-    rest = rest.partition("?")[0]
-    if "@" in rest:  # up to the last one: a password may hold slashes
-        rest = "***@" + rest.rpartition("@")[2]
-    return f"{scheme}://{rest}"
+    _, at, rest = rest.rpartition("@")  # the last one: a password may hold anything
+    return f"{scheme}://{'***@' if at else ''}{re.split('[?#]', rest)[0]}"
 
 
 def has_scheme(text: str) -> bool:
@@ -29,10 +30,11 @@ def has_scheme(text: str) -> bool:
 
 
 def open_source(text: str, *, fps: float | None = None) -> Source:
-    """A source from a path, a pattern or a `synthetic:` URI; `fps` is the rate of images.
+    """A source from a path, a pattern, a camera, a URL or a `synthetic:` URI; `fps` is the rate of images.
 
     Raises InputError for what is not there or cannot be read, UsageError for what is not understood.
     """
+    from streamfuse.sources.address import parse_address
     from streamfuse.sources.sequence import is_image_list, open_images
 
     if not text:
@@ -41,6 +43,10 @@ def open_source(text: str, *, fps: float | None = None) -> Source:
         from streamfuse.sources.synthetic import SyntheticSource
 
         return SyntheticSource.from_uri(text)
+    if (address := parse_address(text)) is not None:
+        from streamfuse.sources.live import LiveSource
+
+        return LiveSource(address)
     if match := _SCHEME.match(text):
         raise UsageError(f"{redact(text)}: {match[1].lower()}:// sources are not supported; give {KINDS}")
     try:
@@ -55,9 +61,10 @@ def open_source(text: str, *, fps: float | None = None) -> Source:
 
 def open_pair(ir: str, vis: str, *, fps: float | None = None) -> tuple[Source, Source]:
     """An infrared and a visible source on one time line."""
+    from streamfuse.sources.address import parse_address
     from streamfuse.sources.sequence import is_image_list, open_image_pair
 
-    plain = not any(text.startswith("synthetic:") or _SCHEME.match(text) for text in (ir, vis))
+    plain = not any(text.startswith("synthetic:") or has_scheme(text) or parse_address(text) for text in (ir, vis))
     try:
         if plain and ir and vis and is_image_list(ir) and is_image_list(vis):
             return open_image_pair(ir, vis, fps)

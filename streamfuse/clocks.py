@@ -1,0 +1,193 @@
+"""When a live frame was taken: the best clock that is to be had.
+
+Two cameras rarely share a clock, and the moment of arrival says more about the network than about the scene.  So each
+frame gets the best of these, and says which:
+
+    SENDER        reference times that travel beside the frames (RTCP sender reports, prft boxes)
+    SENDER_START  one reference time for the connection
+    SENDER_DELAY  arrival less the sender's delay as it was before the connection broke
+    KERNEL        the stamp of the camera's driver
+    ARRIVAL       arrival, by an `ArrivalTracker`
+
+and every frame gets the last, so that it can be paired with one of a stream that has nothing better.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from streamfuse.frames import Clock, Frame
+
+SECOND = 1_000_000_000
+APART_NS = 2 * SECOND
+"""More than the ways of two streams differ by: what is beyond it is a clock that is wrong."""
+
+
+class ArrivalTracker:
+    """From a stream's own time stamps to this machine's monotonic clock.
+
+    A frame cannot arrive before it was taken, only late by what the network and the scheduler add.  So the distance
+    between the clocks is the least that was seen lately.  A smaller one is believed at once; a larger one, which may be
+    drift or a slower way, is followed at `SLEW`, so that drift is tracked and never accumulates, while a burst of
+    late frames moves nothing.
+    """
+
+    WINDOW_NS = 5 * SECOND
+    SLEW = 0.002
+    """Of the time that passes: clocks that drift apart by less are followed; quartz does by 0.0001."""
+    LATE_NS = 500_000_000
+    """A frame that comes so much later than its stamp promises has been lying about."""
+    AGREED_NS = 2 * SECOND
+    """Frames that are late for so long, at an even pace, are not: the sender's clock has jumped."""
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[int, int]] = deque()
+        """(arrival, distance), distances rising: the sliding minimum is the first."""
+        self._distance_ns: int | None = None
+        self._last_ns = 0
+        self._late_since: tuple[int, int] | None = None
+
+    def track(self, media_ns: int, arrival_ns: int) -> tuple[int, int]:
+        """The time of a frame, ns of the monotonic clock, and by how much it is late, ns."""
+        distance = arrival_ns - media_ns
+        while self._recent and self._recent[-1][1] >= distance:
+            self._recent.pop()
+        self._recent.append((arrival_ns, distance))
+        while self._recent[0][0] < arrival_ns - self.WINDOW_NS:
+            self._recent.popleft()
+        least = self._recent[0][1]
+        if self._distance_ns is None or least < self._distance_ns or self._jumped(distance, media_ns, arrival_ns):
+            self._distance_ns = least
+        else:
+            most = self._distance_ns + round(self.SLEW * (arrival_ns - self._last_ns))
+            self._distance_ns = min(least, most)
+        self._last_ns = arrival_ns
+        return media_ns + self._distance_ns, distance - self._distance_ns
+
+    def _jumped(self, distance: int, media_ns: int, arrival_ns: int) -> bool:
+        assert self._distance_ns is not None
+        if distance - self._distance_ns < self.LATE_NS:
+            self._late_since = None
+            return False
+        if self._late_since is None:
+            self._late_since = (media_ns, arrival_ns)
+        media_passed, passed = media_ns - self._late_since[0], arrival_ns - self._late_since[1]
+        # A backlog comes faster than it was taken; a stream whose clock has jumped comes at the pace of its stamps.
+        if media_passed < self.AGREED_NS:
+            return False
+        if passed < 0.75 * media_passed:
+            self._late_since = (media_ns, arrival_ns)
+            return False
+        self._late_since = None
+        self._recent.clear()
+        self._recent.append((arrival_ns, distance))
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Of one frame."""
+
+    stamp_ns: int
+    clock: Clock
+    tracked_ns: int
+    late_ns: int
+    """How much later it came than its own stamp promises."""
+
+
+class Stamper:
+    """Stamps for the frames of one live stream, over all its connections."""
+
+    def __init__(self, *, wait_ns: int = 0, wall_ns: Callable[[], int] = time.time_ns) -> None:
+        """`wait_ns`: how long after connecting to hold frames back for the sender's clock; `wall_ns`: since 1970."""
+        self._wait_ns = wait_ns
+        self._wall_ns = wall_ns
+        self._arrivals = ArrivalTracker()
+        self._connected_ns = 0
+        self._sender: tuple[Clock, int] | None = None
+        """Which reference, and since 1970 less media time, ns."""
+        self._delay_ns: int | None = None
+        """Tracked arrival less the sender's clock: the way, and what the two clocks are apart."""
+
+    def restart(self, now_ns: int) -> None:
+        """A new connection, at `now_ns` of the monotonic clock."""
+        self._arrivals = ArrivalTracker()
+        self._connected_ns = now_ns
+        self._sender = None
+
+    def reference(self, media_ns: int, since_1970_ns: int) -> None:
+        """The sender says when what it stamps `media_ns` was taken."""
+        self._sender = (Clock.SENDER, since_1970_ns - media_ns)
+
+    def start_reference(self, since_1970_ns: int) -> None:
+        """The sender says when its stamp 0 was; what came beside the frames is better."""
+        if self._sender is None or self._sender[0] is not Clock.SENDER:
+            self._sender = (Clock.SENDER_START, since_1970_ns)
+
+    def stamp(self, media_ns: int | None, arrival_ns: int, *, kernel: bool = False) -> Stamp | None:
+        """`media_ns` is the frame's own stamp, of the driver where `kernel`; None while the clock is waited for."""
+        if media_ns is None:
+            return Stamp(arrival_ns, Clock.ARRIVAL, arrival_ns, 0)
+        tracked_ns, late_ns = self._arrivals.track(media_ns, arrival_ns)
+        if self._sender is not None:
+            clock, offset_ns = self._sender
+            if late_ns < ArrivalTracker.LATE_NS:
+                self._delay_ns = tracked_ns - (media_ns + offset_ns)
+            return Stamp(media_ns + offset_ns, clock, tracked_ns, late_ns)
+        if kernel and (driver_ns := self._driver_ns(media_ns, arrival_ns)) is not None:
+            return Stamp(driver_ns, Clock.KERNEL, tracked_ns, late_ns)
+        if self._delay_ns is not None:
+            return Stamp(tracked_ns - self._delay_ns, Clock.SENDER_DELAY, tracked_ns, late_ns)
+        if arrival_ns - self._connected_ns < self._wait_ns:
+            return None
+        return Stamp(tracked_ns, Clock.ARRIVAL, tracked_ns, late_ns)
+
+    def _driver_ns(self, media_ns: int, arrival_ns: int) -> int | None:
+        """Drivers stamp with the monotonic clock or with that since 1970; a few with neither."""
+        for ahead_ns in (0, self._wall_ns() - arrival_ns):
+            if abs(arrival_ns - (media_ns - ahead_ns)) < 5 * SECOND:
+                return media_ns - ahead_ns
+        return None
+
+
+def skew(ir: Frame, vis: Frame) -> tuple[int, bool]:
+    """Infrared minus visible time of two live frames, ns, and whether it is by their stamps; else by their arrival.
+
+    Stamps of a sender are compared with a sender's, those of this machine with its own.  Senders whose clocks
+    disagree by more than `APART_NS`, where arrival says that the frames are of one time, are not synchronised.
+    """
+    ir_arrival = ir.arrival_ns if ir.tracked_ns is None else ir.tracked_ns
+    vis_arrival = vis.arrival_ns if vis.tracked_ns is None else vis.tracked_ns
+    by_arrival = ir_arrival - vis_arrival
+    if ir.clock.of_sender is not vis.clock.of_sender:
+        return by_arrival, False
+    by_stamp = ir.stamp_ns - vis.stamp_ns
+    if ir.clock.of_sender and abs(by_stamp - by_arrival) > APART_NS:
+        return by_arrival, False
+    return by_stamp, True
+
+
+class TimeLine:
+    """One time line for a run of live streams, whose stamps change clock when a stream comes back.
+
+    From 0; goes on by the stamps while they are of one clock and agree with the time that passes, else by arrival.
+    """
+
+    def __init__(self) -> None:
+        self._now_ns = 0
+        self._last: Frame | None = None
+
+    def place(self, frame: Frame) -> int:
+        """ns; never before what was placed last."""
+        if self._last is not None:
+            passed = frame.arrival_ns - self._last.arrival_ns
+            step = passed
+            if frame.source == self._last.source and frame.clock is self._last.clock:
+                by_stamp = frame.stamp_ns - self._last.stamp_ns
+                step = by_stamp if abs(by_stamp - passed) < SECOND else passed
+            self._now_ns += max(step, 0)
+        self._last = frame
+        return self._now_ns

@@ -1,0 +1,181 @@
+"""From the reader threads to the compute thread: frames go in, pairs come out.
+
+Recordings wait for each other and for the engine, and lose nothing.  Live streams cannot be held back: what the
+engine has no time for is dropped, and what it gets is new.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping
+from typing import Protocol, TypeAlias
+
+from streamfuse.channel import Channel
+from streamfuse.frames import Clock, Frame, FramePair
+from streamfuse.live_pairing import LivePairing
+from streamfuse.pairing import OTHER_ENDED, OnDrop, pair_frames
+from streamfuse.sources.base import Source, State
+
+log = logging.getLogger("streamfuse")
+
+AHEAD = 4
+"""Frames that the reader of a recording may be ahead of the engine."""
+TICK_S = 0.05
+"""How often the state of live streams is looked at while nothing comes."""
+
+Item: TypeAlias = FramePair | tuple[str, Frame]
+"""A pair, or the role and the frame of a stream whose partner is away."""
+
+
+class OnLoss(enum.StrEnum):
+    """What a live run does while one of its streams is away."""
+
+    WAIT = "wait"
+    """Nothing is given until it is back."""
+    PASSTHROUGH = "passthrough"
+    """The other is given as it is."""
+
+
+class Flow(Protocol):
+    def put(self, role: str, frame: Frame) -> bool:
+        """From a reader thread; False: no more frames are wanted."""
+
+    def end(self, role: str) -> None:
+        """That stream has ended."""
+
+    def abandon(self) -> dict[str, int]:
+        """Take no more and throw away what waits; how many frames of each role that were."""
+
+    def items(self) -> Generator[Item]:
+        """In the order of time, to the compute thread."""
+
+
+class RecordedFlow:
+    def __init__(self, *, tolerance_ns: int, ir_offset_ns: int, on_drop: OnDrop) -> None:
+        self._lanes: dict[str, Channel[Frame]] = {"ir": Channel(AHEAD), "vis": Channel(AHEAD)}
+        self._pairs = pair_frames(
+            self._lanes["ir"], self._lanes["vis"], tolerance_ns=tolerance_ns, ir_offset_ns=ir_offset_ns, on_drop=on_drop
+        )
+
+    def put(self, role: str, frame: Frame) -> bool:
+        return self._lanes[role].put(frame)
+
+    def end(self, role: str) -> None:
+        self._lanes[role].close()
+
+    def abandon(self) -> dict[str, int]:
+        return {role: lane.abandon() for role, lane in self._lanes.items()}
+
+    def items(self) -> Generator[Item]:
+        return self._pairs
+
+
+class LiveFlow:
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        pairing: LivePairing,
+        *,
+        on_loss: OnLoss = OnLoss.WAIT,
+        on_drop: OnDrop = lambda role, reason: None,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._sources = sources
+        self._pairing = pairing
+        self._on_loss = on_loss
+        self._on_drop = on_drop
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._ended: set[str] = set()
+        self._closed = False
+
+    def put(self, role: str, frame: Frame) -> bool:
+        with self._changed:
+            if not self._closed:
+                self._pairing.add(role, frame)
+                self._changed.notify_all()
+            return not self._closed
+
+    def end(self, role: str) -> None:
+        with self._changed:
+            self._ended.add(role)
+            self._changed.notify_all()
+
+    def abandon(self) -> dict[str, int]:
+        counts = {"ir": 0, "vis": 0}
+        with self._changed:
+            self._closed = True
+            for role in counts:
+                counts[role] = self._pairing.clear(role)
+            self._changed.notify_all()
+        return counts
+
+    def items(self) -> Generator[Item]:
+        while (item := self._next()) is not None:
+            yield item
+
+    def _next(self) -> Item | None:
+        with self._changed:
+            while not self._closed:
+                now_ns = self._clock()
+                pair = self._pairing.take(now_ns, final=len(self._ended) == 2)
+                if pair is not None:
+                    return pair
+                if (single := self._single(now_ns)) is not None:
+                    return single
+                if any(not self._pairing.holds(role) for role in self._ended) or len(self._ended) == 2:
+                    self._closed = True
+                    for role in ("ir", "vis"):
+                        for _ in range(self._pairing.clear(role)):
+                            self._on_drop(role, OTHER_ENDED)
+                    return None
+                self._changed.wait(TICK_S)
+            return None
+
+    def _single(self, now_ns: int) -> tuple[str, Frame] | None:
+        away = [
+            role for role, source in self._sources.items() if role not in self._ended and source.state is not State.LIVE
+        ]
+        if len(away) != 1:
+            return None
+        other = "vis" if away[0] == "ir" else "ir"
+        if self._on_loss is OnLoss.WAIT:
+            self._pairing.away(away[0])
+            return None
+        frame = self._pairing.take_single(other, now_ns)
+        return None if frame is None else (other, frame)
+
+
+class ClockNotes:
+    """Says by which clock live streams are paired, once for each change."""
+
+    def __init__(self) -> None:
+        self._said: tuple[object, ...] | None = None
+
+    def __call__(self, by_stamp: bool, ir: Frame, vis: Frame) -> None:
+        # What stands in for the sender's clock after a reconnect is no news.
+        state = (by_stamp, *(Clock.SENDER if c is Clock.SENDER_DELAY else c for c in (ir.clock, vis.clock)))
+        if state == self._said:
+            return
+        self._said = state
+        if by_stamp and ir.clock is vis.clock:
+            log.info("pairing by the clock: %s", ir.clock)
+        elif by_stamp:
+            log.info("pairing by the clocks: infrared %s, visible %s", ir.clock, vis.clock)
+        elif ir.clock.of_sender and vis.clock.of_sender:
+            apart_s = (ir.stamp_ns - vis.stamp_ns - (ir.arrival_ns - vis.arrival_ns)) / 1e9
+            log.warning(
+                "the clocks of the two senders are %+.1f s apart, so pairing is by arrival: "
+                "synchronise them (NTP), or give --ir-offset-ms",
+                apart_s,
+            )
+        else:
+            log.warning(
+                "pairing by arrival: infrared has the clock %s, visible has %s; "
+                "`streamfuse calibrate time` measures the offset between them",
+                ir.clock,
+                vis.clock,
+            )

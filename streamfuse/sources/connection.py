@@ -1,0 +1,185 @@
+"""One connection to a live stream, through PyAV: open, read, decode, fail with a reason that may be shown.
+
+Only the thread that reads touches the container: closing it under a blocked read crashes the process.  So every
+wait in here is short, and what it waited for in vain is told.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from streamfuse.clocks import SECOND
+from streamfuse.sources.address import Address
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+OPEN_S, READ_S = 3.0, 0.25
+"""Most that opening and one read may take; FFmpeg takes twice as long the first time."""
+MOST_BACKOFF_S, REFUSED_BACKOFF_S = 2.0, 15.0
+"""Between attempts to connect, and where a password is refused: accounts get locked."""
+_PRFT = struct.Struct("<q")
+"""AVProducerReferenceTime begins with us since 1970."""
+
+
+class Lost(Exception):
+    """A connection that could not be made, or is no more; the text holds no secret."""
+
+    def __init__(self, reason: str, *, hopeless: bool = False, most_backoff_s: float = MOST_BACKOFF_S) -> None:
+        """`hopeless`: trying again will not help, unless somebody changes something at the other end.
+        `most_backoff_s`: between attempts.
+        """
+        super().__init__(reason)
+        self.hopeless = hopeless
+        self.most_backoff_s = most_backoff_s
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A frame as it came; `frame` None: it could not be decoded."""
+
+    frame: VideoFrame | None
+    media_ns: int | None
+    """Its own stamp, ns."""
+    arrival_ns: int
+
+
+class Connection:
+    """To `address`; raises Lost if there is none to be had."""
+
+    def __init__(self, address: Address, *, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self._address = address
+        self._clock = clock
+        self._container = _open(address)
+        try:
+            self._stream = _video_of(self._container)
+        except BaseException:
+            self._container.close()
+            raise
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        self.period_ns = round(SECOND / rate) if rate and 0.5 <= rate <= 1000 else None
+        self._ns_per_tick = (self._stream.time_base or Fraction(1, 90_000)) * SECOND
+        self.has_stamps = address.has_stamps and self._container.format.name not in ("mpjpeg", "mjpeg", "image2pipe")
+        self.reference: tuple[int, int] | None = None
+        """The last reference time: what the sender stamps so (ns) was taken then (ns since 1970)."""
+
+    @property
+    def description(self) -> str:
+        codec = self._stream.codec_context
+        size = f"{codec.width}x{codec.height} " if codec.width else ""
+        rate = f" at {SECOND / self.period_ns:.4g} fps" if self.period_ns else ""
+        return f"{size}{codec.name}{rate}"
+
+    @property
+    def start_since_1970_ns(self) -> int | None:
+        """When the sender's stamp 0 was, where it has told that."""
+        start_us = self._container.start_time_realtime
+        return start_us * 1000 if start_us is not None else None
+
+    def read(self) -> Iterator[Decoded | None]:
+        """Frames as they come, and None each time nothing has come for a moment; raises Lost at the end."""
+        import av
+
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except (av.error.ExitError, av.error.BlockingIOError, av.error.TimeoutError):
+                packets = self._container.demux(self._stream)
+                yield None
+                continue
+            except av.error.FFmpegError as error:
+                raise Lost(f"reading failed: {_words(error)}") from None
+            arrival_ns = self._clock()
+            if packet is None or packet.size == 0:
+                raise Lost("it was closed by the other end")
+            self._note_reference(packet)
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                yield Decoded(None, None, arrival_ns)
+                continue
+            for frame in frames:
+                media_ns = self._to_ns(frame.pts) if frame.pts is not None and self.has_stamps else None
+                yield Decoded(None if frame.is_corrupt else frame, media_ns, arrival_ns)
+
+    def _to_ns(self, ticks: int) -> int:
+        return round(ticks * self._ns_per_tick)
+
+    def _note_reference(self, packet: Packet[VideoStream]) -> None:
+        if packet.pts is not None and packet.has_sidedata("prft"):
+            since_1970_us = _PRFT.unpack_from(bytes(packet.get_sidedata("prft")))[0]
+            self.reference = (self._to_ns(packet.pts), since_1970_us * 1000)
+
+    def close(self) -> None:
+        self._container.close()
+
+
+def _open(address: Address) -> InputContainer:
+    import av
+
+    av.logging.set_level(None)  # FFmpeg writes URLs with their passwords to stderr
+    try:
+        return av.open(
+            address.url,
+            format=address.format,
+            options=dict(address.options),
+            timeout=(OPEN_S, READ_S),
+            metadata_errors="replace",
+        )
+    except ValueError as error:
+        if isinstance(error, av.error.FFmpegError):
+            raise Lost("what answers there is no stream that can be read, or it does not answer") from None
+        raise Lost(f"this PyAV cannot read {address.format}", hopeless=True) from None
+    except av.error.HTTPUnauthorizedError:
+        raise Lost(
+            "it asks for another user name or password (401)", hopeless=True, most_backoff_s=REFUSED_BACKOFF_S
+        ) from None
+    except av.error.HTTPForbiddenError:
+        raise Lost("it refuses access (403)", hopeless=True, most_backoff_s=REFUSED_BACKOFF_S) from None
+    except av.error.HTTPNotFoundError:
+        raise Lost("there is no such stream on that server (404): check the path", hopeless=True) from None
+    except av.error.HTTPClientError as error:
+        raise Lost(f"the server refuses the request ({_words(error)})", hopeless=True) from None
+    except ConnectionRefusedError:
+        raise Lost("nothing listens there (connection refused): is it on, and is the port right?") from None
+    except FileNotFoundError:
+        raise Lost("there is no such device or file", hopeless=address.local) from None
+    except PermissionError:
+        raise Lost("it may not be opened (permission denied): join the group video", hopeless=address.local) from None
+    except av.error.ExitError:
+        raise Lost(f"it did not answer within {OPEN_S:g} s") from None
+    except OSError as error:
+        if getattr(error, "errno", None) == 16:
+            raise Lost("another program is using it", hopeless=address.local) from None
+        raise Lost(f"it cannot be reached, or it is no stream ({_words(error)})") from None
+
+
+def _words(error: OSError | Exception) -> str:
+    """FFmpeg's words without the URL that its errors carry."""
+    return str(getattr(error, "strerror", None) or "unknown error").lower()
+
+
+def _video_of(container: InputContainer) -> VideoStream:
+    video = container.streams.video
+    if not video:
+        raise Lost("it has no video stream", hopeless=True)
+    stream = video[0]
+    codec = stream.codec_context
+    if codec is None:
+        raise Lost("its codec is unknown", hopeless=True)
+    codec.thread_count = 1  # more would each hold a frame back
+    codec.flags |= _LOW_DELAY
+    return stream
+
+
+_LOW_DELAY = 1 << 19
+"""AV_CODEC_FLAG_LOW_DELAY: a frame comes out with its packet and not with the next."""

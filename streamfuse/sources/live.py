@@ -1,0 +1,219 @@
+"""A stream that is there for weeks: connects, notices silence, comes back.
+
+            ┌────────────── connecting ◄──────────┐
+            │ connected          │ failed         │ time is up
+            ▼                    ▼                │
+    ┌──── live ──── lost ───► backoff ────────────┘
+    ▼       ▲                    ▲
+  stalled ──┘ a frame            │
+    └─────── silent for long ────┘
+
+A state is read by other threads; each change is told once.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from streamfuse.clocks import SECOND, Stamper
+from streamfuse.errors import InputError
+from streamfuse.frames import Clock, Frame
+from streamfuse.sources.address import Address
+from streamfuse.sources.base import Source, State
+from streamfuse.sources.connection import Connection, Decoded, Lost
+from streamfuse.sources.file import BACKWARDS, CORRUPT
+from streamfuse.sources.pixels import PixelReader
+
+log = logging.getLogger("streamfuse")
+
+STALE = "stale: it had lain somewhere on the way"
+NO_CLOCK_YET = "before the sender's clock was known"
+GIVE_UP_STALLS = 3
+"""A stream silent for so many times its `stall_s` is connected to anew."""
+FIRST_BACKOFF_S = 0.25
+"""Doubles with each attempt that fails, up to what `Lost` says; 25 % more or less, so that many do not come at once."""
+
+
+class Link(Protocol):
+    """What `Connection` is; tests bring their own."""
+
+    period_ns: int | None
+    reference: tuple[int, int] | None
+
+    @property
+    def description(self) -> str: ...
+    @property
+    def start_since_1970_ns(self) -> int | None: ...
+    def read(self) -> Iterator[Decoded | None]: ...
+    def close(self) -> None: ...
+
+
+class LiveSource(Source):
+    """Frames of a camera or a network stream; endless.
+
+    Raises InputError from the iteration if the first connection is refused for a reason that waiting does not mend (no
+    such path, another password, no such device); whatever happens later is an outage, and it comes back.
+    """
+
+    live = True
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        connect: Callable[[Address], Link] = Connection,
+        clock: Callable[[], int] = time.monotonic_ns,
+        wait: Callable[[float], object] | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        """`clock` (ns), `wait` (s) and `rng` pace it; tests bring their own."""
+        super().__init__()
+        self.name = address.name
+        self.clock = Clock.ARRIVAL
+        self._address = address
+        self._connect = connect
+        self._now = clock
+        self._stopped = threading.Event()
+        self._wait = wait or self._stopped.wait
+        self._rng = rng or random.Random()
+        self._stamper = Stamper(wait_ns=round(address.clock_wait_s * SECOND))
+        self._pixels = PixelReader()
+        self._state = State.CONNECTING
+        self._index = 0
+        self._size: tuple[int, ...] | None = None
+        self._last_stamp: tuple[int, Clock] | None = None
+        self._seen = False
+        """Whether a frame has ever come."""
+        self._away_ns: int | None = None
+        """Since when none has."""
+        self._failures = 0
+        self._told: str | None = None
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    def interrupt(self) -> None:
+        self._stopped.set()
+
+    def __iter__(self) -> Iterator[Frame]:
+        while not self._stopped.is_set():
+            self._state = State.CONNECTING
+            try:
+                link = self._connect(self._address)
+            except Lost as lost:
+                self._back_off(lost)
+                continue
+            if not self._seen:
+                log.info("%s: connected, %s", self.name, link.description)
+            try:
+                yield from self._frames(link)
+            except Lost as lost:
+                self._back_off(lost)
+            finally:
+                link.close()
+
+    def _frames(self, link: Link) -> Iterator[Frame]:
+        began = last = self._now()
+        self._stamper.restart(began)
+        self.period_ns = link.period_ns or self.period_ns
+        self._last_stamp = None
+        for decoded in link.read():
+            if self._stopped.is_set():
+                return
+            now = self._now()
+            if decoded is None:
+                self._notice_silence((now - last) / SECOND)
+                continue
+            last = now
+            frame = self._frame(link, decoded, began)
+            if frame is not None:
+                self._arrived(link, frame)
+                yield frame
+            began = self._now()
+
+    def _frame(self, link: Link, decoded: Decoded, began: int) -> Frame | None:
+        """None for what must not be shown; counted with its reason."""
+        index = self._index
+        self._index += 1
+        if decoded.frame is None:
+            self.drops[CORRUPT] += 1
+            return None
+        if self._address.sender_clock:
+            if link.reference is not None:
+                self._stamper.reference(*link.reference)
+            elif link.start_since_1970_ns is not None:
+                self._stamper.start_reference(link.start_since_1970_ns)
+        stamp = self._stamper.stamp(decoded.media_ns, decoded.arrival_ns, kernel=self._address.kernel)
+        if stamp is None:
+            self.drops[NO_CLOCK_YET] += 1
+            return None
+        if stamp.late_ns > self._address.late_s * SECOND:
+            self.drops[STALE] += 1
+            return None
+        before, self._last_stamp = self._last_stamp, (stamp.stamp_ns, stamp.clock)
+        if before is not None and stamp.clock is before[1] and stamp.stamp_ns <= before[0]:
+            self._last_stamp = before
+            self.drops[BACKWARDS] += 1
+            return None
+        luma, chroma = self._pixels.read(decoded.frame, stamp.tracked_ns)
+        now = self._now()
+        return Frame(
+            luma,
+            chroma,
+            stamp.stamp_ns,
+            stamp.clock,
+            index,
+            self.name,
+            arrival_ns=decoded.arrival_ns,
+            read_ns=now - began,
+            tracked_ns=stamp.tracked_ns,
+        )
+
+    # What is told.
+
+    def _arrived(self, link: Link, frame: Frame) -> None:
+        self.clock = frame.clock
+        if self._size is not None and frame.luma.shape != self._size:
+            old, new = (f"{size[1]}x{size[0]}" for size in (self._size, frame.luma.shape))
+            log.warning("%s: pictures are %s now, and were %s", self.name, new, old)
+        self._size = frame.luma.shape
+        self.size = frame.luma.shape
+        if self._state is State.LIVE:
+            return
+        if self._away_ns is not None and self._seen:
+            self.reconnects += self._state is State.CONNECTING
+            log.warning("%s: back after %.1f s", self.name, (self._now() - self._away_ns) / SECOND)
+        self._state = State.LIVE
+        self._seen = True
+        self._away_ns = self._told = None
+        self._failures = 0
+
+    def _notice_silence(self, silent_s: float) -> None:
+        stall_s = max(self._address.stall_s, 5 * (self.period_ns or 0) / SECOND)
+        if silent_s > GIVE_UP_STALLS * stall_s:
+            raise Lost(f"no frame for {silent_s:.1f} s")
+        if silent_s > stall_s and self._state is State.LIVE:
+            self._state = State.STALLED
+            self._away_ns = self._now() - round(silent_s * SECOND)
+            log.warning("%s: stalled, no frame for %.1f s", self.name, silent_s)
+
+    def _back_off(self, lost: Lost) -> None:
+        if self._stopped.is_set():
+            return
+        if lost.hopeless and not self._seen:
+            raise InputError(f"{self.name}: {lost}")
+        self._state = State.BACKOFF
+        if self._away_ns is None:
+            self._away_ns = self._now()
+        if str(lost) != self._told:
+            self._told = str(lost)
+            log.warning("%s: %s; trying again until it is there", self.name, lost)
+        delay_s = min(FIRST_BACKOFF_S * 2.0 ** min(self._failures, 10), lost.most_backoff_s)
+        self._failures += 1
+        self._wait(delay_s * self._rng.uniform(0.75, 1.25))
