@@ -25,6 +25,9 @@ SECOND = 1_000_000_000
 APART_NS = 2 * SECOND
 """More than the ways of two streams differ by: what is beyond it is a clock that is wrong."""
 
+AGREE_NS = 2_500_000
+"""Between reference times that say the same."""
+
 
 class ArrivalTracker:
     """From a stream's own time stamps to this machine's monotonic clock.
@@ -59,8 +62,10 @@ class ArrivalTracker:
         while self._recent[0][0] < arrival_ns - self.WINDOW_NS:
             self._recent.popleft()
         least = self._recent[0][1]
-        if self._distance_ns is None or least < self._distance_ns or self._jumped(distance, media_ns, arrival_ns):
+        if self._distance_ns is None or least < self._distance_ns:
             self._distance_ns = least
+        elif self._jumped(distance, media_ns, arrival_ns):
+            self._distance_ns = distance
         else:
             most = self._distance_ns + round(self.SLEW * (arrival_ns - self._last_ns))
             self._distance_ns = min(least, most)
@@ -109,6 +114,8 @@ class Stamper:
         self._connected_ns = 0
         self._sender: tuple[Clock, int] | None = None
         """Which reference, and since 1970 less media time, ns."""
+        self._heard_ns: int | None = None
+        """That of the last reference, which the next must bear out: FFmpeg's first is a frame late."""
         self._delay_ns: int | None = None
         """Tracked arrival less the sender's clock: the way, and what the two clocks are apart."""
 
@@ -116,11 +123,13 @@ class Stamper:
         """A new connection, at `now_ns` of the monotonic clock."""
         self._arrivals = ArrivalTracker()
         self._connected_ns = now_ns
-        self._sender = None
+        self._sender = self._heard_ns = None
 
     def reference(self, media_ns: int, since_1970_ns: int) -> None:
         """The sender says when what it stamps `media_ns` was taken."""
-        self._sender = (Clock.SENDER, since_1970_ns - media_ns)
+        before, self._heard_ns = self._heard_ns, since_1970_ns - media_ns
+        if before is not None and abs(self._heard_ns - before) < AGREE_NS:
+            self._sender = (Clock.SENDER, self._heard_ns)
 
     def start_reference(self, since_1970_ns: int) -> None:
         """The sender says when its stamp 0 was; what came beside the frames is better."""

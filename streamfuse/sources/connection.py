@@ -50,6 +50,8 @@ class Decoded:
     media_ns: int | None
     """Its own stamp, ns."""
     arrival_ns: int
+    reference: tuple[int, int] | None = None
+    """What the sender stamps so (ns) was taken then (ns since 1970)."""
 
 
 class Connection:
@@ -68,8 +70,6 @@ class Connection:
         self.period_ns = round(SECOND / rate) if rate and 0.5 <= rate <= 1000 else None
         self._ns_per_tick = (self._stream.time_base or Fraction(1, 90_000)) * SECOND
         self.has_stamps = address.has_stamps and self._container.format.name not in ("mpjpeg", "mjpeg", "image2pipe")
-        self.reference: tuple[int, int] | None = None
-        """The last reference time: what the sender stamps so (ns) was taken then (ns since 1970)."""
 
     @property
     def description(self) -> str:
@@ -101,23 +101,25 @@ class Connection:
             arrival_ns = self._clock()
             if packet is None or packet.size == 0:
                 raise Lost("it was closed by the other end")
-            self._note_reference(packet)
+            reference = self._reference(packet)
             try:
                 frames = packet.decode()
             except av.error.FFmpegError:
-                yield Decoded(None, None, arrival_ns)
+                yield Decoded(None, None, arrival_ns, reference)
                 continue
             for frame in frames:
                 media_ns = self._to_ns(frame.pts) if frame.pts is not None and self.has_stamps else None
-                yield Decoded(None if frame.is_corrupt else frame, media_ns, arrival_ns)
+                yield Decoded(None if frame.is_corrupt else frame, media_ns, arrival_ns, reference)
+                reference = None  # told once
 
     def _to_ns(self, ticks: int) -> int:
         return round(ticks * self._ns_per_tick)
 
-    def _note_reference(self, packet: Packet[VideoStream]) -> None:
-        if packet.pts is not None and packet.has_sidedata("prft"):
-            since_1970_us = _PRFT.unpack_from(bytes(packet.get_sidedata("prft")))[0]
-            self.reference = (self._to_ns(packet.pts), since_1970_us * 1000)
+    def _reference(self, packet: Packet[VideoStream]) -> tuple[int, int] | None:
+        if packet.pts is None or not packet.has_sidedata("prft"):
+            return None
+        since_1970_us = _PRFT.unpack_from(bytes(packet.get_sidedata("prft")))[0]
+        return self._to_ns(packet.pts), since_1970_us * 1000
 
     def close(self) -> None:
         self._container.close()

@@ -43,7 +43,6 @@ class Link(Protocol):
     """What `Connection` is; tests bring their own."""
 
     period_ns: int | None
-    reference: tuple[int, int] | None
 
     @property
     def description(self) -> str: ...
@@ -119,8 +118,8 @@ class LiveSource(Source):
                 link.close()
 
     def _frames(self, link: Link) -> Iterator[Frame]:
-        began = last = self._now()
-        self._stamper.restart(began)
+        last = self._now()
+        self._stamper.restart(last)
         self.period_ns = link.period_ns or self.period_ns
         self._last_stamp = None
         for decoded in link.read():
@@ -131,24 +130,23 @@ class LiveSource(Source):
                 self._notice_silence((now - last) / SECOND)
                 continue
             last = now
-            frame = self._frame(link, decoded, began)
+            frame = self._frame(link, decoded)
             if frame is not None:
                 self._arrived(link, frame)
                 yield frame
-            began = self._now()
 
-    def _frame(self, link: Link, decoded: Decoded, began: int) -> Frame | None:
+    def _frame(self, link: Link, decoded: Decoded) -> Frame | None:
         """None for what must not be shown; counted with its reason."""
         index = self._index
         self._index += 1
+        if self._address.sender_clock:
+            if decoded.reference is not None:
+                self._stamper.reference(*decoded.reference)
+            elif link.start_since_1970_ns is not None:
+                self._stamper.start_reference(link.start_since_1970_ns)
         if decoded.frame is None:
             self.drops[CORRUPT] += 1
             return None
-        if self._address.sender_clock:
-            if link.reference is not None:
-                self._stamper.reference(*link.reference)
-            elif link.start_since_1970_ns is not None:
-                self._stamper.start_reference(link.start_since_1970_ns)
         stamp = self._stamper.stamp(decoded.media_ns, decoded.arrival_ns, kernel=self._address.kernel)
         if stamp is None:
             self.drops[NO_CLOCK_YET] += 1
@@ -162,7 +160,6 @@ class LiveSource(Source):
             self.drops[BACKWARDS] += 1
             return None
         luma, chroma = self._pixels.read(decoded.frame, stamp.tracked_ns)
-        now = self._now()
         return Frame(
             luma,
             chroma,
@@ -171,7 +168,7 @@ class LiveSource(Source):
             index,
             self.name,
             arrival_ns=decoded.arrival_ns,
-            read_ns=now - began,
+            read_ns=self._now() - decoded.arrival_ns,
             tracked_ns=stamp.tracked_ns,
         )
 
