@@ -163,6 +163,7 @@ def running(tmp_path: Path, ir: str, vis: str) -> Iterator[tuple[subprocess.Pope
     finally:
         process.kill()
         process.wait()
+        process.stderr.close()
 
 
 def test_server_down_and_garbage_are_one_line_each_and_tried_again(tmp_path: Path) -> None:

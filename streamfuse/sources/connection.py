@@ -6,6 +6,7 @@ wait in here is short, and what it waited for in vain is told.
 
 from __future__ import annotations
 
+import errno
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from streamfuse.sources.address import Address
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.error import FFmpegError
     from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
@@ -159,15 +161,15 @@ def _open(address: Address) -> InputContainer:
         raise Lost("it may not be opened (permission denied): join the group video", hopeless=address.local) from None
     except av.error.ExitError:
         raise Lost(f"it did not answer within {OPEN_S:g} s") from None
-    except OSError as error:
-        if getattr(error, "errno", None) == 16:
+    except (OSError, av.error.FFmpegError) as error:  # FFmpeg's end of file is no OSError
+        if error.errno == errno.EBUSY:
             raise Lost("another program is using it", hopeless=address.local) from None
         raise Lost(f"it cannot be reached, or it is no stream ({_words(error)})") from None
 
 
-def _words(error: OSError | Exception) -> str:
+def _words(error: OSError | FFmpegError) -> str:
     """FFmpeg's words without the URL that its errors carry."""
-    return str(getattr(error, "strerror", None) or "unknown error").lower()
+    return str(error.strerror or "unknown error").lower()
 
 
 def _video_of(container: InputContainer) -> VideoStream:
