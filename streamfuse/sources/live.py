@@ -210,7 +210,7 @@ class LiveSource(Source):
             self._away_ns = self._now()
         if str(lost) != self._told:
             self._told = str(lost)
-            log.warning("%s: %s; trying again until it is there", self.name, lost)
+            log.warning("%s: %s; trying again until it is there", self.name, self._told)
         delay_s = min(FIRST_BACKOFF_S * 2.0 ** min(self._failures, 10), lost.most_backoff_s)
         self._failures += 1
         self._wait(delay_s * self._rng.uniform(0.75, 1.25))
