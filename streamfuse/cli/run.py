@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--ir", metavar="SOURCE", help="Infrared: a video, a directory or pattern of images, or synthetic:ir.")
-@click.option("--vis", metavar="SOURCE", help="Visible: the same kinds, or synthetic:vis.")
+@click.option("--ir", type=options.SOURCE, help="Infrared: a video, a directory or pattern of images, or synthetic:ir.")
+@click.option("--vis", type=options.SOURCE, help="Visible: the same kinds, or synthetic:vis.")
 @click.option("--vot", type=click.Path(path_type=Path), help="A VOT-RGBT sequence, for both channels.")
 @click.option("-o", "--output", metavar="FILE", help="out.mp4, out.mkv, or images: out/%06d.png.")
 @options.force
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 )
 @click.option("--frames", type=click.IntRange(1), help="Stop after this many pairs.")
 @options.config
+@options.print_config
 @options.common
 def command(
     ir: str | None,

@@ -2,25 +2,79 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 from streamfuse.errors import InputError, UsageError
 from streamfuse.sources.base import Source
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 KINDS = "a video file, a directory or pattern of images, or synthetic:ir / synthetic:vis"
+_VARIABLE = re.compile(r"\$\{(STREAMFUSE_\w+)\}", re.ASCII)
+
+
+def expand(text: str) -> str:
+    """`${STREAMFUSE_NAME}` replaced by that environment variable; nothing else is.
+
+    In the user and password of a URL the value is percent-encoded: a password may hold any of `@ / : %`.  Raises
+    UsageError for a variable that is not set.
+    """
+    start, end = _login(text)
+    authority = re.match(r"[^/?#]*", text[start:end])
+    if authority and "@" in authority[0]:  # the variables hide whatever a password holds, so this is exact
+        end = start + authority[0].rindex("@")
+
+    def value(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1])
+        if found is None:
+            raise UsageError(f"{redact(text)} needs the environment variable {match[1]}, which is not set")
+        return quote(found, safe="") if start <= match.start() < end else found
+
+    return _VARIABLE.sub(value, text)
+
+
+def _login(text: str) -> tuple[int, int]:
+    """Where the user and password of a URL stand, without the @ after them; (0, 0) where there are none.
+
+    Up to the last @, since a password may have been written with slashes and question marks; an @ that is part of
+    the query is taken for that, too: better to hide too much.
+    """
+    match = _SCHEME.match(text)
+    if match is None or "@" not in text:
+        return 0, 0
+    return match.end(), text.rindex("@")
 
 
 def redact(text: str) -> str:
     """A URL that is safe to show: without user, password and query."""
     if not _SCHEME.match(text):
         return text
-    scheme, rest = text.split("://", 1)
-    rest = rest.partition("?")[0]
-    if "@" in rest:  # up to the last one: a password may hold slashes
-        rest = "***@" + rest.rpartition("@")[2]
-    return f"{scheme}://{rest}"
+    start, end = _login(text)
+    if not end:
+        return text.partition("?")[0]
+    if "?" in text[start:end]:  # the @ may be the query's, and what follows it secret
+        return f"{text[:start]}***"
+    return f"{text[:start]}***{text[end:].partition('?')[0]}"
+
+
+def mask(text: str) -> str:
+    """Like `redact`, but still an address, its variables as they are: `rtsp://***:${STREAMFUSE_PW}@host/a?key=***`."""
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        return text
+    start, end = _login(text)
+    if "?" in text[start:end]:
+        return redact(text)
+    login = ":".join(_masked(part) for part in text[start:end].split(":", 1)) if end else ""
+    address, asks, query = text[max(end, scheme.end()) :].partition("?")
+    fields = (field.partition("=") for field in query.split("&"))
+    return scheme[0] + login + address + asks + "&".join(f"{key}{is_}{_masked(value)}" for key, is_, value in fields)
+
+
+def _masked(secret: str) -> str:
+    return secret if not secret or _VARIABLE.fullmatch(secret) else "***"
 
 
 def has_scheme(text: str) -> bool:
@@ -31,10 +85,12 @@ def has_scheme(text: str) -> bool:
 def open_source(text: str, *, fps: float | None = None) -> Source:
     """A source from a path, a pattern or a `synthetic:` URI; `fps` is the rate of images.
 
-    Raises InputError for what is not there or cannot be read, UsageError for what is not understood.
+    Variables in it are replaced as `expand` says.  Raises InputError for what is not there or cannot be read,
+    UsageError for what is not understood.
     """
     from streamfuse.sources.sequence import is_image_list, open_images
 
+    text = expand(text)
     if not text:
         raise UsageError(f"an empty source: give {KINDS}")
     if text.startswith("synthetic:"):
@@ -57,10 +113,11 @@ def open_pair(ir: str, vis: str, *, fps: float | None = None) -> tuple[Source, S
     """An infrared and a visible source on one time line."""
     from streamfuse.sources.sequence import is_image_list, open_image_pair
 
-    plain = not any(text.startswith("synthetic:") or _SCHEME.match(text) for text in (ir, vis))
+    paths = expand(ir), expand(vis)
+    plain = not any(text.startswith("synthetic:") or _SCHEME.match(text) for text in paths)
     try:
-        if plain and ir and vis and is_image_list(ir) and is_image_list(vis):
-            return open_image_pair(ir, vis, fps)
+        if plain and all(paths) and all(map(is_image_list, paths)):
+            return open_image_pair(*paths, fps)
     except OSError as error:
         raise InputError(f"{error.filename or ir} cannot be read: {error.strerror}") from None
     first = open_source(ir, fps=fps)
