@@ -62,6 +62,7 @@ def test_flag_then_environment_then_file_then_default(
         ("tone = 3", 'tone: must be in quotes, as in "3"'),
         ("force = 1", "force: must be true or false"),
         ("ir = ['a', 'b']", "ir: must be one value"),
+        ("ir = [\n'a',\n'b'\n]", "ir: must be one value"),
         ("tonee = 1", "unknown key 'tonee'; did you mean 'tone'?"),
         ("IR_OFFSET_MS = 1", "unknown key 'IR_OFFSET_MS'; did you mean 'ir-offset-ms'?"),
         ("zebra = 1", "unknown key 'zebra'; known are"),
