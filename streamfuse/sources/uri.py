@@ -82,9 +82,10 @@ def has_scheme(text: str) -> bool:
     return _SCHEME.match(text) is not None
 
 
-def open_source(text: str, *, fps: float | None = None) -> Source:
+def open_source(text: str, *, fps: float | None = None, agc: str = "percentile") -> Source:
     """A source from a path, a pattern or a `synthetic:` URI; `fps` is the rate of images.
 
+    `agc`: how grey of more than 8 bits becomes 8 bits, one of `streamfuse.sources.agc.AGCS`.
     Variables in it are replaced as `expand` says.  Raises InputError for what is not there or cannot be read,
     UsageError for what is not understood.
     """
@@ -101,15 +102,15 @@ def open_source(text: str, *, fps: float | None = None) -> Source:
         raise UsageError(f"{redact(text)}: {match[1].lower()}:// sources are not supported; give {KINDS}")
     try:
         if is_image_list(text):
-            return open_images(text, fps)
+            return open_images(text, fps, agc)
         from streamfuse.sources.file import VideoFile
 
-        return VideoFile(Path(text))
+        return VideoFile(Path(text), agc)
     except OSError as error:
         raise InputError(f"{text} cannot be read: {error.strerror}") from None
 
 
-def open_pair(ir: str, vis: str, *, fps: float | None = None) -> tuple[Source, Source]:
+def open_pair(ir: str, vis: str, *, fps: float | None = None, agc: str = "percentile") -> tuple[Source, Source]:
     """An infrared and a visible source on one time line."""
     from streamfuse.sources.sequence import is_image_list, open_image_pair
 
@@ -117,12 +118,12 @@ def open_pair(ir: str, vis: str, *, fps: float | None = None) -> tuple[Source, S
     plain = not any(text.startswith("synthetic:") or _SCHEME.match(text) for text in paths)
     try:
         if plain and all(paths) and all(map(is_image_list, paths)):
-            return open_image_pair(*paths, fps)
+            return open_image_pair(*paths, fps, agc)
     except OSError as error:
         raise InputError(f"{error.filename or ir} cannot be read: {error.strerror}") from None
-    first = open_source(ir, fps=fps)
+    first = open_source(ir, fps=fps, agc=agc)
     try:
-        return first, open_source(vis, fps=fps)
+        return first, open_source(vis, fps=fps, agc=agc)
     except BaseException:
         first.close()
         raise
