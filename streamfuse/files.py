@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +43,65 @@ def reason(number: int | None, otherwise: str) -> str:
     return os.strerror(number) if number is not None and number > 0 else otherwise
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The tables and values of a TOML file; raises UsageError for what is none."""
+@dataclass(frozen=True)
+class Settings:
+    """A TOML file, with the line of each of its keys."""
+
+    path: Path
+    text: str
+    values: dict[str, Any]
+
+    def where(self, *keys: str) -> str:
+        """`FILE:LINE` of a key, or of a key of a table: `where("sources", "front")`."""
+        return f"{self.path}:{self._lines.get(keys, 1)}"
+
+    @cached_property
+    def _lines(self) -> dict[tuple[str, ...], int]:
+        """tomllib tells no lines, but a key stands right after the longest beginning that is TOML without it."""
+        lines: dict[tuple[str, ...], int] = {}
+        whole = 0
+        beginning = ""
+        for number, line in enumerate(self.text.split("\n"), 1):
+            beginning += line + "\n"
+            try:
+                values = tomllib.loads(beginning)
+            except tomllib.TOMLDecodeError:
+                continue  # within a value of several lines
+            for keys in _paths(values):
+                lines.setdefault(keys, whole + 1)
+            whole = number
+        return lines
+
+
+def _paths(values: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for key, value in values.items():
+        yield (key,)
+        if isinstance(value, dict):
+            yield from ((key, *rest) for rest in _paths(value))
+
+
+def read_settings(path: Path) -> Settings:
+    """A TOML file; raises UsageError, with the line, for what is none."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        data = path.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}") from None
+    try:
+        # What other programs write: a byte order mark, lines that end in CR LF.
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path}:{line}: not valid TOML: not UTF-8 ({error.reason})") from None
+    try:
+        return Settings(path, text, tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        # "Invalid value (at line 3, column 7)", or "(at end of document)"
+        what, _, place = str(error).rpartition(" (at ")
+        found = re.match(r"line (\d+), (column \d+)", place)
+        line, column = (int(found[1]), found[2]) if found else (text.rstrip("\n").count("\n") + 1, "at its end")
+        raise UsageError(f"{path}:{line}: not valid TOML: {what or error} ({column})") from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables and values of a TOML file; raises UsageError, with the line, for what is none."""
+    return read_settings(path).values

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -413,13 +414,13 @@ class Pipeline:
     def summary(self) -> Summary:
         """The state of the run, now; any thread may ask."""
         summary = self._telemetry.summary()
-        drops = dict(summary.drops)
+        drops, held = Counter(summary.drops), Counter[str]()
         for role, source in self._sources.items():
-            for reason, count in dict(source.drops).items():
-                drops[f"{NAMES[role]}: {reason}"] = drops.get(f"{NAMES[role]}: {reason}", 0) + count
+            for total, counts in ((drops, source.drops), (held, source.held)):
+                total.update({f"{NAMES[role]}: {reason}": count for reason, count in dict(counts).items()})
         sources = {
             NAMES[role]: SourceSummary(source.state, source.reconnects)
             for role, source in self._sources.items()
             if source.live
         }
-        return replace(summary, drops=drops, sources=sources)
+        return replace(summary, drops=dict(drops), held=dict(held), sources=sources)

@@ -77,6 +77,8 @@ class Summary:
     stages: dict[str, StageSummary]
     alone: dict[str, int] = field(default_factory=dict)
     """Frames given as they are while the other stream was away, by role."""
+    held: dict[str, int] = field(default_factory=dict)
+    """Pictures that were shown again because a source had no new one, by "stream: reason"."""
     skew_ms: float | None = None
     """Median of infrared minus visible time over the last pairs."""
     clocks: dict[str, Clock] = field(default_factory=dict)

@@ -142,6 +142,13 @@ class RangeFollower:
         self._last, self._stamp_ns = (low, high), stamp_ns
         return self._low, self._high
 
+    def shift(self, levels: float) -> None:
+        """The same scene goes on with all of its levels changed by so much: so does the range, at once."""
+        self._low += levels
+        self._high += levels
+        if self._last is not None:
+            self._last = self._last[0] + levels, self._last[1] + levels
+
     def _quantiles(self, picture: npt.NDArray[np.float32] | npt.NDArray[np.uint16]) -> tuple[float, float]:
         step = max(1, math.isqrt(picture.size // self.SAMPLES))
         sample = picture[::step, ::step].ravel()

@@ -292,7 +292,8 @@ def test_windows_has_no_numbers() -> None:
 def test_secrets_are_not_shown(password: str) -> None:
     address = parse_address(f"rtsp://user:{password}@host:554/path?token=abc#transport=udp")
     assert address is not None
-    assert address.name == "rtsp://***@host:554/path"
+    # An @ behind a ? may be the query's, and what follows it secret.
+    assert address.name == ("rtsp://***" if "?" in password else "rtsp://***@host:554/path")
     assert password not in repr(address)
     assert address.url == f"rtsp://user:{password}@host:554/path?token=abc"
     assert address.options["rtsp_transport"] == "udp"

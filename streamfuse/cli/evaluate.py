@@ -65,10 +65,10 @@ class _Fusing:
 
 
 @click.command()
-@click.option("--ir", metavar="SOURCE", help="Infrared: a directory of images, an image, or a video.")
-@click.option("--vis", metavar="SOURCE", help="Visible: the same kinds.")
+@click.option("--ir", type=options.SOURCE, help="Infrared: a directory of images, an image, or a video.")
+@click.option("--vis", type=options.SOURCE, help="Visible: the same kinds.")
 @click.option("--vot", type=click.Path(path_type=Path), help="A VOT-RGBT sequence, for both channels.")
-@click.option("--fused", metavar="SOURCE", help="What was fused already; without it, the pairs are fused first.")
+@click.option("--fused", type=options.SOURCE, help="What was fused already; without it, the pairs are fused first.")
 @options.engine
 @click.option("--tone", help="per-frame, smooth or fixed:LO,HI; default per-frame, of streams smooth.")
 @click.option("--video", is_flag=True, help="Take directories of images as streams.")
@@ -142,9 +142,10 @@ def _inputs(ir: str | None, vis: str | None, vot: Path | None, fused: str | None
 
 def _are_images(inputs: _Inputs) -> bool:
     from streamfuse.sources.sequence import is_image_list
+    from streamfuse.sources.uri import expand
 
     texts = [text for text in (inputs.ir, inputs.vis, inputs.fused) if text is not None]
-    return inputs.vot is None and all(is_image_list(text) for text in texts)
+    return inputs.vot is None and all(is_image_list(expand(text)) for text in texts)
 
 
 def _refuse_for_images(**given: object) -> None:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the way to read them from a TOML file."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 import click
 
+from streamfuse.cli.config import SOURCE as SOURCE
+from streamfuse.cli.config import config as config
+from streamfuse.cli.config import print_config as print_config
 from streamfuse.errors import UsageError
-from streamfuse.files import read_toml
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -92,39 +94,6 @@ def live(function: F) -> F:
 
 def force(function: F) -> F:
     return click.option("--force", is_flag=True, help="Replace an output that exists.")(function)
-
-
-def config(function: F) -> F:
-    """--config FILE: defaults for the other options of the command."""
-    return click.option(
-        "--config",
-        type=click.Path(path_type=Path, dir_okay=False),
-        is_eager=True,
-        expose_value=False,
-        callback=_read_config,
-        help="A TOML file with these options, such as pipelines/archive.toml; flags and environment come first.",
-    )(function)
-
-
-def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
-    if path is None:
-        return
-    values = read_toml(path)
-    options = {
-        name.lstrip("-"): option
-        for option in ctx.command.params
-        if isinstance(option, click.Option) and option.expose_value
-        for name in option.opts
-        if name.startswith("--")
-    }
-    defaults = {}
-    for key, value in values.items():
-        if key not in options:
-            raise UsageError(f"{path}: unknown key {key!r}; known are {', '.join(sorted(options))}")
-        if isinstance(value, dict | list):
-            raise UsageError(f"{path}: {key} must be one value")
-        defaults[options[key].name or key] = value
-    ctx.default_map = defaults
 
 
 class FiniteRange(click.FloatRange):

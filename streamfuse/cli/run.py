@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--ir", metavar="SOURCE", help="Infrared: a video, images, cam0, rtsp://..., or synthetic:ir.")
-@click.option("--vis", metavar="SOURCE", help="Visible: the same kinds, or synthetic:vis.")
+@click.option("--ir", type=options.SOURCE, help="Infrared: a video, images, cam0, rtsp://..., or synthetic:ir.")
+@click.option("--vis", type=options.SOURCE, help="Visible: the same kinds, or synthetic:vis.")
 @click.option("--vot", type=click.Path(path_type=Path), help="A VOT-RGBT sequence, for both channels.")
 @click.option("-o", "--output", metavar="FILE", help="out.mp4, out.mkv, or images: out/%06d.png.")
 @options.force
@@ -40,6 +40,13 @@ if TYPE_CHECKING:
     "--fps", type=options.FiniteRange(0.001, 10_000), help="Rate of images; default 25, or as the sequence says."
 )
 @click.option(
+    "--agc",
+    type=click.Choice(["percentile", "plateau"]),
+    default="percentile",
+    show_default=True,
+    help="How grey of more than 8 bits becomes 8 bits: in proportion, or equalised, which shows more but is noisier.",
+)
+@click.option(
     "--ir-offset-ms", type=options.FiniteRange(-1e12, 1e12), default=0.0, help="Added to every infrared time stamp."
 )
 @click.option(
@@ -50,6 +57,7 @@ if TYPE_CHECKING:
 @options.live
 @click.option("--frames", type=click.IntRange(1), help="Stop after this many pairs.")
 @options.config
+@options.print_config
 @options.common
 def command(
     ir: str | None,
@@ -65,6 +73,7 @@ def command(
     precision: str,
     weights: Path | None,
     fps: float | None,
+    agc: str,
     ir_offset_ms: float,
     tolerance_ms: float | None,
     max_age_ms: float,
@@ -92,7 +101,7 @@ def command(
 
     if output is None:
         raise UsageError("nowhere to write to: give -o FILE, such as -o fused.mp4")
-    sources = _open_sources(ir, vis, vot, fps)
+    sources = _open_sources(ir, vis, vot, fps, agc)
     fuser = Fuser(weights, engine, precision, tone)
     sink = open_sink(
         output,
@@ -115,18 +124,20 @@ def command(
     return watch(pipeline)
 
 
-def _open_sources(ir: str | None, vis: str | None, vot: Path | None, fps: float | None) -> tuple[Source, Source]:
+def _open_sources(
+    ir: str | None, vis: str | None, vot: Path | None, fps: float | None, agc: str
+) -> tuple[Source, Source]:
     from streamfuse.sources.uri import open_pair
     from streamfuse.sources.vot import open_vot
 
     if vot is not None:
         if ir is not None or vis is not None:
             raise UsageError("--vot names both channels: leave out --ir and --vis")
-        return open_vot(vot, fps)
+        return open_vot(vot, fps, agc)
     if ir is None or vis is None:
         missing = " and ".join(flag for flag, value in (("--ir", ir), ("--vis", vis)) if value is None)
         raise UsageError(f"{missing} missing: two sources are needed, or --vot DIR")
-    return open_pair(ir, vis, fps=fps)
+    return open_pair(ir, vis, fps=fps, agc=agc)
 
 
 def watch(pipeline: Pipeline) -> int:

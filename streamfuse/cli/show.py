@@ -75,6 +75,7 @@ def show_summary(summary: Summary) -> None:
     lines += [f"written  {count} to {name}" for name, count in summary.written.items()]
     lines += [f"dropped  {summary.dropped}"] if summary.drops else ["dropped  none"]
     lines += [f"         {count:5d}  {reason}" for reason, count in sorted(summary.drops.items())]
+    lines += [f"held     {count:5d}  {reason}" for reason, count in sorted(summary.held.items())]
     if summary.stages:
         lines.append(f"{'latency, ms':<20}{'p50':>9}{'p95':>9}{'p99':>9}")
         lines += [

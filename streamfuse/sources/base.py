@@ -27,7 +27,7 @@ class Source(ABC):
     """An iterator of frames with rising stamps.
 
     Made in any thread; iterated, then closed, by one thread only.  The attributes describe what is
-    known before the first frame; `drops` and `damage` fill while it is iterated and may be read
+    known before the first frame; `drops`, `held` and `damage` fill while it is iterated and may be read
     from other threads.
     """
 
@@ -54,6 +54,8 @@ class Source(ABC):
     def __init__(self) -> None:
         self.drops: Counter[str] = Counter()
         """Frames that could not be delivered, by reason."""
+        self.held: Counter[str] = Counter()
+        """Frames that repeat the last good picture, by reason: a thermal camera's shutter was closed."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]: ...

@@ -45,7 +45,8 @@ class VideoFile(Source):
 
     clock = Clock.MEDIA
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, agc: str = "percentile") -> None:
+        """`agc`: how grey of more than 8 bits becomes 8 bits, as `open_source` has it."""
         super().__init__()
         self.name = str(path)
         self.files = [path]
@@ -71,7 +72,7 @@ class VideoFile(Source):
         start = self._stream.start_time
         self.first_stamp_ns = self._to_ns(start) if start is not None else None
         self.frame_count = self._expected_frames()
-        self._pixels = PixelReader()
+        self._pixels = PixelReader(agc, self.name, self.held)
         self._packets = self._delivered = 0
 
     def _to_ns(self, ticks: int) -> int:

@@ -65,6 +65,7 @@ class LiveSource(Source):
         self,
         address: Address,
         *,
+        agc: str = "percentile",
         connect: Callable[[Address], Link] = Connection,
         clock: Callable[[], int] = time.monotonic_ns,
         wait: Callable[[float], object] | None = None,
@@ -81,7 +82,7 @@ class LiveSource(Source):
         self._wait = wait or self._stopped.wait
         self._rng = rng or random.Random()
         self._stamper = Stamper(wait_ns=round(address.clock_wait_s * SECOND))
-        self._pixels = PixelReader()
+        self._pixels = PixelReader(agc, self.name, self.held)
         self._state = State.CONNECTING
         self._index = 0
         self._size: tuple[int, ...] | None = None

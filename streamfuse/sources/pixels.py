@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from streamfuse.color import split_bgr, widen_luma
 from streamfuse.errors import InputError
 from streamfuse.frames import Chroma, Matrix, Plane
-from streamfuse.tone import RangeFollower
+from streamfuse.sources.agc import ShutterHold, make_agc
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -25,29 +26,14 @@ _LIMITED, _FULL = 1, 2  # AVCOL_RANGE_MPEG, AVCOL_RANGE_JPEG
 _MATRICES = {1: Matrix.BT709, 5: Matrix.BT601, 6: Matrix.BT601, 9: Matrix.BT2020, 10: Matrix.BT2020}
 
 
-class SixteenBit:
-    """Grey of more than 8 bits to 8 bits, the range followed over time.
-
-    Thermal cameras fill a few hundred of 65,536 levels; a fixed shift would leave black.
-    """
-
-    def __init__(self) -> None:
-        self._range = RangeFollower()
-
-    def to_luma(self, grey: npt.NDArray[np.uint16], stamp_ns: int) -> Plane:
-        """(H, W) uint16 to (H, W) uint8, full range."""
-        low, high = self._range.update(grey, stamp_ns)
-        scale = 255.0 / max(high - low, 1.0)
-        levels = (grey.astype(np.float32) - np.float32(low)) * np.float32(scale)
-        luma: Plane = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
-        return luma
-
-
 class PixelReader:
     """Pixels of one stream; it remembers the range of a 16-bit one."""
 
-    def __init__(self) -> None:
-        self._sixteen = SixteenBit()
+    def __init__(self, agc: str = "percentile", name: str = "", held: Counter[str] | None = None) -> None:
+        """`agc`: one of `streamfuse.sources.agc.AGCS`.  Pictures that are held while a thermal camera's shutter is
+        closed are counted in `held`; `name` of the stream, for notes.  Raises UsageError for an unknown `agc`.
+        """
+        self._sixteen = ShutterHold(make_agc(agc), name, Counter() if held is None else held)
 
     def read(self, frame: VideoFrame, stamp_ns: int) -> tuple[Plane, Chroma | None]:
         """Full-range luma and untouched chroma of a decoded frame.

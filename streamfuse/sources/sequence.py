@@ -44,8 +44,18 @@ class ImageSequence(Source):
 
     clock = Clock.MEDIA
 
-    def __init__(self, name: str, images: Sequence[tuple[Path, int]], period_ns: int, missing: int = 0) -> None:
-        """`images`: paths and their stamps in ns; `missing`: how many more there should have been."""
+    def __init__(
+        self,
+        name: str,
+        images: Sequence[tuple[Path, int]],
+        period_ns: int,
+        missing: int = 0,
+        agc: str = "percentile",
+    ) -> None:
+        """`images`: paths and their stamps in ns; `missing`: how many more there should have been.
+
+        `agc`: how grey of more than 8 bits becomes 8 bits, as `open_source` has it.
+        """
         super().__init__()
         if not images:
             raise InputError(f"{name} has no images ({' '.join(sorted(IMAGE_SUFFIXES))})")
@@ -58,7 +68,7 @@ class ImageSequence(Source):
         self.period_ns = period_ns
         self.frame_count = len(images)
         self.first_stamp_ns = images[0][1]
-        self._pixels = PixelReader()
+        self._pixels = PixelReader(agc, name, self.held)
         if missing:
             self.drops[MISSING] += missing
 
@@ -177,7 +187,9 @@ def _epoch_stamps(*lists: Sequence[Path]) -> list[list[int]] | None:
     return [[stamp - start for stamp in found] for found in stamps]
 
 
-def open_image_pair(ir: str, vis: str, fps: float | None) -> tuple[ImageSequence, ImageSequence]:
+def open_image_pair(
+    ir: str, vis: str, fps: float | None, agc: str = "percentile"
+) -> tuple[ImageSequence, ImageSequence]:
     """Two lists of images on one time line."""
     lists = list_images(ir), list_images(vis)
     period_ns = round(1e9 / (fps or DEFAULT_FPS))
@@ -188,12 +200,12 @@ def open_image_pair(ir: str, vis: str, fps: float | None) -> tuple[ImageSequence
             log.warning("no infrared image has the name or number of a visible one: pairing them in order")
         stamps = [[round(i * 1e9 / (fps or DEFAULT_FPS)) for i in places] for places in (ir_places, vis_places)]
     return tuple(  # type: ignore[return-value]
-        ImageSequence(text, sorted(zip(paths, found, strict=True), key=lambda image: image[1]), period_ns)
+        ImageSequence(text, sorted(zip(paths, found, strict=True), key=lambda image: image[1]), period_ns, agc=agc)
         for text, paths, found in zip((ir, vis), lists, stamps, strict=True)
     )
 
 
-def open_images(text: str, fps: float | None) -> ImageSequence:
+def open_images(text: str, fps: float | None, agc: str = "percentile") -> ImageSequence:
     """One list of images on its own time line."""
     paths = list_images(text)
     stamps = _epoch_stamps(paths)
@@ -206,4 +218,4 @@ def open_images(text: str, fps: float | None) -> ImageSequence:
                 places = [number - min(numbers) for number in numbers]  # type: ignore[assignment]
         stamps = [[round(i * 1e9 / (fps or DEFAULT_FPS)) for i in places]]
     images = sorted(zip(paths, stamps[0], strict=True), key=lambda image: image[1])
-    return ImageSequence(text, images, round(1e9 / (fps or DEFAULT_FPS)))
+    return ImageSequence(text, images, round(1e9 / (fps or DEFAULT_FPS)), agc=agc)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 from streamfuse.errors import InputError, UsageError
 from streamfuse.sources.base import Source
@@ -13,15 +15,72 @@ KINDS = (
     "a video file, a directory or pattern of images, a camera (cam0), rtsp://, http(s):// or udp://, an SDP file, "
     "or synthetic:ir / synthetic:vis"
 )
+_ASKS = re.compile("[?#]")
+_VARIABLE = re.compile(r"\$\{(STREAMFUSE_\w+)\}", re.ASCII)
+
+
+def expand(text: str) -> str:
+    """`${STREAMFUSE_NAME}` replaced by that environment variable; nothing else is.
+
+    In the user and password of a URL the value is percent-encoded: a password may hold any of `@ / : %`.  Raises
+    UsageError for a variable that is not set.
+    """
+    start, end = _login(text)
+    authority = re.match(r"[^/?#]*", text[start:end])
+    if authority and "@" in authority[0]:  # the variables hide whatever a password holds, so this is exact
+        end = start + authority[0].rindex("@")
+
+    def value(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1])
+        if found is None:
+            raise UsageError(f"{redact(text)} needs the environment variable {match[1]}, which is not set")
+        return quote(found, safe="") if start <= match.start() < end else found
+
+    return _VARIABLE.sub(value, text)
+
+
+def _login(text: str) -> tuple[int, int]:
+    """Where the user and password of a URL stand, without the @ after them; (0, 0) where there are none.
+
+    Up to the last @, since a password may have been written with slashes and question marks; an @ that is part of
+    the query is taken for that, too: better to hide too much.
+    """
+    match = _SCHEME.match(text)
+    if match is None or "@" not in text:
+        return 0, 0
+    return match.end(), text.rindex("@")
 
 
 def redact(text: str) -> str:
     """A URL that is safe to show: without user, password, query and fragment."""
     if not _SCHEME.match(text):
         return text
-    scheme, rest = text.split("://", 1)
-    _, at, rest = rest.rpartition("@")  # the last one: a password may hold anything
-    return f"{scheme}://{'***@' if at else ''}{re.split('[?#]', rest)[0]}"
+    start, end = _login(text)
+    if not end:
+        return _ASKS.split(text)[0]
+    if "?" in text[start:end]:  # the @ may be the query's, and what follows it secret
+        return f"{text[:start]}***"
+    return f"{text[:start]}***{_ASKS.split(text[end:])[0]}"
+
+
+def mask(text: str) -> str:
+    """Like `redact`, but still an address, its variables as they are: `rtsp://***:${STREAMFUSE_PW}@host/a?key=***`."""
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        return text
+    start, end = _login(text)
+    if "?" in text[start:end]:
+        return redact(text)
+    login = ":".join(_masked(part) for part in text[start:end].split(":", 1)) if end else ""
+    tail, hash_, options = text[max(end, scheme.end()) :].partition("#")
+    address, asks, query = tail.partition("?")
+    fields = (field.partition("=") for field in query.split("&"))
+    shown = "&".join(f"{key}{is_}{_masked(value)}" for key, is_, value in fields)
+    return f"{scheme[0]}{login}{address}{asks}{shown}{hash_}{options}"
+
+
+def _masked(secret: str) -> str:
+    return secret if not secret or _VARIABLE.fullmatch(secret) else "***"
 
 
 def has_scheme(text: str) -> bool:
@@ -29,14 +88,17 @@ def has_scheme(text: str) -> bool:
     return _SCHEME.match(text) is not None
 
 
-def open_source(text: str, *, fps: float | None = None) -> Source:
+def open_source(text: str, *, fps: float | None = None, agc: str = "percentile") -> Source:
     """A source from a path, a pattern, a camera, a URL or a `synthetic:` URI; `fps` is the rate of images.
 
-    Raises InputError for what is not there or cannot be read, UsageError for what is not understood.
+    `agc`: how grey of more than 8 bits becomes 8 bits, one of `streamfuse.sources.agc.AGCS`.
+    Variables in it are replaced as `expand` says.  Raises InputError for what is not there or cannot be read,
+    UsageError for what is not understood.
     """
     from streamfuse.sources.address import parse_address
     from streamfuse.sources.sequence import is_image_list, open_images
 
+    text = expand(text)
     if not text:
         raise UsageError(f"an empty source: give {KINDS}")
     if text.startswith("synthetic:"):
@@ -46,33 +108,34 @@ def open_source(text: str, *, fps: float | None = None) -> Source:
     if (address := parse_address(text)) is not None:
         from streamfuse.sources.live import LiveSource
 
-        return LiveSource(address)
+        return LiveSource(address, agc=agc)
     if match := _SCHEME.match(text):
         raise UsageError(f"{redact(text)}: {match[1].lower()}:// sources are not supported; give {KINDS}")
     try:
         if is_image_list(text):
-            return open_images(text, fps)
+            return open_images(text, fps, agc)
         from streamfuse.sources.file import VideoFile
 
-        return VideoFile(Path(text))
+        return VideoFile(Path(text), agc)
     except OSError as error:
         raise InputError(f"{text} cannot be read: {error.strerror}") from None
 
 
-def open_pair(ir: str, vis: str, *, fps: float | None = None) -> tuple[Source, Source]:
+def open_pair(ir: str, vis: str, *, fps: float | None = None, agc: str = "percentile") -> tuple[Source, Source]:
     """An infrared and a visible source on one time line."""
     from streamfuse.sources.address import parse_address
     from streamfuse.sources.sequence import is_image_list, open_image_pair
 
-    plain = not any(text.startswith("synthetic:") or has_scheme(text) or parse_address(text) for text in (ir, vis))
+    paths = expand(ir), expand(vis)
+    plain = not any(text.startswith("synthetic:") or has_scheme(text) or parse_address(text) for text in paths)
     try:
-        if plain and ir and vis and is_image_list(ir) and is_image_list(vis):
-            return open_image_pair(ir, vis, fps)
+        if plain and all(paths) and all(map(is_image_list, paths)):
+            return open_image_pair(*paths, fps, agc)
     except OSError as error:
         raise InputError(f"{error.filename or ir} cannot be read: {error.strerror}") from None
-    first = open_source(ir, fps=fps)
+    first = open_source(ir, fps=fps, agc=agc)
     try:
-        return first, open_source(vis, fps=fps)
+        return first, open_source(vis, fps=fps, agc=agc)
     except BaseException:
         first.close()
         raise

@@ -19,26 +19,26 @@ VOT_FPS = 30.0
 LAYOUTS = (("ir", "color"), ("infrared", "visible"), ("ir", "rgb"), ("i", "v"))
 
 
-def open_vot(directory: Path, fps: float | None = None) -> tuple[ImageSequence, ImageSequence]:
+def open_vot(directory: Path, fps: float | None = None, agc: str = "percentile") -> tuple[ImageSequence, ImageSequence]:
     """The infrared and the visible channel of a sequence; `fps` overrides what the sequence says.
 
     Raises InputError with what is missing.
     """
     try:
-        return _open(directory, fps)
+        return _open(directory, fps, agc)
     except OSError as error:
         raise InputError(f"{error.filename or directory} cannot be read: {error.strerror}") from None
 
 
-def _open(directory: Path, fps: float | None) -> tuple[ImageSequence, ImageSequence]:
+def _open(directory: Path, fps: float | None, agc: str) -> tuple[ImageSequence, ImageSequence]:
     if not directory.is_dir():
         raise InputError(f"there is no directory {directory}")
     description = directory / "sequence"
     if description.is_file():
-        return _open_described(description, fps)
+        return _open_described(description, fps, agc)
     for ir, vis in LAYOUTS:
         if (directory / ir).is_dir() and (directory / vis).is_dir():
-            return open_image_pair(str(directory / ir), str(directory / vis), fps or VOT_FPS)
+            return open_image_pair(str(directory / ir), str(directory / vis), fps or VOT_FPS, agc)
     inside = sorted(child.parent.name for child in directory.glob("*/sequence"))
     if inside:
         raise InputError(f"{directory} holds several sequences: name one of them, such as {directory / inside[0]}")
@@ -76,7 +76,7 @@ def _number(path: Path, values: dict[str, str], key: str) -> float | None:
     return number
 
 
-def _open_described(path: Path, fps: float | None) -> tuple[ImageSequence, ImageSequence]:
+def _open_described(path: Path, fps: float | None, agc: str) -> tuple[ImageSequence, ImageSequence]:
     values = read_description(path)
     rate = fps or _number(path, values, "fps") or VOT_FPS
     length = _number(path, values, "length")
@@ -95,5 +95,5 @@ def _open_described(path: Path, fps: float | None) -> tuple[ImageSequence, Image
             channel = [(file, number) for file, number in channel if number - first < length]
         images = [(file, round((number - first) * 1e9 / rate)) for file, number in channel]
         missing = int(length) - len(images) if length is not None else 0
-        sources.append(ImageSequence(str(path.parent / values[key]), images, round(1e9 / rate), missing))
+        sources.append(ImageSequence(str(path.parent / values[key]), images, round(1e9 / rate), missing, agc))
     return sources[0], sources[1]

@@ -1,0 +1,1 @@
+"""Where, and when, two cameras see the same thing."""

@@ -1,0 +1,211 @@
+"""Automatic gain control: grey of more than 8 bits to 8 bits, steady over time.
+
+Thermal cameras fill a few hundred of 65,536 levels; a fixed shift would leave black.  And every few minutes they close
+a shutter before the sensor, for 0.3 to 1 s, to even out its pixels: the picture freezes, or shows the shutter.
+A gain that followed would turn that into flashing noise.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from typing import Protocol, TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from streamfuse.errors import UsageError
+from streamfuse.frames import Plane
+from streamfuse.tone import RangeFollower
+
+log = logging.getLogger("streamfuse")
+
+Grey: TypeAlias = npt.NDArray[np.uint16]
+"""(H, W) uint16, of any part of the 65,536 levels."""
+
+AGCS = ("percentile", "plateau")
+SHUTTER = "shutter closed"
+FROZEN = "picture frozen"
+
+
+class Agc(Protocol):
+    def to_luma(self, grey: Grey, stamp_ns: int) -> Plane:
+        """(H, W) uint16 to (H, W) uint8, full range; stamps rise from call to call."""
+
+    def shift(self, levels: int) -> None:
+        """The same scene goes on with all of its levels changed by so much, and is to look as before."""
+
+
+class Percentile:
+    """All levels between two percentiles, in proportion: the range is a `RangeFollower`'s."""
+
+    def __init__(self) -> None:
+        self._range = RangeFollower()
+
+    def to_luma(self, grey: Grey, stamp_ns: int) -> Plane:
+        low, high = self._range.update(grey, stamp_ns)
+        scale = 255.0 / max(high - low, 1.0)
+        levels = (grey.astype(np.float32) - np.float32(low)) * np.float32(scale)
+        luma: Plane = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+        return luma
+
+    def shift(self, levels: int) -> None:
+        self._range.shift(levels)
+
+
+class Plateau:
+    """Plateau equalisation: levels that are common get more of the 256, but none more than a plateau allows.
+
+    With h(k) the pixels of level k and T the plateau, luma(k) = 255 F(k) / F(max), F(k) = sum over j <= k of
+    min(h(j), T) (Vickers, Plateau equalization algorithm for real-time display of high-quality infrared imagery,
+    Optical Engineering 35(7), 1996).  So a small hot spot does not take the contrast from all else, nor does a
+    large plain sky.  h follows the pictures' histograms with a time constant, and at once where the scene is cut.
+    """
+
+    LEVEL = 0.5
+    """T, of what each level would have if all that occur were equally common.  Tried on real pictures: at 1 and more
+    warm things lose what is in them, and the noise of a plain sky comes forward."""
+    RARE = 1e-6
+    """Levels of a smaller part of the picture do not count: a third of a pixel of 640x480, or one of a while ago."""
+    STEADY_S = 1.0
+    """Time constant, as that of `RangeFollower`."""
+    CUT = 0.5
+    """Two pictures in a row of whose luma histograms less than this is common are different scenes."""
+
+    def __init__(self) -> None:
+        self._histogram: npt.NDArray[np.float32] | None = None
+        self._curve: npt.NDArray[np.uint8] = np.zeros(65_536, np.uint8)
+        self._last: npt.NDArray[np.float64] | None = None
+        self._stamp_ns = 0
+
+    def to_luma(self, grey: Grey, stamp_ns: int) -> Plane:
+        now = np.bincount(grey.ravel(), minlength=65_536).astype(np.float32) / np.float32(grey.size)
+        if self._histogram is None or self._is_cut(now):
+            self._histogram = now
+        else:
+            gap_s = max(stamp_ns - self._stamp_ns, 0) / 1e9
+            self._histogram += np.float32(1 - math.exp(-gap_s / self.STEADY_S)) * (now - self._histogram)
+        self._stamp_ns = stamp_ns
+        self._curve = self._equalise(self._histogram)
+        self._last = _shown(self._curve, now)
+        luma: Plane = self._curve[grey]
+        return luma
+
+    def shift(self, levels: int) -> None:
+        if self._histogram is not None:
+            self._histogram, self._curve = np.roll(self._histogram, levels), np.roll(self._curve, levels)
+
+    def _is_cut(self, now: npt.NDArray[np.float32]) -> bool:
+        """By what both would look like under the curve in use: so it does not depend on the sensor's levels."""
+        assert self._last is not None
+        return float(np.minimum(_shown(self._curve, now), self._last).sum()) < self.CUT
+
+    def _equalise(self, histogram: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+        """The curve, level to luma, rising."""
+        share = histogram.astype(np.float64)
+        levels = np.count_nonzero(share > self.RARE)
+        clipped = np.minimum(share, self.LEVEL / levels)
+        rising = np.cumsum(clipped) - clipped / 2
+        cut = RangeFollower.QUANTILE
+        first, last = np.searchsorted(rising, np.array((cut, 1 - cut)) * rising[-1])
+        low, high = rising[first], rising[min(last, len(rising) - 1)]
+        curve = (rising - low) / max(high - low, 1e-9) * 255 if high > low else np.full(len(rising), 127.5)
+        return np.asarray(np.clip(np.rint(curve), 0, 255), np.uint8)
+
+
+def _shown(curve: npt.NDArray[np.uint8], histogram: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """(32,) how much of the picture is in each eighth-of-256 of luma."""
+    return np.bincount(curve >> 3, histogram, minlength=32).astype(np.float64)
+
+
+def make_agc(name: str) -> Agc:
+    """`name` is one of AGCS; raises UsageError for anything else."""
+    if name == "percentile":
+        return Percentile()
+    if name == "plateau":
+        return Plateau()
+    raise UsageError(f"unknown gain control {name!r}: use {' or '.join(AGCS)}")
+
+
+class ShutterHold:
+    """A gain control that holds still, with the last good picture, while the camera's shutter is closed.
+
+    The shutter shows as the same picture again, to the last bit, or as a plain field all at once: a small part of the
+    contrast of the picture before, and nothing in it but noise and shading.  A scene that loses its contrast bit by
+    bit is never a plain field all at once, and a cut to a scene of little contrast still has things in it.
+    What stays longer than any shutter is the scene.
+
+    Afterwards the gain goes on as if no time had passed, and moves with the levels, which the camera has corrected.
+    """
+
+    LONGEST_S = 3.0
+    FROZEN_S = 0.2
+    """A camera slower than its stream repeats its pictures, but not for so long; that is not counted."""
+    PLAIN = 0.25
+    """Of the contrast of the last good picture."""
+    NOISE = 1.0
+    """Structure below this many times the noise of a pixel is none.  White noise alone leaves 0.07."""
+
+    def __init__(self, agc: Agc, name: str, held: Counter[str]) -> None:
+        """`name` of the stream, for the note; held pictures are counted in `held`, by reason."""
+        self._agc, self._name, self._held = agc, name, held
+        self._before: Grey | None = None
+        self._before_ns = 0
+        self._good: Plane | None = None
+        self._sample: npt.NDArray[np.int32] | None = None
+        self._contrast = 0.0
+        self._pause_ns: int | None = None
+        self._certain = False
+        self._uncounted = self._paused_ns = self._still_ns = 0
+
+    def to_luma(self, grey: Grey, stamp_ns: int) -> Plane:
+        """As the gain control gives it, or the last good picture again."""
+        frozen = self._before is not None and np.array_equal(grey, self._before)
+        contrast, structured = (self._contrast, True) if frozen else _contrast(grey)
+        closed = not structured and contrast < self.PLAIN * self._contrast
+        gap_ns, self._before, self._before_ns = stamp_ns - self._before_ns, grey, stamp_ns
+        if self._good is not None and (frozen or closed) and self._good.shape == grey.shape:
+            self._pause_ns = stamp_ns if self._pause_ns is None else self._pause_ns
+            paused_s = (stamp_ns - self._pause_ns) / 1e9
+            if paused_s <= self.LONGEST_S:
+                self._paused_ns += gap_ns
+                self._count(FROZEN if frozen else SHUTTER, closed or paused_s >= self.FROZEN_S)
+                return self._good
+        sample = _sample(grey)
+        if self._certain:
+            self._still_ns += self._paused_ns
+            if self._sample is not None and not (frozen or closed) and sample.shape == self._sample.shape:
+                self._agc.shift(round(float(np.median(sample - self._sample))))
+        if not (frozen or closed):
+            self._pause_ns = None
+        self._certain, self._uncounted, self._paused_ns = False, 0, 0
+        self._good, self._contrast, self._sample = self._agc.to_luma(grey, stamp_ns - self._still_ns), contrast, sample
+        return self._good
+
+    def _count(self, reason: str, certain: bool) -> None:
+        self._uncounted += 1
+        self._certain |= certain
+        if certain:
+            if not self._held:
+                log.info("%s: while the camera's shutter is closed, its last picture is shown", self._name)
+            self._held[reason] += self._uncounted
+            self._uncounted = 0
+
+
+def _sample(grey: Grey) -> npt.NDArray[np.int32]:
+    step = max(1, math.isqrt(grey.size // RangeFollower.SAMPLES))
+    return grey[::step, ::step].astype(np.int32)
+
+
+def _contrast(grey: Grey) -> tuple[float, bool]:
+    """Between the darkest and the brightest hundredth, in levels; and whether there is anything but noise in it."""
+    height, width = grey.shape
+    size = (max(width // 4, 8), max(height // 4, 8))
+    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    low, high = np.percentile(small, (1, 99))
+    things = cv2.GaussianBlur(small, (0, 0), 1.0) - cv2.GaussianBlur(small, (0, 0), 6.0)
+    rows = grey[:: max(height // 128, 1)].astype(np.float32)
+    noise = float(np.median(np.abs(np.diff(rows, axis=1)))) / 0.954  # of the difference of two: 0.6745 * sqrt(2)
+    return float(high - low), float(things.std()) > ShutterHold.NOISE * max(noise, 0.5)
