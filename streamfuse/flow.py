@@ -121,6 +121,7 @@ class LiveFlow:
         with self._changed:
             while not self._closed:
                 now_ns = self._clock()
+                self._pairing.rates(self._sources["ir"].period_ns, self._sources["vis"].period_ns)
                 pair = self._pairing.take(now_ns, final=len(self._ended) == 2)
                 if pair is not None:
                     return pair

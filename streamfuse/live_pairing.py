@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from streamfuse.clocks import skew
 from streamfuse.frames import DEFAULT_PERIOD_NS, Frame, FramePair
-from streamfuse.pairing import NO_PARTNER, OnDrop
+from streamfuse.pairing import NO_PARTNER, OnDrop, default_tolerance_ns
 
 TOO_SLOW = "the engine was busy"
 TOO_OLD = "older than the age budget"
@@ -56,26 +56,30 @@ class LivePairing:
     def __init__(
         self,
         *,
-        tolerance_ns: int,
         max_age_ns: int,
+        tolerance_ns: int | None = None,
         ir_offset_ns: int = 0,
         policy: Policy = Policy.LATEST,
-        periods_ns: dict[str, int | None] | None = None,
         on_drop: OnDrop = lambda role, reason: None,
         on_clock: Callable[[bool, Frame, Frame], None] = lambda by_stamp, ir, vis: None,
     ) -> None:
-        """`periods_ns` by role: to know whether a nearer partner may still come.
+        """`tolerance_ns`: None for half a frame period of the slower stream, as `rates` tells.
 
         `on_clock` is called with each pair, with whether it was compared by stamps.
         """
-        self._tolerance_ns = tolerance_ns
+        self._fixed_ns = tolerance_ns
         self._max_age_ns = max_age_ns
         self._offset_ns = ir_offset_ns
         self._policy = policy
-        self._periods = {role: (periods_ns or {}).get(role) or DEFAULT_PERIOD_NS for role in ("ir", "vis")}
         self._on_drop = on_drop
         self._on_clock = on_clock
         self._held: dict[str, deque[_Held]] = {"ir": deque(), "vis": deque()}
+        self.rates(None, None)
+
+    def rates(self, ir_ns: int | None, vis_ns: int | None) -> None:
+        """The periods of the streams, as far as they are known by now, ns."""
+        self._periods = {"ir": ir_ns or DEFAULT_PERIOD_NS, "vis": vis_ns or DEFAULT_PERIOD_NS}
+        self._tolerance_ns = default_tolerance_ns(ir_ns, vis_ns) if self._fixed_ns is None else self._fixed_ns
 
     def add(self, role: str, frame: Frame) -> None:
         held = self._held[role]

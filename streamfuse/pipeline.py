@@ -103,7 +103,7 @@ class Pipeline:
         """Live sources end only when they are stopped."""
         self._telemetry = Telemetry()
         self._max_age_ns = round(max_age_ms * 1e6)
-        self._flow = self._make_flow(policy, on_loss)
+        self._flow = self._make_flow(policy, on_loss, tolerance_ms is not None)
         self._time_line = TimeLine()
         self._lock = threading.Lock()
         self._error: BaseException | None = None
@@ -129,17 +129,16 @@ class Pipeline:
             raise InputError("a recording cannot be paired with a live source: their stamps have no common clock")
         return sources
 
-    def _make_flow(self, policy: Policy, on_loss: OnLoss) -> Flow:
+    def _make_flow(self, policy: Policy, on_loss: OnLoss, tolerance_given: bool) -> Flow:
         if not self.live:
             return RecordedFlow(
                 tolerance_ns=self._tolerance_ns, ir_offset_ns=self._offset_ns, on_drop=self._drop_unpaired
             )
         pairing = LivePairing(
-            tolerance_ns=self._tolerance_ns,
             max_age_ns=self._max_age_ns,
+            tolerance_ns=self._tolerance_ns if tolerance_given else None,
             ir_offset_ns=self._offset_ns,
             policy=policy,
-            periods_ns={role: source.period_ns for role, source in self._sources.items()},
             on_drop=self._drop_unpaired,
             on_clock=ClockNotes(),
         )

@@ -232,7 +232,7 @@ def test_vot_real_sequence(data_dir: Path) -> None:
 def test_unknown_sources_say_what_is_known(tmp_path: Path) -> None:
     for text, kind, words in (
         ("", UsageError, "empty source"),
-        ("rtsp://user:secret@10.0.0.1/stream?token=abc", UsageError, "not supported"),
+        ("ftp://user:secret@10.0.0.1/stream?token=abc", UsageError, "not supported"),
         (str(tmp_path / "none"), InputError, "there is no file"),
         (str(tmp_path / "%03d.png"), InputError, "there are no images"),
         (str(tmp_path / "*.png"), InputError, "there are no images"),

@@ -133,6 +133,16 @@ def test_budget_and_bound() -> None:
     assert endless.drops == {("ir", TOO_OLD): 5}
 
 
+def test_default_tolerance_follows_the_slower_stream() -> None:
+    for pairing, pairs in ((LivePairing(max_age_ns=500 * MS), False), (LivePairing(max_age_ns=500 * MS), True)):
+        if pairs:
+            pairing.rates(111 * MS, 33 * MS)
+        pairing.add("ir", taken(0))
+        pairing.add("vis", taken(50))
+        pairing.add("vis", taken(90))
+        assert (pairing.take(90 * MS) is not None) is pairs
+
+
 def test_offset_moves_infrared_and_not_the_skew_that_is_told() -> None:
     run = Run(ir_offset_ns=300 * MS)
     run.pairing.add("ir", taken(0, 300))

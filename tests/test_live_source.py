@@ -200,6 +200,23 @@ def test_backlog_is_dropped_and_counted() -> None:
     assert live.drops == {STALE: 50}
 
 
+def test_period_is_what_comes_and_not_what_the_header_says() -> None:
+    class Wrong(Script):
+        period_ns: int | None = SECOND // 90
+
+        def read(self) -> Iterator[Decoded | None]:
+            for k in range(60):
+                if k % 7:  # some are lost
+                    yield Decoded(picture(k), 111 * MS * k, 100 * SECOND + 111 * MS * k)
+
+    live, _, _ = source(Wrong)
+    frames = iter(live)
+    next(frames)
+    assert live.period_ns == SECOND // 90
+    list(islice(frames, 45))
+    assert live.period_ns == 111 * MS
+
+
 def test_size_may_change(caplog: pytest.LogCaptureFixture) -> None:
     live, _, _ = source(script(1, Lost("closed")), script((96, 128)))
     sizes = [frame.luma.shape for frame in islice(live, 2)]

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import logging
 import random
+import statistics
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -33,6 +35,8 @@ log = logging.getLogger("streamfuse")
 
 STALE = "stale: it had lain somewhere on the way"
 NO_CLOCK_YET = "before the sender's clock was known"
+STEPS = 31
+"""Between frames, for the median that is the period."""
 GIVE_UP_STALLS = 3
 """A stream silent for so many times its `stall_s` is connected to anew."""
 FIRST_BACKOFF_S = 0.25
@@ -87,6 +91,7 @@ class LiveSource(Source):
         self._index = 0
         self._size: tuple[int, ...] | None = None
         self._last_stamp: tuple[int, Clock] | None = None
+        self._steps_ns: deque[int] = deque(maxlen=STEPS)
         self._seen = False
         """Whether a frame has ever come."""
         self._away_ns: int | None = None
@@ -123,6 +128,7 @@ class LiveSource(Source):
         self._stamper.restart(last)
         self.period_ns = link.period_ns or self.period_ns
         self._last_stamp = None
+        self._steps_ns.clear()
         for decoded in link.read():
             if self._stopped.is_set():
                 return
@@ -160,6 +166,8 @@ class LiveSource(Source):
             self._last_stamp = before
             self.drops[BACKWARDS] += 1
             return None
+        if before is not None and stamp.clock is before[1]:
+            self._measure_period(stamp.stamp_ns - before[0])
         luma, chroma = self._pixels.read(decoded.frame, stamp.tracked_ns)
         return Frame(
             luma,
@@ -172,6 +180,13 @@ class LiveSource(Source):
             read_ns=self._now() - decoded.arrival_ns,
             tracked_ns=stamp.tracked_ns,
         )
+
+    def _measure_period(self, step_ns: int) -> None:
+        """What a header says is often wrong; the median of what comes is not, even where frames are lost."""
+        self._steps_ns.append(step_ns)
+        if len(self._steps_ns) == STEPS:
+            self.period_ns = round(statistics.median(self._steps_ns))
+            self._steps_ns.clear()
 
     # What is told.
 
