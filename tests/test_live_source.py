@@ -143,12 +143,11 @@ def test_backs_off_longer_each_time_and_never_in_step() -> None:
 
 
 def test_silence_is_told_and_ends_in_a_new_connection(caplog: pytest.LogCaptureFixture) -> None:
-    live, _, made = source(script(2, None, None, None, 2, *[None] * 20), script(1))
+    live, machine, made = source(script(2, None, None, None, 2, *[None] * 20), script(1))
     frames = iter(live)
-    states = []
     for _ in range(5):
         next(frames)
-        states.append(live.state)
+        assert live.state is State.LIVE
     assert said(caplog) == [
         "connected, 64x48 script",
         "stalled, no frame for 1.5 s",
@@ -158,6 +157,8 @@ def test_silence_is_told_and_ends_in_a_new_connection(caplog: pytest.LogCaptureF
         said(caplog)[-1],
     ]
     assert live.reconnects == 1  # a stall that passes is none
+    machine.now_ns += 2 * SECOND
+    assert live.state is State.STALLED  # others see it before the reader does
     assert made[0].closed
 
 

@@ -92,6 +92,8 @@ class LiveSource(Source):
         self._size: tuple[int, ...] | None = None
         self._last_stamp: tuple[int, Clock] | None = None
         self._steps_ns: deque[int] = deque(maxlen=STEPS)
+        self._last_ns = 0
+        """When something came last, of the monotonic clock."""
         self._seen = False
         """Whether a frame has ever come."""
         self._away_ns: int | None = None
@@ -101,7 +103,11 @@ class LiveSource(Source):
 
     @property
     def state(self) -> State:
-        return self._state
+        silent_s = (self._now() - self._last_ns) / SECOND
+        return State.STALLED if self._state is State.LIVE and silent_s > self._stall_s() else self._state
+
+    def _stall_s(self) -> float:
+        return max(self._address.stall_s, 5 * (self.period_ns or 0) / SECOND)
 
     def interrupt(self) -> None:
         self._stopped.set()
@@ -124,19 +130,18 @@ class LiveSource(Source):
                 link.close()
 
     def _frames(self, link: Link) -> Iterator[Frame]:
-        last = self._now()
-        self._stamper.restart(last)
+        self._last_ns = self._now()
+        self._stamper.restart(self._last_ns)
         self.period_ns = link.period_ns or self.period_ns
         self._last_stamp = None
         self._steps_ns.clear()
         for decoded in link.read():
             if self._stopped.is_set():
                 return
-            now = self._now()
             if decoded is None:
-                self._notice_silence((now - last) / SECOND)
+                self._notice_silence((self._now() - self._last_ns) / SECOND)
                 continue
-            last = now
+            self._last_ns = self._now()
             frame = self._frame(link, decoded)
             if frame is not None:
                 self._arrived(link, frame)
@@ -208,7 +213,7 @@ class LiveSource(Source):
         self._failures = 0
 
     def _notice_silence(self, silent_s: float) -> None:
-        stall_s = max(self._address.stall_s, 5 * (self.period_ns or 0) / SECOND)
+        stall_s = self._stall_s()
         if silent_s > GIVE_UP_STALLS * stall_s:
             raise Lost(f"no frame for {silent_s:.1f} s")
         if silent_s > stall_s and self._state is State.LIVE:

@@ -1,0 +1,84 @@
+"""How old are live frames when they come out, with an engine that cannot keep up?
+
+    python benchmarks/live.py [--seconds 120] [--slow 10] [--max-age-ms 500]
+
+Two synthetic cameras in real time at 25 fps, and an engine that does nothing but take `--slow` frame periods.  The age
+is from the arrival of a pair's earlier frame to the moment when the sink has it.  It must stay below the age budget
+and one run of the engine, and must not grow: the table has it by quarters of the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from streamfuse.engines.base import Engine, Precision
+from streamfuse.frames import FusedFrame, Plane
+from streamfuse.fuser import Fuser
+from streamfuse.network.config import Output
+from streamfuse.pipeline import Pipeline
+from streamfuse.sinks.base import Sink
+
+PERIOD_S = 0.04
+
+
+class Slow(Engine):
+    """A stand-in for an engine: infrared after a while."""
+
+    name = "slow"
+    precision = Precision.FP32
+    output = Output.DIRECT
+    device = "none"
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def prepare(self, height: int, width: int) -> None:
+        pass
+
+    def fuse(self, ir: Plane, vis: Plane) -> npt.NDArray[np.float32]:
+        time.sleep(self._seconds)
+        return ir.astype(np.float32) / np.float32(255)
+
+
+class Ages(Sink):
+    name = "ages"
+    waits = False
+
+    def __init__(self) -> None:
+        self.ages_ms: list[float] = []
+
+    def write(self, frame: FusedFrame) -> None:
+        self.ages_ms.append((time.monotonic_ns() - frame.arrival_ns) / 1e6)
+
+    def close(self, *, failed: bool = False) -> None:
+        pass
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--slow", type=float, default=10, help="engine time in frame periods")
+    parser.add_argument("--max-age-ms", type=float, default=500)
+    options = parser.parse_args()
+    sink = Ages()
+    cameras = (f"synthetic:{channel}?live=1&size=320x240&seconds={options.seconds:.0f}" for channel in ("ir", "vis"))
+    fuser = Fuser(engine=Slow(options.slow * PERIOD_S), tone="per-frame")
+    summary = Pipeline(*cameras, sinks=[sink], fuser=fuser, max_age_ms=options.max_age_ms).run()
+    limit_ms = options.max_age_ms + options.slow * PERIOD_S * 1e3
+    print(f"{Path(sys.argv[0]).name}: {summary.fused} of {summary.read['vis']} frames, limit {limit_ms:.0f} ms")
+    print(f"{'quarter':>8}{'median ms':>11}{'worst ms':>10}")
+    for number, ages in enumerate(np.array_split(np.array(sink.ages_ms), 4), 1):
+        print(f"{number:>8}{np.median(ages):>11.0f}{ages.max():>10.0f}")
+    for reason, count in sorted(summary.drops.items()):
+        print(f"{count:>8} {reason}")
+    return 0 if max(sink.ages_ms) < limit_ms else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
