@@ -15,7 +15,6 @@ from streamfuse.errors import InputError, StreamfuseError, UsageError
 from streamfuse.sources.uri import expand, mask, open_pair, open_source, redact
 
 SECRET = "pa@ss/w:o%rd?"
-PIPELINES = sorted((Path(__file__).parents[1] / "pipelines").glob("*.toml"))
 
 
 @pytest.fixture
@@ -210,15 +209,3 @@ def test_redact_and_mask_hide_what_may_be_secret() -> None:
     ):
         assert redact(text) == redacted
         assert mask(text) == masked
-
-
-@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.name)
-def test_ready_pipelines_are_valid(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = shown(capsys, "--config", path)
-    for key, value in tomllib.loads(path.read_text()).items():
-        if key not in ("sources", "ir", "vis"):
-            assert tomllib.loads(text)[key] == value
-
-
-def test_there_are_ready_pipelines() -> None:
-    assert {path.stem for path in PIPELINES} >= {"archive", "cameras", "rtsp", "low-latency", "recording"}
