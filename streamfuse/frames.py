@@ -114,9 +114,9 @@ class FusedFrame:
     """The result: fused luma under the visible stream's colour."""
 
     luma: Plane
-    """(H, W) uint8, full range 0..255; H and W are the visible frame's."""
+    """(H, W) uint8, full range 0..255; H and W are the visible frame's, or the overlap's where it is cropped to."""
     chroma: Chroma | None
-    """The visible frame's, untouched."""
+    """The visible frame's, untouched; cut as the luma is."""
     index: int
     """Position among the fused frames, from 0."""
     ir_stamp_ns: int

@@ -239,7 +239,7 @@ class Pipeline:
         self._telemetry.frame_fused(begin, time.monotonic_ns(), timings)
         return FusedFrame(
             luma=luma,
-            chroma=pair.vis.chroma,
+            chroma=self._fuser.cut_chroma(pair.vis.chroma, *pair.vis.luma.shape),
             index=index,
             ir_stamp_ns=pair.ir.stamp_ns,
             vis_stamp_ns=pair.vis.stamp_ns,
