@@ -88,9 +88,19 @@ def same_aspect(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return abs(a[1] * b[0] / a[0] - b[1]) <= 1 or abs(a[0] * b[1] / a[1] - b[0]) <= 1
 
 
-def corner_difference(first: Matrix3, second: Matrix3, size: Size) -> npt.NDArray[np.float64]:
-    """(4,): how far apart two homographies bring the corners of a picture of `size`, px."""
-    at = corners(size)
+def overlap_corners(homography: Matrix3, ir_size: Size, vis_size: Size) -> Points:
+    """(n, 2) infrared px: the corners of what both pictures see; (0, 2) where that is nothing."""
+    mapped = project(homography, corners(ir_size))
+    if not np.isfinite(mapped).all() or np.abs(mapped).max() > 1e6:
+        return np.zeros((0, 2))
+    area, polygon = cv2.intersectConvexConvex(mapped.astype(np.float32), corners(vis_size).astype(np.float32))
+    if area <= 0:
+        return np.zeros((0, 2))
+    return project(inverse(homography), np.asarray(polygon, np.float64).reshape(-1, 2))
+
+
+def difference(first: Matrix3, second: Matrix3, at: Points) -> npt.NDArray[np.float64]:
+    """(n,): how far apart two homographies bring these points, px of the target; infinite where one brings nothing."""
     apart: npt.NDArray[np.float64] = np.linalg.norm(project(first, at) - project(second, at), axis=1)
     return np.where(np.isfinite(apart), apart, np.inf)
 
