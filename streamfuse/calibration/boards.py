@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
-
 import cv2
 import numpy as np
 
 from streamfuse.calibration.fit import Fit, fit_homography, least_squares
-from streamfuse.calibration.geometry import Lens, Matrix3, Points, Size, project, residuals, rms
+from streamfuse.calibration.geometry import Lens, Points, Size, project, residuals, rms
 from streamfuse.calibration.outcome import Outcome, conclude
 from streamfuse.calibration.target import Board, find_board
 from streamfuse.errors import InputError
@@ -62,14 +60,12 @@ def calibrate_boards(
     warnings = [f"no board: {text}" for text in missing]
     details = [f"board found in {len(views)} of {len(scenes)} pairs"]
     pair: tuple[Lens | None, Lens | None] = (None, None)
-    parallax = None
     if lenses:
-        pair, rig = _calibrate_lenses(views, board, ir_size, vis_size)
-        details += rig.details
-        parallax = rig.parallax_px_m
+        pair, distances, more = _calibrate_lenses(views, board, ir_size, vis_size)
+        details += more
         if distance_m is None and board.square_mm is not None:
-            distance_m = round(rig.distance_m, 3)
-            details.append(f"the boards were {rig.distance_m:.2f} m away (median)")
+            distance_m = round(float(np.median(distances)), 3)
+            details.append(f"the boards were {min(distances):.2f} to {max(distances):.2f} m away")
     flat = [_flatten(view, *pair) for view in views]
     fit, scale = _fit(flat, vis_size)
     details.append("residuals of each pair, px RMS:")
@@ -87,7 +83,7 @@ def calibrate_boards(
         distance_m=distance_m,
         lenses=pair,
     )
-    return Outcome(calibration, details, warnings, pictures, parallax)
+    return Outcome(calibration, details, warnings, pictures)
 
 
 Found = tuple[list[View], list[str], tuple[Size, Size], tuple[Plane, Plane] | None]
@@ -182,60 +178,32 @@ def _coverage_warnings(views: Sequence[View], ir_size: Size) -> list[str]:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Rig:
-    details: list[str]
-    distance_m: float
-    """Median of the boards, in `square_mm`'s metres; meaningless without it."""
-    parallax_px_m: float | None
-
-
 def _calibrate_lenses(
     views: Sequence[View], board: Board, ir_size: Size, vis_size: Size
-) -> tuple[tuple[Lens, Lens], _Rig]:
-    """Each camera by itself (Zhang, IEEE PAMI 22, 2000), then the pose between the two."""
+) -> tuple[tuple[Lens, Lens], list[float], list[str]]:
+    """Each camera by itself (Zhang, IEEE PAMI 22, 2000); the boards' distances, m where their size is known; a report.
+
+    The pose between the cameras is not asked for: boards that fill a third of the picture tell the principal points
+    to some pixels only, which at 4 m is as much as the cameras are apart.
+    """
     solid = [board.points()] * len(views)
-    found = []
+    found, details = [], []
+    distances: list[float] = []
     for role, size, points in (
         ("infrared", ir_size, [view.ir for view in views]),
         ("visible", vis_size, [view.vis for view in views]),
     ):
         flat = [corner.astype(np.float32).reshape(-1, 1, 2) for corner in points]
-        error, matrix, distortion, _, _ = cv2.calibrateCamera(solid, flat, size[::-1], None, None, flags=LENS_FLAGS)
+        error, matrix, distortion, _, shifts = cv2.calibrateCamera(
+            solid, flat, size[::-1], None, None, flags=LENS_FLAGS
+        )
         if not error < WORST_LENS_PX * max(size[1] / 640, 1):
             raise InputError(
                 f"the {role} lens cannot be told from these boards: they fit to {error:.1f} px; "
                 "tilt the board more from picture to picture, or leave out --lenses"
             )
-        found.append(
-            (Lens(np.asarray(matrix, np.float64), np.asarray(distortion, np.float64).ravel()), flat, float(error))
-        )
-    (ir, ir_flat, ir_error), (vis, vis_flat, vis_error) = found
-    _, *_, rotation, shift, _, _ = cv2.stereoCalibrate(
-        solid,
-        ir_flat,
-        vis_flat,
-        ir.matrix,
-        ir.distortion,
-        vis.matrix,
-        vis.distortion,
-        ir_size[::-1],
-        flags=cv2.CALIB_FIX_INTRINSIC,
-    )
-    baseline = float(np.linalg.norm(shift))
-    details = [
-        f"lenses: infrared f = {ir.matrix[0, 0]:.0f} px, {ir_error:.2f} px RMS; "
-        f"visible f = {vis.matrix[0, 0]:.0f} px, {vis_error:.2f} px RMS"
-    ]
-    parallax = None
-    if board.square_mm is not None:
-        parallax = float(vis.matrix[0, 0]) * baseline
-        turned = np.degrees(np.linalg.norm(cv2.Rodrigues(rotation)[0]))
-        details.append(f"the cameras are {baseline * 1000:.0f} mm and {turned:.1f} degrees apart")
-    distances = [_distance(board.points(), flat, vis) for flat in vis_flat]
-    return (ir, vis), _Rig(details, float(np.median(distances)), parallax)
-
-
-def _distance(solid: np.ndarray, flat: np.ndarray, lens: Lens) -> float:
-    _, _, shift = cv2.solvePnP(solid, flat, lens.matrix, lens.distortion)
-    return float(cast(Matrix3, shift).ravel()[2])
+        k = np.asarray(matrix, np.float64)
+        found.append(Lens(k, np.asarray(distortion, np.float64).ravel()))
+        details.append(f"{role} lens: f = {k[0, 0]:.0f} px, {error:.2f} px RMS")
+        distances = [float(np.asarray(shift).ravel()[2]) for shift in shifts]
+    return (found[0], found[1]), distances, details
