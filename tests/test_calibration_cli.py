@@ -108,8 +108,8 @@ def test_scene_then_run(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "parts of the picture agree" in done.stdout
     out = tmp_path / "fused.mkv"
-    done = streamfuse("run", *sources, "--calib", tmp_path / "c.toml", "--crop", "overlap", "-o", out, "--codec", "ffv1",
-                      "--engine", "torch")  # fmt: skip
+    done = streamfuse("run", *sources, "--calib", tmp_path / "c.toml", "--crop", "overlap", "-o", out,
+                      "--codec", "ffv1", "--engine", "torch")  # fmt: skip
     assert done.returncode == 0, done.stderr
     pictures = read_video(out)[1]
     height, width = pictures[0].shape

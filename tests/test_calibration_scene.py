@@ -23,7 +23,8 @@ def similarity(zoom: float, degrees: float, x: float, y: float, size: Size = VGA
     """About the middle of the picture."""
     cos, sin = zoom * np.cos(np.radians(degrees)), zoom * np.sin(np.radians(degrees))
     middle = np.array([[1, 0, -size[1] / 2], [0, 1, -size[0] / 2], [0, 0, 1.0]])
-    return inverse(middle) @ np.array([[cos, -sin, x], [sin, cos, y], [0, 0, 1.0]]) @ middle
+    placed: Matrix3 = inverse(middle) @ np.array([[cos, -sin, x], [sin, cos, y], [0, 0, 1.0]]) @ middle
+    return placed
 
 
 def error(found: Matrix3, truth: Matrix3, size: Size = VGA) -> float:
@@ -54,11 +55,12 @@ def test_infrared_of_another_size() -> None:
 
 
 def test_several_pairs_tell_what_each_alone_does_not() -> None:
-    """Structure in one quarter of each picture is refused; four pairs with a quarter each are answered."""
+    """Structure in a twelfth of each picture is refused; eight such pairs are answered."""
     ir, vis = [], []
-    for k in range(4):
+    for k in range(8):
         scene = np.full(VGA, 128, np.uint8)
-        part = np.s_[240 * (k // 2) : 240 * (k // 2) + 240, 320 * (k % 2) : 320 * (k % 2) + 320]
+        top, left = 220 * (k % 2) + 60, 150 * (k // 2) + 30
+        part = np.s_[top : top + 150, left : left + 150]
         scene[part] = structure(10 + k)[part]
         vis.append(scene)
         ir.append(infrared_look(seen(scene, inverse(TILTED)), k))
@@ -78,7 +80,7 @@ def test_flat_pictures_are_refused(noise: int) -> None:
     random = np.random.default_rng(1)
     flat = [np.clip(random.normal(110, noise, VGA), 0, 255).astype(np.uint8) for _ in range(2)]
     for ir, vis in ((flat[0], flat[1]), (flat[0], structure(1)), (structure(1), flat[1])):
-        with pytest.raises(InputError, match="no structure|agree"):
+        with pytest.raises(InputError, match=r"no structure|agree"):
             register([ir], [vis])
 
 
@@ -91,15 +93,10 @@ def test_a_repeating_pattern_is_refused() -> None:
 
 
 def test_two_planes_apart_are_refused() -> None:
-    """Strong parallax: near things over half of the picture move by 12 px against the far ones."""
+    """Strong parallax: the left half of the picture moves by 14 px against the right."""
     scene = structure(5)
     ir = scene.copy()
-    ir[:, ::2] = scene[:, ::2]
-    near = np.zeros(VGA, bool)
-    for row in range(0, 480, 96):
-        for column in range(0, 640, 128):
-            near[row : row + 68, column : column + 90] = True
-    ir[near] = np.roll(scene, 12, axis=1)[near]
+    ir[:, :320] = np.roll(scene, 14, axis=1)[:, :320]
     found = estimate([infrared_look(ir)], [scene])
     assert found is None or doubt(found) is not None
 
@@ -140,7 +137,8 @@ def random_warp(random: np.random.Generator, size: Size) -> Matrix3:
     tilt = np.eye(3)
     tilt[2, :2] = random.uniform(-6e-5, 6e-5, 2)
     zoom, degrees = np.exp(random.uniform(-0.25, 0.25)), random.uniform(-7, 7)
-    return tilt @ similarity(zoom, degrees, *random.uniform(-40, 40, 2), size)
+    warp: Matrix3 = tilt @ similarity(zoom, degrees, random.uniform(-40, 40), random.uniform(-40, 40), size)
+    return warp
 
 
 def moved(plane: Plane, warp: Matrix3) -> Plane:
@@ -153,10 +151,10 @@ def test_real_street_within_three_pixels_or_refused(data_dir: Path) -> None:
     planes = []
     for channel in ("ir", "vis"):
         with VideoFile(data_dir / "data/eval/videos" / channel / "0111_1716.mp4") as source:
-            planes.append([frame.luma.copy() for frame in source][::75])
+            planes.append([frame.luma.copy() for frame in source][::100])
     random = np.random.default_rng(7)
     errors = []
-    for _ in range(4):
+    for _ in range(3):
         warp = random_warp(random, VGA)
         found = estimate([moved(plane, warp) for plane in planes[0]], planes[1])
         if found is not None and doubt(found) is None:

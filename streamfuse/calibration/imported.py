@@ -6,6 +6,7 @@ n = (0, 0, 1), so the pictures are related by H = K_vis (R + T n^T / d) K_ir^-1 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from streamfuse.errors import InputError, UsageError
 
 MAX_BASELINE_M = 3.0
 """More is another unit."""
+
+KALIBR_CAMERA = re.compile(r"^cam\d$")
 
 Vector = npt.NDArray[np.float64]
 
@@ -57,7 +60,7 @@ def calibrate_import(paths: Sequence[Path], request: Request) -> Outcome:
         for key in ("H", "homography"):
             if key in first:
                 return _from_homography(file, matrix(file, key, first[key], (3, 3)), first, request)
-        if any(key.startswith("cam") and isinstance(value, dict) for key, value in first.items()):
+        if any(KALIBR_CAMERA.match(key) for key in first):
             return _from_cameras(f"Kalibr {file.name}", _read_kalibr(file, first), request)
         if "R" in first and "T" in first:
             return _from_cameras(f"OpenCV {file.name}", _read_stereo(file, first), request)
@@ -220,7 +223,7 @@ def _read_ros(path: Path, values: Values) -> Camera:
 def _read_kalibr(path: Path, values: Values) -> list[Camera]:
     """A chain: T_cn_cnm1 brings points from the camera before."""
     cameras: list[Camera] = []
-    for name in sorted(key for key in values if key.startswith("cam")):
+    for name in sorted(key for key in values if KALIBR_CAMERA.match(key)):
         entry = values[name]
         if not isinstance(entry, dict):
             raise InputError(f"{path}: {name} must be a table")

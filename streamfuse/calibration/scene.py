@@ -35,8 +35,8 @@ FULL_SIDE = 640
 ROUGH_STEPS = (Step(160, 40, 10, 12), Step(160, 40, 6, 10), Step(320, 56, 8, 20))
 """Fitted without perspective."""
 FINE_STEPS = (Step(320, 56, 6, 20), Step(640, 80, 8, 28), Step(640, 80, 5, 28), Step(640, 80, 4, 28))
-TEST_STEP = Step(640, 80, 12, 28)
-"""A wide window: where nothing agrees, a block falls within `AGREE_PX` of its place by chance once in fifty times."""
+TEST_STEP = Step(640, 80, 20, 28)
+"""A wide window: where nothing agrees, a block falls within `AGREE_PX` of its place by chance once in a hundred times."""
 AGREE_PX = 2.0
 """Of the level; from the place where the homography expects a block."""
 CANDIDATES = 4
@@ -96,7 +96,8 @@ LEAST_SHARE = 0.6
 LEAST_COVERAGE = 0.5
 MOST_RMS = 1.15
 """Of the level's pixels; blocks that lie anywhere within `AGREE_PX` would give 1.41."""
-MOST_APART_PX = 3.0
+MOST_APART_PX = 2.5
+"""Of the level.  Such a difference is about as large as the error itself, seldom much less."""
 
 
 def doubt(evidence: Evidence) -> str | None:
