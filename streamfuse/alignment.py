@@ -12,15 +12,19 @@ from typing import cast
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from streamfuse.calibration.geometry import Points, Size, resize_matrix, same_aspect
 from streamfuse.calibration.model import Calibration
-from streamfuse.calibration.overlap import Box, Mask, feather, infrared_places, largest_box
+from streamfuse.calibration.overlap import FEATHER_PX, FILL_PX, Box, Mask, feather, infrared_places, largest_box
 from streamfuse.errors import InputError, UsageError
 from streamfuse.frames import Chroma, Plane
 from streamfuse.network.config import MIN_SIDE
 
 log = logging.getLogger("streamfuse")
+
+Share = npt.NDArray[np.float32]
+"""(H, W), 0..1."""
 
 MAX_STEP = 1.25
 """Infrared pixels to a visible one: where there are more, infrared is averaged before it is sampled."""
@@ -53,7 +57,7 @@ class Aligner:
         if self._warp is None or not self._warp.fits(ir.shape, reach):
             self._warp = _Warp(self.calibration, _size(ir.shape), reach)
         vis = reach.box.cut(vis)
-        return reach.blend(self._warp.apply(ir), vis), vis
+        return reach.fill(self._warp.apply(ir), vis), vis
 
     def finish(self, fused: Plane, vis: Plane) -> Plane:
         """The fused picture where infrared reaches and `vis`, as `align` gave it, where it does not; softly between."""
@@ -106,15 +110,22 @@ class _Reach:
         x, y = places.T.reshape(2, *vis_size)
         self.x, self.y = self.box.cut(x), self.box.cut(y)
         """Infrared places in pixels of the calibration's own size."""
-        self._share = np.ascontiguousarray(feather(cast(Mask, self.box.cut(mask))))
-        self._rest = 1 - self._share
-        self._whole = bool((self._share == 1).all())
+        seen = np.ascontiguousarray(self.box.cut(mask).astype(bool))
+        self._whole = bool(seen.all())
+        self._fill, self._share = feather(seen, 0, FILL_PX), feather(seen, FILL_PX, FEATHER_PX)
 
-    def blend(self, inside: Plane, outside: Plane) -> Plane:
-        """(H, W) each: `inside` where infrared reaches, exactly `outside` where it does not."""
+    def fill(self, ir: Plane, vis: Plane) -> Plane:
+        """(H, W) each: visible luma where infrared does not reach, so that the network sees no border."""
+        return self._blend(ir, vis, self._fill)
+
+    def blend(self, fused: Plane, vis: Plane) -> Plane:
+        """(H, W) each: exactly `vis` where infrared does not reach."""
+        return self._blend(fused, vis, self._share)
+
+    def _blend(self, inside: Plane, outside: Plane, share: Share) -> Plane:
         if self._whole:
             return inside
-        return cast(Plane, cv2.blendLinear(inside, np.ascontiguousarray(outside), self._share, self._rest))
+        return cast(Plane, cv2.blendLinear(inside, np.ascontiguousarray(outside), share, 1 - share))
 
 
 class _Warp:

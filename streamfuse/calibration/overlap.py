@@ -18,8 +18,13 @@ from streamfuse.network.config import MIN_SIDE
 Mask: TypeAlias = npt.NDArray[np.bool_]
 """(H, W): True where infrared reaches."""
 
-FEATHER_PX = 16
-"""Over so many pixels inside of the reach the result turns from the visible picture to the fused one."""
+FILL_PX = 8
+"""Over so many pixels inside of the reach the infrared picture turns from visible luma, which fills the outside, to its
+own.  Across that the network draws a rim, +2 to -23 grey levels on a street where its own step is -18; what it draws
+there is not shown."""
+FEATHER_PX = 40
+"""Up to so many pixels inside of the reach the result turns from the visible picture to the fused one: steps of 18
+levels over 16 pixels are still seen as a line."""
 MAX_CELLS = 300_000
 """Larger pictures are searched for their rectangle in blocks, which may cost it a few pixels of a side."""
 
@@ -88,15 +93,15 @@ def _near(one: Points, other: Points) -> npt.NDArray[np.bool_]:
         return np.asarray(np.abs(one - other).max(axis=1) < LENS_TOLERANCE_PX)
 
 
-def feather(reach: Mask) -> npt.NDArray[np.float32]:
-    """The share of the fused picture, (H, W): 0 outside of the reach, 1 from `FEATHER_PX` inside of it.
+def feather(reach: Mask, begin_px: int, end_px: int) -> npt.NDArray[np.float32]:
+    """(H, W): 0 outside of the reach and up to `begin_px` inside of it, 1 from `end_px`, smooth between.
 
     The visible picture's own border is no end of the reach.
     """
     if reach.all():
         return np.ones(reach.shape, np.float32)
     inside = cv2.distanceTransform(reach.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
-    t = np.clip((inside.astype(np.float32) - 1) / FEATHER_PX, 0, 1)
+    t = np.clip((inside.astype(np.float32) - 1 - begin_px) / (end_px - begin_px), 0, 1)
     return cast("npt.NDArray[np.float32]", t * t * (3 - 2 * t))
 
 

@@ -36,7 +36,7 @@ ROUGH_STEPS = (Step(160, 40, 10, 12), Step(160, 40, 6, 10), Step(320, 56, 8, 20)
 """Fitted without perspective."""
 FINE_STEPS = (Step(320, 56, 6, 20), Step(640, 80, 8, 28), Step(640, 80, 5, 28), Step(640, 80, 4, 28))
 TEST_STEP = Step(640, 80, 20, 28)
-"""A wide window: where nothing agrees, a block falls within `AGREE_PX` of its place by chance once in a hundred times."""
+"""A wide window: where nothing agrees, a block is within `AGREE_PX` of its place by chance in one case of a hundred."""
 AGREE_PX = 2.0
 """Of the level; from the place where the homography expects a block."""
 CANDIDATES = 4
