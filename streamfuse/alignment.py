@@ -112,7 +112,8 @@ class _Reach:
         """Infrared places in pixels of the calibration's own size."""
         seen = np.ascontiguousarray(self.box.cut(mask).astype(bool))
         self._whole = bool(seen.all())
-        self._fill, self._share = feather(seen, 0, FILL_PX), feather(seen, FILL_PX, FEATHER_PX)
+        self._fill = _with_rest(feather(seen, 0, FILL_PX))
+        self._share = _with_rest(feather(seen, FILL_PX, FEATHER_PX))
 
     def fill(self, ir: Plane, vis: Plane) -> Plane:
         """(H, W) each: visible luma where infrared does not reach, so that the network sees no border."""
@@ -122,10 +123,14 @@ class _Reach:
         """(H, W) each: exactly `vis` where infrared does not reach."""
         return self._blend(fused, vis, self._share)
 
-    def _blend(self, inside: Plane, outside: Plane, share: Share) -> Plane:
+    def _blend(self, inside: Plane, outside: Plane, shares: tuple[Share, Share]) -> Plane:
         if self._whole:
             return inside
-        return cast(Plane, cv2.blendLinear(inside, np.ascontiguousarray(outside), share, 1 - share))
+        return cast(Plane, cv2.blendLinear(inside, np.ascontiguousarray(outside), *shares))
+
+
+def _with_rest(share: Share) -> tuple[Share, Share]:
+    return share, 1 - share
 
 
 class _Warp:

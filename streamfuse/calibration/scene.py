@@ -46,6 +46,22 @@ PARTS = 4
 """A side: where coverage is counted."""
 
 
+ADVICE = (
+    "give more pairs, of sharp, far scenes that fill the picture with edges seen by both cameras, or use `streamfuse "
+    "calibrate board` or `points`"
+)
+
+LEAST_AGREEING = 30
+LEAST_SHARE = 0.6
+LEAST_COVERAGE = 0.5
+MOST_RMS = 1.15
+"""Of the level's pixels; blocks that lie anywhere within `AGREE_PX` would give 1.41."""
+MOST_APART_PX = 2.5
+"""Of the level.  Such a difference is about as large as the error itself, seldom much less."""
+RIVAL_STRENGTH = 0.6
+"""Of the best answer's agreeing blocks: another answer with so many is taken seriously."""
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """A homography and how far it can be trusted."""
@@ -86,20 +102,6 @@ def register(ir: Sequence[Plane], vis: Sequence[Plane]) -> Evidence:
     return found
 
 
-ADVICE = (
-    "give more pairs, of sharp, far scenes that fill the picture with edges seen by both cameras, or use `streamfuse "
-    "calibrate board` or `points`"
-)
-
-LEAST_AGREEING = 30
-LEAST_SHARE = 0.6
-LEAST_COVERAGE = 0.5
-MOST_RMS = 1.15
-"""Of the level's pixels; blocks that lie anywhere within `AGREE_PX` would give 1.41."""
-MOST_APART_PX = 2.5
-"""Of the level.  Such a difference is about as large as the error itself, seldom much less."""
-
-
 def doubt(evidence: Evidence) -> str | None:
     """Why an answer must not be given, or None."""
     if evidence.agreeing < LEAST_AGREEING or evidence.share < LEAST_SHARE:
@@ -120,6 +122,18 @@ def doubt(evidence: Evidence) -> str | None:
             allowed = MOST_APART_PX * evidence.pixel
             return f"{between} differ by {value:.1f} px at the picture's corners (allowed: {allowed:.1f})"
     return None
+
+
+class _Answer:
+    """A homography and the blocks of the wide test around it."""
+
+    def __init__(self, homography: Matrix3, matches: Matches, pixel: float) -> None:
+        self.homography, self.matches = homography, matches
+        self.apart = residuals(homography, matches.source, matches.target)
+        self.agrees: npt.NDArray[np.bool_] = matches.clear & (self.apart <= AGREE_PX * pixel)
+
+    def strength(self) -> int:
+        return int(self.agrees.sum())
 
 
 def estimate(ir: Sequence[Plane], vis: Sequence[Plane]) -> Evidence | None:
@@ -157,21 +171,6 @@ def estimate(ir: Sequence[Plane], vis: Sequence[Plane]) -> Evidence | None:
         second_px=np.inf if second is None else float(difference(best.homography, second, at).mean()),
         rival_px=max(rivals, default=0.0),
     )
-
-
-RIVAL_STRENGTH = 0.6
-
-
-class _Answer:
-    """A homography and the blocks of the wide test around it."""
-
-    def __init__(self, homography: Matrix3, matches: Matches, pixel: float) -> None:
-        self.homography, self.matches = homography, matches
-        self.apart = residuals(homography, matches.source, matches.target)
-        self.agrees: npt.NDArray[np.bool_] = matches.clear & (self.apart <= AGREE_PX * pixel)
-
-    def strength(self) -> int:
-        return int(self.agrees.sum())
 
 
 def _refine(ir: Sequence[Plane], levels: dict[int, Level], homography: Matrix3) -> Matrix3 | None:
