@@ -139,9 +139,9 @@ class FusedFrame:
     """The result: fused luma under the visible stream's colour."""
 
     luma: Plane
-    """(H, W) uint8, full range 0..255; H and W are the visible frame's."""
+    """(H, W) uint8, full range 0..255; H and W are the visible frame's, or the overlap's where it is cropped to."""
     chroma: Chroma | None
-    """The visible frame's, untouched."""
+    """The visible frame's, untouched; cut as the luma is."""
     index: int
     """Position among the fused frames, from 0."""
     time_ns: int
@@ -154,6 +154,9 @@ class FusedFrame:
     skew_ns: int = 0
     """As `FramePair` has it."""
     content: Content = Content.FUSED
+    infrared: Plane | None = None
+    """What it was made of, of the luma's shape and aligned; None for a stream that is away."""
+    visible: Plane | None = None
     arrival_ns: int = 0
     """`time.monotonic_ns()` when the earlier frame of the pair arrived: now less this is the picture's age."""
     timings_ns: Mapping[str, int] = field(default_factory=dict)

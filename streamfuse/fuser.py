@@ -6,12 +6,13 @@ import time
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from streamfuse.alignment import Aligner
+from streamfuse.calibration.model import Calibration, load
 from streamfuse.color import split_bgr, to_bgr
 from streamfuse.engines import create_engine
 from streamfuse.errors import InputError
@@ -26,6 +27,17 @@ Image = npt.NDArray[np.uint8]
 """(H, W) grey or (H, W, 3) BGR, uint8, as OpenCV reads it."""
 
 
+class FusedLuma(NamedTuple):
+    """Planes of one shape."""
+
+    luma: Plane
+    infrared: Plane
+    """As it lies on the visible picture."""
+    visible: Plane
+    timings_ns: dict[str, int]
+    """Stage name to how long it took."""
+
+
 class Fuser:
     """Fuses pairs of pictures.
 
@@ -38,56 +50,71 @@ class Fuser:
         engine: str | Engine = "auto",
         precision: str = "auto",
         tone: str = "per-frame",
+        calibration: Calibration | str | PathLike[str] | None = None,
+        crop: bool = False,
     ) -> None:
         """`weights`: a safetensors file, None for the shipped one.  `engine`: auto, openvino, torch, or an Engine.
 
-        `tone`: per-frame, smooth or fixed:LO,HI (see `streamfuse.tone`).  Raises EngineError (WeightsError)
-        and UsageError.
+        `tone`: per-frame, smooth or fixed:LO,HI (see `streamfuse.tone`).  `calibration`: where infrared lies in the
+        visible picture, or the file that says so; None: only sizes may differ.  `crop`: results are cut to what both
+        cameras see.  Raises EngineError (WeightsError), InputError for the calibration, and UsageError.
         """
+        if isinstance(calibration, str | PathLike):
+            calibration = load(Path(calibration))
+        self._aligner = Aligner(calibration, crop)
         if isinstance(engine, str):
             path = Path(weights) if weights is not None else None
             engine = create_engine(engine, weights=path, precision=precision)
         self.engine = engine
         self._tone = make_tone(tone, str(engine.output))
-        self._aligner = Aligner()
         self._calls = 0
 
     def fuse(self, ir: Image, vis: Image) -> Image:
-        """Infrared and visible picture to the fused one, of the visible one's shape.
+        """Infrared and visible picture to the fused one, of the visible one's shape (or the overlap's, with `crop`).
 
-        Infrared in three channels is reduced to its luma and, if its size differs, resized.  A colour visible
-        picture keeps its colour.  Raises InputError for arrays of another kind, EngineError where the engine fails.
+        Infrared in three channels is reduced to its luma and, if its size differs, resized; with a calibration it is
+        warped.  A colour visible picture keeps its colour.  Raises InputError for arrays of another kind, EngineError
+        where the engine fails.
         """
         ir_luma, _ = _split("infrared", ir)
         vis_luma, chroma = _split("visible", vis)
         stamp_ns = self._calls * DEFAULT_PERIOD_NS  # pictures in a row, as far as a smooth tone is concerned
         self._calls += 1
-        luma, _ = self.fuse_luma(ir_luma, vis_luma, stamp_ns)
-        return luma if vis.ndim == 2 else to_bgr(luma, chroma)
+        luma = self.fuse_luma(ir_luma, vis_luma, stamp_ns).luma
+        return luma if vis.ndim == 2 else to_bgr(luma, self.cut_chroma(chroma, *vis_luma.shape))
 
-    def fuse_luma(self, ir: Plane, vis: Plane, stamp_ns: int) -> tuple[Plane, dict[str, int]]:
-        """Luma planes (h, w) and (H, W) to (H, W), and how long each stage took, ns.
+    def fuse_luma(self, ir: Plane, vis: Plane, stamp_ns: int) -> FusedLuma:
+        """Luma planes (h, w) and (H, W) to (H, W) or the overlap's shape.
 
-        Raises InputError for pictures under 16 pixels a side.
+        Raises InputError for pictures under 16 pixels a side and for shapes that the calibration is not for.
         """
         _check_size(*vis.shape)
         begin = time.monotonic_ns()
-        ir = self._aligner.apply(ir, vis.shape)
+        ir, vis = self._aligner.align(ir, vis)
         aligned = time.monotonic_ns()
         raw = self.engine.fuse(ir, vis)
         fused = time.monotonic_ns()
-        luma = self._tone.apply(raw, stamp_ns)
+        luma = self._aligner.finish(self._tone.apply(raw, stamp_ns), vis)
         toned = time.monotonic_ns()
-        return luma, {"align": aligned - begin, "fuse": fused - aligned, "tone": toned - fused}
+        timings_ns = {"align": aligned - begin, "fuse": fused - aligned, "tone": toned - fused}
+        return FusedLuma(luma, ir, vis, timings_ns)
 
-    def align(self, ir: Plane, shape: tuple[int, int]) -> Plane:
-        """Infrared (h, w) as it lies on a visible picture of `shape` (H, W)."""
-        return self._aligner.apply(ir, shape)
+    def infrared_alone(self, ir: Plane, shape: tuple[int, int]) -> Plane:
+        """Infrared (h, w) where it lies on visible pictures of `shape` (H, W), black around it."""
+        return self._aligner.align(ir, np.zeros(shape, np.uint8))[0]
+
+    def visible_alone(self, vis: Plane) -> Plane:
+        """A visible picture, cut as the fused ones are."""
+        return self._aligner.cut(vis)
+
+    def cut_chroma(self, chroma: Chroma | None, height: int, width: int) -> Chroma | None:
+        """The colour that belongs to the luma of `fuse_luma`, from that of a visible frame of (height, width)."""
+        return self._aligner.cut_chroma(chroma, height, width)
 
     def prepare(self, height: int, width: int) -> None:
         """Build or load the engine for visible pictures of this size; `fuse` does it when it must."""
         _check_size(height, width)
-        self.engine.prepare(height, width)
+        self.engine.prepare(*self._aligner.output_shape(height, width))
 
     def close(self) -> None:
         self.engine.close()

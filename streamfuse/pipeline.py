@@ -281,11 +281,11 @@ class Pipeline:
         pair = item
         self._telemetry.pair_made(pair.skew_ns, pair.ir.clock, pair.vis.clock)
         begin = time.monotonic_ns()
-        luma, timings = self._fuser.fuse_luma(pair.ir.luma, pair.vis.luma, pair.vis.stamp_ns)
-        self._telemetry.frame_fused(begin, time.monotonic_ns(), timings)
+        fused = self._fuser.fuse_luma(pair.ir.luma, pair.vis.luma, pair.vis.stamp_ns)
+        self._telemetry.frame_fused(begin, time.monotonic_ns(), fused.timings_ns)
         return FusedFrame(
-            luma=luma,
-            chroma=pair.vis.chroma,
+            luma=fused.luma,
+            chroma=self._fuser.cut_chroma(pair.vis.chroma, *pair.vis.luma.shape),
             index=index,
             time_ns=self._time_line.place(pair.vis) if self.live else pair.vis.stamp_ns,
             ir_stamp_ns=pair.ir.stamp_ns,
@@ -294,15 +294,18 @@ class Pipeline:
             vis_clock=pair.vis.clock,
             skew_ns=pair.skew_ns,
             arrival_ns=min(pair.ir.arrival_ns, pair.vis.arrival_ns),
-            timings_ns=timings,
+            timings_ns=fused.timings_ns,
+            infrared=fused.infrared,
+            visible=fused.visible,
         )
 
     def _show_alone(self, index: int, role: str, frame: Frame, shape: tuple[int, int]) -> FusedFrame:
-        infrared = role == "ir"
         self._telemetry.frame_alone(role)
+        infrared = role == "ir"
+        luma = self._fuser.infrared_alone(frame.luma, shape) if infrared else self._fuser.visible_alone(frame.luma)
         return FusedFrame(
-            luma=self._fuser.align(frame.luma, shape) if infrared else frame.luma,
-            chroma=None if infrared else frame.chroma,
+            luma=luma,
+            chroma=None if infrared else self._fuser.cut_chroma(frame.chroma, *shape),
             index=index,
             time_ns=self._time_line.place(frame),
             ir_stamp_ns=frame.stamp_ns if infrared else None,
@@ -310,6 +313,8 @@ class Pipeline:
             ir_clock=frame.clock if infrared else None,
             vis_clock=None if infrared else frame.clock,
             content=Content.INFRARED if infrared else Content.VISIBLE,
+            infrared=luma if infrared else None,
+            visible=None if infrared else luma,
             arrival_ns=frame.arrival_ns,
         )
 

@@ -16,9 +16,10 @@ from streamfuse.errors import DamagedInput, InputError
 from streamfuse.evaluation.pairs import pair_images
 from streamfuse.evaluation.run import Evaluator
 from streamfuse.evaluation.score import Triple
-from streamfuse.evaluation.streams import KeepingFuser, expected_frames, fuse_stream, read_images, read_streams
+from streamfuse.evaluation.streams import expected_frames, fuse_stream, read_images, read_streams
 from streamfuse.evaluation.video import Temporal, TemporalScorer, every_nth, own_flicker
 from streamfuse.frames import Plane
+from streamfuse.fuser import Fuser
 from streamfuse.pipeline import Pipeline
 from streamfuse.sources.uri import open_pair
 
@@ -135,9 +136,9 @@ def test_streams_without_a_common_time_are_an_error(tmp_path: Path) -> None:
 def test_frames_fused_on_the_way_keep_their_sources(tmp_path: Path) -> None:
     ir = write_video(tmp_path / "ir.mp4", every(40, 12, 40), size=(24, 32))
     vis = write_video(tmp_path / "vis.mp4", every(40, 12))
-    fuser = KeepingFuser(engine=PassThrough(), tone="per-frame")
+    fuser = Fuser(engine=PassThrough(), tone="per-frame")
     with Pipeline(str(ir), str(vis), fuser=fuser, frames=8) as pipeline:
-        triples = list(fuse_stream(pipeline, fuser))
+        triples = list(fuse_stream(pipeline))
     assert len(triples) == 8
     for place, (a, b, fused) in enumerate(triples):
         assert a.shape == b.shape == fused.shape == SIZE

@@ -18,6 +18,7 @@ _COMMANDS = {
     "demo": "Render a scene, fuse it, and show the result.",
     "evaluate": "Score fused images or streams.",
     "probe": "Show what this machine can do.",
+    "calibrate": "Find where infrared lies in the visible picture.",
     "train": "Train the network on pairs of one's own.",
     "weights": "Import and inspect weights files.",
 }

@@ -202,8 +202,9 @@ def _evaluate_stream(
     inputs: _Inputs, fusing: _Fusing | None, every: int | None, frames: int | None, pictures: bool
 ) -> tuple[Evaluation, DamagedInput | None]:
     from streamfuse.evaluation.run import FRAMES_SCORED
-    from streamfuse.evaluation.streams import KeepingFuser, expected_frames, fuse_stream, read_streams
+    from streamfuse.evaluation.streams import expected_frames, fuse_stream, read_streams
     from streamfuse.evaluation.video import every_nth
+    from streamfuse.fuser import Fuser
     from streamfuse.pipeline import Pipeline
 
     sources = inputs.open_sources()
@@ -213,9 +214,9 @@ def _evaluate_stream(
     click.echo(f"note: {note}; flicker and temporal error are of all frames", err=True)
     with ExitStack() as stack:
         if fusing is not None:
-            fuser = stack.enter_context(KeepingFuser(fusing.weights, fusing.engine, fusing.precision, fusing.tone))
+            fuser = stack.enter_context(Fuser(fusing.weights, fusing.engine, fusing.precision, fusing.tone))
             pipeline = stack.enter_context(Pipeline(*sources, fuser=fuser, frames=frames))
-            method, triples = fusing.describe(fuser.engine), fuse_stream(pipeline, fuser)
+            method, triples = fusing.describe(fuser.engine), fuse_stream(pipeline)
         else:
             for source in sources:
                 source.close()

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     help="Output range of networks that need one: per-frame or fixed:LO,HI.",
 )
 @options.engine
+@options.calibration
 @options.config
 @options.common
 def command(
@@ -42,6 +43,8 @@ def command(
     engine: str,
     precision: str,
     weights: Path | None,
+    calib: Path | None,
+    crop: str | None,
 ) -> None:
     """Fuse the images IR and VIS, or the pairs of two directories, grey or colour, 8 or 16 bit.
 
@@ -61,7 +64,7 @@ def command(
         _check_outputs(jobs, force)
     except OSError as error:
         raise InputError(f"{error.filename or ir} cannot be read: {error.strerror}") from None
-    with Fuser(weights, engine, precision, tone) as fuser:
+    with Fuser(weights, engine, precision, tone, calib, crop == "overlap") as fuser:
         failed = _fuse_all(fuser, jobs)
     if failed:
         raise DamagedInput(f"{len(failed)} of {len(jobs)} pairs could not be fused: {'; '.join(failed[:3])}")
@@ -152,5 +155,6 @@ def _fuse_pair(fuser: Fuser, ir: Path, vis: Path) -> npt.NDArray[np.uint8]:
 
     ir_luma, _ = read_image_file(ir)
     vis_luma, chroma = read_image_file(vis)
-    luma, _ = fuser.fuse_luma(ir_luma, vis_luma, stamp_ns=0)
+    luma = fuser.fuse_luma(ir_luma, vis_luma, stamp_ns=0).luma
+    chroma = fuser.cut_chroma(chroma, *vis_luma.shape)
     return luma if chroma is None else to_bgr(luma, chroma)

@@ -92,6 +92,22 @@ def live(function: F) -> F:
     return function
 
 
+def calibration(function: F) -> F:
+    """--calib and --crop."""
+    for option in reversed(
+        (
+            click.option(
+                "--calib",
+                type=click.Path(path_type=Path),
+                help="A file of `streamfuse calibrate`: where infrared lies in the visible picture.",
+            ),
+            click.option("--crop", type=click.Choice(["overlap"]), help="Cut the result to what both cameras see."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
 def force(function: F) -> F:
     return click.option("--force", is_flag=True, help="Replace an output that exists.")(function)
 

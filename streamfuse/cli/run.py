@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     help="Output range and level over time: per-frame, smooth or fixed:LO,HI.",
 )
 @options.engine
+@options.calibration
 @click.option(
     "--fps", type=options.FiniteRange(0.001, 10_000), help="Rate of images; default 25, or as the sequence says."
 )
@@ -72,6 +73,8 @@ def command(
     engine: str,
     precision: str,
     weights: Path | None,
+    calib: Path | None,
+    crop: str | None,
     fps: float | None,
     agc: str,
     ir_offset_ms: float,
@@ -102,7 +105,7 @@ def command(
     if output is None:
         raise UsageError("nowhere to write to: give -o FILE, such as -o fused.mp4")
     sources = _open_sources(ir, vis, vot, fps, agc)
-    fuser = Fuser(weights, engine, precision, tone)
+    fuser = Fuser(weights, engine, precision, tone, calib, crop == "overlap")
     sink = open_sink(
         output,
         video=VideoFormat(codec, crf, preset),

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
 
 from streamfuse.alignment import Aligner
-from streamfuse.engines.base import Engine
 from streamfuse.errors import DamagedInput, InputError
 from streamfuse.evaluation.pairs import ImagePaths
 from streamfuse.evaluation.score import Triple
@@ -38,7 +35,7 @@ def read_images(scenes: Sequence[ImagePaths], fuser: Fuser | None) -> Iterator[T
             _check_size(str(paths.fused), fused, str(paths.vis), vis)
         else:
             assert fuser is not None
-            fused, _ = fuser.fuse_luma(ir, vis, stamp_ns=0)
+            fused = fuser.fuse_luma(ir, vis, stamp_ns=0).luma
         yield ir, vis, fused
 
 
@@ -48,31 +45,12 @@ def _check_size(fused_name: str, fused: Plane, vis_name: str, vis: Plane) -> Non
         raise InputError(f"{fused_name} is {fused_width}x{fused_height}, but {vis_name} is {width}x{height}")
 
 
-class KeepingFuser(Fuser):
-    """A fuser that keeps the pictures it was given beside what it made of them.
-
-    A pipeline fuses in order, in one thread, and gives its frames in the same order.
-    """
-
-    def __init__(
-        self, weights: Path | None = None, engine: str | Engine = "auto", precision: str = "auto", tone: str = "smooth"
-    ) -> None:
-        super().__init__(weights, engine, precision, tone)
-        self.kept: deque[tuple[Plane, Plane]] = deque()
-        """Infrared, at the visible picture's size, and visible."""
-
-    def fuse_luma(self, ir: Plane, vis: Plane, stamp_ns: int) -> tuple[Plane, dict[str, int]]:
-        aligned = self._aligner.apply(ir, vis.shape)
-        result = super().fuse_luma(aligned, vis, stamp_ns)
-        self.kept.append((aligned, vis))
-        return result
-
-
-def fuse_stream(pipeline: Pipeline, fuser: KeepingFuser) -> Iterator[Triple]:
-    """Every frame of a pipeline with that fuser, as it would be written."""
+def fuse_stream(pipeline: Pipeline) -> Iterator[Triple]:
+    """Every frame of a pipeline of recordings, as it would be written, with what it was made of."""
     for frame in pipeline:
-        ir, vis = fuser.kept.popleft()
-        yield ir, vis, frame.luma
+        assert frame.infrared is not None
+        assert frame.visible is not None
+        yield frame.infrared, frame.visible, frame.luma
 
 
 def read_streams(sources: Open, results: Open, frames: int | None = None) -> Iterator[Triple]:

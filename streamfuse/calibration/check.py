@@ -1,0 +1,65 @@
+"""A picture that shows whether a calibration is right: infrared edges over the visible picture."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from streamfuse.calibration.model import Calibration
+from streamfuse.calibration.overlap import infrared_places
+from streamfuse.frames import Plane
+
+EDGE_BGR = (60, 120, 255)
+OUTLINE_BGR = (120, 220, 60)
+TEXT_BGR = (235, 235, 235)
+EDGE_SHARE = 0.06
+"""Of the pixels are drawn: enough to recognise the scene, few enough to see what lies beneath."""
+LEAST_WIDTH = 960
+FONT = cv2.FONT_HERSHEY_DUPLEX
+
+
+def draw_check(calibration: Calibration, ir: Plane, vis: Plane) -> npt.NDArray[np.uint8]:
+    """(h, w) and (H, W) luma of one moment to (H', W', 3) BGR, enlarged where the visible picture is small."""
+    calibration = calibration.for_sizes((ir.shape[0], ir.shape[1]), (vis.shape[0], vis.shape[1]))
+    zoom = max(-(-LEAST_WIDTH // vis.shape[1]), 1)
+    large = (vis.shape[1] * zoom, vis.shape[0] * zoom)
+    places, reach = infrared_places(calibration)
+    x, y = (axis.reshape(vis.shape).astype(np.float32) for axis in places.T)
+    warped = cast(Plane, cv2.remap(ir, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+    edges = _edges(cast(Plane, cv2.resize(warped, large, interpolation=cv2.INTER_CUBIC)), zoom)
+    inside = cv2.resize(cv2.erode(reach.astype(np.uint8), np.ones((5, 5))), large, interpolation=cv2.INTER_NEAREST)
+    base = cv2.createCLAHE(2.0, (8, 8)).apply(cv2.resize(vis, large, interpolation=cv2.INTER_CUBIC))
+    picture = cv2.cvtColor((base * 0.6 + 40).astype(np.uint8), cv2.COLOR_GRAY2BGR)
+    drawn = cast("npt.NDArray[np.uint8]", picture)
+    drawn[(edges > 0) & (np.asarray(inside) > 0)] = EDGE_BGR
+    border = cv2.resize(reach.astype(np.uint8), large, interpolation=cv2.INTER_NEAREST)
+    framed = cv2.copyMakeBorder(border, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    contours, _ = cv2.findContours(framed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(-1, -1))
+    cv2.drawContours(drawn, contours, -1, OUTLINE_BGR, 2)
+    return _labelled(drawn)
+
+
+def _edges(plane: Plane, zoom: int) -> npt.NDArray[np.uint8]:
+    smooth = cv2.GaussianBlur(plane, (0, 0), 1.2 * zoom)
+    gx, gy = (cv2.Sobel(smooth, cv2.CV_16S, 1 - axis, axis) for axis in (0, 1))
+    strength = np.abs(np.asarray(gx, np.int32)) + np.abs(np.asarray(gy, np.int32))
+    high = max(float(np.quantile(strength, 1 - EDGE_SHARE)), 8.0)
+    return cast("npt.NDArray[np.uint8]", cv2.Canny(np.asarray(gx), np.asarray(gy), high / 2, high))
+
+
+def _labelled(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    height, width = picture.shape[:2]
+    sheet = np.full((height + 34, width, 3), 24, np.uint8)
+    sheet[:height] = picture
+    x = 12
+    for text, colour in (
+        ("infrared edges", EDGE_BGR),
+        ("end of infrared", OUTLINE_BGR),
+        ("over the visible picture: edges must lie on the same things", TEXT_BGR),
+    ):
+        cv2.putText(sheet, text, (x, height + 23), FONT, 0.55, colour, 1, cv2.LINE_AA)
+        x += cv2.getTextSize(text, FONT, 0.55, 1)[0][0] + 22
+    return sheet

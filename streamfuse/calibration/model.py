@@ -1,0 +1,227 @@
+"""A calibration, and the TOML file that holds it: calib/README.md describes the format."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamfuse.calibration.geometry import Lens, Matrix3, Size, corners, inverse, project, resize_matrix, same_aspect
+from streamfuse.errors import InputError, UsageError
+from streamfuse.files import read_toml, write_whole
+
+VERSION = 1
+SIDES = range(16, 16385)
+MAX_CONDITION = 1e5
+"""Of the homography between pictures scaled to unit size; the tilt of a real pair of cameras gives some hundreds."""
+DISTORTION_LENGTHS = (4, 5, 8, 12, 14)
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Where infrared pixels lie in the visible picture, for one pair of cameras."""
+
+    ir_size: Size
+    """(height, width) of the infrared pictures it was made with, px."""
+    vis_size: Size
+    homography: Matrix3
+    """(3, 3): infrared to visible pixels, of perfect lenses where `ir_lens` or `vis_lens` are given."""
+    rms_px: float | None
+    """Of the points that it was made from, px of the visible picture; None where that is not known."""
+    distance_m: float | None
+    """Where it holds exactly; infinity for far scenes, None where that is not known."""
+    date: date
+    method: str
+    ir_lens: Lens | None = None
+    vis_lens: Lens | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, which names the key, for what cannot be a calibration."""
+        for key, size in (("ir_size", self.ir_size), ("vis_size", self.vis_size)):
+            if not all(side in SIDES for side in size):
+                raise ValueError(f"{key} must be {SIDES[0]} to {SIDES[-1]} pixels a side, not {size[1]}x{size[0]}")
+        if self.rms_px is not None and not 0 <= self.rms_px < math.inf:
+            raise ValueError("rms_px must be a number from 0")
+        if self.distance_m is not None and not self.distance_m > 0:
+            raise ValueError("distance_m must be above 0")
+        _check_homography(self.homography, self.ir_size, self.vis_size)
+        for key, lens in (("ir_lens", self.ir_lens), ("vis_lens", self.vis_lens)):
+            if lens is not None:
+                _check_lens(key, lens)
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits that change with the contents."""
+        return hashlib.sha256(self.to_toml().encode()).hexdigest()[:12]
+
+    def for_sizes(self, ir: Size, vis: Size) -> Calibration:
+        """The same calibration for the same cameras' pictures in other sizes.
+
+        Raises InputError where the aspect ratio differs: the picture was cut then, and nobody knows where.
+        """
+        for role, made, now in (("infrared", self.ir_size, ir), ("visible", self.vis_size, vis)):
+            if not same_aspect(made, now):
+                raise InputError(
+                    f"the calibration is for {role} pictures of {made[1]}x{made[0]} and these are {now[1]}x{now[0]}, "
+                    "which is another shape: record in the calibrated one, or calibrate again with such pictures"
+                )
+        if (ir, vis) == (self.ir_size, self.vis_size):
+            return self
+        ir_scale, vis_scale = resize_matrix(self.ir_size, ir), resize_matrix(self.vis_size, vis)
+        return Calibration(
+            ir,
+            vis,
+            normalized(vis_scale @ self.homography @ inverse(ir_scale)),
+            None if self.rms_px is None else self.rms_px * vis[1] / self.vis_size[1],
+            self.distance_m,
+            self.date,
+            self.method,
+            self.ir_lens and self.ir_lens.scaled(ir_scale),
+            self.vis_lens and self.vis_lens.scaled(vis_scale),
+        )
+
+    def to_toml(self) -> str:
+        lines = [
+            "# Infrared onto visible pixels; calib/README.md of streamfuse describes the format.",
+            f"version = {VERSION}",
+            f"method = {json.dumps(self.method)}",
+            f"date = {self.date.isoformat()}",
+            f"ir_size = [{self.ir_size[1]}, {self.ir_size[0]}]    # width, height",
+            f"vis_size = [{self.vis_size[1]}, {self.vis_size[0]}]",
+        ]
+        lines += [f"rms_px = {self.rms_px!r}"] if self.rms_px is not None else []
+        lines += [f"distance_m = {self.distance_m!r}"] if self.distance_m is not None else []
+        lines += ["homography = " + _matrix_text(self.homography)]
+        for key, lens in (("ir_lens", self.ir_lens), ("vis_lens", self.vis_lens)):
+            if lens is not None:
+                lines += ["", f"[{key}]", "matrix = " + _matrix_text(lens.matrix)]
+                lines += [f"distortion = [{', '.join(repr(float(value)) for value in lens.distortion)}]"]
+        return "\n".join(lines) + "\n"
+
+    def save(self, path: Path) -> None:
+        """Whole or not at all; raises OutputError."""
+        write_whole(path, self.to_toml().encode())
+
+
+def load(path: Path) -> Calibration:
+    """Raises InputError, which names the file and the key, for what is no calibration."""
+    try:
+        return _parse(read_toml(path))
+    except UsageError as error:
+        raise InputError(str(error)) from None
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def check_solution(homography: Matrix3, ir: Size, vis: Size) -> None:
+    """Raises InputError where what was computed from a user's data cannot be how two cameras see a scene."""
+    try:
+        _check_homography(homography, ir, vis)
+    except ValueError as error:
+        raise InputError(f"what was given fits no two cameras: {error}") from None
+
+
+_KNOWN = {"version", "method", "date", "ir_size", "vis_size", "rms_px", "distance_m", "homography"}
+_LENSES = ("ir_lens", "vis_lens")
+
+
+def _parse(values: dict[str, Any]) -> Calibration:
+    if unknown := sorted(values.keys() - _KNOWN - set(_LENSES)):
+        raise ValueError(
+            f"unknown key {unknown[0]}; known are {', '.join(sorted(_KNOWN))} and the tables ir_lens, vis_lens"
+        )
+    if missing := [key for key in ("version", "ir_size", "vis_size", "homography") if key not in values]:
+        raise ValueError(f"{missing[0]} is missing: is this a calibration file?")
+    if values["version"] != VERSION:
+        raise ValueError(f"version must be {VERSION}, not {values['version']!r}: it is of another streamfuse")
+    made = values.get("date", date.min)
+    if not isinstance(made, date):
+        raise ValueError("date must be a date such as 2026-01-31")
+    method = values.get("method", "unknown")
+    if not isinstance(method, str):
+        raise ValueError("method must be text")
+    lenses = [_read_lens(key, values[key]) if key in values else None for key in _LENSES]
+    return Calibration(
+        _read_size("ir_size", values["ir_size"]),
+        _read_size("vis_size", values["vis_size"]),
+        normalized(_read_matrix("homography", values["homography"])),
+        _read_number("rms_px", values.get("rms_px")),
+        _read_number("distance_m", values.get("distance_m")),
+        date(made.year, made.month, made.day),
+        method,
+        *lenses,
+    )
+
+
+def normalized(homography: Matrix3) -> Matrix3:
+    """With 1 at the lower right, where it is not near 0; homographies are the same up to a factor."""
+    last = homography[2, 2]
+    return homography / last if abs(last) > 1e-9 * np.abs(homography).max() else homography
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _read_number(key: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if not _is_number(value):
+        raise ValueError(f"{key} must be a number")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _read_size(key: str, value: object) -> Size:
+    if not isinstance(value, list) or len(value) != 2 or not all(type(side) is int for side in value):
+        raise ValueError(f"{key} must be [width, height] in pixels")
+    return value[1], value[0]
+
+
+def _read_matrix(key: str, value: object) -> Matrix3:
+    rows = value if isinstance(value, list) and len(value) == 3 else []
+    if not rows or not all(isinstance(row, list) and len(row) == 3 and all(map(_is_number, row)) for row in rows):
+        raise ValueError(f"{key} must be three rows of three numbers")
+    return np.array(rows, np.float64)
+
+
+def _read_lens(key: str, value: object) -> Lens:
+    if not isinstance(value, dict) or value.keys() != {"matrix", "distortion"}:
+        raise ValueError(f"{key} must be a table with matrix and distortion")
+    numbers = value["distortion"]
+    if not isinstance(numbers, list) or not all(map(_is_number, numbers)):
+        raise ValueError(f"{key}.distortion must be a list of numbers")
+    return Lens(_read_matrix(f"{key}.matrix", value["matrix"]), np.array(numbers, np.float64))
+
+
+def _check_homography(homography: Matrix3, ir: Size, vis: Size) -> None:
+    if homography.shape != (3, 3) or not np.isfinite(homography).all():
+        raise ValueError("homography must be three rows of three finite numbers")
+    unit = inverse(resize_matrix((1, 1), vis)) @ homography @ resize_matrix((1, 1), ir)
+    if not np.linalg.cond(unit) < MAX_CONDITION:
+        raise ValueError("homography has no inverse: it brings the whole picture onto a line or a point")
+    if not np.isfinite(project(homography, corners(ir))).all():
+        raise ValueError("homography brings a corner of the infrared picture to infinity")
+    if np.linalg.det(homography / homography[2, 2]) < 0:
+        raise ValueError("homography mirrors the picture")
+
+
+def _check_lens(key: str, lens: Lens) -> None:
+    if lens.matrix.shape != (3, 3) or not np.isfinite(lens.matrix).all():
+        raise ValueError(f"{key}.matrix must be three rows of three finite numbers")
+    if lens.matrix[0, 0] <= 0 or lens.matrix[1, 1] <= 0 or list(lens.matrix[2]) != [0, 0, 1]:
+        raise ValueError(f"{key}.matrix must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with fx and fy above 0")
+    if lens.distortion.ndim != 1 or len(lens.distortion) not in DISTORTION_LENGTHS:
+        raise ValueError(f"{key}.distortion must be 4, 5, 8, 12 or 14 numbers")
+    if not np.isfinite(lens.distortion).all():
+        raise ValueError(f"{key}.distortion must be finite numbers")
+
+
+def _matrix_text(matrix: Matrix3) -> str:
+    rows = ("[" + ", ".join(repr(float(value)) for value in row) + "]" for row in matrix)
+    return "[\n" + "".join(f"  {row},\n" for row in rows) + "]"
