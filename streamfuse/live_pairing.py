@@ -93,7 +93,6 @@ class LivePairing:
         self._expire(now_ns)
         found = self._find(final)
         if found is None:
-            self._shed_hopeless()
             return None
         self._drop({"ir": found.ir, "vis": found.vis}, TOO_SLOW)
         ir, vis = self._held["ir"].popleft().frame, self._held["vis"].popleft().frame
@@ -160,13 +159,6 @@ class LivePairing:
         role, place = ("ir", i) if difference_ns < 0 else ("vis", v)
         is_newest = place == len(self._held[role]) - 1
         return is_newest and abs(difference_ns) > 0.6 * self._periods[role]
-
-    def _shed_hopeless(self) -> None:
-        """Frames that are so far before all of the other stream that no partner can come."""
-        for role, other in (("ir", "vis"), ("vis", "ir")):
-            held, partners = self._held[role], self._held[other]
-            while held and partners and self._ahead(role, held[0], partners[0]) > self._tolerance_ns:
-                self._drop({role: 1}, NO_PARTNER)
 
     def _expire(self, now_ns: int) -> None:
         old = {

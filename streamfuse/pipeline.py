@@ -419,6 +419,8 @@ class Pipeline:
         """The state of the run, now; any thread may ask."""
         summary = self._telemetry.summary()
         drops, held = Counter(summary.drops), Counter[str]()
+        for sink in self._sinks:
+            drops.update({f"{sink.name}: {reason}": count for reason, count in dict(sink.drops).items()})
         for role, source in self._sources.items():
             for total, counts in ((drops, source.drops), (held, source.held)):
                 total.update({f"{NAMES[role]}: {reason}": count for reason, count in dict(counts).items()})

@@ -57,6 +57,7 @@ def test_backlog_is_late_and_moves_nothing() -> None:
     held = [(40 * MS * k, T0 + 40 * MS * 450 + MS * (k - 200)) for k in range(200, 440)]
     late = [tracker.track(media, arrival)[1] for media, arrival in held]
     assert late[0] == pytest.approx(10 * SECOND, abs=100 * MS)
+    assert min(late) > ArrivalTracker.LATE_NS  # however long it goes on
     for media, truth, arrival in arrivals(600)[460:]:
         tracked, late_ns = tracker.track(media, arrival)
         assert abs(tracked - truth - 20 * MS) < 25 * MS
@@ -118,6 +119,20 @@ def test_after_a_reconnect_the_known_delay_stands_in() -> None:
     stamp = stamper.stamp(77 * SECOND, T0 + 30 * SECOND + 150 * MS)
     assert stamp is not None
     assert (stamp.stamp_ns, stamp.clock) == (1_700_000_030 * SECOND, Clock.SENDER_DELAY)
+
+
+def test_what_lay_on_the_way_says_nothing_of_the_delay() -> None:
+    stamper = Stamper()
+    stamper.restart(T0)
+    for k in (0, 1):
+        stamper.reference(k * SECOND, 1_700_000_000 * SECOND + k * SECOND)
+        stamper.stamp(k * SECOND, T0 + k * SECOND + 150 * MS)
+    for k in range(8, 22):  # not for so long that the sender's clock might have jumped
+        stamper.stamp(k * SECOND // 8, T0 + k * SECOND // 8 + 6150 * MS)
+    stamper.restart(T0 + 20 * SECOND)
+    stamp = stamper.stamp(0, T0 + 30 * SECOND + 150 * MS)
+    assert stamp is not None
+    assert abs(stamp.stamp_ns - 1_700_000_030 * SECOND) < 50 * MS
 
 
 @pytest.mark.parametrize("wall", [False, True])

@@ -143,6 +143,27 @@ def test_default_tolerance_follows_the_slower_stream() -> None:
         assert (pairing.take(90 * MS) is not None) is pairs
 
 
+def test_a_pair_is_each_others_nearest() -> None:
+    """However wide the tolerance: the newest visible frame does not take another's partner."""
+    run = Run(tolerance_ns=100 * MS)
+    for frame in (taken(0), taken(30)):
+        run.pairing.add("vis", frame)
+    run.pairing.add("ir", taken(2, 31))
+    run.take(31 * MS)
+    assert run.pairs == [(2, 0)]
+
+
+def test_frames_expire_while_the_engine_is_busy() -> None:
+    """And one whose partner expired before it had one."""
+    run = Run(max_age_ns=100 * MS)
+    run.pairing.add("vis", taken(0))
+    run.pairing.add("ir", taken(0, 60))
+    run.pairing.add("vis", taken(120))
+    assert run.drops == {("vis", TOO_OLD): 1}
+    run.pairing.add("vis", taken(170))
+    assert run.drops == {("vis", TOO_OLD): 1, ("ir", TOO_OLD): 1}
+
+
 def test_offset_moves_infrared_and_not_the_skew_that_is_told() -> None:
     run = Run(ir_offset_ns=300 * MS)
     run.pairing.add("ir", taken(0, 300))
@@ -208,6 +229,16 @@ def test_passthrough_gives_the_stream_that_is_left_and_pairs_when_the_other_is_b
     assert live.abandon() == {"ir": 0, "vis": 0}
     assert next(items, None) is None
     assert not live.put("vis", taken(120))
+
+
+def test_when_both_have_ended_nothing_is_waited_for() -> None:
+    live, run, _ = flow(OnLoss.WAIT)
+    live.put("vis", taken(0))
+    live.put("ir", taken(19, 20))
+    for role in ("ir", "vis"):
+        run.pairing.rates(25 * MS, 25 * MS)
+        live.end(role)
+    assert [type(item) for item in live.items()] == [FramePair]
 
 
 def test_wait_gives_nothing_and_counts() -> None:

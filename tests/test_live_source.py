@@ -17,6 +17,7 @@ from streamfuse.frames import Clock
 from streamfuse.sources.address import Address, parse_address
 from streamfuse.sources.base import State
 from streamfuse.sources.connection import REFUSED_BACKOFF_S, Decoded, Lost
+from streamfuse.sources.file import BACKWARDS
 from streamfuse.sources.live import STALE, LiveSource
 
 if TYPE_CHECKING:
@@ -224,6 +225,27 @@ def test_size_may_change(caplog: pytest.LogCaptureFixture) -> None:
     assert sizes == [(48, 64), (96, 128)]
     assert live.size == (96, 128)
     assert "pictures are 128x96 now, and were 64x48" in said(caplog)
+
+
+def test_stamps_rise_unless_the_sender_was_set_back() -> None:
+    """Within a connection a frame that goes back is dropped; a camera that lost its clock in a reboot is not."""
+
+    def connection(since_1970_s: int) -> Callable[[Machine], Script]:
+        class Clocked(Script):
+            def read(self) -> Iterator[Decoded | None]:
+                for k, media in enumerate((0, 40, 80, 80, 120)):
+                    self._machine.now_ns += 40 * MS
+                    reference = (media * MS, since_1970_s * SECOND + media * MS)
+                    yield Decoded(picture(k), media * MS, self._machine.now_ns, reference)
+                raise Lost("closed")
+
+        return Clocked
+
+    live, _, _ = source(connection(1_700_000_000), connection(1000))
+    frames = [frame for frame in islice(live, 8) if frame.clock is Clock.SENDER]
+    assert [frame.stamp_ns // MS for frame in frames[:3]] == [1_700_000_000_040, 1_700_000_000_080, 1_700_000_000_120]
+    assert [frame.stamp_ns // MS for frame in frames[3:]] == [1_000_040, 1_000_080, 1_000_120]
+    assert live.drops == {BACKWARDS: 2}
 
 
 def test_undecodable_frames_are_counted() -> None:

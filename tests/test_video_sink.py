@@ -16,9 +16,10 @@ from media import MS, every, luma_of, number_of, read_video
 
 from streamfuse.errors import OutputError, UsageError
 from streamfuse.frames import Chroma, Clock, FusedFrame, Matrix
-from streamfuse.sinks import open_sink
-from streamfuse.sinks import video as video_module
-from streamfuse.sinks.video import VideoFormat, VideoSink
+from streamfuse.sinks import encoder as encoder_module
+from streamfuse.sinks import open_sink, open_sinks
+from streamfuse.sinks.encoder import VideoFormat
+from streamfuse.sinks.video import VideoSink
 from streamfuse.sources.file import VideoFile
 
 
@@ -360,14 +361,28 @@ def test_names_that_look_like_something_else(tmp_path: Path) -> None:
     sink = open_sink(str(tmp_path / "50%_%02d.png"))
     sink.write(fused(0, 0))
     assert (tmp_path / "50%_01.png").exists()
-    with pytest.raises(UsageError, match="only files") as error:
-        open_sink("rtsp://me:se/cret@127.0.0.1/x.mp4")
+    with pytest.raises(UsageError, match="give a file, or rtsp://") as error:
+        open_sink("rtmp://me:se/cret@127.0.0.1/x.mp4")
     assert "cret" not in str(error.value)
+
+
+def test_several_outputs_or_none(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"a\.mp4 is given twice"):
+        open_sinks([str(tmp_path / "a.mp4")] * 2)
+    with pytest.raises(OutputError, match="there is no directory"):
+        open_sinks([str(tmp_path / "a.mp4"), str(tmp_path / "none" / "b.mp4")])
+    assert not list(tmp_path.iterdir())
+    sinks = open_sinks([str(tmp_path / "a.mp4"), str(tmp_path / "b.mkv")])
+    for sink in sinks:
+        for k in range(3):
+            sink.write(fused(k, 40 * k))
+        sink.close()
+    assert [len(read_video(tmp_path / name)[0]) for name in ("a.mp4", "b.mkv")] == [3, 3]
 
 
 def test_a_container_that_cannot_be_started_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sink = VideoSink(tmp_path / "a.mp4")
-    monkeypatch.setitem(video_module._CODECS, "h264", "an encoder that this FFmpeg was built without")
+    monkeypatch.setitem(encoder_module.CODECS, "h264", "an encoder that this FFmpeg was built without")
     sink.write(fused(0, 0))
     with pytest.raises(OutputError, match="no encoder for h264"):
         sink.write(fused(1, 40))

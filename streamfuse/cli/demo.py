@@ -79,7 +79,7 @@ def _record(uri: str, path: Path, force: bool) -> None:
     """A source to a video file, unfused."""
     from streamfuse.frames import FusedFrame
     from streamfuse.sinks import open_sink
-    from streamfuse.sinks.video import VideoFormat
+    from streamfuse.sinks.encoder import VideoFormat
     from streamfuse.sources.uri import open_source
 
     with open_source(uri) as source:

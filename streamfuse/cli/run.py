@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 @click.option("--ir", type=options.SOURCE, help="Infrared: a video, images, cam0, rtsp://..., or synthetic:ir.")
 @click.option("--vis", type=options.SOURCE, help="Visible: the same kinds, or synthetic:vis.")
 @click.option("--vot", type=click.Path(path_type=Path), help="A VOT-RGBT sequence, for both channels.")
-@click.option("-o", "--output", metavar="FILE", help="out.mp4, out.mkv, or images: out/%06d.png.")
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    metavar="FILE|URL",
+    multiple=True,
+    help="out.mp4, out.mkv, images: out/%06d.png, or rtsp://server/path; may be given several times.",
+)
 @options.force
 @click.option("--codec", default="h264", show_default=True, help="h264, hevc, or ffv1 (lossless, into .mkv).")
 @click.option("--crf", type=int, default=20, show_default=True, help="Quality of h264 and hevc: 0 (best) to 51.")
@@ -64,7 +71,7 @@ def command(
     ir: str | None,
     vis: str | None,
     vot: Path | None,
-    output: str | None,
+    outputs: tuple[str, ...],
     force: bool,
     codec: str,
     crf: int,
@@ -99,15 +106,15 @@ def command(
     from streamfuse.fuser import Fuser
     from streamfuse.live_pairing import Policy
     from streamfuse.pipeline import Pipeline
-    from streamfuse.sinks import open_sink
-    from streamfuse.sinks.video import VideoFormat
+    from streamfuse.sinks import open_sinks
+    from streamfuse.sinks.encoder import VideoFormat
 
-    if output is None:
+    if not outputs:
         raise UsageError("nowhere to write to: give -o FILE, such as -o fused.mp4")
     sources = _open_sources(ir, vis, vot, fps, agc)
     fuser = Fuser(weights, engine, precision, tone, calib, crop == "overlap")
-    sink = open_sink(
-        output,
+    sinks = open_sinks(
+        outputs,
         video=VideoFormat(codec, crf, preset),
         force=force,
         period_ns=max(source.period_ns or 0 for source in sources) or None,
@@ -115,7 +122,7 @@ def command(
     )
     pipeline = Pipeline(
         *sources,
-        sinks=[sink],
+        sinks=sinks,
         fuser=fuser,
         tolerance_ms=tolerance_ms,
         ir_offset_ms=ir_offset_ms,

@@ -10,7 +10,7 @@ from streamfuse.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from streamfuse.sinks.base import Sink
-    from streamfuse.sinks.video import VideoFormat
+    from streamfuse.sinks.encoder import VideoFormat
 
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv"})
@@ -24,7 +24,7 @@ def open_sink(
     period_ns: int | None = None,
     inputs: Sequence[Path] = (),
 ) -> Sink:
-    """A sink from what a user writes: a pattern of images (out/%06d.png) or a video file.
+    """A sink from what a user writes: a video file, a pattern of images (out/%06d.png) or rtsp:// of a media server.
 
     `inputs` are files that must not be written over.  Raises UsageError or OutputError before anything has been
     read or computed.
@@ -33,7 +33,11 @@ def open_sink(
     from streamfuse.sources.uri import has_scheme, redact
 
     if has_scheme(target):
-        raise UsageError(f"-o {redact(target)}: only files can be written")
+        from streamfuse.sinks.push import SCHEMES, PushSink
+
+        if target.partition("://")[0].lower() not in SCHEMES:
+            raise UsageError(f"-o {redact(target)}: give a file, or rtsp:// for a media server")
+        return PushSink(target, video, period_ns=period_ns)
     path = Path(target)
     try:
         images = path.suffix.lower() not in VIDEO_SUFFIXES and is_pattern(path.name)
@@ -47,6 +51,30 @@ def open_sink(
         return VideoSink(path, video, force=force, period_ns=period_ns)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror}") from None
+
+
+def open_sinks(
+    targets: Sequence[str],
+    *,
+    video: VideoFormat | None = None,
+    force: bool = False,
+    period_ns: int | None = None,
+    inputs: Sequence[Path] = (),
+) -> list[Sink]:
+    """`open_sink` for each; where one cannot be opened, the others leave no trace."""
+    from streamfuse.sources.uri import redact
+
+    if twice := [target for number, target in enumerate(targets) if target in targets[:number]]:
+        raise UsageError(f"-o {redact(twice[0])} is given twice")
+    sinks: list[Sink] = []
+    try:
+        for target in targets:
+            sinks.append(open_sink(target, video=video, force=force, period_ns=period_ns, inputs=inputs))
+    except BaseException:
+        for sink in sinks:
+            sink.close(failed=True)
+        raise
+    return sinks
 
 
 def _check_distinct(output: Path, images: bool, inputs: Sequence[Path]) -> None:

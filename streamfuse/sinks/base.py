@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 
 from streamfuse.frames import FusedFrame
 
@@ -17,6 +18,10 @@ class Sink(ABC):
     """Safe to show."""
     waits: bool = True
     """Every frame counts: a full queue holds the pipeline back.  False: a full queue drops its oldest frame."""
+
+    def __init__(self) -> None:
+        self.drops: Counter[str] = Counter()
+        """Frames that were not given on, by reason; other threads may read it."""
 
     @abstractmethod
     def write(self, frame: FusedFrame) -> None: ...

@@ -1,110 +1,48 @@
 """Fused frames to a video file.
 
-H.264 in MP4, yuv420p, limited range: what every player shows.  The file survives a kill: it is written in
-fragments that are flushed as they fill, and becomes an ordinary MP4 when it is closed.
+The file survives a kill: it is written in fragments that are flushed as they fill, and becomes an ordinary MP4 when
+it is closed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-import cv2
-import numpy as np
-
-from streamfuse.color import narrow_chroma, narrow_luma, resize_chroma, widen_chroma
-from streamfuse.errors import OutputError, UsageError
+from streamfuse.errors import OutputError
 from streamfuse.files import reason
-from streamfuse.frames import DEFAULT_PERIOD_NS, Content, FusedFrame, Matrix, Plane
-from streamfuse.sinks import VIDEO_SUFFIXES
+from streamfuse.frames import DEFAULT_PERIOD_NS, FusedFrame
 from streamfuse.sinks.base import Sink
+from streamfuse.sinks.encoder import Encoder, VideoFormat
 from streamfuse.sinks.target import Target
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
-    from av.video.stream import VideoStream
 
-log = logging.getLogger("streamfuse")
-
-TICKS = 90_000
-"""A second in the output's time base: exact for all common rates, 5.6 us at worst for others."""
 AT_RISK_S = 0.5
 """A fragment holds at most this much of the recording and of the wall clock."""
-KEYFRAME_S = 2.0
-"""Between key frames: how exactly a player can seek."""
-SMALL_PIXELS = 1280 * 720
-"""Up to this size one encoding thread keeps up."""
-PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
-
 _MP4 = frozenset({".mp4", ".m4v", ".mov"})
-# AVCOL_SPC, AVCOL_PRI, AVCOL_TRC of each matrix.
-_COLOR_TAGS = {Matrix.BT601: (6, 6, 6), Matrix.BT709: (1, 1, 1), Matrix.BT2020: (9, 9, 14)}
-
-
-@dataclass(frozen=True, slots=True)
-class VideoFormat:
-    """How to encode; checked against the file's suffix."""
-
-    codec: str = "h264"
-    """h264, hevc or ffv1 (lossless, in .mkv)."""
-    crf: int = 20
-    """Constant quality, 0..51, less is better; not for ffv1."""
-    preset: str = "veryfast"
-    """One of PRESETS; not for ffv1."""
-
-    def check(self, path: Path) -> None:
-        suffix = path.suffix.lower()
-        if suffix not in VIDEO_SUFFIXES:
-            known = " ".join(sorted(VIDEO_SUFFIXES))
-            raise UsageError(
-                f"{path}: unknown kind of output; use {known}, or a pattern of images such as out/%06d.png"
-            )
-        if self.codec not in _CODECS:
-            raise UsageError(f"unknown codec {self.codec!r}: use {', '.join(_CODECS)}")
-        if self.codec == "ffv1" and suffix != ".mkv":
-            raise UsageError(f"ffv1 goes into .mkv, not {suffix}")
-        if not 0 <= self.crf <= 51:
-            raise UsageError(f"crf must be 0..51, got {self.crf}")
-        if self.preset not in PRESETS:
-            raise UsageError(f"unknown preset {self.preset!r}: use {', '.join(PRESETS)}")
-
-
-_CODECS = {"h264": "libx264", "hevc": "libx265", "ffv1": "ffv1"}
 
 
 class VideoSink(Sink):
-    """One video file with the visible frames' time stamps.
-
-    Recordings keep their stamps; stamps of a clock start at 0.  An odd side of a 4:2:0 codec is made even by
-    repeating the last row or column.
-    """
+    """One video file, each frame at its `time_ns`."""
 
     def __init__(
         self, path: Path, video: VideoFormat | None = None, *, force: bool = False, period_ns: int | None = None
     ) -> None:
         """`period_ns`: nominal time between frames."""
+        super().__init__()
         self._format = video or VideoFormat()
         self._format.check(path)
-        # Full range, as the fused luma is: limited range has 220 levels for 256.
-        self._lossless = self._format.codec == "ffv1"
         self.name = str(path)
         self._target = Target(path, force=force)
         self._period_ns = period_ns or DEFAULT_PERIOD_NS
         self._container: OutputContainer | None = None
-        self._stream: VideoStream | None = None
+        self._encoder: Encoder | None = None
         self._first: tuple[FusedFrame, int] | None = None
-        self._origin_ns = 0
-        self._shape = (0, 0)
-        self._announced: tuple[int, ...] | None = None
-        self._pixel_format = "yuv420p"
-        self._last_pts = -1
         self._frames = 0
 
     def write(self, frame: FusedFrame) -> None:
@@ -123,8 +61,8 @@ class VideoSink(Sink):
             if self._container is not None:
                 with self._errors():
                     try:
-                        if self._stream is not None:  # else it could not be started
-                            self._container.mux(self._stream.encode(None))
+                        if self._encoder is not None:  # else it could not be started
+                            self._container.mux(self._encoder.encode(None))
                     finally:
                         self._container.close()
             whole = not failed
@@ -140,15 +78,20 @@ class VideoSink(Sink):
 
         assert self._first is not None
         first = self._first[0]
-        self._shape = first.luma.shape
-        self._origin_ns = min(first.time_ns, 0)
         pace = min(1.0, media_ns / max(wall_ns, 1))
         fragment_s = max(AT_RISK_S * pace, media_ns / 1e9)
         with self._errors():
             self._container = av.open(f"file:{self._target.writing}", "w", options=self._container_options(fragment_s))
-            self._stream = self._add_stream(self._container, first)
+            self._encoder = Encoder(self._container, self._format, first, name=self.name, period_ns=self._period_ns)
         self._encode(first)
         self._first = None
+
+    def _encode(self, frame: FusedFrame) -> None:
+        assert self._container is not None
+        assert self._encoder is not None
+        with self._errors():
+            self._container.mux(self._encoder.encode(frame))
+        self._frames += 1
 
     def _container_options(self, fragment_s: float) -> dict[str, str]:
         if self._target.path.suffix.lower() in _MP4:
@@ -159,94 +102,6 @@ class VideoSink(Sink):
                 "flush_packets": "1",
             }
         return {"cluster_time_limit": str(max(1, int(fragment_s * 1000))), "flush_packets": "1"}
-
-    def _add_stream(self, container: OutputContainer, first: FusedFrame) -> VideoStream:
-        rate = Fraction(1_000_000_000, self._period_ns).limit_denominator(1_000_000)
-        stream = cast("VideoStream", container.add_stream(_CODECS[self._format.codec], rate=rate))
-        height, width = self._shape
-        self._pixel_format = self._choose_pixel_format(first)
-        if self._pixel_format == "yuv420p" and not self._lossless:
-            height, width = height + height % 2, width + width % 2
-        stream.height, stream.width, stream.pix_fmt = height, width, self._pixel_format
-        codec = stream.codec_context
-        codec.time_base = stream.time_base = Fraction(1, TICKS)
-        codec.thread_count = 1 if height * width <= SMALL_PIXELS else os.cpu_count() or 1
-        codec.color_range = 2 if self._lossless else 1
-        matrix = first.chroma.matrix if first.chroma is not None else Matrix.BT601
-        codec.colorspace, codec.color_primaries, codec.color_trc = _COLOR_TAGS[matrix]
-        keyframe = max(1, round(KEYFRAME_S * rate))
-        if self._format.codec == "ffv1":
-            codec.options = {"level": "3", "slicecrc": "1", "g": "1"}
-        else:
-            # zerolatency: no look-ahead and no B-frames, so a frame that was written is a frame in the file.
-            options = {"preset": self._format.preset, "crf": str(self._format.crf), "tune": "zerolatency"}
-            if self._format.codec == "hevc":
-                options["x265-params"] = f"log-level=none:keyint={keyframe}"
-                codec.codec_tag = "hvc1"  # what Apple's players ask for
-            else:
-                options |= {"g": str(keyframe), "bf": "0"}
-            codec.options = options
-        return stream
-
-    def _choose_pixel_format(self, first: FusedFrame) -> str:
-        chroma = first.chroma
-        if not self._lossless or first.content is Content.INFRARED:  # then colour may still come
-            return "yuv420p"
-        if chroma is None:
-            return "gray"
-        rows, columns = (-(-a // b) for a, b in zip(self._shape, chroma.u.shape, strict=True))
-        return {(1, 1): "yuv444p", (1, 2): "yuv422p"}.get((rows, columns), "yuv420p")
-
-    def _encode(self, frame: FusedFrame) -> None:
-        import av
-
-        assert self._container is not None
-        assert self._stream is not None
-        if frame.luma.shape != self._shape:
-            frame = self._fitted(frame)
-        picture = av.VideoFrame(self._stream.width, self._stream.height, self._pixel_format)
-        for plane, values in zip(picture.planes, self._planes(frame), strict=True):
-            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-            height, width = values.shape
-            rows[:height, :width] = values
-            rows[height:, :width] = values[-1:]
-            rows[:, width : plane.width] = rows[:, width - 1 : width]
-        # Two stamps that round to one tick would be refused by the container.
-        pts = max(round((frame.time_ns - self._origin_ns) * TICKS / 1_000_000_000), self._last_pts + 1)
-        self._last_pts = pts
-        picture.pts, picture.time_base = pts, Fraction(1, TICKS)
-        picture.duration = round(self._period_ns * TICKS / 1_000_000_000)
-        with self._errors():
-            self._container.mux(self._stream.encode(picture))
-        self._frames += 1
-
-    def _fitted(self, frame: FusedFrame) -> FusedFrame:
-        """A live stream that came back in another size, in that of the video; a recording does not change its size."""
-        (height, width), (rows, columns) = self._shape, frame.luma.shape
-        if not frame.live:
-            raise OutputError(
-                f"{self.name}: frame {frame.index} is {columns}x{rows} and the video is "
-                f"{width}x{height}; pictures of different sizes go to images: -o out/%06d.png"
-            )
-        if self._announced != frame.luma.shape:
-            self._announced = frame.luma.shape
-            log.warning("%s stays %dx%d: pictures of %dx%d are resized to it", self.name, width, height, columns, rows)
-        method = cv2.INTER_AREA if height <= rows and width <= columns else cv2.INTER_LINEAR
-        return replace(frame, luma=cast(Plane, cv2.resize(frame.luma, (width, height), interpolation=method)))
-
-    def _planes(self, frame: FusedFrame) -> list[Plane]:
-        luma = frame.luma if self._lossless else narrow_luma(frame.luma)
-        if self._pixel_format == "gray":
-            return [luma]
-        height, width = self._shape
-        down = {"yuv420p": (2, 2), "yuv422p": (1, 2), "yuv444p": (1, 1)}[self._pixel_format]
-        shape = -(-height // down[0]), -(-width // down[1])
-        if frame.chroma is None:
-            neutral = np.full(shape, 128, np.uint8)
-            return [luma, neutral, neutral]
-        chroma = resize_chroma(frame.chroma, *shape)
-        chroma = widen_chroma(chroma) if self._lossless else narrow_chroma(chroma)
-        return [luma, chroma.u, chroma.v]
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

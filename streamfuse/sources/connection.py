@@ -140,32 +140,44 @@ def _open(address: Address) -> InputContainer:
             timeout=(OPEN_S, READ_S),
             metadata_errors="replace",
         )
-    except ValueError as error:
-        if isinstance(error, av.error.FFmpegError):
-            raise Lost("what answers there is no stream that can be read, or it does not answer") from None
-        raise Lost(f"this PyAV cannot read {address.format}", hopeless=True) from None
-    except av.error.HTTPUnauthorizedError:
-        raise Lost(
-            "it asks for another user name or password (401)", hopeless=True, most_backoff_s=REFUSED_BACKOFF_S
-        ) from None
-    except av.error.HTTPForbiddenError:
-        raise Lost("it refuses access (403)", hopeless=True, most_backoff_s=REFUSED_BACKOFF_S) from None
-    except av.error.HTTPNotFoundError:
-        raise Lost("there is no such stream on that server (404): check the path", hopeless=True) from None
-    except av.error.HTTPClientError as error:
-        raise Lost(f"the server refuses the request ({_words(error)})", hopeless=True) from None
-    except ConnectionRefusedError:
-        raise Lost("nothing listens there (connection refused): is it on, and is the port right?") from None
-    except FileNotFoundError:
-        raise Lost("there is no such device or file", hopeless=address.local) from None
-    except PermissionError:
-        raise Lost("it may not be opened (permission denied): join the group video", hopeless=address.local) from None
-    except av.error.ExitError:
-        raise Lost(f"it did not answer within {OPEN_S:g} s") from None
-    except (OSError, av.error.FFmpegError) as error:  # FFmpeg's end of file is no OSError
+    except (OSError, ValueError, av.error.FFmpegError) as error:
+        raise explain(error, address.format, local=address.local) from None
+
+
+def explain(error: Exception, form: str | None = None, *, local: bool = False) -> Lost:
+    """Why a connection could not be made, from the error of `av.open` or of the first packet, which names the URL.
+
+    `form`: FFmpeg's name of the format that was asked for; `local`: a device of this machine.
+    """
+    import av
+
+    refused = REFUSED_BACKOFF_S
+    if isinstance(error, ValueError) and not isinstance(error, av.error.FFmpegError):
+        return Lost(f"this PyAV knows no {form}", hopeless=True)
+    if isinstance(error, av.error.HTTPUnauthorizedError):
+        return Lost("it asks for another user name or password (401)", hopeless=True, most_backoff_s=refused)
+    if isinstance(error, av.error.HTTPForbiddenError):
+        return Lost("it refuses access (403)", hopeless=True, most_backoff_s=refused)
+    if isinstance(error, av.error.HTTPNotFoundError):
+        return Lost("there is no such stream on that server (404): check the path", hopeless=True)
+    if isinstance(error, av.error.HTTPClientError):
+        return Lost(f"the server refuses the request ({_words(error)})", hopeless=True)
+    if isinstance(error, ConnectionRefusedError):
+        return Lost("nothing listens there (connection refused): is it on, and is the port right?")
+    if isinstance(error, FileNotFoundError):
+        return Lost("there is no such device or file", hopeless=local)
+    if isinstance(error, PermissionError):
+        return Lost("it may not be opened (permission denied): join the group video", hopeless=local)
+    if isinstance(error, av.error.ExitError):
+        return Lost(f"it did not answer within {OPEN_S:g} s")
+    if isinstance(error, av.error.InvalidDataError):
+        return Lost("what answers there is no stream that can be read, or it does not answer")
+    # FFmpeg's end of file is no OSError.
+    if isinstance(error, OSError | av.error.FFmpegError):
         if error.errno == errno.EBUSY:
-            raise Lost("another program is using it", hopeless=address.local) from None
-        raise Lost(f"it cannot be reached, or it is no stream ({_words(error)})") from None
+            return Lost("another program is using it", hopeless=local)
+        return Lost(f"it cannot be reached, or it is no stream ({_words(error)})")
+    raise error
 
 
 def _words(error: OSError | FFmpegError) -> str:
