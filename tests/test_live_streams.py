@@ -15,6 +15,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import cast
 
+import av
 import pytest
 from media import SIZE, number_of
 from streams import babbling_server, camera_server, directory_server, free_port, sending
@@ -23,6 +24,7 @@ from streamfuse.errors import InputError
 from streamfuse.frames import Clock, Frame
 from streamfuse.sources.address import Address, parse_address
 from streamfuse.sources.base import Source, State
+from streamfuse.sources.connection import Lost, explain
 from streamfuse.sources.live import LiveSource
 from streamfuse.sources.uri import open_source
 
@@ -199,6 +201,29 @@ def test_page_is_no_stream() -> None:
         source = LiveSource(address(f"http://u:s3cret@127.0.0.1:{port}/page"), wait=lambda _: source.interrupt())
         assert list(source) == []
     assert source.state is State.BACKOFF
+
+
+@pytest.mark.parametrize(
+    ("kind", "hopeless"),
+    [
+        (av.error.HTTPUnauthorizedError, True),
+        (av.error.HTTPForbiddenError, True),
+        (av.error.HTTPNotFoundError, True),
+        (av.error.HTTPBadRequestError, True),
+        (av.error.ConnectionRefusedError, False),
+        (av.error.InvalidDataError, False),
+        (av.error.ExitError, False),
+        (av.error.EOFError, False),  # an EOFError and no OSError: click takes it for the end of its input
+        (av.error.OSError, False),
+        (av.error.FileNotFoundError, False),
+    ],
+)
+def test_every_error_is_explained_without_the_url(kind: type[av.error.FFmpegError], hopeless: bool) -> None:
+    lost = explain(kind(5, "Input/output error", "rtsp://me:s3cret@host/x"), "rtsp")
+    assert isinstance(lost, Lost)
+    assert lost.hopeless is hopeless
+    assert "s3cret" not in str(lost)
+    assert "\n" not in str(lost)
 
 
 def test_no_error_of_the_library_carries_the_url() -> None:

@@ -299,6 +299,44 @@ def test_live_source_is_never_held_back_and_drops_are_counted() -> None:
     assert summary.read == {"ir": 60, "vis": 60}
 
 
+def test_age_counts_from_the_earlier_frame_and_starts_with_a_ready_engine() -> None:
+    """What came before the engine was ready is beyond the budget; it is counted and not shown."""
+    ready = threading.Event()
+
+    class Slow(PassThrough):
+        def prepare(self, height: int, width: int) -> None:
+            assert ready.wait(20)
+
+    class Live(ListSource):
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            yield replace(self._frames[0], arrival_ns=time.monotonic_ns())
+            threading.Event().wait(0.06)  # the budget of the first frame
+            ready.set()
+            for frame in self._frames[1:]:
+                yield replace(frame, arrival_ns=time.monotonic_ns())
+
+    def source() -> Live:
+        return Live([frame_at(40 * k, index=k) for k in range(3)], live=True)
+
+    sink = Keep()
+    summary = Pipeline(source(), source(), sinks=[sink], fuser=Fuser(engine=Slow()), max_age_ms=50).run()
+    assert summary.drops["infrared: older than the age budget"] == 1
+    assert summary.drops["visible: older than the age budget"] == 1
+    assert sink.frames[0].vis_stamp_ns == 80 * MS
+
+
+@pytest.mark.parametrize("late", ["ir", "vis"])
+def test_the_age_of_a_pair_is_that_of_its_earlier_frame(late: str) -> None:
+    now = time.monotonic_ns()
+    arrivals = {"ir": now, "vis": now} | {late: now + 30 * MS}
+    sources = {
+        role: ListSource([replace(frame_at(0), arrival_ns=arrival)], live=True) for role, arrival in arrivals.items()
+    }
+    sink = Keep()
+    Pipeline(sources["ir"], sources["vis"], sinks=[sink], fuser=fuser()).run()
+    assert sink.frames[0].arrival_ns == now
+
+
 def test_expected_pairs() -> None:
     assert Pipeline(frames(9, period_ns=100 * MS), frames(40, period_ns=25 * MS), fuser=fuser()).expected_pairs == 9
     assert Pipeline(frames(50), frames(40), frames=10, fuser=fuser()).expected_pairs == 10
