@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 from media import PassThrough, frame_at
 from rig import TILTED, VGA, calibration, infrared_look, lens, seen, structure
@@ -18,6 +19,13 @@ from streamfuse.frames import Chroma, FusedFrame, Plane
 from streamfuse.fuser import Fuser
 
 IDENTITY = np.eye(3)
+
+
+class White(PassThrough):
+    """An engine that makes everything white, so that what is not comes from elsewhere."""
+
+    def fuse(self, ir: Plane, vis: Plane) -> npt.NDArray[np.float32]:
+        return np.ones(vis.shape, np.float32)
 
 
 def shifted(x: float, y: float) -> Matrix3:
@@ -93,8 +101,8 @@ def test_outside_of_the_overlap_the_result_is_the_visible_picture(shift: tuple[f
     """No black, no smeared border: exactly the visible luma; softly from there."""
     vis = structure(5)
     made = calibration(shifted(*shift))
-    with Fuser(engine=PassThrough(), calibration=made) as fuser:
-        fused = fuser.fuse_luma(np.full(VGA, 255, np.uint8), vis, 0).luma
+    with Fuser(engine=White(), calibration=made) as fuser:
+        fused = fuser.fuse_luma(np.full(VGA, 90, np.uint8), vis, 0).luma
     reach = infrared_places(made)[1]
     assert 0.3 < reach.mean() < 0.8
     assert (fused[~reach] == vis[~reach]).all()
@@ -118,7 +126,7 @@ def test_the_network_is_given_no_border_either() -> None:
     given = []
 
     class Keep(PassThrough):
-        def fuse(self, ir: Plane, vis: Plane) -> np.ndarray:
+        def fuse(self, ir: Plane, vis: Plane) -> npt.NDArray[np.float32]:
             given.append(ir.copy())
             return super().fuse(ir, vis)
 

@@ -18,7 +18,7 @@ from streamfuse.evaluation.pairs import pair_images
 from streamfuse.frames import Plane
 
 KINDS = ["checkerboard", "circles", "asymmetric-circles"]
-SHAPES = {"checkerboard": (7, 5), "circles": (6, 5), "asymmetric-circles": (4, 9)}
+SHAPES = {"checkerboard": (8, 5), "circles": (6, 5), "asymmetric-circles": (4, 9)}
 
 
 def scene(kind: str, random: np.random.Generator) -> tuple[Plane, np.ndarray]:

@@ -68,7 +68,7 @@ def test_board(tmp_path: Path) -> None:
     args = ("calibrate", "board", "--ir", tmp_path / "ir", "--vis", tmp_path / "vis", "-o", tmp_path / "c.toml")
     fails(2, "give COLUMNSxROWS", *args, "--pattern", "7")
     fails(3, "found in both pictures of 0 of 4", *args, "--pattern", "9x6")
-    done = streamfuse(*args, "--pattern", "7x5", "--distance-m", "4")
+    done = streamfuse(*args, "--pattern", "8x5", "--distance-m", "4")
     assert done.returncode == 0, done.stderr
     assert "VIS3" in done.stdout
     assert "at 4 m" in done.stdout

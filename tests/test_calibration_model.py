@@ -104,6 +104,12 @@ def test_other_sizes_show_the_same_scene() -> None:
     assert half.rms_px == 1.0
 
 
+def test_a_resized_picture_keeps_its_edges() -> None:
+    """Pixels have a size: the outer edges, half a pixel outside of the corner centres, stay edges."""
+    edges = np.array([[-0.5, -0.5], [639.5, 479.5]])
+    assert project(resize_matrix(VGA, (960, 1280)), edges) == pytest.approx(np.array([[-0.5, -0.5], [1279.5, 959.5]]))
+
+
 def test_another_shape_is_refused_and_says_what_to_do() -> None:
     with pytest.raises(InputError, match=r"infrared pictures of 640x480 and these are 720x576.*calibrate again"):
         calibration().for_sizes((576, 720), VGA)

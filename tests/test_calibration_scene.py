@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ from rig import TILTED, VGA, infrared_look, seen, structure
 
 from streamfuse.calibration.evidence import calibrate_scene
 from streamfuse.calibration.geometry import Matrix3, Size, difference, inverse, overlap_corners
-from streamfuse.calibration.scene import doubt, estimate, register
+from streamfuse.calibration.scene import Evidence, doubt, estimate, register
 from streamfuse.calibration.structure import features
 from streamfuse.errors import InputError
 from streamfuse.frames import Plane
@@ -99,6 +100,22 @@ def test_two_planes_apart_are_refused() -> None:
     ir[:, :320] = np.roll(scene, 14, axis=1)[:, :320]
     found = estimate([infrared_look(ir)], [scene])
     assert found is None or doubt(found) is not None
+
+
+def test_each_doubt_is_enough_to_refuse() -> None:
+    sure = Evidence(np.eye(3), 0.8, 1.0, 200, 180, 0.9, 1.0, 1.0, 0.5)
+    assert doubt(sure) is None
+    assert doubt(replace(sure, pixel=2.0, halves_px=4.0)) is None  # a picture of twice as many pixels
+    for change, words in (
+        ({"agreeing": 25, "blocks": 26}, "only 25 of 26 parts"),
+        ({"agreeing": 100}, "only 100 of 200 parts"),
+        ({"coverage": 0.4}, "covers 40%"),
+        ({"rms_px": 1.3}, "only to 1.30 px"),
+        ({"halves_px": 2.6}, "two halves of the evidence differ by 2.6 px"),
+        ({"second_px": np.inf}, "fine and coarse structure differ"),
+        ({"rival_px": 9.0}, "two answers of equal strength differ by 9.0 px"),
+    ):
+        assert words in str(doubt(replace(sure, **change)))
 
 
 def test_structure_does_not_see_polarity_or_level() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,8 +16,6 @@ from streamfuse.errors import InputError
 from streamfuse.evaluation.pairs import ImagePaths
 from streamfuse.frames import Plane
 from streamfuse.sources.pixels import read_image_file
-
-log = logging.getLogger("streamfuse")
 
 TOLERANCE_PX = 2.0
 """At 640 pixels of width; corners are found to a few tenths of a pixel, what is beyond this is parallax."""

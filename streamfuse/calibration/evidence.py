@@ -36,16 +36,17 @@ def calibrate_scene(ir: str, vis: str, *, distance_m: float | None = None) -> Ou
             raise InputError(f"the {role} pictures are of different sizes: calibrate with one size")
     found = register([a for a, _ in pairs], [b for _, b in pairs])
     first, second = pairs[0]
+    count = f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''}"
     calibration = conclude(
         found.homography,
         (first.shape[0], first.shape[1]),
         (second.shape[0], second.shape[1]),
-        f"natural scenes, {len(pairs)} pair{'s' if len(pairs) > 1 else ''}",
+        f"natural scenes, {count}",
         rms_px=found.rms_px,
         distance_m=distance_m,
     )
     details = [
-        f"{len(pairs)} pairs; {found.agreeing} of {found.blocks} parts of the picture agree",
+        f"{count}; {found.agreeing} of {found.blocks} parts of the picture agree",
         f"two halves of the evidence differ by {found.halves_px:.1f} px at the corners of what both see",
     ]
     warnings = list(notes)

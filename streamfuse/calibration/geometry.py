@@ -70,13 +70,6 @@ def corners(size: Size) -> Points:
     return np.array([(0, 0), (width - 1, 0), (width - 1, height - 1), (0, height - 1)], np.float64)
 
 
-def outline(size: Size, steps: int = 24) -> Points:
-    """Points along the border of a picture, clockwise; a lens bends it, so its corners alone do not tell."""
-    around = np.vstack((corners(size), corners(size)[:1]))
-    along = np.linspace(0, 1, steps, endpoint=False)[:, None]
-    return np.vstack([around[k] + along * (around[k + 1] - around[k]) for k in range(4)])
-
-
 def resize_matrix(old: Size, new: Size) -> Matrix3:
     """Pixels of a picture to pixels of the same picture resized."""
     sy, sx = new[0] / old[0], new[1] / old[1]

@@ -53,31 +53,23 @@ def _output(function: F) -> F:
 
 
 def _sizes(function: F) -> F:
-    for role, name in (("vis", "visible"), ("ir", "infrared")):
-        function = click.option(f"--{role}-size", type=Size(), help=f"Of the {name} pictures, instead of one.")(
+    for role, name in (("vis", "a visible"), ("ir", "an infrared")):
+        function = click.option(f"--{role}-size", type=Size(), help=f"The size of {name} picture, instead of one.")(
             function
         )
-        function = click.option(f"--{role}", type=PATH, help=f"A {name} picture, for its size and the check.")(function)
+        function = click.option(f"--{role}", type=PATH, help=f"For its size and the check, {name} picture.")(function)
     return function
 
 
 @click.group()
 def command() -> None:
-    """Find out where infrared lies in the visible picture, for `streamfuse run --calib`, and when it was taken.
-
-    \b
-    scene    from pictures of far scenes that both cameras see; refuses when it is not certain
-    board    from pictures of a checkerboard or a grid of circles: the most exact
-    points   from points that were marked by hand in both pictures
-    import   from a calibration of OpenCV, ROS or Kalibr
-    time     the time between two streams that have no common clock
-    """
+    """Find out where infrared lies in the visible picture, for `streamfuse run --calib`, and when it was taken."""
 
 
 command.add_command(time_command, "time")
 
 
-@command.command()
+@command.command(short_help="From far scenes as they are; refuses when it is not certain.")
 @click.option("--ir", required=True, metavar="SOURCE", help="Infrared: an image, a directory or pattern, or a video.")
 @click.option("--vis", required=True, metavar="SOURCE", help="Visible: the same.")
 @_output
@@ -96,7 +88,7 @@ def scene(ir: str, vis: str, output: Path, check: Path | None, distance_m: float
     files.write(calibrate_scene(ir, vis, distance_m=distance_m))
 
 
-@command.command()
+@command.command(short_help="From pictures of a checkerboard or circles: the most exact.")
 @click.option("--ir", required=True, metavar="DIR|PATTERN", help="Infrared pictures of the board.")
 @click.option("--vis", required=True, metavar="DIR|PATTERN", help="Visible pictures; names or numbers tell the pairs.")
 @click.option(
@@ -142,7 +134,7 @@ def board(
     files.write(calibrate_boards(scenes, target, lenses=lenses, distance_m=distance_m))
 
 
-@command.command()
+@command.command(short_help="From points marked by hand in both pictures.")
 @click.argument("file", type=PATH)
 @_sizes
 @_output
@@ -170,7 +162,7 @@ def points(
     files.write(calibrate_points(file, *sizes, distance_m=distance_m), pictures)
 
 
-@command.command("import")
+@command.command("import", short_help="From a calibration of OpenCV, ROS or Kalibr.")
 @click.argument("files", type=PATH, nargs=-1, required=True)
 @click.option("--ir-camera", metavar="NAME", help="Which camera is infrared; default the first.")
 @click.option("--vis-camera", metavar="NAME", help="Which camera is visible; default the other.")
