@@ -9,7 +9,7 @@ import click
 from streamfuse.cli import options
 
 
-@click.command()
+@click.command(short_help="The time between two streams that have no common clock.")
 @click.option("--ir", type=options.SOURCE, required=True, help="Infrared: as for `streamfuse run`.")
 @click.option("--vis", type=options.SOURCE, required=True, help="Visible: as for `streamfuse run`.")
 @click.option(
