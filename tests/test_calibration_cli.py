@@ -88,6 +88,8 @@ def test_scene_refuses_with_exit_3_and_writes_nothing(tmp_path: Path) -> None:
         tmp_path / "ir.png",
         "--vis",
         tmp_path / "vis.png",
+        "--least-pairs",
+        "1",
         "-o",
         out,
     )
@@ -100,8 +102,8 @@ def test_scene_then_run(tmp_path: Path) -> None:
     scene = structure(1)
     ir = infrared_look(seen(scene, inverse(TILTED)))
     for name, picture in (("ir", ir), ("vis", scene)):
-        write_images(tmp_path / name, ["1.png", "2.png"], size=VGA)
-        for k in (1, 2):
+        write_images(tmp_path / name, ["1.png", "2.png", "3.png"], size=VGA)
+        for k in (1, 2, 3):
             cv2.imwrite(str(tmp_path / name / f"{k}.png"), picture)
     sources = ("--ir", tmp_path / "ir", "--vis", tmp_path / "vis")
     done = streamfuse("calibrate", "scene", *sources, "-o", tmp_path / "c.toml")

@@ -135,16 +135,19 @@ def write(directory: Path, planes: list[Plane]) -> str:
 
 def test_directories(tmp_path: Path) -> None:
     scenes = [structure(20), structure(21)]
+    one_ir, one_vis = write(tmp_path / "a", [infrared_look(scenes[0])]), write(tmp_path / "b", scenes[:1])
+    with pytest.raises(InputError, match=r"1 pair of pictures cannot be certain \(needed: 3\): give more scenes"):
+        calibrate_scene(one_ir, one_vis)
     ir = write(tmp_path / "ir", [infrared_look(seen(scene, inverse(TILTED))) for scene in scenes])
     vis = write(tmp_path / "vis", scenes)
-    found = calibrate_scene(ir, vis, distance_m=80)
+    found = calibrate_scene(ir, vis, distance_m=80, least_pairs=2)
     assert error(found.calibration.homography, TILTED) < 1.5
     assert found.calibration.distance_m == 80
     assert "2 pairs" in found.calibration.method
     assert found.pictures is not None
     cv2.imwrite(str(tmp_path / "ir" / "1.png"), np.zeros((240, 320), np.uint8))
     with pytest.raises(InputError, match="infrared pictures are of different sizes"):
-        calibrate_scene(ir, vis)
+        calibrate_scene(ir, vis, least_pairs=2)
 
 
 # Real pictures

@@ -25,12 +25,21 @@ MOST_FRAMES = 1500
 PlanePair = tuple[Plane, Plane]
 
 
-def calibrate_scene(ir: str, vis: str, *, distance_m: float | None = None) -> Outcome:
+LEAST_PAIRS = 3
+"""What a single picture shows may be near, or be blurred in one of the two; only others can tell."""
+
+
+def calibrate_scene(ir: str, vis: str, *, distance_m: float | None = None, least_pairs: int = LEAST_PAIRS) -> Outcome:
     """`ir`, `vis`: images, directories of them, or recordings as `streamfuse run` takes them.
 
     Raises InputError for what cannot be read, and where the pictures do not tell with certainty.
     """
     pairs, notes = _load(ir, vis)
+    if len(pairs) < least_pairs:
+        raise InputError(
+            f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''} of pictures cannot be certain (needed: {least_pairs}): "
+            f"give more scenes, or a recording; --least-pairs {len(pairs)} takes the risk"
+        )
     for role, planes in (("infrared", [a for a, _ in pairs]), ("visible", [b for _, b in pairs])):
         if len({plane.shape for plane in planes}) > 1:
             raise InputError(f"the {role} pictures are of different sizes: calibrate with one size")

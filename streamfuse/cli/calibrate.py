@@ -72,8 +72,11 @@ command.add_command(time_command, "time")
 @command.command(short_help="From far scenes as they are; refuses when it is not certain.")
 @click.option("--ir", required=True, metavar="SOURCE", help="Infrared: an image, a directory or pattern, or a video.")
 @click.option("--vis", required=True, metavar="SOURCE", help="Visible: the same.")
+@click.option("--least-pairs", type=click.IntRange(1), default=3, show_default=True, help="With fewer it refuses.")
 @_output
-def scene(ir: str, vis: str, output: Path, check: Path | None, distance_m: float | None, force: bool) -> None:
+def scene(
+    ir: str, vis: str, least_pairs: int, output: Path, check: Path | None, distance_m: float | None, force: bool
+) -> None:
     """Register natural scenes: several, far away, full of edges that both cameras see.
 
     \b
@@ -85,7 +88,7 @@ def scene(ir: str, vis: str, output: Path, check: Path | None, distance_m: float
     from streamfuse.calibration.evidence import calibrate_scene
 
     files = _Files(output, check, force)
-    files.write(calibrate_scene(ir, vis, distance_m=distance_m))
+    files.write(calibrate_scene(ir, vis, distance_m=distance_m, least_pairs=least_pairs))
 
 
 @command.command(short_help="From pictures of a checkerboard or circles: the most exact.")
