@@ -248,6 +248,37 @@ def test_stamps_rise_unless_the_sender_was_set_back() -> None:
     assert live.drops == {BACKWARDS: 2}
 
 
+def test_nothing_but_damage_ends_in_a_new_connection() -> None:
+    """It may be waiting for a key frame, but not for ever."""
+
+    class Damaged(Script):
+        def read(self) -> Iterator[Decoded | None]:
+            yield Decoded(picture(0), 0, self._machine.now_ns)
+            while True:
+                self._machine.now_ns += 40 * MS
+                yield Decoded(None, None, self._machine.now_ns)
+
+    live, machine, _ = source(Damaged, script(1))
+    frames = iter(live)
+    next(frames)
+    began = machine.now_ns
+    next(frames)
+    assert 15 < (machine.now_ns - began) / SECOND < 16
+    assert live.drops["corrupt frame"] == 376
+
+
+def test_sender_may_be_set_back_within_a_connection() -> None:
+    class Reset(Script):
+        def read(self) -> Iterator[Decoded | None]:
+            for k in range(6):
+                base = (1_700_000_000 if k < 3 else 1_699_990_000) * SECOND
+                self._machine.now_ns += 40 * MS
+                yield Decoded(picture(k), 40 * MS * k, self._machine.now_ns, (40 * MS * k, base + 40 * MS * k))
+
+    live, _, _ = source(Reset)
+    assert [number_of(frame.luma) for frame in islice(live, 6)] == list(range(6))
+
+
 def test_undecodable_frames_are_counted() -> None:
     class Broken(Script):
         def read(self) -> Iterator[Decoded | None]:

@@ -37,6 +37,10 @@ STALE = "stale: it had lain somewhere on the way"
 NO_CLOCK_YET = "before the sender's clock was known"
 STEPS = 31
 """Between frames, for the median that is the period."""
+SET_BACK_NS = SECOND
+"""A stamp that goes back by more is of a clock that was set."""
+BLIND_S = 15.0
+"""Longer than from one key frame to the next, before which nothing can be decoded."""
 GIVE_UP_STALLS = 3
 """A stream silent for so many times its `stall_s` is connected to anew."""
 FIRST_BACKOFF_S = 0.25
@@ -92,8 +96,8 @@ class LiveSource(Source):
         self._size: tuple[int, ...] | None = None
         self._last_stamp: tuple[int, Clock] | None = None
         self._steps_ns: deque[int] = deque(maxlen=STEPS)
-        self._last_ns = 0
-        """When something came last, of the monotonic clock."""
+        self._shown_ns = 0
+        """When the last frame came that could be shown, of the monotonic clock."""
         self._seen = False
         """Whether a frame has ever come."""
         self._away_ns: int | None = None
@@ -103,7 +107,7 @@ class LiveSource(Source):
 
     @property
     def state(self) -> State:
-        silent_s = (self._now() - self._last_ns) / SECOND
+        silent_s = (self._now() - self._shown_ns) / SECOND
         return State.STALLED if self._state is State.LIVE and silent_s > self._stall_s() else self._state
 
     def _stall_s(self) -> float:
@@ -130,22 +134,22 @@ class LiveSource(Source):
                 link.close()
 
     def _frames(self, link: Link) -> Iterator[Frame]:
-        self._last_ns = self._now()
-        self._stamper.restart(self._last_ns)
+        heard_ns = self._shown_ns = self._now()
+        self._stamper.restart(heard_ns)
         self.period_ns = link.period_ns or self.period_ns
         self._last_stamp = None
         self._steps_ns.clear()
         for decoded in link.read():
             if self._stopped.is_set():
                 return
-            if decoded is None:
-                self._notice_silence((self._now() - self._last_ns) / SECOND)
-                continue
-            self._last_ns = self._now()
-            frame = self._frame(link, decoded)
+            now = self._now()
+            heard_ns = heard_ns if decoded is None else now
+            frame = None if decoded is None else self._frame(link, decoded)
             if frame is not None:
                 self._arrived(link, frame)
                 yield frame
+            else:
+                self._notice_silence((now - heard_ns) / SECOND, (now - self._shown_ns) / SECOND)
 
     def _frame(self, link: Link, decoded: Decoded) -> Frame | None:
         """None for what must not be shown; counted with its reason."""
@@ -167,12 +171,13 @@ class LiveSource(Source):
             self.drops[STALE] += 1
             return None
         before, self._last_stamp = self._last_stamp, (stamp.stamp_ns, stamp.clock)
-        if before is not None and stamp.clock is before[1] and stamp.stamp_ns <= before[0]:
-            self._last_stamp = before
-            self.drops[BACKWARDS] += 1
-            return None
         if before is not None and stamp.clock is before[1]:
-            self._measure_period(stamp.stamp_ns - before[0])
+            step_ns = stamp.stamp_ns - before[0]
+            if -SET_BACK_NS < step_ns <= 0:
+                self._last_stamp = before
+                self.drops[BACKWARDS] += 1
+                return None
+            self._measure_period(step_ns)
         luma, chroma = self._pixels.read(decoded.frame, stamp.tracked_ns)
         return Frame(
             luma,
@@ -202,6 +207,7 @@ class LiveSource(Source):
             log.warning("%s: pictures are %s now, and were %s", self.name, new, old)
         self._size = frame.luma.shape
         self.size = frame.luma.shape
+        self._shown_ns = self._now()
         if self._state is State.LIVE:
             return
         if self._away_ns is not None and self._seen:
@@ -212,14 +218,17 @@ class LiveSource(Source):
         self._away_ns = self._told = None
         self._failures = 0
 
-    def _notice_silence(self, silent_s: float) -> None:
+    def _notice_silence(self, silent_s: float, blind_s: float) -> None:
+        """Nothing has come for `silent_s`, and nothing that could be shown for `blind_s`."""
         stall_s = self._stall_s()
         if silent_s > GIVE_UP_STALLS * stall_s:
             raise Lost(f"no frame for {silent_s:.1f} s")
-        if silent_s > stall_s and self._state is State.LIVE:
+        if blind_s > max(BLIND_S, GIVE_UP_STALLS * stall_s):
+            raise Lost(f"it sends, but for {blind_s:.0f} s nothing that can be shown")
+        if blind_s > stall_s and self._state is State.LIVE:
             self._state = State.STALLED
-            self._away_ns = self._now() - round(silent_s * SECOND)
-            log.warning("%s: stalled, no frame for %.1f s", self.name, silent_s)
+            self._away_ns = self._shown_ns
+            log.warning("%s: stalled, no frame for %.1f s", self.name, blind_s)
 
     def _back_off(self, lost: Lost) -> None:
         if self._stopped.is_set():
