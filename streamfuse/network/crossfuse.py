@@ -247,9 +247,14 @@ def deep_skip(x: Tensor, ir: Tensor, vis: Tensor, form: SkipWeights) -> Tensor:
 
 def shallow_skip(x: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
     """x + w_ir / 2 * ir + w_vis * vis by gradient strength, each (B, 32, H, W).  Eq. 4-6 have no 1/2."""
-    g_ir, g_vis = (ir.float() - channel_sum_mean(ir)).abs(), (vis.float() - channel_sum_mean(vis)).abs()
+    return x + skip_by_strength(ir, vis, channel_sum_mean(ir), channel_sum_mean(vis))
+
+
+def skip_by_strength(ir: Tensor, vis: Tensor, s_ir: Tensor, s_vis: Tensor) -> Tensor:
+    """The sum of the shallow skip, (B, 32, H, W), from the features and their `channel_sum_mean`s."""
+    g_ir, g_vis = (ir.float() - s_ir).abs(), (vis.float() - s_vis).abs()
     total = g_ir + g_vis + EPS
-    return x + 0.5 * (g_ir / total).to(x.dtype) * ir + (g_vis / total).to(x.dtype) * vis
+    return 0.5 * (g_ir / total).to(ir.dtype) * ir + (g_vis / total).to(vis.dtype) * vis
 
 
 class DecoderConv(nn.Module):

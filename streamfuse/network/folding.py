@@ -278,15 +278,25 @@ class FoldedDecoder(Decoder):
     skip_weight: Tensor
 
     def forward(self, x: Tensor, deep: tuple[Tensor, Tensor], shallow: tuple[Tensor, Tensor]) -> Tensor:
-        x = self.conv1(deep_skip(x, *deep, self.skip_weights))  # (B, 64, h, w)
-        x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), self.tail_weight, self.tail_bias)
-        x = F.pixel_shuffle(x, 8)  # (B, 1, 8h, 8w)
-        rows, cols = shallow[0].shape[2] - x.shape[2], shallow[0].shape[3] - x.shape[3]
+        x = self.picture(x, deep)
+        x = self.fit(x, *shallow[0].shape[2:])
+        nothing = torch.zeros((), dtype=x.dtype, device=x.device)
+        return x + F.conv2d(shallow_skip(nothing, *shallow), self.skip_weight)
+
+    @staticmethod
+    def fit(x: Tensor, height: int, width: int) -> Tensor:
+        """What the max-pools floored of an odd size is reflected."""
+        rows, cols = height - x.shape[2], width - x.shape[3]
         if rows or cols:
             top, left = rows // 2, cols // 2
             x = F.pad(x, (left, cols - left, top, rows - top), mode="reflect")
-        skip = shallow_skip(torch.zeros((), dtype=x.dtype, device=x.device), *shallow)  # (B, 32, H, W)
-        return x + F.conv2d(skip, self.skip_weight)
+        return x
+
+    def picture(self, x: Tensor, deep: tuple[Tensor, Tensor]) -> Tensor:
+        """(B, 1, 8h, 8w): what comes of the deep features."""
+        x = self.conv1(deep_skip(x, *deep, self.skip_weights))  # (B, 64, h, w)
+        x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), self.tail_weight, self.tail_bias)
+        return F.pixel_shuffle(x, 8)
 
 
 def _compose_decoder(decoder: Decoder) -> tuple[Tensor, Tensor, Tensor]:

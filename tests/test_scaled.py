@@ -1,0 +1,78 @@
+"""The network with a smaller deep path: the same at factor 1, nearly the same picture at 2 and 4."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+
+from streamfuse.network.checkpoint import default_weights, load
+from streamfuse.network.crossfuse import CrossFuse
+from streamfuse.network.scaled import DeepScaled
+from streamfuse.scene.scene import Scene
+
+Picture = npt.NDArray[np.float32]
+
+
+@functools.cache
+def network() -> CrossFuse:
+    """The shipped one."""
+    return load(default_weights()).eval()
+
+
+def scene(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    drawn = Scene(height, width)
+    ir = torch.from_numpy(drawn.infrared(2.0, 0).astype(np.float32))
+    vis = torch.from_numpy(drawn.visible(2.0, 0).mean(axis=2, dtype=np.float32))
+    return ir[None, None], vis[None, None]
+
+
+def luma(module: torch.nn.Module, pair: tuple[torch.Tensor, torch.Tensor]) -> Picture:
+    with torch.inference_mode():
+        result: Picture = (module(*pair)[0, 0] * 255).clamp(0, 255).numpy()
+    return result
+
+
+def psnr(a: Picture, b: Picture) -> float:
+    return float(10 * np.log10(255**2 / max(float(np.mean((a - b) ** 2)), 1e-9)))
+
+
+@pytest.mark.parametrize("size", [(96, 128), (113, 159), (64, 70)])
+def test_factor_1_is_the_network(size: tuple[int, int]) -> None:
+    pair = scene(*size)
+    assert np.abs(luma(DeepScaled(network(), *size, 1), pair) - luma(network(), pair)).max() < 0.01
+
+
+@pytest.mark.parametrize(("factor", "least"), [(2, 0.98), (4, 0.92)])
+@pytest.mark.parametrize("size", [(240, 320), (243, 317)])
+def test_the_picture_is_nearly_the_same_and_in_its_place(size: tuple[int, int], factor: int, least: float) -> None:
+    pair = scene(*size)
+    full, scaled = luma(network(), pair), luma(DeepScaled(network(), *size, factor), pair)
+    assert scaled.shape == size
+    assert structural_similarity(full, scaled, data_range=255) > least  # type: ignore[no-untyped-call]
+    here = psnr(full, scaled)
+    assert all(here > psnr(full, np.roll(scaled, step, axis)) for axis in (0, 1) for step in (-1, 1))
+
+
+def test_large_areas_are_in_their_place() -> None:
+    """What comes of the deep features is where it was, to a part of a pixel: not half a small pixel off."""
+    size = (256, 256)
+    column = torch.arange(256.0)
+    ramp = (60 + 80 / (1 + torch.exp(-(column - 128) / 12))).expand(1, 1, 256, 256).contiguous()
+    full = luma(network(), (ramp, ramp)).mean(axis=0)
+    for factor in (2, 4):
+        scaled = luma(DeepScaled(network(), *size, factor), (ramp, ramp)).mean(axis=0)
+        slope = np.gradient(full)[100:156]
+        shift = float(np.sum((scaled - full)[100:156] * -slope) / np.sum(slope**2))
+        assert abs(shift) < 0.5
+
+
+def test_small_pictures_keep_the_whole_and_other_factors_are_refused() -> None:
+    assert DeepScaled(network(), 48, 64, 4).factor == 1
+    assert DeepScaled(network(), 64, 64, 4).factor == 4
+    with pytest.raises(ValueError, match="1, 2, 4, not 3"):
+        DeepScaled(network(), 64, 64, 3)
