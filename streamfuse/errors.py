@@ -5,6 +5,7 @@
     ├── InputError             exit 3   a source that is missing, unreadable or unsuitable
     │   └── DamagedInput       exit 3   readable in part; what could be read has been used
     ├── EngineError            exit 4   an engine that is unknown, unavailable or failed
+    │   ├── EngineUnavailable  exit 4   an engine that cannot run on this machine; `auto` takes another
     │   └── WeightsError       exit 4   a weights file that does not fit the network
     ├── TrainingError          exit 6   a training run that cannot go on: a loss that is not finite
     └── OutputError            exit 5   an output that cannot be written
@@ -34,6 +35,10 @@ class DamagedInput(InputError):
 
 class EngineError(StreamfuseError):
     exit_code = 4
+
+
+class EngineUnavailable(EngineError):
+    pass
 
 
 class WeightsError(EngineError):

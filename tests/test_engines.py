@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from streamfuse.engines import create_engine, engine_names
+from streamfuse.engines import create_engine
 from streamfuse.engines.base import Precision, read_cpu
 from streamfuse.engines.cache import Cache, entry_key
 from streamfuse.engines.openvino import OpenvinoEngine
@@ -27,6 +27,7 @@ from streamfuse.network.crossfuse import CrossFuse
 needs_bf16 = pytest.mark.skipif(not read_cpu().has_bf16, reason="this CPU does not multiply BF16")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 SIZE = (64, 80)
+CPU_ENGINES = ("openvino", "torch")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_bf16_is_what_openvino_computes_in(weights: Path) -> None:
     assert set(heavy) == {"bf16"}
 
 
-@pytest.mark.parametrize("name", engine_names())
+@pytest.mark.parametrize("name", CPU_ENGINES)
 def test_size_changes_views_and_results_are_the_callers(weights: Path, name: str) -> None:
     with create_engine(name, weights=weights, precision="fp32") as engine:
         first = engine.fuse(*pair())
@@ -105,7 +106,7 @@ def test_size_changes_views_and_results_are_the_callers(weights: Path, name: str
     assert np.abs(again - first).max() < 1e-5
 
 
-@pytest.mark.parametrize("name", engine_names())
+@pytest.mark.parametrize("name", CPU_ENGINES)
 def test_what_cannot_be_fused_says_so(weights: Path, name: str) -> None:
     with create_engine(name, weights=weights, precision="fp32") as engine:
         with pytest.raises(EngineError, match=r"15x40 are too small.*16 pixels"):
@@ -116,10 +117,30 @@ def test_what_cannot_be_fused_says_so(weights: Path, name: str) -> None:
             engine.fuse(pair()[0], np.zeros(SIZE, np.float32))
 
 
+@pytest.mark.parametrize("name", CPU_ENGINES)
+def test_submitted_pairs_come_back_in_order(weights: Path, name: str) -> None:
+    pairs = [pair(), pair()[::-1]]
+    with create_engine(name, weights=weights, precision="fp32", device="cpu") as engine:
+        expected = [engine.fuse(*planes) for planes in pairs]
+        tickets = []
+        for planes, raw in zip(pairs, expected, strict=True):
+            tickets.append(engine.submit(*planes))
+            if engine.pending == engine.depth:
+                with pytest.raises(EngineError, match="in flight: collect one"):
+                    engine.submit(*planes)
+            fused = engine.collect()
+            assert fused.ticket == tickets[-1]
+            assert np.array_equal(fused.raw, raw)
+        assert tickets[0] < tickets[1]
+        with pytest.raises(EngineError, match="no pair is in flight"):
+            engine.collect()
+        assert engine.time_network(*pair(), runs=3).shape == (3,)
+
+
 def test_unknown_names_are_answered_with_the_known(weights: Path) -> None:
-    with pytest.raises(EngineError, match="unknown engine 'warp': use auto, openvino, torch"):
+    with pytest.raises(EngineError, match="unknown engine 'warp': use auto, openvino, tensorrt, torch"):
         create_engine("warp", weights=weights)
-    for name in engine_names():
+    for name in ("auto", *CPU_ENGINES, "tensorrt"):
         with pytest.raises(EngineError, match="unknown precision 'fp8': use auto, fp32, bf16, fp16"):
             create_engine(name, weights=weights, precision="fp8")
     with pytest.raises(EngineError, match="precision fp16 is not to be had"):
@@ -130,12 +151,12 @@ def test_unknown_names_are_answered_with_the_known(weights: Path) -> None:
 
 def test_auto(weights: Path) -> None:
     with create_engine(weights=weights) as engine:
-        assert engine.name == ("torch" if torch.cuda.is_available() else "openvino")
+        assert (engine.name in {"tensorrt", "torch"}) == torch.cuda.is_available()
         if engine.name == "openvino":
             assert engine.precision == ("bf16" if read_cpu().has_bf16 else "fp32")
 
 
-@pytest.mark.parametrize("name", engine_names())
+@pytest.mark.parametrize("name", CPU_ENGINES)
 def test_output_that_is_not_finite_is_an_error(weights: Path, tmp_path: Path, name: str) -> None:
     """Finite weights whose products are not."""
     tensors = load_file(weights)

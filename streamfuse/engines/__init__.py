@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import importlib
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamfuse.errors import EngineError
+from streamfuse.errors import EngineError, EngineUnavailable
 
 if TYPE_CHECKING:
     from streamfuse.engines.base import Engine
 
 _ENGINES = {
-    "openvino": "streamfuse.engines.openvino:OpenvinoEngine",
-    "torch": "streamfuse.engines.torch:TorchEngine",
+    "openvino": "streamfuse.engines.openvino",
+    "tensorrt": "streamfuse.engines.tensorrt",
+    "torch": "streamfuse.engines.torch",
 }
-"""Called with weights, precision and threads; imported when asked for, as each brings a large library along."""
+"""Modules with a function `create` of weights, precision, threads and device; imported when asked for, as each brings
+a large library along."""
 
 
 def engine_names() -> list[str]:
@@ -25,34 +28,55 @@ def engine_names() -> list[str]:
 
 
 def create_engine(
-    name: str = "auto", *, weights: Path | None = None, precision: str = "auto", threads: int | None = None
+    name: str = "auto",
+    *,
+    weights: Path | None = None,
+    precision: str = "auto",
+    threads: int | None = None,
+    device: str = "auto",
 ) -> Engine:
-    """An engine by its name; auto is torch where there is a CUDA GPU, else openvino.
+    """An engine by its name; auto is the first that works of tensorrt and torch on a CUDA GPU, and openvino.
 
     `weights`: a safetensors file, None for the shipped one.  `precision`: auto, fp32, bf16 or fp16.  `threads`:
-    how many a CPU engine uses, None for one a core.  Raises EngineError for what cannot be had here.
+    how many a CPU engine uses, None for one a core.  `device`: auto, cpu, cuda or cuda:N; a GPU that was asked
+    for is not replaced by the CPU.  Raises EngineError for what cannot be had here, UsageError for the device.
     """
-    if name == "auto":
-        name = "torch" if _has_cuda() else "openvino"
-    if name not in _ENGINES:
+    from streamfuse.engines.base import parse_device, parse_precision
+
+    parse_precision(precision)
+    if device != "auto":
+        parse_device(device)
+    if name != "auto" and name not in _ENGINES:
         raise EngineError(f"unknown engine {name!r}: use auto, {', '.join(_ENGINES)}")
     if threads is not None and threads < 1:
         raise EngineError(f"threads must be at least 1, got {threads}")
-    module, _, factory = _ENGINES[name].partition(":")
+
+    def make(name: str, device: str) -> Engine:
+        return _create(name, weights, precision, threads, device)
+
+    if name != "auto":
+        return make(name, device)
+    if device == "cpu" or (device == "auto" and not _has_gpu()):
+        return make("openvino", "cpu")
+    gpu = "cuda" if device == "auto" else device
+    choices = [("tensorrt", partial(make, "tensorrt", gpu)), ("torch on the GPU", partial(make, "torch", gpu))]
+    if device == "auto":
+        choices.append(("openvino on the CPU", partial(make, "openvino", "cpu")))
+    from streamfuse.engines.auto import AutoEngine
+
+    return AutoEngine(choices)
+
+
+def _create(name: str, weights: Path | None, precision: str, threads: int | None, device: str) -> Engine:
     try:
-        make = getattr(importlib.import_module(module), factory)
+        create = importlib.import_module(_ENGINES[name]).create
     except ImportError as error:
-        raise EngineError(f"engine {name} is not installed here ({error}); pip install {error.name or name}") from error
-    engine: Engine = make(weights, precision, threads)
+        package = error.name or name
+        raise EngineUnavailable(f"engine {name} is not installed here ({error}); pip install {package}") from error
+    engine: Engine = create(weights, precision, threads, device)
     return engine
 
 
-def _has_cuda() -> bool:
-    # Importing torch takes a second or more, so it is not done to hear "no" on a machine without a driver.
-    if not Path("/dev/nvidia0").exists() and shutil.which("nvidia-smi") is None:
-        return False
-    try:
-        import torch
-    except ImportError:
-        return False
-    return torch.cuda.is_available()
+def _has_gpu() -> bool:
+    """Whether there is an NVIDIA GPU, as far as can be told at once: importing torch to hear "no" takes a second."""
+    return Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None

@@ -11,17 +11,20 @@ import contextlib
 import enum
 import functools
 import platform
+import re
+import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.errors import EngineError
+from streamfuse.errors import EngineError, UsageError
 from streamfuse.frames import Plane
 from streamfuse.network.checkpoint import WeightsInfo, default_weights, read_info
 from streamfuse.network.config import MIN_SIDE, Output
@@ -40,6 +43,12 @@ class Precision(enum.StrEnum):
     FP16 = "fp16"
 
 
+class Fused(NamedTuple):
+    ticket: int
+    """What `Engine.submit` gave for the pair."""
+    raw: Raw
+
+
 class Engine(ABC):
     """Fuses pictures.  One thread at a time may use it, not always the same."""
 
@@ -51,6 +60,8 @@ class Engine(ABC):
     """What the raw values mean."""
     device: str
     """Where it runs, for people."""
+    depth: int = 1
+    """How many pairs may be submitted before one is collected; more than 1 where it works on several at once."""
 
     @abstractmethod
     def prepare(self, height: int, width: int) -> None:
@@ -66,6 +77,52 @@ class Engine(ABC):
         Prepares if it must.  Raises EngineError for what `prepare` raises it for, for shapes that differ and
         for output that is not finite.
         """
+
+    def submit(self, ir: Plane, vis: Plane) -> int:
+        """Begin to fuse a pair, as `fuse` would; its ticket, higher than that of the pair before.
+
+        The planes may be changed afterwards.  Raises EngineError for what `fuse` raises it for, and where `depth`
+        pairs are waiting already.
+        """
+        if self.pending == self.depth:
+            raise EngineError(f"{self.depth} pairs are in flight: collect one before the next is submitted")
+        ticket, raw = self._tickets, self.fuse(ir, vis)
+        self._tickets += 1
+        self._fused.append(Fused(ticket, raw))
+        return ticket
+
+    def collect(self) -> Fused:
+        """The oldest pair that was submitted and not collected, once it is fused; its raw output is the caller's own.
+
+        Raises EngineError where there is none, and for output that is not finite; that pair counts as collected.
+        """
+        if not self._fused:
+            raise EngineError("no pair is in flight: submit one first")
+        return self._fused.popleft()
+
+    @property
+    def pending(self) -> int:
+        """How many pairs were submitted and not collected; `prepare` for another size and `close` drop them."""
+        return len(self._fused)
+
+    _tickets = 0
+
+    @functools.cached_property
+    def _fused(self) -> deque[Fused]:
+        return deque()
+
+    def time_network(self, ir: Plane, vis: Plane, runs: int) -> npt.NDArray[np.float64]:
+        """Milliseconds that the network takes, for each of so many runs.
+
+        On a GPU by its own clock and without the copies to and from it; here the whole of `fuse`.
+        """
+        self.fuse(ir, vis)
+        times = np.empty(runs)
+        for run in range(runs):
+            begin = time.perf_counter_ns()
+            self.fuse(ir, vis)
+            times[run] = (time.perf_counter_ns() - begin) / 1e6
+        return times
 
     def close(self) -> None:  # noqa: B027  # an engine that holds nothing has nothing to let go of
         """Let go of the network and its memory; may be called again.  A later `prepare` builds anew."""
@@ -107,6 +164,14 @@ class NetworkEngine(Engine):
         self._shape = (height, width)
 
     def fuse(self, ir: Plane, vis: Plane) -> Raw:
+        height, width = self._check_pair(ir, vis)
+        self.prepare(height, width)
+        with self._explained(height, width):
+            raw = self._infer(ir, vis)
+        return self._checked(raw)
+
+    def _check_pair(self, ir: Plane, vis: Plane) -> tuple[int, int]:
+        """Their shape."""
         for role, plane in (("infrared", ir), ("visible", vis)):
             if plane.ndim != 2 or plane.dtype != np.uint8:
                 raise EngineError(f"the {role} picture must be (H, W) uint8 luma, got {plane.shape} {plane.dtype}")
@@ -116,9 +181,9 @@ class NetworkEngine(Engine):
                 f"{vis.shape[1]}x{vis.shape[0]}; align the infrared one to the visible one first"
             )
         height, width = ir.shape
-        self.prepare(height, width)
-        with self._explained(height, width):
-            raw = self._infer(ir, vis)
+        return height, width
+
+    def _checked(self, raw: Raw) -> Raw:
         if not np.isfinite(raw).all():
             cure = "the weights file is unusable" if self.precision is Precision.FP32 else "try precision fp32"
             raise EngineError(f"{self.name} in {self.precision}: the fused picture is not finite (NaN); {cure}")
@@ -149,17 +214,31 @@ def first_line(error: Exception) -> str:
 _OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "bad alloc")
 
 
-def pick_precision(asked: str, best: Precision, possible: tuple[Precision, ...], where: str) -> Precision:
-    """`asked`, or `best` for auto; raises EngineError for what cannot be on `where`."""
+def parse_precision(asked: str) -> Precision:
+    """Raises EngineError for a word that is none."""
     try:
-        precision = Precision(asked)
+        return Precision(asked)
     except ValueError:
         raise EngineError(f"unknown precision {asked!r}: use {', '.join(Precision)}") from None
+
+
+def pick_precision(asked: str, best: Precision, possible: tuple[Precision, ...], where: str) -> Precision:
+    """`asked`, or `best` for auto; raises EngineError for what cannot be on `where`."""
+    precision = parse_precision(asked)
     if precision is Precision.AUTO:
         return best
     if precision not in possible:
         raise EngineError(f"precision {precision} is not to be had with {where}: use {', '.join(possible)} or auto")
     return precision
+
+
+def parse_device(text: str) -> int | None:
+    """cpu to None, cuda and cuda:N to the number of the GPU.  Raises UsageError for anything else."""
+    if text == "cpu":
+        return None
+    if match := re.fullmatch(r"cuda(?::(\d{1,3}))?", text):
+        return int(match[1] or 0)
+    raise UsageError(f"unknown device {text!r}: use auto, cpu, cuda or cuda:N")
 
 
 @dataclass(frozen=True, slots=True)

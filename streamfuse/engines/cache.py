@@ -52,6 +52,14 @@ def entry_key(**parts: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def code_digest(engine: Path) -> str:
+    """Of everything that decides what is compiled: the engine's source file and the network's."""
+    digest = hashlib.sha256(engine.read_bytes())
+    for path in sorted((Path(__file__).parent.parent / "network").glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 class Cache:
     """Entries by key.  No method raises for what the file system does."""
 

@@ -7,7 +7,6 @@ reads it back without torch.  Measured at 640x480: see `benchmarks/engine.py`.
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import sys
 import warnings
@@ -18,7 +17,8 @@ from typing import Any, cast
 import numpy as np
 
 from streamfuse.engines.base import NetworkEngine, Precision, Raw, first_line, pick_precision, read_cpu
-from streamfuse.engines.cache import Cache, entry_key
+from streamfuse.engines.cache import Cache, code_digest, entry_key
+from streamfuse.errors import EngineError
 from streamfuse.frames import Plane
 
 # At its import and at every conversion openvino sends usage data to its maker, without asking, if it finds
@@ -34,6 +34,13 @@ if _hidden:
 log = logging.getLogger("streamfuse")
 
 _HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16"}
+
+
+def create(weights: Path | None, precision: str, threads: int | None, device: str) -> OpenvinoEngine:
+    """As `streamfuse.engines.create_engine`."""
+    if device not in ("auto", "cpu"):
+        raise EngineError("openvino runs on the CPU: leave out --device, or use engine tensorrt or torch")
+    return OpenvinoEngine(weights, precision, threads)
 
 
 class OpenvinoEngine(NetworkEngine):
@@ -82,7 +89,7 @@ class OpenvinoEngine(NetworkEngine):
             shape=f"{height}x{width}",
             precision=self.precision,
             device=f"{cpu.model}: {' '.join(sorted(cpu.flags))}",
-            code=_code_digest(),
+            code=code_digest(Path(__file__)),
         )
 
     def _load(self, key: str) -> openvino.CompiledModel | None:
@@ -127,13 +134,3 @@ class OpenvinoEngine(NetworkEngine):
 @functools.cache
 def _core() -> openvino.Core:
     return openvino.Core()
-
-
-@functools.cache
-def _code_digest() -> str:
-    """Of everything that decides what is compiled."""
-    here = Path(__file__).resolve()
-    digest = hashlib.sha256(here.read_bytes())
-    for path in sorted((here.parent.parent / "network").glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

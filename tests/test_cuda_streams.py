@@ -1,0 +1,215 @@
+"""The ring of pairs in flight, on simulated streams; and what only a GPU can show."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from sim_device import Kind, SimDevice
+from torch import Tensor
+
+from streamfuse.engines.base import Precision
+from streamfuse.engines.cuda_streams import Program, Ring, StreamedEngine
+from streamfuse.engines.torch import TorchEngine
+from streamfuse.errors import EngineError
+from streamfuse.frames import Plane
+from streamfuse.network import checkpoint
+from streamfuse.network.config import CrossFuseConfig, Output, SkipWeights
+from streamfuse.network.crossfuse import CrossFuse
+
+SHAPE = (3, 4)
+PAIRS = 12
+WAITS: list[Kind] = [
+    ("host", "upload"),
+    ("upload", "compute"),
+    ("compute", "upload"),
+    ("compute", "download"),
+    ("download", "compute"),
+    ("host", "download"),
+]
+
+
+def compute(pair: Tensor, raw: Tensor) -> None:
+    raw.copy_(pair[0].float() * 256 + pair[1])
+
+
+def pairs_and_results(seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    pairs = np.random.default_rng(seed).integers(0, 256, (PAIRS, 2, *SHAPE), dtype=np.uint8)
+    return pairs, pairs[:, 0].astype(np.float32) * 256 + pairs[:, 1]
+
+
+def results_are_right(device: SimDevice, seed: int, depth: int) -> bool:
+    """Of pairs that are submitted and collected as the seed has it."""
+    chance = random.Random(seed)
+    ring = Ring(device, compute, *SHAPE, depth)
+    pairs, expected = pairs_and_results(seed)
+    collected: list[npt.NDArray[np.float32]] = []
+    submitted = 0
+    while len(collected) < PAIRS:
+        if submitted < PAIRS and ring.pending < depth and (not ring.pending or chance.random() < 0.7):
+            planes = pairs[submitted].copy()
+            assert ring.submit(planes[0], planes[1]) == submitted
+            planes[:] = 0  # the caller may reuse its memory
+            submitted += 1
+        else:
+            ticket, raw = ring.collect()
+            assert ticket == len(collected)
+            collected.append(raw)
+    ring.close()
+    return np.array_equal(np.stack(collected), expected)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_results_are_right_and_in_order_under_every_schedule(depth: int) -> None:
+    for seed in range(1000):
+        assert results_are_right(SimDevice(seed), seed, depth), seed
+
+
+@pytest.mark.parametrize("wait", WAITS, ids="-for-".join)
+def test_no_wait_can_be_left_out(wait: Kind) -> None:
+    wrong = sum(not results_are_right(SimDevice(seed, without=wait), seed, 3) for seed in range(100))
+    assert wrong >= 10
+
+
+def test_these_are_all_waits() -> None:
+    device = SimDevice()
+    results_are_right(device, 0, 3)
+    assert device.kinds == set(WAITS)
+
+
+def test_no_memory_is_taken_once_the_ring_is_made() -> None:
+    device = SimDevice()
+    ring = Ring(device, compute, *SHAPE)
+    made = device.made
+    pair = pairs_and_results(0)[0][0]
+    for _ in range(50):
+        ring.submit(pair[0], pair[1])
+        ring.collect()
+    assert device.made == made
+
+
+def test_as_many_pairs_as_its_depth() -> None:
+    ring = Ring(SimDevice(), compute, *SHAPE, depth=2)
+    with pytest.raises(EngineError, match="no pair is in flight"):
+        ring.collect()
+    pair = pairs_and_results(0)[0][0]
+    for _ in range(2):
+        ring.submit(pair[0], pair[1])
+    with pytest.raises(EngineError, match="2 pairs are in flight"):
+        ring.submit(pair[0], pair[1])
+    assert ring.pending == 2
+    with pytest.raises(ValueError, match="at least 1"):
+        Ring(SimDevice(), compute, *SHAPE, depth=0)
+
+
+@pytest.mark.parametrize("refused", range(3), ids=["upload", "compute", "download"])
+@pytest.mark.parametrize("seed", range(20))
+def test_goes_on_after_an_error(seed: int, refused: int) -> None:
+    """One that the launch reports at once, and one that the device reports later."""
+    device = SimDevice(seed)
+    ring = Ring(device, compute, *SHAPE)
+    pairs, expected = pairs_and_results(seed)
+    ring.submit(*pairs[0])
+    device.refuses = refused
+    with pytest.raises(RuntimeError, match="too many resources"):
+        ring.submit(*pairs[1])
+    ring.submit(*pairs[2])
+    device.fails = 1
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        ring.collect()
+    ring.submit(*pairs[3])
+    for index in (2, 3):
+        assert np.array_equal(ring.collect().raw, expected[index])
+    assert not ring.pending
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_closing_waits_for_what_is_in_flight(seed: int) -> None:
+    """Otherwise the device would write to memory that is somebody else's by then."""
+    device = SimDevice(seed)
+    reached = []
+    ring = Ring(device, lambda pair, raw: reached.append(int(pair[0, 0, 0])), *SHAPE)
+    for level in (1, 2, 3):
+        ring.submit(np.full(SHAPE, level, np.uint8), np.zeros(SHAPE, np.uint8))
+    ring.close()
+    ring.close()
+    assert reached == [1, 2, 3]
+    assert not ring.pending
+
+
+# An engine around it
+
+
+class SimEngine(StreamedEngine):
+    """The network on the CPU, on simulated streams."""
+
+    name = "simulated"
+    precision = Precision.FP32
+
+    def _make_program(self, height: int, width: int) -> Program:
+        network = checkpoint.load(self.weights.path)
+        pair, raw = torch.zeros(2, 1, 1, height, width), torch.zeros(1, 1, height, width)
+
+        def launch() -> None:
+            with torch.inference_mode():
+                raw.copy_(network(pair[0], pair[1]))
+
+        return Program(pair, raw, launch)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
+    checkpoint.save(CrossFuse(CrossFuseConfig(1, SkipWeights.MAGNITUDE, Output.DIRECT)), path)
+    return path
+
+
+def picture(seed: int, height: int = 32, width: int = 40) -> Plane:
+    return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+
+
+def test_engine_gives_what_the_network_gives(weights: Path) -> None:
+    pairs = [(picture(k), picture(k + 100)) for k in range(5)]
+    with TorchEngine(weights, "fp32") as plain:
+        expected = [plain.fuse(*pair) for pair in pairs]
+    with SimEngine(weights, SimDevice(1)) as engine:
+        assert engine.depth == 3
+        tickets = [engine.submit(*pair) for pair in pairs[:3]]
+        results = [engine.collect()]
+        tickets += [engine.submit(*pairs[3])]
+        results += [engine.collect() for _ in range(3)]
+        assert [fused.ticket for fused in results] == tickets
+        for fused, raw in zip(results, expected, strict=False):
+            assert np.abs(fused.raw - raw).max() < 1e-5
+        assert np.abs(engine.fuse(*pairs[4]) - expected[4]).max() < 1e-5
+        assert engine.fuse(picture(0, 48, 32), picture(1, 48, 32)).shape == (48, 32)
+
+
+def test_engine_with_pairs_in_flight_changes_nothing(weights: Path) -> None:
+    with SimEngine(weights, SimDevice(2)) as engine:
+        with pytest.raises(EngineError, match="no pair is in flight"):
+            engine.collect()
+        engine.submit(picture(0), picture(1))
+        with pytest.raises(EngineError, match="collect them before a single one"):
+            engine.fuse(picture(0), picture(1))
+        with pytest.raises(EngineError, match="collect them before the size changes"):
+            engine.submit(picture(0, 48, 32), picture(1, 48, 32))
+        assert engine.pending == 1
+        engine.collect()
+    assert not engine.pending
+
+
+def test_engine_reports_what_the_device_reports(weights: Path) -> None:
+    device = SimDevice(3)
+    with SimEngine(weights, device) as engine:
+        for _ in range(2):
+            engine.submit(picture(0), picture(1))
+        device.fails = 1
+        with pytest.raises(EngineError, match="simulated failed for pictures of 40x32: CUDA error: an illegal"):
+            engine.collect()
+        assert engine.collect().raw.shape == (32, 40)
