@@ -15,6 +15,7 @@ from streamfuse.alignment import Aligner
 from streamfuse.calibration.model import Calibration, load
 from streamfuse.color import split_bgr, to_bgr
 from streamfuse.engines import create_engine
+from streamfuse.engines.presets import choose_preset, parse_preset
 from streamfuse.errors import InputError
 from streamfuse.frames import DEFAULT_PERIOD_NS, Chroma, Plane
 from streamfuse.network.config import MIN_SIDE
@@ -52,12 +53,14 @@ class Fuser:
         tone: str = "per-frame",
         calibration: Calibration | str | PathLike[str] | None = None,
         crop: bool = False,
+        preset: str = "auto",
     ) -> None:
         """`weights`: a safetensors file, None for the shipped one.  `engine`: auto, openvino, torch, or an Engine.
 
         `tone`: per-frame, smooth or fixed:LO,HI (see `streamfuse.tone`).  `calibration`: where infrared lies in the
         visible picture, or the file that says so; None: only sizes may differ.  `crop`: results are cut to what both
-        cameras see.  Raises EngineError (WeightsError), InputError for the calibration, and UsageError.
+        cameras see.  `preset`: quality, balanced, realtime, or auto: quality, or for live sources the best that keeps
+        up on this machine.  Raises EngineError (WeightsError), InputError for the calibration, and UsageError.
         """
         if isinstance(calibration, str | PathLike):
             calibration = load(Path(calibration))
@@ -66,6 +69,9 @@ class Fuser:
             path = Path(weights) if weights is not None else None
             engine = create_engine(engine, weights=path, precision=precision)
         self.engine = engine
+        self._automatic = preset == "auto"
+        if not self._automatic:
+            engine.use(parse_preset(preset))
         self._tone = make_tone(tone, str(engine.output))
         self._calls = 0
 
@@ -111,10 +117,17 @@ class Fuser:
         """The colour that belongs to the luma of `fuse_luma`, from that of a visible frame of (height, width)."""
         return self._aligner.cut_chroma(chroma, height, width)
 
-    def prepare(self, height: int, width: int) -> None:
-        """Build or load the engine for visible pictures of this size; `fuse` does it when it must."""
+    def prepare(self, height: int, width: int, period_ns: int | None = None) -> None:
+        """Build or load the engine for visible pictures of this size; `fuse` does it when it must.
+
+        `period_ns`: a live source sends so often; preset auto is decided by it, once.
+        """
         _check_size(height, width)
-        self.engine.prepare(*self._aligner.output_shape(height, width))
+        shape = self._aligner.output_shape(height, width)
+        if self._automatic and period_ns is not None:
+            self._automatic = False
+            choose_preset(self.engine, *shape, period_ns)
+        self.engine.prepare(*shape)
 
     def close(self) -> None:
         self.engine.close()

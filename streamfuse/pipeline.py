@@ -237,7 +237,7 @@ class Pipeline:
                 for item in items:
                     shape = self._output_shape(item)
                     if prepared != shape:  # outside the timings: it happens once
-                        self._fuser.prepare(*shape)
+                        self._fuser.prepare(*shape, self._period_ns() if self.live else None)
                         prepared = shape
                         if self.live and self._outdated(item):  # that took long
                             continue
@@ -266,6 +266,10 @@ class Pipeline:
         for role in frames:
             self._telemetry.drop(NAMES[role], TOO_OLD)
         return True
+
+    def _period_ns(self) -> int:
+        """Between the pairs of live sources."""
+        return max(source.period_ns or DEFAULT_PERIOD_NS for source in self._sources.values())
 
     def _output_shape(self, item: Item) -> tuple[int, int]:
         """That of the visible picture, also while there is none."""

@@ -11,6 +11,7 @@ import torch
 from skimage.metrics import structural_similarity
 
 from streamfuse.network.checkpoint import default_weights, load
+from streamfuse.network.config import Preset
 from streamfuse.network.crossfuse import CrossFuse
 from streamfuse.network.scaled import DeepScaled
 from streamfuse.scene.scene import Scene
@@ -74,5 +75,14 @@ def test_large_areas_are_in_their_place() -> None:
 def test_small_pictures_keep_the_whole_and_other_factors_are_refused() -> None:
     assert DeepScaled(network(), 48, 64, 4).factor == 1
     assert DeepScaled(network(), 64, 64, 4).factor == 4
-    with pytest.raises(ValueError, match="1, 2, 4, not 3"):
+    with pytest.raises(ValueError, match="1, 2, 4, 8, 16, 32, not 3"):
         DeepScaled(network(), 64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "factor"), [((480, 640), 4), ((576, 1024), 4), ((1080, 1920), 8), ((2160, 3840), 16), ((64, 64), 4)]
+)
+def test_realtime_needs_one_attention_window(size: tuple[int, int], factor: int) -> None:
+    """So no step between windows can show, and the cost stays in bounds."""
+    assert Preset.REALTIME.factor(*size) == factor
+    assert max(size) / factor <= 256

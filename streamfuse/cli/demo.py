@@ -41,6 +41,7 @@ def command(
     force: bool,
     engine: str,
     precision: str,
+    preset: str,
     weights: Path | None,
 ) -> int:
     """Render a street at night as an infrared and a visible camera see it, and fuse the two.
@@ -60,7 +61,7 @@ def command(
     except OSError as error:
         raise OutputError(f"cannot make {output}: {error.strerror}") from None
     ir, vis, fused, sheet = (output / name for name in names)
-    fuser = Fuser(weights, engine, precision, tone="smooth")
+    fuser = Fuser(weights, engine, precision, tone="smooth", preset=preset)
     height, width = size
     query = f"?seconds={seconds:g}&fps={fps}&size={width}x{height}"
     for channel, path in (("ir", ir), ("vis", vis)):

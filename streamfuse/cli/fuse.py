@@ -42,6 +42,7 @@ def command(
     tone: str,
     engine: str,
     precision: str,
+    preset: str,
     weights: Path | None,
     calib: Path | None,
     crop: str | None,
@@ -64,7 +65,7 @@ def command(
         _check_outputs(jobs, force)
     except OSError as error:
         raise InputError(f"{error.filename or ir} cannot be read: {error.strerror}") from None
-    with Fuser(weights, engine, precision, tone, calib, crop == "overlap") as fuser:
+    with Fuser(weights, engine, precision, tone, calib, crop == "overlap", preset) as fuser:
         failed = _fuse_all(fuser, jobs)
     if failed:
         raise DamagedInput(f"{len(failed)} of {len(jobs)} pairs could not be fused: {'; '.join(failed[:3])}")

@@ -51,6 +51,14 @@ def engine(function: F) -> F:
             click.option("--engine", default="auto", show_default=True, help="auto, openvino or torch."),
             click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16."),
             click.option(
+                "--preset",
+                type=click.Choice(["auto", "quality", "balanced", "realtime"]),
+                default="auto",
+                show_default=True,
+                help="Of a CPU engine: all of the network, or its deep path on smaller pictures; "
+                "auto is quality, and for live sources the best that keeps up.",
+            ),
+            click.option(
                 "--weights",
                 type=click.Path(path_type=Path),
                 help="A safetensors file of `streamfuse weights import`; default: the shipped one.",

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @options.force
 @click.option("--codec", default="h264", show_default=True, help="h264, hevc, or ffv1 (lossless, into .mkv).")
 @click.option("--crf", type=int, default=20, show_default=True, help="Quality of h264 and hevc: 0 (best) to 51.")
-@click.option("--preset", default="veryfast", show_default=True, help="Encoder effort, ultrafast to veryslow.")
+@click.option("--effort", default="veryfast", show_default=True, help="Of the encoder: ultrafast to veryslow.")
 @click.option(
     "--tone",
     default="smooth",
@@ -75,10 +75,11 @@ def command(
     force: bool,
     codec: str,
     crf: int,
-    preset: str,
+    effort: str,
     tone: str,
     engine: str,
     precision: str,
+    preset: str,
     weights: Path | None,
     calib: Path | None,
     crop: str | None,
@@ -112,10 +113,10 @@ def command(
     if not outputs:
         raise UsageError("nowhere to write to: give -o FILE, such as -o fused.mp4")
     sources = _open_sources(ir, vis, vot, fps, agc)
-    fuser = Fuser(weights, engine, precision, tone, calib, crop == "overlap")
+    fuser = Fuser(weights, engine, precision, tone, calib, crop == "overlap", preset)
     sinks = open_sinks(
         outputs,
-        video=VideoFormat(codec, crf, preset),
+        video=VideoFormat(codec, crf, effort),
         force=force,
         period_ns=max(source.period_ns or 0 for source in sources) or None,
         inputs=[path for source in sources for path in source.files],

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from streamfuse.engines.base import Engine, Fused, Raw
 from streamfuse.errors import EngineError, EngineUnavailable, WeightsError
 from streamfuse.frames import Plane
+from streamfuse.network.config import Preset
 
 log = logging.getLogger("streamfuse")
 
@@ -47,6 +48,7 @@ class AutoEngine(Engine):
                 break
         self.name, self.precision, self.output = self._engine.name, self._engine.precision, self._engine.output
         self.device, self.depth = self._engine.device, self._engine.depth
+        self.presets, self.preset = self._engine.presets, self._engine.preset
 
     def _step_down(self, error: EngineError) -> None:
         """Say what comes instead; raises `error` if nothing does."""
@@ -56,6 +58,10 @@ class AutoEngine(Engine):
         if note not in _announced:
             _announced.add(note)
             log.warning("%s", note)
+
+    def use(self, preset: Preset) -> None:
+        self._engine.use(preset)
+        self.preset = preset
 
     def prepare(self, height: int, width: int) -> None:
         while True:

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from streamfuse.errors import EngineError, UsageError
 from streamfuse.frames import Plane
 from streamfuse.network.checkpoint import WeightsInfo, default_weights, read_info
-from streamfuse.network.config import MIN_SIDE, Output
+from streamfuse.network.config import MIN_SIDE, Output, Preset
 
 Raw: TypeAlias = npt.NDArray[np.float32]
 """(H, W) float32: what the network's last layer gave; `Engine.output` says what it means."""
@@ -62,6 +62,16 @@ class Engine(ABC):
     """Where it runs, for people."""
     depth: int = 1
     """How many pairs may be submitted before one is collected; more than 1 where it works on several at once."""
+    presets: tuple[Preset, ...] = (Preset.QUALITY,)
+    """Those it can be switched to, the dearest first."""
+    preset: Preset = Preset.QUALITY
+    """What is in use."""
+
+    def use(self, preset: Preset) -> None:
+        """Switch to another preset; the next `prepare` builds for it.  Raises EngineError for one that it has not."""
+        if preset not in self.presets:
+            raise EngineError(f"engine {self.name} on {self.device} has no preset {preset}: leave it out")
+        self.preset = preset
 
     @abstractmethod
     def prepare(self, height: int, width: int) -> None:
@@ -144,6 +154,11 @@ class NetworkEngine(Engine):
         self.weights: WeightsInfo = read_info(weights or default_weights())
         self.output = self.weights.config.output
         self._shape: tuple[int, int] | None = None
+
+    def use(self, preset: Preset) -> None:
+        if preset is not self.preset:
+            super().use(preset)
+            self._shape = None
 
     @abstractmethod
     def _build(self, height: int, width: int) -> None: ...

@@ -20,6 +20,7 @@ from streamfuse.engines.base import NetworkEngine, Precision, Raw, first_line, p
 from streamfuse.engines.cache import Cache, code_digest, entry_key
 from streamfuse.errors import EngineError
 from streamfuse.frames import Plane
+from streamfuse.network.config import Preset
 
 # At its import and at every conversion openvino sends usage data to its maker, without asking, if it finds
 # its telemetry package.  It does not find it.
@@ -45,6 +46,7 @@ def create(weights: Path | None, precision: str, threads: int | None, device: st
 
 class OpenvinoEngine(NetworkEngine):
     name = "openvino"
+    presets = tuple(Preset)
 
     def __init__(
         self,
@@ -87,6 +89,7 @@ class OpenvinoEngine(NetworkEngine):
             weights=self.weights.digest,
             config=repr(self.weights.config),
             shape=f"{height}x{width}",
+            preset=self.preset,
             precision=self.precision,
             device=f"{cpu.model}: {' '.join(sorted(cpu.flags))}",
             code=code_digest(Path(__file__)),
@@ -108,13 +111,16 @@ class OpenvinoEngine(NetworkEngine):
 
         from streamfuse.network.checkpoint import load
         from streamfuse.network.folding import OnPictures, fold
+        from streamfuse.network.scaled import DeepScaled
 
         # Two tensors: export takes one given twice for a single input.
         pair = tuple(torch.zeros((height, width), dtype=torch.uint8) for _ in range(2))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # both libraries warn of what they themselves do
             # Exported, not traced: export follows shapes only, and does not compute a picture to see the way.
-            program = torch.export.export(OnPictures(fold(load(self.weights.path), height, width)), pair)
+            network, factor = load(self.weights.path), self.preset.factor(height, width)
+            made = fold(network, height, width) if factor == 1 else DeepScaled(network, height, width, factor)
+            program = torch.export.export(OnPictures(made), pair)
             model = openvino.convert_model(program)
         model.reshape({port: [height, width] for port in model.inputs})
         return model

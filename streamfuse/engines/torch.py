@@ -7,9 +7,10 @@ are launched as one CUDA graph; `tensorrt` is the engine to hold against it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
+from torch import nn
 
 from streamfuse.engines.base import Engine, NetworkEngine, Precision, Raw, parse_device, pick_precision, read_cpu
 from streamfuse.engines.cuda_streams import DEPTH, DTYPES, Program, StreamedEngine
@@ -17,9 +18,14 @@ from streamfuse.engines.device import CudaDevice
 from streamfuse.errors import EngineUnavailable
 from streamfuse.frames import Plane
 from streamfuse.network.checkpoint import load
+from streamfuse.network.config import Preset
+from streamfuse.network.scaled import DeepScaled
 
 if TYPE_CHECKING:
     from streamfuse.network.crossfuse import CrossFuse
+
+
+_N = TypeVar("_N", bound=nn.Module)
 
 
 def create(weights: Path | None, precision: str, threads: int | None, device: str) -> Engine:
@@ -37,6 +43,7 @@ def create(weights: Path | None, precision: str, threads: int | None, device: st
 
 class TorchEngine(NetworkEngine):
     name = "torch"
+    presets = tuple(Preset)
 
     def __init__(self, weights: Path | None = None, precision: str = "auto", threads: int | None = None) -> None:
         """`threads` holds for all of PyTorch in this process: it has one pool."""
@@ -46,12 +53,16 @@ class TorchEngine(NetworkEngine):
         self.precision = pick_precision(precision, best, tuple(DTYPES), self.device)
         if threads is not None:
             torch.set_num_threads(threads)
-        self._network: CrossFuse | None = None
+        self._whole: CrossFuse | None = None
+        self._network: nn.Module | None = None
         self._pair = torch.empty(0, dtype=torch.uint8)
 
     def _build(self, height: int, width: int) -> None:
-        if self._network is None:
-            self._network = _channels_last(load(self.weights.path).to(DTYPES[self.precision]))
+        if self._whole is None:
+            self._whole = load(self.weights.path)
+        factor = self.preset.factor(height, width)
+        network = self._whole if factor == 1 else DeepScaled(self._whole, height, width, factor)
+        self._network = _channels_last(network.to(DTYPES[self.precision]))
         self._pair = torch.zeros((2, 1, 1, height, width), dtype=torch.uint8)
 
     def _infer(self, ir: Plane, vis: Plane) -> Raw:
@@ -65,7 +76,7 @@ class TorchEngine(NetworkEngine):
 
     def close(self) -> None:
         super().close()
-        self._network = None
+        self._whole = self._network = None
         self._pair = torch.empty(0, dtype=torch.uint8)
 
 
@@ -97,6 +108,6 @@ class TorchCudaEngine(StreamedEngine):
         self._network = None
 
 
-def _channels_last(network: CrossFuse) -> CrossFuse:
+def _channels_last(network: _N) -> _N:
     # A seventh faster on a CPU.  The stubs do not know the argument.
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

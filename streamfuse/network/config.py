@@ -9,6 +9,10 @@ MIN_SIDE = 16
 """Pixels: the deep features are then 2 pixels wide, the least that reflection padding takes."""
 
 
+WINDOW_SIDE = 256
+"""Pixels: an attention window is 32 deep pixels wide."""
+
+
 class SkipWeights(enum.StrEnum):
     """How the deep skip weighs the two modalities."""
 
@@ -45,6 +49,26 @@ class Fusion(enum.StrEnum):
     """Four convs: the ablation F_CNN of Table 2."""
     DENSE = "dense"
     """A dense block and a conv: the ablation F_Dense of Table 2."""
+
+
+class Preset(enum.StrEnum):
+    """How much of the network's work is done; see `streamfuse.network.scaled`."""
+
+    QUALITY = "quality"
+    """All of it."""
+    BALANCED = "balanced"
+    """The deep path on pictures of half the side."""
+    REALTIME = "realtime"
+    """The deep path on pictures of a quarter of the side, or less, so that one attention window holds them."""
+
+    def factor(self, height: int, width: int) -> int:
+        """By how much smaller the deep path's pictures are, for pictures of (height, width)."""
+        if self is not Preset.REALTIME:
+            return 1 if self is Preset.QUALITY else 2
+        factor = 4
+        while max(height, width) > factor * WINDOW_SIDE:
+            factor *= 2
+        return factor
 
 
 @dataclass(frozen=True, slots=True)

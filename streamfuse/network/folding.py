@@ -340,7 +340,7 @@ def fold(network: CrossFuse, height: int, width: int) -> CrossFuse:
 class OnPictures(nn.Module):
     """A network between (H, W) uint8 luma and (H, W) raw output, so that an engine compiles the conversions too."""
 
-    def __init__(self, network: CrossFuse) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 

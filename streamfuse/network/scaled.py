@@ -1,7 +1,7 @@
 """The network with its deep path on a smaller copy of the pictures: a fraction of the work for nearly the same picture.
 
 Encoders, attention and decoder chain, which are all but a thousandth of the multiplications, see pictures averaged
-over 2x2 or 4x4 pixels; the shallow path, which carries the fine detail, stays at full scale.  What comes of the deep
+over 2x2, 4x4 or more pixels; the shallow path, which carries the fine detail, stays at full scale.  What comes of the deep
 features is a smooth picture, and is enlarged.  This is not what the network was trained as: README.md says what it
 costs.
 """
@@ -15,7 +15,7 @@ from streamfuse.network.config import MIN_SIDE
 from streamfuse.network.crossfuse import CrossFuse, conv3x3, skip_by_strength
 from streamfuse.network.folding import FoldedDecoder, fold
 
-FACTORS = (1, 2, 4)
+FACTORS = (1, 2, 4, 8, 16, 32)
 """By which the deep path's pictures may be smaller."""
 
 
