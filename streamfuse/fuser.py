@@ -52,8 +52,10 @@ class Fuser:
         tone: str = "per-frame",
         calibration: Calibration | str | PathLike[str] | None = None,
         crop: bool = False,
+        device: str = "auto",
     ) -> None:
-        """`weights`: a safetensors file, None for the shipped one.  `engine`: auto, openvino, torch, or an Engine.
+        """`weights`: a safetensors file, None for the shipped one.  `engine`: auto, openvino, tensorrt, torch, or an
+        Engine.  `device`: auto, cpu, cuda or cuda:N, where the engine runs.
 
         `tone`: per-frame, smooth or fixed:LO,HI (see `streamfuse.tone`).  `calibration`: where infrared lies in the
         visible picture, or the file that says so; None: only sizes may differ.  `crop`: results are cut to what both
@@ -64,7 +66,7 @@ class Fuser:
         self._aligner = Aligner(calibration, crop)
         if isinstance(engine, str):
             path = Path(weights) if weights is not None else None
-            engine = create_engine(engine, weights=path, precision=precision)
+            engine = create_engine(engine, weights=path, precision=precision, device=device)
         self.engine = engine
         self._tone = make_tone(tone, str(engine.output))
         self._calls = 0

@@ -42,6 +42,7 @@ def command(
     engine: str,
     precision: str,
     weights: Path | None,
+    device: str,
 ) -> int:
     """Render a street at night as an infrared and a visible camera see it, and fuse the two.
 
@@ -60,7 +61,7 @@ def command(
     except OSError as error:
         raise OutputError(f"cannot make {output}: {error.strerror}") from None
     ir, vis, fused, sheet = (output / name for name in names)
-    fuser = Fuser(weights, engine, precision, tone="smooth")
+    fuser = Fuser(weights, engine, precision, tone="smooth", device=device)
     height, width = size
     query = f"?seconds={seconds:g}&fps={fps}&size={width}x{height}"
     for channel, path in (("ir", ir), ("vis", vis)):

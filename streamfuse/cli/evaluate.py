@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from streamfuse.engines.base import Engine
     from streamfuse.evaluation.result import Evaluation
     from streamfuse.evaluation.run import Evaluator
+    from streamfuse.fuser import Fuser
     from streamfuse.sources.base import Source
 
 
@@ -57,7 +58,13 @@ class _Fusing:
     weights: Path | None
     engine: str
     precision: str
+    device: str
     tone: str
+
+    def make_fuser(self) -> Fuser:
+        from streamfuse.fuser import Fuser
+
+        return Fuser(self.weights, self.engine, self.precision, self.tone, device=self.device)
 
     def describe(self, engine: Engine) -> str:
         name = self.weights.name if self.weights is not None else "the shipped weights"
@@ -89,6 +96,7 @@ def command(
     weights: Path | None,
     engine: str,
     precision: str,
+    device: str,
     tone: str | None,
     video: bool,
     fps: float | None,
@@ -116,7 +124,7 @@ def command(
     as_stream = video or not _are_images(inputs)
     if not as_stream:
         _refuse_for_images(every=every, frames=frames, fps=fps)
-    fusing = _fusing(weights, engine, precision, tone, fused, as_stream)
+    fusing = _fusing(weights, engine, precision, device, tone, fused, as_stream)
     _check_outputs([json_file, markdown_file, report / PAGE if report is not None else None], force)
     check_research_packages("scipy", "skimage")
     if as_stream:
@@ -155,14 +163,20 @@ def _refuse_for_images(**given: object) -> None:
 
 
 def _fusing(
-    weights: Path | None, engine: str, precision: str, tone: str | None, fused: str | None, as_stream: bool
+    weights: Path | None,
+    engine: str,
+    precision: str,
+    device: str,
+    tone: str | None,
+    fused: str | None,
+    as_stream: bool,
 ) -> _Fusing | None:
     if fused is None:
         if tone == "smooth" and not as_stream:
             raise UsageError("images have no time to be smooth over: use --tone per-frame or fixed:LO,HI, or --video")
-        return _Fusing(weights, engine, precision, tone or ("smooth" if as_stream else "per-frame"))
-    if weights is not None or tone is not None or engine != "auto" or precision != "auto":
-        raise UsageError("--fused is fused already: leave out --weights, --engine, --precision and --tone")
+        return _Fusing(weights, engine, precision, device, tone or ("smooth" if as_stream else "per-frame"))
+    if weights is not None or tone is not None or {engine, precision, device} != {"auto"}:
+        raise UsageError("--fused is fused already: leave out --weights, --engine, --precision, --device and --tone")
     return None
 
 
@@ -182,7 +196,6 @@ def _check_outputs(paths: Sequence[Path | None], force: bool) -> None:
 def _evaluate_images(inputs: _Inputs, fusing: _Fusing | None, pictures: bool) -> Evaluation:
     from streamfuse.evaluation.pairs import pair_images
     from streamfuse.evaluation.streams import read_images
-    from streamfuse.fuser import Fuser
 
     scenes, notes = pair_images(inputs.ir, inputs.vis, inputs.fused)
     for note in notes:
@@ -191,7 +204,7 @@ def _evaluate_images(inputs: _Inputs, fusing: _Fusing | None, pictures: bool) ->
         fuser = None
         method = f"images of {inputs.fused}"
         if fusing is not None:
-            fuser = stack.enter_context(Fuser(fusing.weights, fusing.engine, fusing.precision, fusing.tone))
+            fuser = stack.enter_context(fusing.make_fuser())
             method = fusing.describe(fuser.engine)
         advance = stack.enter_context(_progress(len(scenes)))
         evaluator = _evaluator(pictures, notes, advance)
@@ -204,7 +217,6 @@ def _evaluate_stream(
     from streamfuse.evaluation.run import FRAMES_SCORED
     from streamfuse.evaluation.streams import expected_frames, fuse_stream, read_streams
     from streamfuse.evaluation.video import every_nth
-    from streamfuse.fuser import Fuser
     from streamfuse.pipeline import Pipeline
 
     sources = inputs.open_sources()
@@ -214,7 +226,7 @@ def _evaluate_stream(
     click.echo(f"note: {note}; flicker and temporal error are of all frames", err=True)
     with ExitStack() as stack:
         if fusing is not None:
-            fuser = stack.enter_context(Fuser(fusing.weights, fusing.engine, fusing.precision, fusing.tone))
+            fuser = stack.enter_context(fusing.make_fuser())
             pipeline = stack.enter_context(Pipeline(*sources, fuser=fuser, frames=frames))
             method, triples = fusing.describe(fuser.engine), fuse_stream(pipeline)
         else:

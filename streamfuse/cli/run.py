@@ -80,6 +80,7 @@ def command(
     engine: str,
     precision: str,
     weights: Path | None,
+    device: str,
     calib: Path | None,
     crop: str | None,
     fps: float | None,
@@ -112,7 +113,7 @@ def command(
     if not outputs:
         raise UsageError("nowhere to write to: give -o FILE, such as -o fused.mp4")
     sources = _open_sources(ir, vis, vot, fps, agc)
-    fuser = Fuser(weights, engine, precision, tone, calib, crop == "overlap")
+    fuser = Fuser(weights, engine, precision, tone, calib, crop == "overlap", device)
     sinks = open_sinks(
         outputs,
         video=VideoFormat(codec, crf, preset),
