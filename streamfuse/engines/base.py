@@ -60,6 +60,10 @@ class Engine(ABC):
     """What the raw values mean."""
     device: str
     """Where it runs, for people."""
+    gpu: int | None = None
+    """The number of the CUDA GPU, None for a CPU."""
+    keeps_builds = False
+    """Whether what `prepare` makes is kept on disk for later starts."""
     depth: int = 1
     """How many pairs may be submitted before one is collected; more than 1 where it works on several at once."""
 

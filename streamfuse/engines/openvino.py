@@ -45,6 +45,7 @@ def create(weights: Path | None, precision: str, threads: int | None, device: st
 
 class OpenvinoEngine(NetworkEngine):
     name = "openvino"
+    keeps_builds = True
 
     def __init__(
         self,

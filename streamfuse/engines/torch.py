@@ -75,6 +75,7 @@ class TorchCudaEngine(StreamedEngine):
     def __init__(self, weights: Path | None, precision: str, device: CudaDevice, depth: int = DEPTH) -> None:
         super().__init__(weights, device, depth)
         self._gpu = device
+        self.gpu = device.index
         self.precision = pick_precision(precision, Precision.FP16, tuple(DTYPES), self.device)
         self._network: CrossFuse | None = None
 
