@@ -26,15 +26,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from streamfuse.bench.measure import fuse_files
 from streamfuse.engines import create_engine
 from streamfuse.engines.base import Engine, Precision, read_cpu
 from streamfuse.frames import FusedFrame, Plane
 from streamfuse.fuser import Fuser
 from streamfuse.network.config import Output
-from streamfuse.pipeline import Pipeline
+from streamfuse.recording import record_scene
 from streamfuse.sinks.video import VideoSink
 from streamfuse.sources.file import VideoFile
-from streamfuse.sources.uri import open_source
 
 
 class PassThrough(Engine):
@@ -52,20 +52,6 @@ class PassThrough(Engine):
         return np.multiply(ir, np.float32(1 / 255))
 
 
-def render(directory: Path, frames: int) -> tuple[Path, Path]:
-    """The demo scene at 640x480 as two H.264 files."""
-    paths = []
-    for channel in ("ir", "vis"):
-        path = directory / f"{channel}.mp4"
-        sink = VideoSink(path, period_ns=40_000_000)
-        with open_source(f"synthetic:{channel}?fps=25&size=640x480&seconds={frames / 25}") as source:
-            for frame in source:
-                sink.write(FusedFrame(frame.luma, frame.chroma, frame.index, frame.stamp_ns))
-        sink.close()
-        paths.append(path)
-    return paths[0], paths[1]
-
-
 def bare_loop(ir: Path, vis: Path, out: Path, frames: int) -> float:
     """Frames a second of decode, decode, encode in this thread."""
     sink = VideoSink(out, period_ns=40_000_000)
@@ -77,22 +63,6 @@ def bare_loop(ir: Path, vis: Path, out: Path, frames: int) -> float:
                 break
         sink.close()
         return count / (time.perf_counter() - begin)
-
-
-def pipeline(ir: Path, vis: Path, out: Path, fuser: Fuser, frames: int) -> float:
-    """Frames a second from the first fused frame's start to the closed file."""
-    ends: list[float] = []
-    begins: list[float] = []
-
-    class Timed(VideoSink):
-        def close(self, *, failed: bool = False) -> None:
-            super().close(failed=failed)
-            ends.append(time.perf_counter())
-
-    run = Pipeline(ir, vis, sinks=[Timed(out, period_ns=40_000_000)], fuser=fuser, frames=frames)
-    begins.append(time.perf_counter())
-    summary = run.run()
-    return summary.fused / (ends[0] - begins[0])
 
 
 def engine_alone(fuser: Fuser, ir: Path, vis: Path, frames: int) -> float:
@@ -111,7 +81,7 @@ def measure(ir: Path, vis: Path, frames: int, rounds: int, engine: str, scratch:
     loops, passes = [], []
     for k in range(2 * rounds + 1):
         loop = bare_loop(ir, vis, scratch / f"loop{k}.mp4", 10 * frames)
-        threads = pipeline(ir, vis, scratch / f"pass{k}.mp4", light, 10 * frames)
+        threads = fuse_files(light, ir, vis, 10 * frames, scratch / f"pass{k}.mp4")
         if k:  # the first round warms up
             loops.append(loop)
             passes.append(threads)
@@ -122,7 +92,7 @@ def measure(ir: Path, vis: Path, frames: int, rounds: int, engine: str, scratch:
         alone, whole = [], []
         for k in range(rounds):
             alone.append(engine_alone(fuser, ir, vis, frames))
-            whole.append(pipeline(ir, vis, scratch / f"whole{k}.mp4", fuser, frames))
+            whole.append(fuse_files(fuser, ir, vis, frames, scratch / f"whole{k}.mp4"))
         name = f"{fuser.engine.name} {fuser.engine.precision}"
     result: dict[str, Any] = {
         "engine": name,
@@ -148,7 +118,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         ir, vis = options.ir, options.vis
         if ir is None or vis is None:
-            ir, vis = render(Path(scratch), 10 * options.frames)
+            ir, vis = record_scene(Path(scratch), (480, 640), 10 * options.frames)
         result = measure(ir, vis, options.frames, options.rounds, options.engine, Path(scratch))
     result["machine"] = f"{read_cpu().model}, Python {platform.python_version()}"
     print(f"machine              {result['machine']}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ from streamfuse.calibration.model import Calibration, load
 from streamfuse.color import split_bgr, to_bgr
 from streamfuse.engines import create_engine
 from streamfuse.engines.presets import choose_preset, parse_preset
-from streamfuse.errors import InputError
+from streamfuse.errors import EngineError, InputError
 from streamfuse.frames import DEFAULT_PERIOD_NS, Chroma, Plane
 from streamfuse.network.config import MIN_SIDE
 from streamfuse.tone import make_tone
@@ -39,6 +40,16 @@ class FusedLuma(NamedTuple):
     """Stage name to how long it took."""
 
 
+class _Begun(NamedTuple):
+    """A pair that the engine works on."""
+
+    infrared: Plane
+    visible: Plane
+    stamp_ns: int
+    align_ns: int
+    submitted_ns: int
+
+
 class Fuser:
     """Fuses pairs of pictures.
 
@@ -54,26 +65,30 @@ class Fuser:
         calibration: Calibration | str | PathLike[str] | None = None,
         crop: bool = False,
         preset: str = "auto",
+        device: str = "auto",
     ) -> None:
-        """`weights`: a safetensors file, None for the shipped one.  `engine`: auto, openvino, torch, or an Engine.
+        """`weights`: a safetensors file, None for the shipped one.  `engine`: auto, openvino, tensorrt, torch, or an
+        Engine.  `device`: auto, cpu, cuda or cuda:N, where the engine runs.
 
         `tone`: per-frame, smooth or fixed:LO,HI (see `streamfuse.tone`).  `calibration`: where infrared lies in the
         visible picture, or the file that says so; None: only sizes may differ.  `crop`: results are cut to what both
-        cameras see.  `preset`: quality, balanced, realtime, or auto: quality, or for live sources the best that keeps
-        up on this machine.  Raises EngineError (WeightsError), InputError for the calibration, and UsageError.
+        cameras see.  `preset`: quality, balanced, realtime, or auto: what the weights are best run at, or for live
+        sources less if this machine does not keep up.  Raises EngineError (WeightsError), InputError for the
+        calibration, and UsageError.
         """
         if isinstance(calibration, str | PathLike):
             calibration = load(Path(calibration))
         self._aligner = Aligner(calibration, crop)
         if isinstance(engine, str):
             path = Path(weights) if weights is not None else None
-            engine = create_engine(engine, weights=path, precision=precision)
+            engine = create_engine(engine, weights=path, precision=precision, device=device)
         self.engine = engine
         self._automatic = preset == "auto"
         if not self._automatic:
             engine.use(parse_preset(preset))
         self._tone = make_tone(tone, str(engine.output))
         self._calls = 0
+        self._begun: deque[_Begun] = deque()
 
     def fuse(self, ir: Image, vis: Image) -> Image:
         """Infrared and visible picture to the fused one, of the visible one's shape (or the overlap's, with `crop`).
@@ -92,18 +107,37 @@ class Fuser:
     def fuse_luma(self, ir: Plane, vis: Plane, stamp_ns: int) -> FusedLuma:
         """Luma planes (h, w) and (H, W) to (H, W) or the overlap's shape.
 
-        Raises InputError for pictures under 16 pixels a side and for shapes that the calibration is not for.
+        Raises InputError for pictures under 16 pixels a side and for shapes that the calibration is not for,
+        EngineError where the engine fails and while pairs that were begun are not finished.
+        """
+        if self._begun:
+            raise EngineError("pairs are in flight: finish them before a single one is fused")
+        self.begin_luma(ir, vis, stamp_ns)
+        return self.finish_luma()
+
+    def begin_luma(self, ir: Plane, vis: Plane, stamp_ns: int) -> None:
+        """Begin with a pair, as `fuse_luma` would; up to `engine.depth` may be begun before one is finished.
+
+        All that are begun together are of one shape.  The planes must stay as they are until it is finished.
         """
         _check_size(*vis.shape)
         begin = time.monotonic_ns()
         ir, vis = self._aligner.align(ir, vis)
         aligned = time.monotonic_ns()
-        raw = self.engine.fuse(ir, vis)
+        self.engine.submit(ir, vis)
+        self._begun.append(_Begun(ir, vis, stamp_ns, aligned - begin, aligned))
+
+    def finish_luma(self) -> FusedLuma:
+        """The oldest pair that was begun, once it is fused."""
+        if not self._begun:
+            raise EngineError("no pair is in flight: begin one first")
+        pair = self._begun.popleft()
+        raw = self.engine.collect().raw
         fused = time.monotonic_ns()
-        luma = self._aligner.finish(self._tone.apply(raw, stamp_ns), vis)
+        luma = self._aligner.finish(self._tone.apply(raw, pair.stamp_ns), pair.visible)
         toned = time.monotonic_ns()
-        timings_ns = {"align": aligned - begin, "fuse": fused - aligned, "tone": toned - fused}
-        return FusedLuma(luma, ir, vis, timings_ns)
+        timings_ns = {"align": pair.align_ns, "fuse": fused - pair.submitted_ns, "tone": toned - fused}
+        return FusedLuma(luma, pair.infrared, pair.visible, timings_ns)
 
     def infrared_alone(self, ir: Plane, shape: tuple[int, int]) -> Plane:
         """Infrared (h, w) where it lies on visible pictures of `shape` (H, W), black around it."""
@@ -130,6 +164,7 @@ class Fuser:
         self.engine.prepare(*shape)
 
     def close(self) -> None:
+        self._begun.clear()
         self.engine.close()
 
     def __enter__(self) -> Self:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -112,6 +112,8 @@ class Pipeline:
         self._outputs = [self._make_output(sink) for sink in self._sinks]
         self._consumer: Channel[FusedFrame] | None = None
         self._shape: tuple[int, int] | None = None
+        self._begun: deque[tuple[int, FramePair, int]] = deque()
+        """What the engine works on: index, pair, when it was begun."""
 
     @staticmethod
     def _open(
@@ -237,14 +239,21 @@ class Pipeline:
                 for item in items:
                     shape = self._output_shape(item)
                     if prepared != shape:  # outside the timings: it happens once
+                        self._finish(0)
                         self._fuser.prepare(*shape, self._period_ns() if self.live else None)
                         prepared = shape
                         if self.live and self._outdated(item):  # that took long
                             continue
-                    self._pass_on(self._fuse(index, item, shape))
+                    if isinstance(item, FramePair):
+                        self._begin(index, item)
+                        # A live pair is not held back until the next one comes.
+                        self._finish(0 if self.live else self._fuser.engine.depth - 1)
+                    else:
+                        self._pass_on(self._show_alone(index, *item, shape))
                     index += 1
                     if self._stopping.is_set() or index == self._limit:
                         break
+                self._finish(0)
         except BaseException as error:  # before the sinks are told to finish: they must know that it failed
             self._fail(error)
         finally:
@@ -279,14 +288,20 @@ class Pipeline:
             self._shape = item[1].luma.shape
         return self._shape
 
-    def _fuse(self, index: int, item: Item, shape: tuple[int, int]) -> FusedFrame:
-        if not isinstance(item, FramePair):
-            return self._show_alone(index, *item, shape)
-        pair = item
+    def _begin(self, index: int, pair: FramePair) -> None:
         self._telemetry.pair_made(pair.skew_ns, pair.ir.clock, pair.vis.clock)
         begin = time.monotonic_ns()
-        fused = self._fuser.fuse_luma(pair.ir.luma, pair.vis.luma, pair.vis.stamp_ns)
-        self._telemetry.frame_fused(begin, time.monotonic_ns(), fused.timings_ns)
+        self._fuser.begin_luma(pair.ir.luma, pair.vis.luma, pair.vis.stamp_ns)
+        self._begun.append((index, pair, begin))
+
+    def _finish(self, most: int) -> None:
+        """Pass on what was begun, the oldest first, until at most so many are in flight."""
+        while len(self._begun) > most:
+            self._pass_on(self._fused(*self._begun.popleft()))
+
+    def _fused(self, index: int, pair: FramePair, begin_ns: int) -> FusedFrame:
+        fused = self._fuser.finish_luma()
+        self._telemetry.frame_fused(begin_ns, time.monotonic_ns(), fused.timings_ns)
         return FusedFrame(
             luma=fused.luma,
             chroma=self._fuser.cut_chroma(pair.vis.chroma, *pair.vis.luma.shape),

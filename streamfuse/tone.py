@@ -80,7 +80,7 @@ class Steady:
     true change of brightness goes through, at most that much late, and nothing is ever shifted by more.
     """
 
-    REACH = 1.5 / 255
+    REACH = 2.5 / 255
     """Of a picture, by which its level may be moved: more than the trembling, less than anyone sees."""
     STEADY_S = 1.0
     """Time constant, as that of `RangeFollower`."""

@@ -21,3 +21,18 @@ def data_dir() -> Path:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Compiled networks of tests stay out of the user's cache; processes that tests start inherit this."""
     os.environ["STREAMFUSE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random network that gives luma, in place of the shipped one."""
+    import torch
+
+    from streamfuse.network import checkpoint
+    from streamfuse.network.config import CrossFuseConfig, Output, SkipWeights
+    from streamfuse.network.crossfuse import CrossFuse
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
+    checkpoint.save(CrossFuse(CrossFuseConfig(1, SkipWeights.MAGNITUDE, Output.DIRECT)), path)
+    return path

@@ -30,14 +30,6 @@ SIZE = (64, 80)
 CPU_ENGINES = ("openvino", "torch")
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    checkpoint.save(CrossFuse(CrossFuseConfig(1, SkipWeights.MAGNITUDE, Output.DIRECT)), path)
-    return path
-
-
 def pair(size: tuple[int, int] = SIZE) -> tuple[Plane, Plane]:
     rng = np.random.default_rng(size[0])
     ir, vis = (rng.integers(0, 256, size, dtype=np.uint8) for _ in range(2))

@@ -16,6 +16,7 @@ from media import MS, ListSource, PassThrough, every, frame_at, number_of, read_
 from streamfuse.errors import DamagedInput, EngineError, InputError, OutputError
 from streamfuse.frames import FusedFrame, Plane
 from streamfuse.fuser import Fuser
+from streamfuse.live_pairing import Policy
 from streamfuse.pipeline import Pipeline
 from streamfuse.sinks import open_sink
 from streamfuse.sinks.base import Sink
@@ -210,6 +211,71 @@ def test_engine_error_ends_the_run_and_the_sink_knows() -> None:
     assert [frame.index for frame in sink.frames] == [0, 1, 2]
     assert sink.closed == [True]
     assert no_threads_left()
+
+
+class Overlapping(PassThrough):
+    """Works on three pairs at once."""
+
+    depth = 3
+
+    def __init__(self) -> None:
+        self.in_flight: list[int] = []
+
+    def submit(self, ir: Plane, vis: Plane) -> int:
+        ticket = super().submit(ir, vis)
+        self.in_flight.append(self.pending)
+        return ticket
+
+
+def test_recordings_keep_several_pairs_in_flight() -> None:
+    engine, sink = Overlapping(), Keep()
+    summary = Pipeline(frames(12), frames(12), sinks=[sink], fuser=Fuser(engine=engine)).run()
+    assert [number_of(frame.luma) for frame in sink.frames] == [frame.index for frame in sink.frames] == [*range(12)]
+    assert [frame.vis_stamp_ns for frame in sink.frames] == [40 * MS * k for k in range(12)]
+    assert engine.in_flight == [1, 2] + [3] * 10
+    assert (engine.pending, summary.pairs, summary.fused) == (0, 12, 12)
+
+
+def test_pairs_in_flight_are_finished_before_the_size_changes() -> None:
+    def sizes() -> ListSource:
+        shapes = [(48, 64)] * 2 + [(64, 80)] * 3
+        return ListSource(
+            [replace(frame_at(40 * k, index=k), luma=np.full(s, k, np.uint8)) for k, s in enumerate(shapes)]
+        )
+
+    engine, sink = Overlapping(), Keep()
+    Pipeline(sizes(), sizes(), sinks=[sink], fuser=Fuser(engine=engine)).run()
+    assert [frame.luma[0, 0] for frame in sink.frames] == [0, 1, 2, 3, 4]
+    assert engine.in_flight == [1, 2, 1, 2, 3]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7])
+def test_pairs_in_flight_are_written_at_the_end(limit: int) -> None:
+    sink = Keep()
+    Pipeline(frames(20), frames(20), sinks=[sink], fuser=Fuser(engine=Overlapping()), frames=limit).run()
+    assert [frame.index for frame in sink.frames] == [*range(limit)]
+
+
+def test_live_pairs_are_not_held_back() -> None:
+    engine, sink = Overlapping(), Keep()
+    arrivals = {
+        role: [replace(frame_at(40 * k, index=k), arrival_ns=time.monotonic_ns()) for k in range(3)]
+        for role in ("ir", "vis")
+    }
+    sources = [ListSource(listed, live=True) for listed in arrivals.values()]
+    Pipeline(*sources, sinks=[sink], fuser=Fuser(engine=engine), frames=2, policy=Policy.ORDERED).run()
+    assert set(engine.in_flight) == {1}
+
+
+def test_single_pictures_do_not_get_between_pairs_in_flight() -> None:
+    picture = np.zeros((48, 64), np.uint8)
+    fuser = Fuser(engine=Overlapping())
+    with pytest.raises(EngineError, match="no pair is in flight"):
+        fuser.finish_luma()
+    fuser.begin_luma(picture, picture, 0)
+    with pytest.raises(EngineError, match="finish them before"):
+        fuser.fuse(picture, picture)
+    assert fuser.finish_luma().luma.shape == (48, 64)
 
 
 def test_sink_error_ends_the_run_and_closes_the_others() -> None:

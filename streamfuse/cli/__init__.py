@@ -17,6 +17,8 @@ _COMMANDS = {
     "fuse": "Fuse two images or two directories of images.",
     "demo": "Render a scene, fuse it, and show the result.",
     "evaluate": "Score fused images or streams.",
+    "build": "Compile the network before it is needed.",
+    "bench": "Measure how fast an engine is here.",
     "probe": "Show what this machine can do.",
     "calibrate": "Find where infrared lies in the visible picture.",
     "train": "Train the network on pairs of one's own.",

@@ -43,6 +43,7 @@ def command(
     precision: str,
     preset: str,
     weights: Path | None,
+    device: str,
 ) -> int:
     """Render a street at night as an infrared and a visible camera see it, and fuse the two.
 
@@ -50,6 +51,7 @@ def command(
     """
     from streamfuse.fuser import Fuser
     from streamfuse.pipeline import Pipeline
+    from streamfuse.recording import record
     from streamfuse.sinks import open_sink
 
     names = ("ir.mp4", "vis.mp4", "fused.mp4", "sheet.png")
@@ -61,12 +63,12 @@ def command(
     except OSError as error:
         raise OutputError(f"cannot make {output}: {error.strerror}") from None
     ir, vis, fused, sheet = (output / name for name in names)
-    fuser = Fuser(weights, engine, precision, tone="smooth", preset=preset)
+    fuser = Fuser(weights, engine, precision, tone="smooth", preset=preset, device=device)
     height, width = size
     query = f"?seconds={seconds:g}&fps={fps}&size={width}x{height}"
     for channel, path in (("ir", ir), ("vis", vis)):
         click.echo(f"rendering {path}", err=True)
-        _record(f"synthetic:{channel}{query}", path, force)
+        record(f"synthetic:{channel}{query}", path, force=force)
     click.echo(f"fusing {fused}", err=True)
     sink = open_sink(str(fused), force=force, period_ns=round(1e9 / fps), inputs=[ir, vis])
     code = watch(Pipeline(ir, vis, sinks=[sink], fuser=fuser))
@@ -74,24 +76,6 @@ def command(
         _draw_sheet(ir, vis, fused, sheet)
         click.echo(f"look at {sheet} and {fused}")
     return code
-
-
-def _record(uri: str, path: Path, force: bool) -> None:
-    """A source to a video file, unfused."""
-    from streamfuse.frames import FusedFrame
-    from streamfuse.sinks import open_sink
-    from streamfuse.sinks.encoder import VideoFormat
-    from streamfuse.sources.uri import open_source
-
-    with open_source(uri) as source:
-        sink = open_sink(str(path), video=VideoFormat(crf=16), force=force, period_ns=source.period_ns)
-        failed = True
-        try:
-            for frame in source:
-                sink.write(FusedFrame(frame.luma, frame.chroma, frame.index, frame.stamp_ns))
-            failed = False
-        finally:
-            sink.close(failed=failed)
 
 
 def _draw_sheet(ir: Path, vis: Path, fused: Path, sheet: Path) -> None:

@@ -59,12 +59,13 @@ class _Fusing:
     engine: str
     precision: str
     preset: str
+    device: str
     tone: str
 
-    def fuser(self) -> Fuser:
+    def make_fuser(self) -> Fuser:
         from streamfuse.fuser import Fuser
 
-        return Fuser(self.weights, self.engine, self.precision, self.tone, preset=self.preset)
+        return Fuser(self.weights, self.engine, self.precision, self.tone, preset=self.preset, device=self.device)
 
     def describe(self, engine: Engine) -> str:
         name = self.weights.name if self.weights is not None else "the shipped weights"
@@ -97,6 +98,7 @@ def command(
     engine: str,
     precision: str,
     preset: str,
+    device: str,
     tone: str | None,
     video: bool,
     fps: float | None,
@@ -124,7 +126,7 @@ def command(
     as_stream = video or not _are_images(inputs)
     if not as_stream:
         _refuse_for_images(every=every, frames=frames, fps=fps)
-    fusing = _fusing(weights, engine, precision, preset, tone, fused, as_stream)
+    fusing = _fusing(weights, engine, precision, preset, device, tone, fused, as_stream)
     _check_outputs([json_file, markdown_file, report / PAGE if report is not None else None], force)
     check_research_packages("scipy", "skimage")
     if as_stream:
@@ -167,6 +169,7 @@ def _fusing(
     engine: str,
     precision: str,
     preset: str,
+    device: str,
     tone: str | None,
     fused: str | None,
     as_stream: bool,
@@ -174,9 +177,11 @@ def _fusing(
     if fused is None:
         if tone == "smooth" and not as_stream:
             raise UsageError("images have no time to be smooth over: use --tone per-frame or fixed:LO,HI, or --video")
-        return _Fusing(weights, engine, precision, preset, tone or ("smooth" if as_stream else "per-frame"))
-    if weights is not None or tone is not None or {engine, precision, preset} != {"auto"}:
-        raise UsageError("--fused is fused already: leave out --weights, --engine, --precision, --preset and --tone")
+        return _Fusing(weights, engine, precision, preset, device, tone or ("smooth" if as_stream else "per-frame"))
+    if weights is not None or tone is not None or {engine, precision, preset, device} != {"auto"}:
+        raise UsageError(
+            "--fused is fused already: leave out --weights, --engine, --precision, --preset, --device and --tone"
+        )
     return None
 
 
@@ -204,7 +209,7 @@ def _evaluate_images(inputs: _Inputs, fusing: _Fusing | None, pictures: bool) ->
         fuser = None
         method = f"images of {inputs.fused}"
         if fusing is not None:
-            fuser = stack.enter_context(fusing.fuser())
+            fuser = stack.enter_context(fusing.make_fuser())
             method = fusing.describe(fuser.engine)
         advance = stack.enter_context(_progress(len(scenes)))
         evaluator = _evaluator(pictures, notes, advance)
@@ -226,7 +231,7 @@ def _evaluate_stream(
     click.echo(f"note: {note}; flicker and temporal error are of all frames", err=True)
     with ExitStack() as stack:
         if fusing is not None:
-            fuser = stack.enter_context(fusing.fuser())
+            fuser = stack.enter_context(fusing.make_fuser())
             pipeline = stack.enter_context(Pipeline(*sources, fuser=fuser, frames=frames))
             method, triples = fusing.describe(fuser.engine), fuse_stream(pipeline)
         else:

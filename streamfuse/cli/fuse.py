@@ -44,6 +44,7 @@ def command(
     precision: str,
     preset: str,
     weights: Path | None,
+    device: str,
     calib: Path | None,
     crop: str | None,
 ) -> None:
@@ -65,7 +66,7 @@ def command(
         _check_outputs(jobs, force)
     except OSError as error:
         raise InputError(f"{error.filename or ir} cannot be read: {error.strerror}") from None
-    with Fuser(weights, engine, precision, tone, calib, crop == "overlap", preset) as fuser:
+    with Fuser(weights, engine, precision, tone, calib, crop == "overlap", preset, device) as fuser:
         failed = _fuse_all(fuser, jobs)
     if failed:
         raise DamagedInput(f"{len(failed)} of {len(jobs)} pairs could not be fused: {'; '.join(failed[:3])}")

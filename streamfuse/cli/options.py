@@ -45,23 +45,29 @@ def common(function: F) -> F:
 
 
 def engine(function: F) -> F:
-    """--engine, --precision and --weights."""
+    """--engine, --precision, --weights and --device."""
     for option in reversed(
         (
-            click.option("--engine", default="auto", show_default=True, help="auto, openvino or torch."),
+            click.option("--engine", default="auto", show_default=True, help="auto, openvino, tensorrt or torch."),
             click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16."),
             click.option(
                 "--preset",
                 type=click.Choice(["auto", "quality", "balanced", "realtime"]),
                 default="auto",
                 show_default=True,
-                help="Of a CPU engine: all of the network, or its deep path on smaller pictures; "
-                "auto is quality, and for live sources the best that keeps up.",
+                help="All of the network, or its deep path on smaller pictures; auto is what the weights are best run "
+                "at, and for live sources less where that does not keep up.",
             ),
             click.option(
                 "--weights",
                 type=click.Path(path_type=Path),
                 help="A safetensors file of `streamfuse weights import`; default: the shipped one.",
+            ),
+            click.option(
+                "--device",
+                default="auto",
+                show_default=True,
+                help="auto, cpu, cuda or cuda:N; a GPU that is named is not replaced by the CPU.",
             ),
         )
     ):

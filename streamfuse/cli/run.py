@@ -81,6 +81,7 @@ def command(
     precision: str,
     preset: str,
     weights: Path | None,
+    device: str,
     calib: Path | None,
     crop: str | None,
     fps: float | None,
@@ -113,7 +114,7 @@ def command(
     if not outputs:
         raise UsageError("nowhere to write to: give -o FILE, such as -o fused.mp4")
     sources = _open_sources(ir, vis, vot, fps, agc)
-    fuser = Fuser(weights, engine, precision, tone, calib, crop == "overlap", preset)
+    fuser = Fuser(weights, engine, precision, tone, calib, crop == "overlap", preset, device)
     sinks = open_sinks(
         outputs,
         video=VideoFormat(codec, crf, effort),

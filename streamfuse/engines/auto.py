@@ -47,7 +47,8 @@ class AutoEngine(Engine):
             else:
                 break
         self.name, self.precision, self.output = self._engine.name, self._engine.precision, self._engine.output
-        self.device, self.depth = self._engine.device, self._engine.depth
+        self.device, self.gpu, self.depth = self._engine.device, self._engine.gpu, self._engine.depth
+        self.keeps_builds = self._engine.keeps_builds
         self.presets, self.preset = self._engine.presets, self._engine.preset
 
     def _step_down(self, error: EngineError) -> None:

@@ -60,6 +60,10 @@ class Engine(ABC):
     """What the raw values mean."""
     device: str
     """Where it runs, for people."""
+    gpu: int | None = None
+    """The number of the CUDA GPU, None for a CPU."""
+    keeps_builds = False
+    """Whether what `prepare` makes is kept on disk for later starts."""
     depth: int = 1
     """How many pairs may be submitted before one is collected; more than 1 where it works on several at once."""
     presets: tuple[Preset, ...] = (Preset.QUALITY,)
@@ -153,6 +157,8 @@ class NetworkEngine(Engine):
         """`weights`: None for the shipped file.  Raises WeightsError."""
         self.weights: WeightsInfo = read_info(weights or default_weights())
         self.output = self.weights.config.output
+        if self.weights.preset in self.presets:
+            self.preset = self.weights.preset
         self._shape: tuple[int, int] | None = None
 
     def use(self, preset: Preset) -> None:

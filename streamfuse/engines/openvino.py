@@ -47,6 +47,7 @@ def create(weights: Path | None, precision: str, threads: int | None, device: st
 class OpenvinoEngine(NetworkEngine):
     name = "openvino"
     presets = tuple(Preset)
+    keeps_builds = True
 
     def __init__(
         self,
@@ -110,17 +111,16 @@ class OpenvinoEngine(NetworkEngine):
         import torch
 
         from streamfuse.network.checkpoint import load
-        from streamfuse.network.folding import OnPictures, fold
-        from streamfuse.network.scaled import DeepScaled
+        from streamfuse.network.folding import OnPictures
+        from streamfuse.network.scaled import for_size
 
         # Two tensors: export takes one given twice for a single input.
         pair = tuple(torch.zeros((height, width), dtype=torch.uint8) for _ in range(2))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # both libraries warn of what they themselves do
             # Exported, not traced: export follows shapes only, and does not compute a picture to see the way.
-            network, factor = load(self.weights.path), self.preset.factor(height, width)
-            made = fold(network, height, width) if factor == 1 else DeepScaled(network, height, width, factor)
-            program = torch.export.export(OnPictures(made), pair)
+            network = for_size(load(self.weights.path), height, width, self.preset, folded=True)
+            program = torch.export.export(OnPictures(network), pair)
             model = openvino.convert_model(program)
         model.reshape({port: [height, width] for port in model.inputs})
         return model

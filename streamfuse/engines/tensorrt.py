@@ -138,6 +138,7 @@ def create(weights: Path | None, precision: str, threads: int | None, device: st
 
 class TensorrtEngine(StreamedEngine):
     name = "tensorrt"
+    keeps_builds = True
 
     def __init__(
         self,
@@ -151,6 +152,7 @@ class TensorrtEngine(StreamedEngine):
         """Raises EngineUnavailable where the package does not load or is not for this GPU."""
         super().__init__(weights, device, depth)
         self._gpu = device
+        self.gpu = device.index
         self.precision = pick_precision(precision, Precision.FP16, (Precision.FP16, Precision.FP32), flavour.title)
         self._flavour = flavour
         self._cache = cache or Cache()

@@ -19,7 +19,7 @@ from streamfuse.errors import EngineUnavailable
 from streamfuse.frames import Plane
 from streamfuse.network.checkpoint import load
 from streamfuse.network.config import Preset
-from streamfuse.network.scaled import DeepScaled
+from streamfuse.network.scaled import for_size
 
 if TYPE_CHECKING:
     from streamfuse.network.crossfuse import CrossFuse
@@ -60,8 +60,7 @@ class TorchEngine(NetworkEngine):
     def _build(self, height: int, width: int) -> None:
         if self._whole is None:
             self._whole = load(self.weights.path)
-        factor = self.preset.factor(height, width)
-        network = self._whole if factor == 1 else DeepScaled(self._whole, height, width, factor)
+        network = for_size(self._whole, height, width, self.preset, folded=False)
         self._network = _channels_last(network.to(DTYPES[self.precision]))
         self._pair = torch.zeros((2, 1, 1, height, width), dtype=torch.uint8)
 
@@ -82,18 +81,21 @@ class TorchEngine(NetworkEngine):
 
 class TorchCudaEngine(StreamedEngine):
     name = "torch"
+    presets = tuple(Preset)
 
     def __init__(self, weights: Path | None, precision: str, device: CudaDevice, depth: int = DEPTH) -> None:
         super().__init__(weights, device, depth)
         self._gpu = device
+        self.gpu = device.index
         self.precision = pick_precision(precision, Precision.FP16, tuple(DTYPES), self.device)
-        self._network: CrossFuse | None = None
+        self._whole: CrossFuse | None = None
 
     def _make_program(self, height: int, width: int) -> Program:
         dtype = DTYPES[self.precision]
-        if self._network is None:
-            self._network = _channels_last(load(self.weights.path).to(self._gpu.torch, dtype))
-        network = self._network
+        if self._whole is None:
+            self._whole = load(self.weights.path)
+        network = for_size(self._whole, height, width, self.preset, folded=False)
+        network = _channels_last(network.to(self._gpu.torch, dtype))
         pair = self._gpu.buffer((2, 1, 1, height, width), dtype)
         raw = self._gpu.buffer((1, 1, height, width), dtype)
 
@@ -105,7 +107,7 @@ class TorchCudaEngine(StreamedEngine):
 
     def close(self) -> None:
         super().close()
-        self._network = None
+        self._whole = None
 
 
 def _channels_last(network: _N) -> _N:

@@ -9,6 +9,7 @@ A weights file is a safetensors file of floating-point tensors named as the modu
     output        "minmax" | "direct"
     attention     "re-softmax" | "softmax"      re-softmax where it is not said
     fusion        "cam" | "cnn" | "dense"       cam where it is not said
+    preset        "quality" | "balanced" | "realtime"   what it is best run at; quality where it is not said
 
 Reading the header needs neither torch nor the tensors, so an engine that has a compiled copy on disk
 starts without either.
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamfuse.errors import WeightsError
 from streamfuse.files import write_whole
-from streamfuse.network.config import Attention, CrossFuseConfig, Fusion, Output, SkipWeights
+from streamfuse.network.config import Attention, CrossFuseConfig, Fusion, Output, Preset, SkipWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +53,11 @@ class WeightsInfo:
     def config(self) -> CrossFuseConfig:
         return parse_config(self.metadata, self.path)
 
+    @property
+    def preset(self) -> Preset:
+        """What it is best run at."""
+        return _parse_preset(self.metadata, self.path)
+
 
 def default_weights() -> Path:
     """The shipped weights: in an installed package beside the code, in a checkout under weights/."""
@@ -73,6 +79,7 @@ def read_info(path: Path) -> WeightsInfo:
             f"expected {FORMAT!r}); make one with: streamfuse weights import DIR -o FILE.safetensors"
         )
     parse_config(metadata, path)
+    _parse_preset(metadata, path)
     count = 0
     for tensor in header.values():
         size = 1
@@ -114,6 +121,13 @@ def parse_config(metadata: Mapping[str, str], path: Path) -> CrossFuseConfig:
         keys = ("depth", "skip_weights", "output", "attention", "fusion")
         said = ", ".join(f"{key} {values.get(key, '')!r}" for key in keys)
         raise WeightsError(f"{path}: bad metadata: {said}") from None
+
+
+def _parse_preset(metadata: Mapping[str, str], path: Path) -> Preset:
+    try:
+        return Preset(metadata.get("preset", Preset.QUALITY))
+    except ValueError:
+        raise WeightsError(f"{path}: bad metadata: preset {metadata['preset']!r}") from None
 
 
 def load(path: Path) -> CrossFuse:

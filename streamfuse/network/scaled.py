@@ -1,9 +1,9 @@
 """The network with its deep path on a smaller copy of the pictures: a fraction of the work for nearly the same picture.
 
 Encoders, attention and decoder chain, which are all but a thousandth of the multiplications, see pictures averaged
-over 2x2, 4x4 or more pixels; the shallow path, which carries the fine detail, stays at full scale.  What comes of the deep
-features is a smooth picture, and is enlarged.  This is not what the network was trained as: README.md says what it
-costs.
+over 2x2, 4x4 or more pixels; the shallow path, which carries the fine detail, stays at full scale.  What comes of the
+deep features is a smooth picture, and is enlarged.  This is not what the network was trained as: weights/README.md has
+its figures.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamfuse.network.config import MIN_SIDE
+from streamfuse.network.config import MIN_SIDE, Preset
 from streamfuse.network.crossfuse import CrossFuse, conv3x3, skip_by_strength
 from streamfuse.network.folding import FoldedDecoder, fold
 
@@ -68,6 +68,14 @@ class DeepScaled(nn.Module):
             x = F.pad(x, (cols // 2, cols - cols // 2, rows // 2, rows - rows // 2), mode="replicate")
         x = F.interpolate(x, scale_factor=float(self.factor), mode="bilinear", align_corners=False)
         return x[:, :, :height, :width]
+
+
+def for_size(network: CrossFuse, height: int, width: int, preset: Preset, *, folded: bool) -> nn.Module:
+    """What a preset makes of `network` for pictures of one size; `folded`: rewritten to compute the same with less."""
+    factor = preset.factor(height, width)
+    if factor > 1:
+        return DeepScaled(network, height, width, factor)
+    return fold(network, height, width) if folded else network
 
 
 def _summed(conv: nn.Conv2d) -> nn.Conv2d:

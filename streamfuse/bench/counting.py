@@ -1,0 +1,63 @@
+"""What the network has to do for one pair, counted from its graph without computing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from streamfuse.network.config import CrossFuseConfig
+from streamfuse.network.crossfuse import CrossFuse
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Of the network as it is written; an engine that rewrites it does less."""
+
+    flops: int
+    """Of matrix products and convolutions, two for each multiplication with its addition."""
+    moved_bytes: int
+    """If every operation reads what it is given and writes what it makes, once."""
+    least_bytes: int
+    """Weights, pictures and result, once."""
+
+
+class _ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        made = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
+        places = {x.untyped_storage()._cdata for x in given}
+        if any(x.untyped_storage()._cdata not in places for x in made):  # else it is a view
+            self.total += sum(x.nbytes for x in {id(x): x for x in (*given, *made)}.values())
+        return out
+
+
+def count_work(config: CrossFuseConfig, height: int, width: int, dtype: torch.dtype) -> Work:
+    """For one pair of pictures of (height, width), with tensors of `dtype`."""
+    with torch.device("meta"):
+        network = CrossFuse(config).eval().to(dtype)
+        pair = torch.empty(2, 1, 1, height, width, dtype=dtype)
+    # One after the other: the flop counter takes operations apart, and the bytes would be those of the parts.
+    with torch.inference_mode(), FlopCounterMode(display=False) as flops:
+        network(pair[0], pair[1])
+    with torch.inference_mode(), _ByteCounter() as moved:
+        network(pair[0], pair[1])
+    weights = sum(parameter.nbytes for parameter in network.parameters())
+    return Work(flops.get_total_flops(), moved.total, weights + 3 * height * width * pair.element_size())

@@ -1,0 +1,175 @@
+"""An engine alone, and between a source and a sink."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from streamfuse import __version__
+from streamfuse.bench.counting import Work, count_work
+from streamfuse.bench.peak import Peak, measure_peak
+from streamfuse.engines.base import Engine, read_cpu
+from streamfuse.engines.cuda_streams import DTYPES
+from streamfuse.frames import Plane
+from streamfuse.fuser import Fuser
+from streamfuse.network.config import CrossFuseConfig
+from streamfuse.pipeline import Pipeline
+from streamfuse.recording import record_scene
+from streamfuse.sinks.video import VideoSink
+from streamfuse.sources.file import VideoFile
+
+WARM_UP = 3
+"""Pairs that are fused before the clock starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Milliseconds."""
+
+    runs: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+
+    @classmethod
+    def of(cls, times_ms: npt.NDArray[np.float64]) -> Times:
+        p50, p95, p99 = np.percentile(times_ms, (50, 95, 99))
+        return cls(len(times_ms), float(p50), float(p95), float(p99))
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    engine: str
+    precision: str
+    device: str
+    machine: str
+    size: str
+    """WIDTHxHEIGHT"""
+    prepare_s: float
+    """Compiling, or reading what was compiled earlier."""
+    network: Times
+    """The network alone, on a GPU by its clock."""
+    pair: Times
+    """A single pair from pictures in memory to raw output in memory, by the host's clock."""
+    in_flight: int
+    """Pairs that the engine works on at once."""
+    in_flight_fps: float
+    end_to_end_fps: float
+    """From two H.264 files to one: decoding, pairing, fusing, encoding."""
+    work: Work
+    peak: Peak
+
+    @property
+    def flops_share(self) -> float:
+        """Of the peak: the network's operations, as written, in its median time."""
+        return self.work.flops / (self.network.p50_ms / 1000) / self.peak.flops_per_s
+
+    @property
+    def bytes_share(self) -> float:
+        return self.work.moved_bytes / (self.network.p50_ms / 1000) / self.peak.bytes_per_s
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "flops_share": self.flops_share, "bytes_share": self.bytes_share}
+
+
+def bench(
+    engine: Engine,
+    config: CrossFuseConfig,
+    height: int,
+    width: int,
+    frames: int,
+    say: Callable[[str], None] = lambda text: None,
+) -> Result:
+    """`frames` pairs of the demo scene for each of the figures.  `say` is told what comes next.
+
+    Raises what the engine raises; nothing else than the engine should be busy.
+    """
+    say("rendering the scene")
+    with tempfile.TemporaryDirectory() as scratch:
+        ir_file, vis_file = record_scene(Path(scratch), (height, width), frames)
+        with VideoFile(ir_file) as a, VideoFile(vis_file) as b:
+            ir, vis = next(iter(a)).luma.copy(), next(iter(b)).luma.copy()
+        say("preparing the engine")
+        begin = time.perf_counter()
+        engine.prepare(height, width)
+        prepare_s = time.perf_counter() - begin
+        for _ in range(WARM_UP):
+            engine.fuse(ir, vis)
+        say("the network")
+        network = Times.of(engine.time_network(ir, vis, frames))
+        say("single pairs")
+        pair = Times.of(time_pairs(engine, ir, vis, frames))
+        say("pairs in flight")
+        in_flight_fps = rate_in_flight(engine, ir, vis, frames)
+        say("end to end")
+        end_to_end_fps = fuse_files(Fuser(engine=engine, tone="smooth"), ir_file, vis_file, frames)
+    say("the machine's peak")
+    dtype = DTYPES[engine.precision]
+    return Result(
+        engine=engine.name,
+        precision=str(engine.precision),
+        device=engine.device,
+        machine=f"{read_cpu().model}, {platform.system()}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}, streamfuse {__version__}",
+        size=f"{width}x{height}",
+        prepare_s=prepare_s,
+        network=network,
+        pair=pair,
+        in_flight=engine.depth,
+        in_flight_fps=in_flight_fps,
+        end_to_end_fps=end_to_end_fps,
+        work=count_work(config, height, width, dtype),
+        peak=measure_peak(dtype, engine.gpu),
+    )
+
+
+def time_pairs(engine: Engine, ir: Plane, vis: Plane, runs: int) -> npt.NDArray[np.float64]:
+    """Milliseconds of `Engine.fuse`, by the host's clock."""
+    times = np.empty(runs)
+    for run in range(runs):
+        begin = time.perf_counter_ns()
+        engine.fuse(ir, vis)
+        times[run] = (time.perf_counter_ns() - begin) / 1e6
+    return times
+
+
+def rate_in_flight(engine: Engine, ir: Plane, vis: Plane, pairs: int) -> float:
+    """Pairs a second while as many are in flight as the engine takes, the first ones left out."""
+    left = 0
+    begin = time.perf_counter()
+    for count in range(pairs + engine.depth):
+        if count == engine.depth:
+            begin = time.perf_counter()
+        engine.submit(ir, vis)
+        left += 1
+        if engine.pending == engine.depth:
+            engine.collect()
+            left -= 1
+    for _ in range(left):
+        engine.collect()
+    return pairs / (time.perf_counter() - begin)
+
+
+def fuse_files(fuser: Fuser, ir: Path, vis: Path, frames: int, out: Path | None = None) -> float:
+    """Frames a second from the start of the pipeline to the closed file; `out` beside `vis` if it is None."""
+    closed: list[float] = []
+
+    class Timed(VideoSink):
+        def close(self, *, failed: bool = False) -> None:
+            super().close(failed=failed)
+            closed.append(time.perf_counter())
+
+    sink = Timed(out or vis.with_name("fused.mp4"), period_ns=40_000_000)
+    run = Pipeline(ir, vis, sinks=[sink], fuser=fuser, frames=frames)
+    begin = time.perf_counter()
+    summary = run.run()
+    return summary.fused / (closed[0] - begin)

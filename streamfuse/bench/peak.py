@@ -1,0 +1,65 @@
+"""What the processor at hand can do at best, measured with PyTorch."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from streamfuse.engines.device import CudaDevice, Work
+
+RUNS = 7
+CPU_SIDE, GPU_SIDE = 2048, 8192
+"""Of the matrices: large enough to be as fast as it gets, small enough for a fraction of a second."""
+CPU_BYTES, GPU_BYTES = 1 << 28, 1 << 30
+"""To copy: far more than caches hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    flops_per_s: float
+    """Of a square matrix product in the engine's precision."""
+    bytes_per_s: float
+    """Of a copy, reading and writing counted."""
+
+
+def measure_peak(dtype: torch.dtype, gpu: int | None) -> Peak:
+    """The best of several runs each; on the CPU with as many threads as this process may use."""
+    device = CudaDevice(gpu) if gpu is not None else None
+    side, size = (CPU_SIDE, CPU_BYTES) if device is None else (GPU_SIDE, GPU_BYTES)
+    place = torch.device("cpu") if device is None else device.torch
+    a, b, product = (torch.ones((side, side), dtype=dtype, device=place) for _ in range(3))
+    source, target = (torch.zeros(size, dtype=torch.uint8, device=place) for _ in range(2))
+    threads = torch.get_num_threads()
+    if hasattr(os, "sched_getaffinity"):
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    try:
+        return Peak(
+            2 * side**3 / _best_s(device, lambda: _multiply(a, b, product)),
+            2 * size / _best_s(device, lambda: _copy(source, target)),
+        )
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _multiply(a: Tensor, b: Tensor, product: Tensor) -> None:
+    torch.matmul(a, b, out=product)
+
+
+def _copy(source: Tensor, target: Tensor) -> None:
+    target.copy_(source)
+
+
+def _best_s(device: CudaDevice | None, work: Work) -> float:
+    if device is not None:
+        device.synchronize()
+        return min(device.time(device.stream(), work, RUNS)) / 1000
+    times = []
+    for _ in range(RUNS):
+        begin = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begin)
+    return min(times)

@@ -1,0 +1,40 @@
+"""Figures as a table."""
+
+from __future__ import annotations
+
+from streamfuse.bench.measure import Result, Times
+
+
+def markdown(result: Result) -> str:
+    """A table that can go into a README, with the machine above it."""
+    work, peak = result.work, result.peak
+    rows = [
+        ("network", _times(result.network), f"{1000 / result.network.p50_ms:.2f}"),
+        ("single pair", _times(result.pair), f"{1000 / result.pair.p50_ms:.2f}"),
+        (f"{result.in_flight} in flight", ("", "", ""), f"{result.in_flight_fps:.2f}"),
+        ("files to file", ("", "", ""), f"{result.end_to_end_fps:.2f}"),
+    ]
+    lines = [
+        f"{result.engine} {result.precision} on {result.device}, {result.size}, {result.network.runs} runs; "
+        f"prepared in {result.prepare_s:.1f} s",
+        f"({result.machine})",
+        "",
+        "| | p50 ms | p95 ms | p99 ms | fps |",
+        "|---|---|---|---|---|",
+        *(f"| {name} | {' | '.join(times)} | {fps} |" for name, times, fps in rows),
+        "",
+        "| | a pair, as written | a second | measured peak | share |",
+        "|---|---|---|---|---|",
+        f"| operations | {work.flops / 1e9:.1f} G | {work.flops / result.network.p50_ms / 1e9:.2f} T | "
+        f"{peak.flops_per_s / 1e12:.2f} T | {result.flops_share:.0%} |",
+        f"| bytes moved | {work.moved_bytes / 1e9:.2f} G | {work.moved_bytes / result.network.p50_ms / 1e6:.1f} G | "
+        f"{peak.bytes_per_s / 1e9:.1f} G | {result.bytes_share:.0%} |",
+        "",
+        "Peaks are of a matrix product in this precision and of a copy.  An engine that does less than is written, or "
+        "keeps more in caches, has larger shares.",
+    ]
+    return "\n".join(lines)
+
+
+def _times(times: Times) -> tuple[str, str, str]:
+    return f"{times.p50_ms:.2f}", f"{times.p95_ms:.2f}", f"{times.p99_ms:.2f}"

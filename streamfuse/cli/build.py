@@ -1,0 +1,89 @@
+"""`streamfuse build`: compile the network before it is needed."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from streamfuse.cli import options
+from streamfuse.errors import UsageError
+
+TERMINAL_S, PLAIN_S = 1.0, 10.0
+"""Between signs of life on a terminal and elsewhere."""
+
+
+@click.command()
+@click.option(
+    "--size",
+    "sizes",
+    multiple=True,
+    required=True,
+    metavar="WIDTHxHEIGHT",
+    callback=lambda ctx, param, texts: [options.parse_size(ctx, param, text) for text in texts],
+    help="Of the pictures that will be fused; may be given several times.",
+)
+@options.engine
+@options.common
+def command(sizes: list[tuple[int, int]], engine: str, precision: str, weights: Path | None, device: str) -> None:
+    """Compile the network for pictures of a size and keep it, so that the first run starts at once.
+
+    \b
+    streamfuse build --size 640x480
+    streamfuse build --size 640x480 --size 1280x1024 --engine tensorrt
+
+    It stays in the user's cache directory (STREAMFUSE_CACHE).  Ctrl-C ends it at once; what is not complete
+    is not kept.
+    """
+    from streamfuse.engines import create_engine
+
+    with create_engine(engine, weights=weights, precision=precision, device=device) as made:
+        for height, width in sizes:
+            begin = time.monotonic()
+            with _ended_at_once(), _signs_of_life(f"{made.name} {made.precision} for {width}x{height}"):
+                made.prepare(height, width)
+            if not made.keeps_builds:
+                raise UsageError(f"engine {made.name} compiles nothing that could be kept: leave this out")
+            what = f"{made.name} {made.precision} for {width}x{height} on {made.device}"
+            click.echo(f"{what}: ready in {time.monotonic() - begin:.1f} s", err=True)
+
+
+@contextmanager
+def _ended_at_once() -> Iterator[None]:
+    """Ctrl-C ends the process as if Python were not there: compilers do not return to it for minutes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _signs_of_life(what: str) -> Iterator[None]:
+    """How long it has taken by now, on stderr."""
+    terminal = options.on_terminal()
+    done = threading.Event()
+
+    def show() -> None:
+        begin = time.monotonic()
+        while not done.wait(TERMINAL_S if terminal else PLAIN_S):
+            text = f"{what}: {time.monotonic() - begin:.0f} s"
+            click.echo(f"\r{text}" if terminal else text, nl=not terminal, err=True)
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        if terminal:
+            click.echo("\r\x1b[K", nl=False, err=True)

@@ -1,0 +1,32 @@
+"""Sources to video files, unfused: for the demo, and to measure on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from streamfuse.frames import FusedFrame
+from streamfuse.sinks import open_sink
+from streamfuse.sinks.encoder import VideoFormat
+from streamfuse.sources.uri import open_source
+
+
+def record(uri: str, path: Path, *, force: bool = False) -> None:
+    """Any source that ends to an H.264 file.  Raises InputError and OutputError."""
+    with open_source(uri) as source:
+        sink = open_sink(str(path), video=VideoFormat(crf=16), force=force, period_ns=source.period_ns)
+        failed = True
+        try:
+            for frame in source:
+                sink.write(FusedFrame(frame.luma, frame.chroma, frame.index, frame.stamp_ns))
+            failed = False
+        finally:
+            sink.close(failed=failed)
+
+
+def record_scene(directory: Path, size: tuple[int, int], frames: int) -> tuple[Path, Path]:
+    """The demo scene, (height, width) at 25 fps, as ir.mp4 and vis.mp4 in `directory`."""
+    height, width = size
+    paths = directory / "ir.mp4", directory / "vis.mp4"
+    for path in paths:
+        record(f"synthetic:{path.stem}?fps=25&size={width}x{height}&seconds={frames / 25}", path)
+    return paths

@@ -1,0 +1,166 @@
+"""What `streamfuse bench` counts and measures, and `streamfuse build`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_cli import ROOT, fails, streamfuse
+from torch import Tensor, nn
+
+from streamfuse.bench.counting import _ByteCounter, count_work
+from streamfuse.bench.measure import Times, rate_in_flight
+from streamfuse.bench.peak import measure_peak
+from streamfuse.engines.base import Engine, Fused, Precision, Raw
+from streamfuse.frames import Plane
+from streamfuse.network.config import CrossFuseConfig, Output
+from streamfuse.network.crossfuse import HEADS, TOKEN, CrossFuse
+
+
+def test_operations_are_those_of_the_layers_and_of_attention() -> None:
+    height, width = 256, 512  # two windows
+    network, total = CrossFuse(), 0
+
+    def count(layer: nn.Module, given: tuple[Tensor], made: Tensor) -> None:
+        nonlocal total
+        if isinstance(layer, nn.Conv2d):
+            total += 2 * made.numel() * layer.in_channels * layer.kernel_size[0] * layer.kernel_size[1]
+        elif isinstance(layer, nn.Linear):
+            total += 2 * made.numel() * layer.in_features
+
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(count)
+    network.to("meta")(*torch.empty(2, 1, 1, height, width, device="meta"))
+    attentions = 6  # two blocks of self-attention for each modality, one of cross-attention
+    scores = 2 * 2 * HEADS * 256 * 256 * (TOKEN // HEADS)  # windows, and so on; as much again with the values
+    total += attentions * 2 * scores
+    assert count_work(CrossFuseConfig(), height, width, torch.float32).flops == total
+
+
+def test_bytes_are_what_operations_read_and_write_but_for_views() -> None:
+    x = torch.zeros(10, 10)
+    with _ByteCounter() as counter:
+        y = x + 1
+    assert counter.total == 800
+    with _ByteCounter() as counter:
+        view = y.reshape(100)[20:].reshape(8, 10).T
+    assert view.shape == (10, 8)
+    assert counter.total == 0
+    with _ByteCounter() as counter:
+        torch.cat((x, x))
+    assert counter.total == 400 + 800
+
+
+def test_half_the_precision_is_half_the_bytes() -> None:
+    full, half = (count_work(CrossFuseConfig(), 64, 64, dtype) for dtype in (torch.float32, torch.bfloat16))
+    assert full.flops == half.flops
+    assert full.least_bytes == 2 * half.least_bytes
+    assert half.least_bytes < half.moved_bytes < full.moved_bytes
+
+
+def test_percentiles() -> None:
+    assert Times.of(np.arange(101.0)) == Times(101, 50.0, 95.0, 99.0)
+
+
+def test_peak_of_this_machine() -> None:
+    threads = torch.get_num_threads()
+    peak = measure_peak(torch.float32, None)
+    assert 1e9 < peak.flops_per_s < 1e15
+    assert 1e8 < peak.bytes_per_s < 1e13
+    assert torch.get_num_threads() == threads
+
+
+class Counting(Engine):
+    """Takes three pairs at once."""
+
+    name = device = "counting"
+    precision = Precision.FP32
+    output = Output.DIRECT
+    depth = 3
+
+    def __init__(self) -> None:
+        self.most = self.collected = 0
+
+    def prepare(self, height: int, width: int) -> None:
+        pass
+
+    def fuse(self, ir: Plane, vis: Plane) -> Raw:
+        self.most = max(self.most, self.pending + 1)
+        return np.zeros(ir.shape, np.float32)
+
+    def collect(self) -> Fused:
+        self.collected += 1
+        return super().collect()
+
+
+def test_pairs_in_flight_are_all_collected() -> None:
+    engine, picture = Counting(), np.zeros((16, 16), np.uint8)
+    assert rate_in_flight(engine, picture, picture, 10) > 0
+    assert (engine.most, engine.pending, engine.collected) == (3, 0, 13)
+
+
+def test_bench_prints_a_table_and_writes_all_figures(tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    small = ["--engine", "torch", "--precision", "fp32", "--size", "64x48", "--frames", "4", "--device", "cpu"]
+    done = streamfuse("bench", *small, "--json", out)
+    assert done.returncode == 0, done.stderr
+    assert "| network |" in done.stdout
+    assert "torch fp32 on CPU" in done.stdout
+    figures = json.loads(out.read_text())
+    assert figures["size"] == "64x48"
+    assert figures["network"]["runs"] == 4
+    assert 0 < figures["network"]["p50_ms"] <= figures["network"]["p95_ms"] <= figures["network"]["p99_ms"]
+    assert figures["end_to_end_fps"] > 0
+    expected = figures["work"]["flops"] / figures["network"]["p50_ms"] * 1000 / figures["peak"]["flops_per_s"]
+    assert figures["flops_share"] == pytest.approx(expected)
+    fails(5, "exists: choose another place", "bench", *small, "--json", out)
+
+
+def test_bench_says_what_cannot_be() -> None:
+    fails(2, "unknown device 'gpu'", "bench", "--device", "gpu")
+    fails(4, "unknown engine 'warp'", "bench", "--engine", "warp")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is an NVIDIA GPU")
+@pytest.mark.parametrize(
+    "command", [["run", "--ir", "synthetic:ir", "--vis", "synthetic:vis"], ["build", "--size", "64x64"]]
+)
+def test_gpu_that_is_not_there(tmp_path: Path, command: list[str]) -> None:
+    out = ["-o", tmp_path / "out.mp4"] if command[0] == "run" else []
+    fails(4, "no GPU that PyTorch can use", *command, *out, "--engine", "torch", "--device", "cuda:1")
+
+
+def test_build_keeps_what_it_compiled(tmp_path: Path) -> None:
+    build = ["build", "--engine", "openvino", "--precision", "fp32", "--size", "64x64", "--size", "80x64"]
+    first, second = (streamfuse(*build, STREAMFUSE_CACHE=str(tmp_path)) for _ in range(2))
+    assert first.returncode == second.returncode == 0, first.stderr
+    assert first.stderr.count("compiling the network") == 2
+    assert "openvino fp32 for 80x64 on CPU" in first.stderr
+    assert "compiling" not in second.stderr
+    assert [path.suffix for path in tmp_path.iterdir()] == [".engine"] * 2
+    fails(2, "compiles nothing that could be kept", "build", "--engine", "torch", "--device", "cpu", "--size", "64x64")
+    fails(2, "WIDTHxHEIGHT", "build", "--size", "64")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_build_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
+    """However deep in a compiler it is."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "streamfuse", "build", "--engine", "openvino", "--size", "640x480"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "STREAMFUSE_CACHE": str(tmp_path)},
+    ) as process:
+        assert process.stderr is not None
+        assert "compiling the network" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == -signal.SIGINT
+    assert list(tmp_path.iterdir()) == []

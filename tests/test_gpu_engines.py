@@ -1,0 +1,324 @@
+"""Engines on a GPU: what can be shown without one, and what only one can show."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import streamfuse.engines.auto as auto_module
+from streamfuse.engines import create_engine
+from streamfuse.engines.auto import AutoEngine
+from streamfuse.engines.base import Engine, Precision, Raw
+from streamfuse.engines.device import CudaDevice
+from streamfuse.engines.tensorrt import find_flavour, network_to_compile
+from streamfuse.errors import EngineError, EngineUnavailable, UsageError, WeightsError
+from streamfuse.frames import Plane
+from streamfuse.network import checkpoint
+from streamfuse.network.config import Output
+
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is an NVIDIA GPU")
+SIZE = (64, 80)
+
+
+def noise(seed: int, size: tuple[int, int] = SIZE) -> Plane:
+    return np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
+
+
+# What comes in place of an engine that cannot run here
+
+
+@pytest.fixture
+def notes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """What was announced."""
+    monkeypatch.setattr(auto_module, "_announced", set())
+    caplog.set_level(logging.WARNING, "streamfuse")
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+@no_gpu
+def test_machine_with_a_gpu_that_cannot_be_used(
+    weights: Path, monkeypatch: pytest.MonkeyPatch, notes: Callable[[], list[str]]
+) -> None:
+    """As after a driver was removed: its tools are found, and all the rest fails as it really does."""
+    monkeypatch.setattr("streamfuse.engines._has_gpu", lambda: True)
+    for _ in range(2):
+        with create_engine(weights=weights, precision="fp32") as engine:
+            assert engine.name == "openvino"
+            assert engine.device.startswith("CPU")
+            assert engine.fuse(noise(0), noise(1)).shape == SIZE
+    first, second = notes()
+    assert first.startswith("TensorRT is not installed; pip install")
+    assert first.endswith("; using torch on the GPU instead")
+    assert second.startswith("no GPU that PyTorch can use (Torch not compiled with CUDA") or "driver" in second
+    assert second.endswith("; using openvino on the CPU instead")
+
+
+@no_gpu
+def test_gpu_that_was_asked_for_is_not_replaced_by_the_cpu(weights: Path) -> None:
+    for name in ("auto", "torch"):
+        with pytest.raises(EngineUnavailable, match=r"no GPU that PyTorch can use .*--device cpu"):
+            create_engine(name, weights=weights, device="cuda:1")
+    with pytest.raises(EngineUnavailable, match=r"TensorRT is not installed; pip install 'streamfuse\[tensorrt\]'"):
+        create_engine("tensorrt", weights=weights)
+
+
+def test_devices_that_cannot_be(weights: Path) -> None:
+    for device in ("gpu", "cuda:x", "cuda:-1", "cuda:1111"):
+        with pytest.raises(UsageError, match=r"unknown device .*: use auto, cpu, cuda or cuda:N"):
+            create_engine(weights=weights, device=device)
+    with pytest.raises(EngineError, match="openvino runs on the CPU"):
+        create_engine("openvino", weights=weights, device="cuda")
+    with pytest.raises(EngineError, match="tensorrt runs on an NVIDIA GPU"):
+        create_engine("tensorrt", weights=weights, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("installed", "words"),
+    [
+        ({"torch": "2.13.0"}, "TensorRT is not installed"),
+        ({"torch": "2.13.0", "torch-tensorrt": "2.13.0", "torch-tensorrt-rtx": "2.13.0"}, "overwrite each other's"),
+        ({"torch": "2.14.0+cu130", "torch-tensorrt": "2.13.0"}, r"2\.13 is not for torch 2\.14.*\[tensorrt\]"),
+        ({"torch": "2.14.0", "torch-tensorrt-rtx": "2.13.1"}, r"2\.13 is not for torch 2\.14.*\[tensorrt-rtx\]"),
+    ],
+)
+def test_packages_that_do_not_go_together(
+    monkeypatch: pytest.MonkeyPatch, installed: dict[str, str], words: str
+) -> None:
+    pretend(monkeypatch, installed)
+    with pytest.raises(EngineUnavailable, match=words):
+        find_flavour()
+
+
+def test_packages_that_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, {"torch": "2.13.1+cu130", "torch-tensorrt": "2.13.0"})
+    assert find_flavour().module == "tensorrt"
+    pretend(monkeypatch, {"torch": "2.13.1", "torch-tensorrt-rtx": "2.13.0"})
+    assert find_flavour().module == "tensorrt_rtx"
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, installed: dict[str, str]) -> None:
+    def version(package: str) -> str:
+        if package not in installed:
+            raise importlib.metadata.PackageNotFoundError(package)
+        return installed[package]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+
+
+class Fragile(Engine):
+    """Cannot be prepared for pictures wider than it can take."""
+
+    precision = Precision.FP32
+    output = Output.DIRECT
+
+    def __init__(self, name: str, most: int, error: Exception) -> None:
+        self.name = self.device = name
+        self.closed = False
+        self._most = most
+        self._error = error
+
+    def prepare(self, height: int, width: int) -> None:
+        if width > self._most:
+            raise self._error
+
+    def fuse(self, ir: Plane, vis: Plane) -> Raw:
+        return np.zeros(ir.shape, np.float32)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_falls_back_when_a_size_cannot_be_compiled(notes: Callable[[], list[str]]) -> None:
+    first = Fragile("first", 100, EngineUnavailable("first cannot compile"))
+    second = Fragile("second", 200, EngineUnavailable("second cannot compile"))
+    engine = AutoEngine([("first", lambda: first), ("second", lambda: second)])
+    engine.prepare(64, 80)
+    assert (engine.name, notes()) == ("first", [])
+    ticket = engine.submit(noise(0, (64, 150)), noise(1, (64, 150)))
+    assert engine.collect().ticket == ticket
+    assert (engine.name, engine.device, first.closed) == ("second", "second", True)
+    engine.fuse(noise(0), noise(1))
+    with pytest.raises(EngineUnavailable, match="second cannot compile"):
+        engine.prepare(64, 300)
+    assert notes() == ["first cannot compile; using second instead"]
+
+
+def test_does_not_fall_back_from_what_is_no_fault_of_the_machine(notes: Callable[[], list[str]]) -> None:
+    small = Fragile("first", 10, EngineError("pictures are too small"))
+    with pytest.raises(EngineError, match="too small"):
+        AutoEngine([("first", lambda: small), ("second", lambda: small)]).prepare(15, 15)
+
+    def broken() -> Engine:
+        raise WeightsError("no such file")
+
+    with pytest.raises(WeightsError):
+        AutoEngine([("first", broken), ("second", lambda: small)])
+    assert notes() == []
+
+
+# Accuracy in FP16, which a CPU can show
+
+
+def psnr(raw: Raw, reference: Raw) -> float:
+    """Of the luma of a direct network."""
+    a, b = (np.clip(x.astype(np.float64), 0, 1) * 255 for x in (raw, reference))
+    return float(20 * np.log10(255) - 10 * np.log10(np.mean((a - b) ** 2)))
+
+
+def real_pairs(data_dir: Path, count: int) -> list[tuple[Plane, Plane]]:
+    import cv2
+
+    steps = data_dir / "data/eval/vot/steps"
+    pairs = []
+    for name in sorted(path.name for path in (steps / "ir").glob("*.png"))[:: max(1, 8 // count)][:count]:
+        planes = [cv2.imread(str(steps / channel / name), cv2.IMREAD_GRAYSCALE) for channel in ("ir", "color")]
+        halves = [cv2.resize(plane, (320, 240)).astype(np.uint8) for plane in planes if plane is not None]
+        pairs.append((halves[0], halves[1]))
+    return pairs
+
+
+def test_fp16_is_close_to_fp32_on_real_pairs(data_dir: Path) -> None:
+    """Of what TensorRT gets to compile, with the shipped weights.  Measured: 73.7 dB."""
+    path = checkpoint.default_weights()
+    half = network_to_compile(path, Precision.FP16)
+    with create_engine("torch", precision="fp32", device="cpu") as exact:
+        for ir, vis in real_pairs(data_dir, 2):
+            with torch.inference_mode():
+                raw = half(*(torch.from_numpy(plane)[None, None].half() for plane in (ir, vis)))
+            assert raw.dtype == torch.float16
+            assert psnr(raw[0, 0].float().numpy(), exact.fuse(ir, vis)) >= 50
+
+
+# What only a GPU can show
+
+
+@pytest.fixture(params=["torch", "tensorrt"])
+def gpu_engine(request: pytest.FixtureRequest) -> Engine:
+    if not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU")
+    try:
+        return create_engine(request.param, precision="fp16", device="cuda")
+    except EngineUnavailable as error:
+        pytest.skip(str(error))
+
+
+GPU_SIZE = (480, 640)
+
+
+@pytest.mark.gpu
+def test_gpu_agrees_with_fp32(gpu_engine: Engine) -> None:
+    ir, vis = noise(0, GPU_SIZE), noise(1, GPU_SIZE)
+    with gpu_engine, create_engine("torch", precision="fp32", device="cpu") as exact:
+        assert psnr(gpu_engine.fuse(ir, vis), exact.fuse(ir, vis)) >= 50
+
+
+@pytest.mark.gpu
+def test_gpu_gives_pairs_in_flight_what_it_gives_single_ones(gpu_engine: Engine) -> None:
+    """For so long that every order of copies and computing has occurred."""
+    pairs = [(noise(k, GPU_SIZE), noise(k + 50, GPU_SIZE)) for k in range(7)]
+    with gpu_engine:
+        expected = [gpu_engine.fuse(*pair) for pair in pairs]
+        for k in range(500):
+            gpu_engine.submit(*pairs[k % 7])
+            if gpu_engine.pending == gpu_engine.depth:
+                done = k - gpu_engine.depth + 1
+                assert np.array_equal(gpu_engine.collect().raw, expected[done % 7]), done
+
+
+@pytest.mark.gpu
+def test_gpu_computes_without_a_pause(gpu_engine: Engine) -> None:
+    """End to end, copies included, at least 0.95 of the pairs a second of the network alone."""
+    import time
+
+    ir, vis = noise(0, GPU_SIZE), noise(1, GPU_SIZE)
+    with gpu_engine:
+        alone_ms = float(np.median(gpu_engine.time_network(ir, vis, 200)))
+        begin = time.perf_counter()
+        for _ in range(300):
+            gpu_engine.submit(ir, vis)
+            if gpu_engine.pending == gpu_engine.depth:
+                gpu_engine.collect()
+        while gpu_engine.pending:
+            gpu_engine.collect()
+        pair_ms = (time.perf_counter() - begin) * 1000 / 300
+    assert alone_ms / pair_ms >= 0.95
+
+
+@pytest.mark.gpu
+def test_gpu_takes_no_memory_after_warm_up(gpu_engine: Engine) -> None:
+    ir, vis = noise(0, GPU_SIZE), noise(1, GPU_SIZE)
+    with gpu_engine:
+        gpu_engine.fuse(ir, vis)
+        before = CudaDevice().allocations()
+        for _ in range(100):
+            gpu_engine.submit(ir, vis)
+            gpu_engine.collect()
+        assert CudaDevice().allocations() == before
+
+
+@pytest.mark.gpu
+def test_gpu_graph_replays_what_was_captured() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU")
+    device = CudaDevice()
+    source, target = device.buffer((4,), torch.float32), device.buffer((4,), torch.float32)
+    replay = device.graph(lambda: (target.copy_(source * 2 + 1), None)[1])
+    stream = device.stream()
+    for level in (1.0, 5.0):
+        source.fill_(level)
+        device.synchronize()
+        device.run(stream, replay)
+        stream.synchronize()
+        assert target.tolist() == [2 * level + 1] * 4
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(900)
+def test_gpu_soak(gpu_engine: Engine) -> None:
+    """Sizes change, engines close in mid-flight: results stay right and memory does not grow."""
+    sizes = [(480, 640), (256, 256), (512, 640)]
+    with gpu_engine:
+        expected = {size: gpu_engine.fuse(noise(0, size), noise(1, size)) for size in sizes}
+        held = []
+        for k in range(30):
+            size = sizes[k % 3]
+            for _ in range(100):
+                gpu_engine.submit(noise(0, size), noise(1, size))
+                assert np.array_equal(gpu_engine.collect().raw, expected[size])
+            gpu_engine.submit(noise(0, size), noise(1, size))
+            gpu_engine.close()
+            held.append(torch.cuda.memory_allocated())
+        assert max(held[6:]) <= max(held[:6])
+
+
+@pytest.mark.gpu
+def test_tensorrt_engine_is_read_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And one that is none is built anew."""
+    from streamfuse.engines.cache import Cache
+    from streamfuse.engines.tensorrt import TensorrtEngine
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU")
+    try:
+        flavour, device = find_flavour(), CudaDevice()
+    except EngineUnavailable as error:
+        pytest.skip(str(error))
+    caplog.set_level(logging.INFO, "streamfuse")
+    ir, vis = noise(0, (256, 256)), noise(1, (256, 256))
+    results = []
+    for _ in range(2):
+        with TensorrtEngine(None, "fp16", device, flavour, Cache(tmp_path)) as engine:
+            results.append(engine.fuse(ir, vis))
+    assert caplog.text.count("compiling the network") == 1
+    assert np.array_equal(results[0], results[1])
+    for entry in tmp_path.glob("*.engine"):
+        Cache(tmp_path).store(entry.stem, b"no compiled network")
+    with TensorrtEngine(None, "fp16", device, flavour, Cache(tmp_path)) as engine:
+        assert psnr(engine.fuse(ir, vis), results[0]) >= 50
+    assert "building it anew" in caplog.text

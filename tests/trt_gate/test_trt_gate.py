@@ -1,0 +1,214 @@
+"""TensorRT-RTX compiles the network, as it would on a GPU; running it is another matter.
+
+`scripts/trt-gate` runs these in an environment of their own, as no other has the package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import io
+import re
+import warnings
+from collections import Counter
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from streamfuse.engines.base import Precision
+from streamfuse.engines.tensorrt import FLAVOURS, check_gpu, compile_network, export, find_flavour, network_to_compile
+from streamfuse.errors import EngineUnavailable
+from streamfuse.network.checkpoint import default_weights
+from streamfuse.network.crossfuse import CrossFuse
+
+try:
+    importlib.metadata.version("torch-tensorrt-rtx")
+except importlib.metadata.PackageNotFoundError:
+    pytest.skip("torch-tensorrt-rtx is not installed: scripts/trt-gate does", allow_module_level=True)
+
+import no_driver
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # torch_tensorrt warns of what it does itself
+with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    no_driver.install()
+    import tensorrt
+    import torch_tensorrt
+    from torch_tensorrt.dynamo.conversion import _TRTInterpreter as interpreter_module
+
+SIZES = [(256, 256), (480, 640), (512, 640)]
+
+
+class Layer(NamedTuple):
+    kind: str
+    name: str
+    dtype: str
+
+
+class Built(NamedTuple):
+    engine: bytes
+    layers: list[Layer]
+    bindings: dict[str, tuple[str, tuple[int, ...]]]
+
+
+class Compiler:
+    """Stands in for the last step: there it is loaded onto the GPU, here the bytes are what we want."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._found: dict[str, Any] = {}
+        found = self._found
+
+        def run(interpreter: Any, *_: object, **__: object) -> Any:
+            interpreter._construct_trt_network_def()
+            network, config = interpreter.ctx.net, interpreter._populate_trt_builder_config()
+            config.num_compute_capabilities = 1
+            config.set_compute_capability(tensorrt.ComputeCapability.SM86, 0)
+            layers = [network.get_layer(i) for i in range(network.num_layers)]
+            found["layers"] = [Layer(layer.type.name, layer.name, layer.get_output(0).dtype.name) for layer in layers]
+            tensors = [network.get_input(i) for i in range(network.num_inputs)]
+            tensors += [network.get_output(i) for i in range(network.num_outputs)]
+            found["bindings"] = {tensor.name: (tensor.dtype.name, tuple(tensor.shape)) for tensor in tensors}
+            built = interpreter.builder.build_serialized_network(network, config)
+            return interpreter_module.TRTInterpreterResult(
+                _Serialized(built), interpreter._input_names, interpreter._output_names, False, False
+            )
+
+        monkeypatch.setattr(interpreter_module.TRTInterpreter, "run", run)
+
+    def __call__(self, network: nn.Module, height: int, width: int) -> Built:
+        engine = compile_network(network, height, width)  # type: ignore[arg-type]
+        return Built(engine, self._found["layers"], self._found["bindings"])
+
+
+class _Serialized:
+    def __init__(self, memory: Any) -> None:
+        self._memory = memory
+
+    def serialize(self) -> Any:
+        return self._memory
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
+    return Compiler(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def network() -> CrossFuse:
+    return network_to_compile(default_weights(), Precision.FP16)
+
+
+def operations(program: torch.export.ExportedProgram, pair: tuple[Tensor, ...]) -> tuple[int, int, list[str]]:
+    """How many there are, how many of them TensorRT takes, and the names of the parts of the divided network."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        divided = torch_tensorrt.dynamo.compile(
+            program,
+            arg_inputs=list(pair),
+            dryrun=True,
+            min_block_size=1,
+            offload_module_to_cpu=True,
+        )
+    match = re.search(r"(\d+) Total Operators, of which (\d+)", said.getvalue())
+    assert match is not None, said.getvalue()
+    return int(match[1]), int(match[2]), [name for name, _ in divided.named_children()]
+
+
+OF_LAYER_NORM = re.compile(r"native_layer_norm")
+OF_SOFTMAX = re.compile(r"_softmax|_to_copy")
+OF_SKIP_WEIGHTS = re.compile(r"aten_ops\.(sum|avg_pool2d|abs|sub|div)\..*\[decoder/|decoder/add_\d+_|_to_copy")
+SKIP_SUMS = 4
+"""Of the two skips: s_ir + s_vis, + epsilon."""
+
+
+def strays(layers: list[Layer]) -> list[Layer]:
+    """Layers in FP32 that are of no island."""
+    wide = [layer for layer in layers if layer.dtype == "FLOAT"]
+    left = [
+        layer
+        for layer in wide
+        if layer.kind in {"CONVOLUTION", "MATRIX_MULTIPLY", "DECONVOLUTION"}
+        or not any(island.search(layer.name) for island in (OF_LAYER_NORM, OF_SOFTMAX, OF_SKIP_WEIGHTS))
+    ]
+    sums = [layer for layer in left if layer.kind == "ELEMENTWISE" and "add.Tensor]-[decoder/" in layer.name]
+    return [layer for layer in left if layer not in sums] + sums[SKIP_SUMS:]
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_whole_network_is_one_part(network: CrossFuse, height: int, width: int) -> None:
+    total, taken, parts = operations(*export(network, height, width))
+    assert total == taken > 300
+    assert parts == ["_run_on_acc_0"]
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_engine_computes_in_fp16_but_for_the_islands(
+    network: CrossFuse, compiler: Compiler, height: int, width: int
+) -> None:
+    built = compiler(network, height, width)
+    assert len(built.engine) > 40_000_000  # FP16 weights, whole
+    picture = ("HALF", (1, 1, height, width))
+    assert list(built.bindings) == ["ir", "vis", "output0"]
+    assert set(built.bindings.values()) == {picture}
+    assert strays(built.layers) == []
+    kinds = Counter((layer.kind, layer.dtype) for layer in built.layers)
+    assert kinds["NORMALIZATION", "FLOAT"] == 18
+    assert kinds["SOFTMAX", "FLOAT"] == 6
+    assert kinds["REDUCE", "FLOAT"] == 4
+    assert kinds["CONVOLUTION", "HALF"] > 15
+    assert {dtype for kind, dtype in kinds if kind in {"CONVOLUTION", "MATRIX_MULTIPLY"}} == {"HALF"}
+    assert {dtype for kind, dtype in kinds if kind in {"NORMALIZATION", "SOFTMAX"}} == {"FLOAT"}
+
+
+def test_fp32_network_would_be_noticed(compiler: Compiler) -> None:
+    built = compiler(network_to_compile(default_weights(), Precision.FP32), 64, 64)
+    assert set(built.bindings.values()) == {("FLOAT", (1, 1, 64, 64))}
+    assert {"CONVOLUTION", "MATRIX_MULTIPLY"} <= {layer.kind for layer in strays(built.layers)}
+
+
+def test_skip_weights_in_fp16_would_be_noticed(
+    network: CrossFuse, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "streamfuse.network.crossfuse.channel_sum_mean",
+        lambda x: F.avg_pool2d(x.sum(dim=1, keepdim=True), 3, stride=1, padding=1),
+    )
+    built = compiler(network, 64, 64)
+    assert ("REDUCE", "HALF") in {(layer.kind, layer.dtype) for layer in built.layers}
+
+
+class WithFold(nn.Module):
+    """The network, and an operation that TensorRT does not know."""
+
+    def __init__(self, network: CrossFuse) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, ir: Tensor, vis: Tensor) -> Tensor:
+        raw: Tensor = self.network(ir, vis)
+        return F.fold(F.unfold(raw, 4, stride=4), raw.shape[2:], 4, stride=4)
+
+
+def test_operation_without_converter_would_be_noticed(network: CrossFuse, compiler: Compiler) -> None:
+    with_fold = WithFold(network)
+    total, taken, _ = operations(*export(with_fold, 64, 64))  # type: ignore[arg-type]
+    assert taken < total
+    with pytest.raises(EngineUnavailable, match="TensorRT cannot compile the network: ") as caught:
+        compiler(with_fold, 64, 64)
+    assert "\n" not in str(caught.value)
+
+
+def test_package_and_its_gpus_are_known() -> None:
+    flavour = find_flavour()
+    assert flavour is FLAVOURS[1]
+    check_gpu(tensorrt, flavour, (8, 9), "NVIDIA GeForce RTX 4090")
+    with pytest.raises(EngineUnavailable, match=r"nothing for NVIDIA H100 \(SM90\).*streamfuse\[tensorrt\]"):
+        check_gpu(tensorrt, flavour, (9, 0), "NVIDIA H100")
+
+
+def test_bytes_of_another_machine_are_not_taken_for_an_engine() -> None:
+    runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.INTERNAL_ERROR))
+    assert runtime.deserialize_cuda_engine(b"no engine" * 100) is None
