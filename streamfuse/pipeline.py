@@ -422,6 +422,8 @@ class Pipeline:
         for role, source in self._sources.items():
             for total, counts in ((drops, source.drops), (held, source.held)):
                 total.update({f"{NAMES[role]}: {reason}": count for reason, count in dict(counts).items()})
+        for sink in self._sinks:
+            drops.update({f"{sink.name}: {reason}": count for reason, count in dict(sink.drops).items()})
         sources = {
             NAMES[role]: SourceSummary(source.state, source.reconnects)
             for role, source in self._sources.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,7 +16,9 @@ from streamfuse.cli import options, show
 from streamfuse.errors import StreamfuseError, UsageError
 
 if TYPE_CHECKING:
+    from streamfuse.cli.publish import Publication
     from streamfuse.pipeline import Pipeline
+    from streamfuse.sinks.base import Sink
     from streamfuse.sources.base import Source
 
 
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     help="Largest time between the two frames of a pair; default half a frame of the slower stream.",
 )
 @options.live
+@options.publish
 @click.option("--frames", type=click.IntRange(1), help="Stop after this many pairs.")
 @options.config
 @options.print_config
@@ -83,6 +86,7 @@ def command(
     policy: str,
     on_loss: str,
     frames: int | None,
+    publish: Publication | None,
 ) -> int:
     """Fuse an infrared and a visible stream, frame by frame, into a video or images.
 
@@ -102,20 +106,23 @@ def command(
     from streamfuse.sinks import open_sink
     from streamfuse.sinks.video import VideoFormat
 
-    if output is None:
-        raise UsageError("nowhere to write to: give -o FILE, such as -o fused.mp4")
+    if output is None and publish is None:
+        raise UsageError("nowhere to write to: give -o FILE, such as -o fused.mp4, or --publish URL")
     sources = _open_sources(ir, vis, vot, fps, agc)
     fuser = Fuser(weights, engine, precision, tone, calib, crop == "overlap")
-    sink = open_sink(
-        output,
-        video=VideoFormat(codec, crf, preset),
-        force=force,
-        period_ns=max(source.period_ns or 0 for source in sources) or None,
-        inputs=[path for source in sources for path in source.files],
-    )
+    sinks: list[Sink] = [publish.open(weights, calib)] if publish is not None else []
+    if output is not None:
+        sink = open_sink(
+            output,
+            video=VideoFormat(codec, crf, preset),
+            force=force,
+            period_ns=max(source.period_ns or 0 for source in sources) or None,
+            inputs=[path for source in sources for path in source.files],
+        )
+        sinks.append(sink)
     pipeline = Pipeline(
         *sources,
-        sinks=[sink],
+        sinks=sinks,
         fuser=fuser,
         tolerance_ms=tolerance_ms,
         ir_offset_ms=ir_offset_ms,
@@ -145,7 +152,7 @@ def _open_sources(
 
 def watch(pipeline: Pipeline) -> int:
     """Run with progress, signals and a summary; the exit code."""
-    with _stopping_on_signals(pipeline) as received, show.progress(pipeline.expected_pairs) as on_tick:
+    with stopping_on_signals(pipeline.stop) as received, show.progress(pipeline.expected_pairs) as on_tick:
         error: StreamfuseError | None = None
         try:
             pipeline.run(on_tick)
@@ -161,8 +168,8 @@ def watch(pipeline: Pipeline) -> int:
 
 
 @contextmanager
-def _stopping_on_signals(pipeline: Pipeline) -> Iterator[list[int]]:
-    """SIGINT and SIGTERM stop the pipeline; the same again ends the process at once, as without us."""
+def stopping_on_signals(stop_it: Callable[[], None]) -> Iterator[list[int]]:
+    """SIGINT and SIGTERM call `stop_it`; the same again ends the process at once, as without us."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received
@@ -172,7 +179,7 @@ def _stopping_on_signals(pipeline: Pipeline) -> Iterator[list[int]]:
         received.append(number)
         signal.signal(number, signal.SIG_DFL)
         # From a thread of its own: the interrupted code may hold the locks that stopping needs.
-        threading.Thread(target=pipeline.stop, daemon=True).start()
+        threading.Thread(target=stop_it, daemon=True).start()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from streamfuse.frames import FusedFrame
 
@@ -17,6 +19,8 @@ class Sink(ABC):
     """Safe to show."""
     waits: bool = True
     """Every frame counts: a full queue holds the pipeline back.  False: a full queue drops its oldest frame."""
+    drops: Mapping[str, int] = MappingProxyType({})
+    """Frames that it was given and could not pass on, by reason; other threads may read it."""
 
     @abstractmethod
     def write(self, frame: FusedFrame) -> None: ...
