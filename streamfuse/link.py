@@ -22,10 +22,15 @@ from streamfuse.wire import PARTS
 QUEUE = 4
 """Frames that wait in this process; with the publisher's queue they bound how old a frame can be."""
 SOCKET_BYTES = 256 * 1024
+"""The system's buffer on each side, where frames grow old as well; by itself it would grow to megabytes."""
 RECONNECT_MS = (100, 1000)
 """From the first attempt to the longest pause between two."""
-HEARTBEAT_MS = 2000
-"""A publisher that is silent for twice as long is given up and looked for again."""
+KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 5, zmq.TCP_KEEPALIVE_INTVL: 2, zmq.TCP_KEEPALIVE_CNT: 3}
+"""A machine that has vanished from the network is noticed after 11 s.
+
+Not by ZeroMQ's heartbeats: with them it aborts the process when the other side goes while a queue is full (libzmq
+4.3.5, issues 3937 and 4767).
+"""
 MENDING_S = (0.3, 2.0)
 """From the first time that we connect anew ourselves to the longest pause between two."""
 
@@ -65,9 +70,8 @@ class Connection:
             (zmq.MAXMSGSIZE, max_bytes),
             (zmq.RECONNECT_IVL, RECONNECT_MS[0]),
             (zmq.RECONNECT_IVL_MAX, RECONNECT_MS[1]),
-            (zmq.HEARTBEAT_IVL, HEARTBEAT_MS),
-            (zmq.HEARTBEAT_TIMEOUT, 2 * HEARTBEAT_MS),
             (zmq.IPV6, int("[" in url)),
+            *KEEPALIVE.items(),
         ):
             self._socket.setsockopt(option, value)
         if keys is not None:

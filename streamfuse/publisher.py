@@ -22,6 +22,7 @@ from streamfuse.curve import ServerKeys, is_allowed
 from streamfuse.endpoint import check_url, is_private
 from streamfuse.errors import OutputError, StreamfuseError, UsageError
 from streamfuse.files import reason
+from streamfuse.link import KEEPALIVE, SOCKET_BYTES
 from streamfuse.sources.uri import redact
 from streamfuse.wire import Buffer, topic_of
 
@@ -32,15 +33,12 @@ log = logging.getLogger("streamfuse")
 
 QUEUE = 4
 """Frames that wait for one subscriber before it loses some: 160 ms at 25 fps."""
-SOCKET_BYTES = 256 * 1024
-"""The system's buffer of each connection, where frames grow old as well; by itself it would grow to megabytes."""
 LINGER_MS = 1000
 """How long the last frames may take to be sent when the publisher is closed."""
 MAX_HEARD_BYTES = 4096
 """Subscribers send topics and nothing else."""
 HEARD_AT_ONCE = 100
 """Subscriptions that are looked at before a frame is sent again."""
-HEARTBEAT_MS = 2000
 DOMAIN = b"global"
 
 NOBODY = "nobody subscribed"
@@ -116,9 +114,8 @@ class Publisher:
             (zmq.XPUB_VERBOSE, 1),
             (zmq.XPUB_NODROP, 1),
             (zmq.MAXMSGSIZE, MAX_HEARD_BYTES),
-            (zmq.HEARTBEAT_IVL, HEARTBEAT_MS),
-            (zmq.HEARTBEAT_TIMEOUT, 2 * HEARTBEAT_MS),
             (zmq.IPV6, int("[" in url)),
+            *KEEPALIVE.items(),
         ):
             self._socket.setsockopt(option, value)
         if keys is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -54,7 +55,12 @@ def publishing(
 ) -> Iterator[Any]:
     """Frame k from a process of its own, until the block is left or the process, which is given, is killed."""
     request = json.dumps({"url": url, "period_s": period_s, "encoding": encoding, "size": size})
-    process = subprocess.Popen([sys.executable, __file__, request], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, __file__, request],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -79,5 +85,4 @@ def _publish_for_ever(url: str, period_s: float, encoding: str, size: list[int])
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     _publish_for_ever(**json.loads(sys.argv[1]))

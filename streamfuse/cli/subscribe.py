@@ -81,8 +81,12 @@ def command(
 
 @contextmanager
 def _figures(subscriber: Subscriber) -> Iterator[None]:
-    """A line each second on stdout while the block runs, and one at its end."""
+    """A line each second on stdout while the block runs, and one at its end.
+
+    Raises BrokenPipeError when whoever read them is gone.
+    """
     done = threading.Event()
+    gone: list[BrokenPipeError] = []
 
     def show() -> None:
         begin = time.monotonic()
@@ -101,13 +105,22 @@ def _figures(subscriber: Subscriber) -> Iterator[None]:
             if ended:
                 return
 
-    thread = threading.Thread(target=show, name="streamfuse figures")
+    def guarded() -> None:
+        try:
+            show()
+        except BrokenPipeError as error:
+            gone.append(error)
+            subscriber.close()
+
+    thread = threading.Thread(target=guarded, name="streamfuse figures")
     thread.start()
     try:
         yield
     finally:
         done.set()
         thread.join()
+    if gone:
+        raise gone[0]
 
 
 class _Recorder:
