@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import math
 import socket
 import time
 from collections.abc import Sequence
@@ -61,7 +62,8 @@ class Connection:
         """Connections that the other side broke by a message above `max_bytes`, or one that is none of ZeroMQ's."""
         self._url = url
         self._pause_s = MENDING_S[0]
-        self._mend_at: float | None = None
+        self._mend_at = math.inf
+        self._interrupted = False
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
         for option, value in (
             (zmq.LINGER, 0),
@@ -86,25 +88,28 @@ class Connection:
             self._poller.register(one, zmq.POLLIN)
         self._socket.connect(url)
 
-    def receive(self) -> Sequence[zmq.Frame] | None:
-        """The next message, of which no more than `PARTS` + 1 parts are kept; None once it is interrupted."""
-        while True:
-            wait_ms = None
-            if self._mend_at is not None:
-                wait_ms = max(round((self._mend_at - time.monotonic()) * 1000), 0) + 1
-            ready = dict(self._poller.poll(wait_ms))
-            if self._woken.fileno() in ready:
-                return None
+    def receive(self, timeout_s: float | None = None) -> Sequence[zmq.Frame] | None:
+        """The next message, of which no more than `PARTS` + 1 parts are kept; None if none comes in time, or once it is
+        interrupted.
+        """
+        end = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while not self._interrupted:
+            if int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+                return self._read()
+            now = time.monotonic()
+            if now >= end:
+                break
+            until = min(end, self._mend_at)
+            ready = dict(self._poller.poll(None if until == math.inf else max(math.ceil((until - now) * 1000), 0)))
             if self._monitor in ready:
                 self._note(zmq.Event(recv_monitor_message(self._monitor)["event"]))
-            if self._mend_at is not None and time.monotonic() >= self._mend_at:
+            if time.monotonic() >= self._mend_at:
                 self._mend()
-            if self._socket in ready:
-                self._pause_s = MENDING_S[0]
-                return self._read()
+        return None
 
     def _read(self) -> Sequence[zmq.Frame]:
-        parts = [self._socket.recv(copy=False)]
+        parts = [self._socket.recv(zmq.NOBLOCK, copy=False)]
+        self._pause_s = MENDING_S[0]
         while parts[-1].more:
             part = self._socket.recv(copy=False)
             if len(parts) > PARTS:
@@ -122,7 +127,7 @@ class Connection:
         elif event is zmq.Event.CLOSED:  # nobody listens
             self.state = Link.SEARCHING
         else:
-            self._mend_at = None  # ZeroMQ sees to it
+            self._mend_at = math.inf  # ZeroMQ sees to it
             if event is not zmq.Event.CONNECTED and self.state is Link.CONNECTED:
                 self.state = Link.SEARCHING
 
@@ -131,12 +136,14 @@ class Connection:
             self.cut += 1
             self.state = Link.SEARCHING
         self._pause_s = min(2 * self._pause_s, MENDING_S[1])
-        self._mend_at = None
+        self._mend_at = math.inf
         with contextlib.suppress(zmq.ZMQError):  # it knows of no such connection any more
             self._socket.disconnect(self._url)
         self._socket.connect(self._url)
 
     def interrupt(self) -> None:
+        """End `receive`, now and from now on; any thread may call it."""
+        self._interrupted = True
         self._wake.send(b"\0")
 
     def close(self) -> None:

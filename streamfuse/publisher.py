@@ -39,6 +39,8 @@ MAX_HEARD_BYTES = 4096
 """Subscribers send topics and nothing else."""
 HEARD_AT_ONCE = 100
 """Subscriptions that are looked at before a frame is sent again."""
+REST_S = 0.01
+"""Between two looks at what subscribers say: the socket also stirs whenever one has taken a frame."""
 DOMAIN = b"global"
 
 NOBODY = "nobody subscribed"
@@ -77,7 +79,7 @@ class Publisher:
         self._topics: dict[str, Topic] = {}
         self._wanted: set[bytes] = set()
         self._late: set[bytes] = set()
-        self._closing = False
+        self._ended = threading.Event()
         # inproc peers must share a context; others get one of their own: it has one authenticator.
         self._own_context = not url.startswith("inproc:")
         self._context = zmq.Context() if self._own_context else zmq.Context.instance()
@@ -155,7 +157,6 @@ class Publisher:
     def offer(self, topic: Topic, message: Message) -> str | None:
         """Send to who subscribes, and keep for who will; the reason if somebody does not get it."""
         with self._lock:
-            self._hear()
             topic.last, topic.sent = message, False
             wanted = self._is_wanted(topic)
         if not wanted:
@@ -191,10 +192,9 @@ class Publisher:
         """Take what subscribers say; True if there may be more.  The lock is held."""
         before, more = len(self._late), False
         for _ in range(HEARD_AT_ONCE):
-            try:
-                said = self._socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
+            if not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                 break
+            said = self._socket.recv(zmq.NOBLOCK)
             kind, beginning = said[:1], said[1:]
             if kind == b"\x01":
                 self._wanted.add(beginning)
@@ -218,14 +218,15 @@ class Publisher:
         with selectors.DefaultSelector() as selector:
             selector.register(int(self._socket.getsockopt(zmq.FD)), selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
-            more = False
+            more = True  # who waited for us has been heard of already
             while True:
-                # The descriptor tells of changes only; after each, everything is taken.
+                # The descriptor tells of changes only: whatever uses the socket must take all there is.
                 ready = selector.select(0 if more else None)
+                self._ended.wait(REST_S)
                 if any(key.fileobj is self._woken for key, _ in ready):
                     self._woken.recv(4096)
                 with self._lock:
-                    if self._closing:
+                    if self._ended.is_set():
                         return
                     more = self._hear()
                     late, self._late = self._late, set()
@@ -239,15 +240,14 @@ class Publisher:
         while (message := topic.last) is not None:
             header, payload = message.parts(resent=True)
             with self._lock:
-                if self._closing or (topic.last is not message and topic.sent):
+                if self._ended.is_set() or (topic.last is not message and topic.sent):
                     return  # a newer one went to whoever has come
                 if topic.last is message:
                     self._send(topic, header, payload)
                     return
 
     def _close(self) -> None:
-        with self._lock:
-            self._closing = True
+        self._ended.set()
         self._rouse()
         self._watcher.join()
         self._wake.close()

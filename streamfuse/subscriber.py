@@ -40,8 +40,6 @@ log = logging.getLogger("streamfuse")
 TIMEOUT_S = 10.0
 MAX_BYTES = 64 * 1024 * 1024
 """A picture of 4096x4096 in bgr8 has 50 million."""
-WAITING = 4
-"""Frames that wait for a reader of every frame; more wait on the way, and then the publisher drops."""
 AGES = 1000
 """Of the last frames, for their percentiles."""
 MAX_STREAMS = 256
@@ -134,8 +132,9 @@ class _Counts:
 class Subscriber:
     """An iterator of received frames, and a context manager.
 
-    A thread receives; the frames are taken by one thread, which may be as slow as it likes.  It connects by
-    itself, when the publisher is started and whenever it comes back.
+    Frames are taken by one thread, which may be as slow as it likes: for the latest, another thread receives meanwhile,
+    and every frame is received when it is asked for.  It connects by itself, when the publisher is started and
+    whenever it comes back.
     """
 
     def __init__(
@@ -171,16 +170,15 @@ class Subscriber:
         self._complained = False
         self._closed = threading.Event()
         self._failure: BaseException | None = None
-        newest_only = self.mode is Mode.LATEST
-        self._channel: Channel[Received] = Channel(
-            1 if newest_only else WAITING, drop_oldest=newest_only, on_drop=lambda _: self._skip()
-        )
+        self._newest: Channel[Received] = Channel(1, drop_oldest=True, on_drop=lambda _: self._skip())
         keys = None
         if server_key is not None and client_key is not None:
             keys = client_keys(Path(server_key), Path(client_key))
         self._connection = Connection(url, PREFIX if stream is None else topic_of(stream), keys, max_bytes)
-        self._thread = threading.Thread(target=self._receive, name=f"streamfuse subscribe {self.name}", daemon=True)
-        self._thread.start()
+        self._receiving = threading.Lock()
+        self._thread = threading.Thread(target=self._follow, name=f"streamfuse subscribe {self.name}", daemon=True)
+        if self.mode is Mode.LATEST:
+            self._thread.start()
 
     def latest(self, timeout_s: float | None = None) -> Received:
         """The newest frame that was not given yet, waiting for one; `timeout_s` in place of the usual one.
@@ -188,7 +186,7 @@ class Subscriber:
         Raises NothingReceived when none comes in time; the subscriber can still be asked again.
         """
         frame = self._take(timeout_s)
-        while (newer := self._channel.take(0)) is not None:
+        while (newer := self._next(0)) is not None:
             self._skip()
             frame = newer
         return frame
@@ -217,7 +215,7 @@ class Subscriber:
 
     def _take(self, timeout_s: float | None) -> Received:
         limit_s = self._timeout_s if timeout_s is None else timeout_s
-        frame = self._channel.take(limit_s)
+        frame = self._next(limit_s)
         if frame is not None:
             return frame
         if self._failure is not None:
@@ -253,11 +251,28 @@ class Subscriber:
                 age_p95_ms=float(ages[1]),
             )
 
-    # The receiving thread.
+    def _next(self, timeout_s: float | None) -> Received | None:
+        """None when none comes in time, or the subscriber is closed."""
+        return self._newest.take(timeout_s) if self.mode is Mode.LATEST else self._receive(timeout_s)
 
-    def _receive(self) -> None:
+    def _follow(self) -> None:
+        """The thread that receives for those who want the latest."""
         try:
-            while (parts := self._connection.receive()) is not None:
+            while (frame := self._receive(None)) is not None:
+                self._newest.put(frame)
+        except BaseException as error:  # handed to whoever takes frames; a thread has nobody else to tell
+            self._failure = error
+        finally:
+            self._newest.close()
+
+    def _receive(self, timeout_s: float | None) -> Received | None:
+        end = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        with self._receiving:
+            while not self._closed.is_set():
+                left_s = None if end == math.inf else max(end - time.monotonic(), 0)
+                parts = self._connection.receive(left_s)
+                if parts is None:
+                    return None
                 buffers = [part.buffer for part in parts]
                 try:
                     frame = Received(unpack(buffers), buffers[-1], time.time_ns())
@@ -265,12 +280,8 @@ class Subscriber:
                     self._reject(error)
                     continue
                 if self._is_new(frame):
-                    self._channel.put(frame)
-        except BaseException as error:  # handed to whoever takes frames; a thread has nobody else to tell
-            self._failure = error
-        finally:
-            self._channel.close()
-            self._connection.close()
+                    return frame
+        return None
 
     def _reject(self, error: Malformed) -> None:
         with self._lock:
@@ -308,10 +319,14 @@ class Subscriber:
         with self._lock:
             first = not self._closed.is_set()
             self._closed.set()
-        if first:
-            self._channel.close()
-            self._connection.interrupt()
-        self._thread.join()
+        if not first:
+            return
+        self._newest.close()
+        self._connection.interrupt()
+        with self._receiving:
+            self._connection.close()
+        if self.mode is Mode.LATEST:
+            self._thread.join()
 
     def __enter__(self) -> Self:
         return self

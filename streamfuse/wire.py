@@ -114,8 +114,11 @@ class Header:
 _NAMES = tuple(field.name for field in fields(Header))
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
+
 def pack(header: Header) -> bytes:
-    return json.dumps({name: getattr(header, name) for name in _NAMES}, separators=(",", ":")).encode()
+    return _ENCODER.encode({name: getattr(header, name) for name in _NAMES}).encode()
 
 
 def unpack(parts: Sequence[Buffer]) -> Header:

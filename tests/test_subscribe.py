@@ -177,6 +177,7 @@ def test_streams_are_told_apart(tmp_path: Path) -> None:
         Subscriber(url, stream="b", mode="every") as only,
         Subscriber(url, mode="every") as both,
     ):
+        until(lambda: len(a._publisher._wanted) == 2)
         a.write(published(0))
         b.write(published(0))
         b.write(published(1))

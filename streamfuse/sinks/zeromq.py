@@ -69,7 +69,7 @@ class ZeroMQSink(Sink):
         self.name = f"{self._publisher.name} ({stream})"
 
     def write(self, frame: FusedFrame) -> None:
-        message = _Message(self, frame, self._header(frame))
+        message = _Message(self, frame, self._seq)
         self._seq += 1
         try:
             lost = self._publisher.offer(self._topic, message)
@@ -81,12 +81,13 @@ class ZeroMQSink(Sink):
     def close(self, *, failed: bool = False) -> None:
         self._publisher.leave(self._topic)
 
-    def _header(self, frame: FusedFrame) -> Header:
+    def _header(self, frame: FusedFrame, seq: int, *, resent: bool) -> Header:
+        """As it is now."""
         height, width = frame.luma.shape
         planar = self._encoding is Encoding.YUV420P and frame.chroma is not None
         return Header(
             run=self._run,
-            seq=self._seq,
+            seq=seq,
             stream=self._stream,
             content=frame.content,
             ir_stamp_ns=frame.ir_stamp_ns,
@@ -95,8 +96,8 @@ class ZeroMQSink(Sink):
             vis_clock=frame.vis_clock,
             skew_ns=frame.skew_ns,
             time_ns=frame.time_ns,
-            published_ns=0,
-            age_ns=None,
+            published_ns=time.time_ns(),
+            age_ns=time.monotonic_ns() - frame.arrival_ns if frame.arrival_ns else None,
             width=width,
             height=height,
             step=step_of(self._encoding, width),
@@ -104,6 +105,7 @@ class ZeroMQSink(Sink):
             matrix=frame.chroma.matrix if planar and frame.chroma is not None else None,
             calibration=self._calibration,
             model=self._model,
+            resent=resent,
         )
 
     def _encode(self, frame: FusedFrame) -> Buffer:
@@ -114,18 +116,17 @@ class ZeroMQSink(Sink):
 class _Message:
     """A frame that is encoded when somebody wants it, once."""
 
-    def __init__(self, sink: ZeroMQSink, frame: FusedFrame, header: Header) -> None:
+    def __init__(self, sink: ZeroMQSink, frame: FusedFrame, seq: int) -> None:
         self._sink = sink
         self._frame = frame
-        self._header = header
-        self._payload: Buffer | None = None
+        self._seq = seq
+        self._made: tuple[Header, Buffer] | None = None
         self._lock = threading.Lock()
 
     def parts(self, *, resent: bool) -> tuple[bytes, Buffer]:
         with self._lock:
-            if self._payload is None:
-                self._payload = self._sink._encode(self._frame)
-                arrival_ns = self._frame.arrival_ns
-                age_ns = time.monotonic_ns() - arrival_ns if arrival_ns else None
-                self._header = replace(self._header, published_ns=time.time_ns(), age_ns=age_ns)
-        return pack(replace(self._header, resent=resent)), self._payload
+            if self._made is None:
+                payload = self._sink._encode(self._frame)
+                self._made = self._sink._header(self._frame, self._seq, resent=resent), payload
+            header, payload = self._made
+        return pack(header if header.resent is resent else replace(header, resent=resent)), payload
