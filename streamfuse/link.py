@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import math
-import socket
 import time
 from collections.abc import Sequence
 
@@ -32,6 +31,8 @@ KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 5, zmq.TCP_KEEPALIVE_
 Not by ZeroMQ's heartbeats: with them it aborts the process when the other side goes while a queue is full (libzmq
 4.3.5, issues 3937 and 4767).
 """
+TICK_S = 0.1
+"""How soon it is noticed that the connection has changed or shall end, while nothing comes."""
 MENDING_S = (0.3, 2.0)
 """From the first time that we connect anew ourselves to the longest pause between two."""
 
@@ -82,10 +83,6 @@ class Connection:
             self._socket.setsockopt(zmq.CURVE_SECRETKEY, keys.pair.secret)
         self._socket.subscribe(topic)
         self._monitor: zmq.Socket[bytes] = self._socket.get_monitor_socket(sum(_ALL))
-        self._wake, self._woken = socket.socketpair()
-        self._poller = zmq.Poller()
-        for one in (self._socket, self._monitor, self._woken.fileno()):
-            self._poller.register(one, zmq.POLLIN)
         self._socket.connect(url)
 
     def receive(self, timeout_s: float | None = None) -> Sequence[zmq.Frame] | None:
@@ -94,21 +91,23 @@ class Connection:
         """
         end = math.inf if timeout_s is None else time.monotonic() + timeout_s
         while not self._interrupted:
-            if int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            wait_s = min(TICK_S, max(end - time.monotonic(), 0))
+            self._socket.setsockopt(zmq.RCVTIMEO, math.ceil(wait_s * 1000))
+            with contextlib.suppress(zmq.Again):
                 return self._read()
+            while self._monitor.poll(0):
+                self._note(zmq.Event(recv_monitor_message(self._monitor)["event"]))
             now = time.monotonic()
+            if now >= self._mend_at:
+                self._mend()
             if now >= end:
                 break
-            until = min(end, self._mend_at)
-            ready = dict(self._poller.poll(None if until == math.inf else max(math.ceil((until - now) * 1000), 0)))
-            if self._monitor in ready:
-                self._note(zmq.Event(recv_monitor_message(self._monitor)["event"]))
-            if time.monotonic() >= self._mend_at:
-                self._mend()
         return None
 
     def _read(self) -> Sequence[zmq.Frame]:
-        parts = [self._socket.recv(zmq.NOBLOCK, copy=False)]
+        """Raises zmq.Again when none comes."""
+        parts = [self._socket.recv(copy=False)]
+        self.state = Link.CONNECTED
         self._pause_s = MENDING_S[0]
         while parts[-1].more:
             part = self._socket.recv(copy=False)
@@ -142,13 +141,10 @@ class Connection:
         self._socket.connect(self._url)
 
     def interrupt(self) -> None:
-        """End `receive`, now and from now on; any thread may call it."""
+        """End `receive` within `TICK_S`, now and from now on; any thread may call it."""
         self._interrupted = True
-        self._wake.send(b"\0")
 
     def close(self) -> None:
         self._socket.disable_monitor()
         self._monitor.close(0)
         self._socket.close()
-        self._wake.close()
-        self._woken.close()

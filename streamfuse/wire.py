@@ -137,7 +137,7 @@ def unpack(parts: Sequence[Buffer]) -> Header:
     schema = values.get("schema")
     if type(schema) is int and schema > SCHEMA:
         raise NewerSchema(f"it has schema {min(schema, 10**6)} and this program reads {SCHEMA}: update streamfuse")
-    header = Header(**{name: _checked(name, values) for name in _NAMES})
+    header = Header(**_checked(values))
     if bytes(topic) != topic_of(header.stream):
         raise Malformed("the topic is not that of the stream")
     if header.step != step_of(header.encoding, header.width):
@@ -146,13 +146,16 @@ def unpack(parts: Sequence[Buffer]) -> Header:
     return header
 
 
-def _checked(name: str, values: dict[str, Any]) -> Any:
-    if name not in values:
-        raise Malformed(f"the header has no {name}")
-    try:
-        return _RULES[name](values[name])
-    except (ValueError, TypeError):
-        raise Malformed(f"the header's {name} cannot be") from None
+def _checked(values: dict[str, Any]) -> dict[str, Any]:
+    checked: dict[str, Any] = {}
+    for name, rule in _RULES.items():
+        if name not in values:
+            raise Malformed(f"the header has no {name}")
+        try:
+            checked[name] = rule(values[name])
+        except (ValueError, TypeError):
+            raise Malformed(f"the header's {name} cannot be") from None
+    return checked
 
 
 def _check_payload(header: Header, payload: memoryview) -> None:
@@ -192,10 +195,23 @@ def _integer(low: int, high: int) -> _Rule:
 
 
 def _text(pattern: str | re.Pattern[str]) -> _Rule:
-    def rule(value: Any) -> str:
-        if re.fullmatch(pattern, value) is None:
+    matches = re.compile(pattern).fullmatch
+
+    def rule(value: Any) -> Any:
+        if matches(value) is None:
             raise ValueError
-        return str(value)
+        return value
+
+    return rule
+
+
+def _one_of(kinds: type[enum.StrEnum]) -> _Rule:
+    members = {str(kind): kind for kind in kinds}
+
+    def rule(value: Any) -> Any:
+        if value not in members:
+            raise ValueError
+        return members[value]
 
     return rule
 
@@ -217,14 +233,14 @@ _RULES: dict[str, _Rule] = {
     "run": _text(r"[0-9a-f]{16}"),
     "seq": _integer(0, 2**63 - 1),
     "stream": _text(STREAM),
-    "content": Content,
+    "content": _one_of(Content),
     **dict.fromkeys(("ir_stamp_ns", "vis_stamp_ns", "age_ns"), _or_null(_NS)),
-    **dict.fromkeys(("ir_clock", "vis_clock"), _or_null(Clock)),
+    **dict.fromkeys(("ir_clock", "vis_clock"), _or_null(_one_of(Clock))),
     **dict.fromkeys(("skew_ns", "time_ns", "published_ns"), _NS),
     **dict.fromkeys(("width", "height"), _SIDE),
     "step": _or_null(_integer(1, 3 * MAX_SIDE)),
-    "encoding": Encoding,
-    "matrix": _or_null(Matrix),
+    "encoding": _one_of(Encoding),
+    "matrix": _or_null(_one_of(Matrix)),
     **dict.fromkeys(("calibration", "model"), _or_null(_text(r"[0-9a-f]{1,64}"))),
     "resent": _boolean,
 }

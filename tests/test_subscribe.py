@@ -330,6 +330,7 @@ class Liar:
         self.context = zmq.Context()
         self.socket = self.context.socket(zmq.XPUB)
         self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.XPUB_VERBOSE, 1)
         self.port = self.socket.bind_to_random_port("tcp://127.0.0.1")
         self.url = f"tcp://127.0.0.1:{self.port}"
 
@@ -366,6 +367,8 @@ def test_what_is_malformed_or_too_large_is_counted_and_outlived(caplog: pytest.L
         assert subscriber.statistics().malformed == len(bad)
         for times in (1, 2):
             liar.socket.send_multipart([topic, text, bytes(100_001)])
+            with pytest.raises(NothingReceived):
+                subscriber.latest(1)
             while liar.socket.recv() != b"\x01fused/":  # it has left, and comes again
                 pass
             assert subscriber.statistics().oversized == times
