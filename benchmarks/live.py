@@ -51,7 +51,6 @@ class Ages(Sink):
     waits = False
 
     def __init__(self) -> None:
-        super().__init__()
         self.ages_ms: list[float] = []
 
     def write(self, frame: FusedFrame) -> None:

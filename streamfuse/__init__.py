@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         DamagedInput,
         EngineError,
         InputError,
+        NothingReceived,
         OutputError,
         StreamfuseError,
         UsageError,
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
     from streamfuse.pipeline import Pipeline
     from streamfuse.sinks import open_sink
     from streamfuse.sources.uri import open_source
+    from streamfuse.subscriber import Subscriber
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Fuser": "streamfuse.fuser",
     "Pipeline": "streamfuse.pipeline",
+    "Subscriber": "streamfuse.subscriber",
     "open_sink": "streamfuse.sinks",
     "open_source": "streamfuse.sources.uri",
     **dict.fromkeys(("Frame", "FramePair", "FusedFrame"), "streamfuse.frames"),
@@ -44,6 +47,7 @@ _HOMES = {
             "DamagedInput",
             "EngineError",
             "InputError",
+            "NothingReceived",
             "OutputError",
             "StreamfuseError",
             "UsageError",
@@ -61,9 +65,11 @@ __all__ = [
     "FusedFrame",
     "Fuser",
     "InputError",
+    "NothingReceived",
     "OutputError",
     "Pipeline",
     "StreamfuseError",
+    "Subscriber",
     "UsageError",
     "WeightsError",
     "open_sink",

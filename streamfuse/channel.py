@@ -25,7 +25,7 @@ class ChannelStatistics:
 
 
 class Channel(Generic[T]):
-    """First in, first out; at most `capacity` items wait.
+    """First in, first out; at most `capacity` items wait.  No item may be None.
 
     With `drop_oldest` a full channel makes room by dropping its oldest item and telling `on_drop`;
     without, `put` waits: back-pressure.
@@ -58,16 +58,20 @@ class Channel(Generic[T]):
             self._on_drop(dropped)
         return True
 
+    def take(self, timeout_s: float | None = None) -> T | None:
+        """The next item; None when none comes in time, or the channel is closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._items, timeout_s)
+            if not self._items:
+                return None
+            item = self._items.popleft()
+            self._passed += 1
+            self._changed.notify_all()
+        return item
+
     def __iter__(self) -> Iterator[T]:
         """Items until the channel is closed and empty."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._items)
-                if not self._items:
-                    return
-                item = self._items.popleft()
-                self._passed += 1
-                self._changed.notify_all()
+        while (item := self.take()) is not None:
             yield item
 
     def close(self) -> None:

@@ -3,7 +3,8 @@
     StreamfuseError            exit 1
     ├── UsageError             exit 2   an option or a value that cannot be
     ├── InputError             exit 3   a source that is missing, unreadable or unsuitable
-    │   └── DamagedInput       exit 3   readable in part; what could be read has been used
+    │   ├── DamagedInput       exit 3   readable in part; what could be read has been used
+    │   └── NothingReceived    exit 3   a subscriber that waited in vain
     ├── EngineError            exit 4   an engine that is unknown, unavailable or failed
     │   ├── EngineUnavailable  exit 4   an engine that cannot run on this machine; `auto` takes another
     │   └── WeightsError       exit 4   a weights file that does not fit the network
@@ -31,6 +32,10 @@ class InputError(StreamfuseError):
 
 class DamagedInput(InputError):
     """Raised at the very end of a run: everything that was readable has been fused and written."""
+
+
+class NothingReceived(InputError):
+    """Raised by a subscriber after its time limit; it goes on trying, and may be asked again."""
 
 
 class EngineError(StreamfuseError):

@@ -29,7 +29,6 @@ class Keep(Sink):
     name = "kept"
 
     def __init__(self) -> None:
-        super().__init__()
         self.frames: list[FusedFrame] = []
         self.closed: list[bool] = []
 

@@ -14,6 +14,8 @@ from streamfuse.errors import StreamfuseError
 
 _COMMANDS = {
     "run": "Fuse two streams into a video.",
+    "subscribe": "Receive what a run publishes.",
+    "keys": "Make keys for publishing into a network.",
     "fuse": "Fuse two images or two directories of images.",
     "demo": "Render a scene, fuse it, and show the result.",
     "evaluate": "Score fused images or streams.",

@@ -14,6 +14,7 @@ import click
 from streamfuse.cli.config import SOURCE as SOURCE
 from streamfuse.cli.config import config as config
 from streamfuse.cli.config import print_config as print_config
+from streamfuse.cli.publish import publish as publish
 from streamfuse.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,7 +16,9 @@ from streamfuse.cli import options, show
 from streamfuse.errors import StreamfuseError, UsageError
 
 if TYPE_CHECKING:
+    from streamfuse.cli.publish import Publication
     from streamfuse.pipeline import Pipeline
+    from streamfuse.sinks.base import Sink
     from streamfuse.sources.base import Source
 
 
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     help="Largest time between the two frames of a pair; default half a frame of the slower stream.",
 )
 @options.live
+@options.publish
 @click.option("--frames", type=click.IntRange(1), help="Stop after this many pairs.")
 @options.config
 @options.print_config
@@ -92,6 +95,7 @@ def command(
     policy: str,
     on_loss: str,
     frames: int | None,
+    publish: Publication | None,
 ) -> int:
     """Fuse an infrared and a visible stream, frame by frame, into a video or images.
 
@@ -111,17 +115,23 @@ def command(
     from streamfuse.sinks import open_sinks
     from streamfuse.sinks.encoder import VideoFormat
 
-    if not outputs:
-        raise UsageError("nowhere to write to: give -o FILE, such as -o fused.mp4")
+    if not outputs and publish is None:
+        raise UsageError("nowhere to write to: give -o FILE, such as -o fused.mp4, or --publish URL")
     sources = _open_sources(ir, vis, vot, fps, agc)
     fuser = Fuser(weights, engine, precision, tone, calib, crop == "overlap", preset, device)
-    sinks = open_sinks(
-        outputs,
-        video=VideoFormat(codec, crf, effort),
-        force=force,
-        period_ns=max(source.period_ns or 0 for source in sources) or None,
-        inputs=[path for source in sources for path in source.files],
-    )
+    files = [path for source in sources for path in source.files]
+    period_ns = max(source.period_ns or 0 for source in sources) or None
+    sinks: list[Sink] = []
+    try:
+        if publish is not None:
+            sinks.append(publish.open(weights, calib))
+        sinks += open_sinks(
+            outputs, video=VideoFormat(codec, crf, effort), force=force, period_ns=period_ns, inputs=files
+        )
+    except BaseException:
+        for sink in sinks:
+            sink.close(failed=True)
+        raise
     pipeline = Pipeline(
         *sources,
         sinks=sinks,
@@ -154,7 +164,7 @@ def _open_sources(
 
 def watch(pipeline: Pipeline) -> int:
     """Run with progress, signals and a summary; the exit code."""
-    with _stopping_on_signals(pipeline) as received, show.progress(pipeline.expected_pairs) as on_tick:
+    with stopping_on_signals(pipeline.stop) as received, show.progress(pipeline.expected_pairs) as on_tick:
         error: StreamfuseError | None = None
         try:
             pipeline.run(on_tick)
@@ -170,8 +180,8 @@ def watch(pipeline: Pipeline) -> int:
 
 
 @contextmanager
-def _stopping_on_signals(pipeline: Pipeline) -> Iterator[list[int]]:
-    """SIGINT and SIGTERM stop the pipeline; the same again ends the process at once, as without us."""
+def stopping_on_signals(stop_it: Callable[[], None]) -> Iterator[list[int]]:
+    """SIGINT and SIGTERM call `stop_it`; the same again ends the process at once, as without us."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received
@@ -181,7 +191,7 @@ def _stopping_on_signals(pipeline: Pipeline) -> Iterator[list[int]]:
         received.append(number)
         signal.signal(number, signal.SIG_DFL)
         # From a thread of its own: the interrupted code may hold the locks that stopping needs.
-        threading.Thread(target=pipeline.stop, daemon=True).start()
+        threading.Thread(target=stop_it, daemon=True).start()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

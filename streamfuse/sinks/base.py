@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from streamfuse.frames import FusedFrame
 
@@ -18,10 +19,8 @@ class Sink(ABC):
     """Safe to show."""
     waits: bool = True
     """Every frame counts: a full queue holds the pipeline back.  False: a full queue drops its oldest frame."""
-
-    def __init__(self) -> None:
-        self.drops: Counter[str] = Counter()
-        """Frames that were not given on, by reason; other threads may read it."""
+    drops: Mapping[str, int] = MappingProxyType({})
+    """Frames that it was given and could not pass on, by reason; other threads may read it."""
 
     @abstractmethod
     def write(self, frame: FusedFrame) -> None: ...

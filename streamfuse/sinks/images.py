@@ -20,7 +20,6 @@ class ImageSink(Sink):
     """A grey image for a grey visible frame, else colour; numbers from 1, as FFmpeg counts."""
 
     def __init__(self, pattern: Path, *, force: bool = False) -> None:
-        super().__init__()
         self.name = str(pattern)
         self._pattern = pattern
         check_writable_image(pattern)

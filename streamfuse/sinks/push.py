@@ -15,6 +15,7 @@ import select
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,7 @@ class PushSink(Sink):
         self._format = video or VideoFormat()
         if self._format.codec != "h264":
             raise UsageError(f"-o {self.name}: h264 is what can be sent, not {self._format.codec}")
-        super().__init__()
+        self.drops: Counter[str] = Counter()
         self._period_ns = period_ns or DEFAULT_PERIOD_NS
         self._clock = clock
         self._rng = rng or random.Random()

@@ -34,7 +34,6 @@ class VideoSink(Sink):
         self, path: Path, video: VideoFormat | None = None, *, force: bool = False, period_ns: int | None = None
     ) -> None:
         """`period_ns`: nominal time between frames."""
-        super().__init__()
         self._format = video or VideoFormat()
         self._format.check(path)
         self.name = str(path)

@@ -1,0 +1,34 @@
+"""`streamfuse keys`: keys for publishing into a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from streamfuse.cli import options
+
+
+@click.group()
+def command() -> None:
+    """Make keys for --publish."""
+
+
+@command.command("new")
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@options.common
+def new(directory: Path) -> None:
+    """Write a key pair for a publisher and one for a subscriber into DIRECTORY.
+
+    Secret keys (.key_secret) can be read by their owner only.  Whoever subscribes needs server.key and
+    client.key_secret; who may, is who has a public key in clients/.  Files that exist are never replaced.
+
+    \b
+    streamfuse keys new keys
+    streamfuse run ... --publish tcp://0.0.0.0:5556 --publish-keys keys/server.key_secret
+    streamfuse subscribe tcp://HOST:5556 --server-key server.key --client-key client.key_secret
+    """
+    from streamfuse.curve import new_keys
+
+    for file in new_keys(directory):
+        click.echo(f"{'secret' if file.suffix == '.key_secret' else 'public'}  {file}")

@@ -1,0 +1,33 @@
+"""Addresses of ZeroMQ sockets."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from streamfuse.errors import UsageError
+from streamfuse.sources.uri import redact
+
+
+def check_url(url: str) -> None:
+    """Raises UsageError for what is no address of ZeroMQ."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in ("tcp", "ipc", "inproc") or not rest:
+        raise UsageError(
+            f"{redact(url)}: give tcp://ADDRESS:PORT, such as tcp://127.0.0.1:5556, ipc://PATH or inproc://NAME"
+        )
+    if scheme == "tcp":
+        host, _, port = rest.rpartition(":")
+        if not host or not (port == "*" or (port.isdecimal() and int(port) < 65536)):
+            raise UsageError(f"{redact(url)}: a port is missing, as in tcp://127.0.0.1:5556")
+
+
+def is_private(url: str) -> bool:
+    """Whether only this machine can reach it."""
+    scheme, _, rest = url.partition("://")
+    if scheme != "tcp":
+        return True
+    host = rest.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

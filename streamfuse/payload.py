@@ -1,0 +1,112 @@
+"""The pixels of a published frame: from a fused frame to bytes, and back to arrays."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from streamfuse.errors import InputError, OutputError
+from streamfuse.frames import Chroma, FusedFrame, Matrix, Plane
+from streamfuse.wire import Encoding, Header, chroma_shape, payload_bytes
+
+# OpenCV is imported where it is used: who wants luma only is spared the tenth of a second that it takes.
+
+
+def encode(frame: FusedFrame, encoding: Encoding, quality: int = 85) -> memoryview:
+    """The payload, as `streamfuse.wire.Encoding` describes it; `quality`, 1..100, is that of JPEG.
+
+    For mono8 it is the luma itself where that lies in one piece, without a copy; else it is new memory that nobody
+    writes to again.  Raises OutputError where the encoder fails.
+    """
+    if encoding is Encoding.MONO8:
+        return np.ascontiguousarray(frame.luma).data
+    if encoding is Encoding.YUV420P:
+        return _planar(frame).data
+    if encoding is Encoding.BGR8:
+        return np.ascontiguousarray(frame.to_bgr()).data
+    import cv2
+
+    picture = frame.luma if frame.chroma is None else frame.to_bgr()
+    try:
+        done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    except cv2.error:
+        done = False
+    if not done:
+        raise OutputError(
+            f"frame {frame.index} cannot be encoded as JPEG: publish it as {Encoding.BGR8} or {Encoding.YUV420P}"
+        )
+    return data.data
+
+
+def _planar(frame: FusedFrame) -> npt.NDArray[np.uint8]:
+    height, width = frame.luma.shape
+    data = np.empty(payload_bytes(Encoding.YUV420P, height, width), np.uint8)
+    luma, u, v = _planes(data, height, width)
+    luma[:] = frame.luma
+    if frame.chroma is None:
+        u[:] = v[:] = 128
+    else:
+        from streamfuse.color import resize_chroma, widen_chroma
+
+        chroma = widen_chroma(resize_chroma(frame.chroma, *u.shape))
+        u[:], v[:] = chroma.u, chroma.v
+    return data
+
+
+def _planes(data: npt.NDArray[np.uint8], height: int, width: int) -> tuple[Plane, Plane, Plane]:
+    """Views of the three planes of yuv420p."""
+    rows, columns = chroma_shape(height, width)
+    luma, u, v = np.split(data, (height * width, height * width + rows * columns))
+    return luma.reshape(height, width), u.reshape(rows, columns), v.reshape(rows, columns)
+
+
+def luma_of(header: Header, payload: memoryview) -> Plane:
+    """(H, W) uint8, full range: a view for mono8 and yuv420p, computed for bgr8 and jpeg.  Raises InputError."""
+    shape = header.height, header.width
+    if header.encoding is Encoding.JPEG:
+        return _decoded(header, payload, colour=False)
+    data = np.frombuffer(payload, np.uint8)
+    if header.encoding is Encoding.BGR8:
+        import cv2
+
+        return cast(Plane, cv2.cvtColor(data.reshape(*shape, 3), cv2.COLOR_BGR2GRAY))
+    return data[: shape[0] * shape[1]].reshape(shape)
+
+
+def bgr_of(header: Header, payload: memoryview) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) uint8 BGR: a view for bgr8, computed for the others.  Raises InputError."""
+    if header.encoding is Encoding.BGR8:
+        return np.frombuffer(payload, np.uint8).reshape(header.height, header.width, 3)
+    if header.encoding is Encoding.JPEG:
+        return _decoded(header, payload, colour=True)
+    from streamfuse.color import to_bgr
+
+    return to_bgr(*picture_of(header, payload))
+
+
+def picture_of(header: Header, payload: memoryview) -> tuple[Plane, Chroma | None]:
+    """Luma and chroma, as a fused frame has them; no chroma for a picture that is known to be grey."""
+    if header.encoding is Encoding.YUV420P and header.matrix is not None:
+        luma, u, v = _planes(np.frombuffer(payload, np.uint8), header.height, header.width)
+        return luma, Chroma(u, v, full_range=True, matrix=Matrix(header.matrix))
+    if header.encoding in (Encoding.MONO8, Encoding.YUV420P):
+        return luma_of(header, payload), None
+    from streamfuse.color import split_bgr
+
+    return split_bgr(bgr_of(header, payload))
+
+
+def _decoded(header: Header, payload: memoryview, *, colour: bool) -> npt.NDArray[np.uint8]:
+    import cv2
+
+    kind = (cv2.IMREAD_COLOR if colour else cv2.IMREAD_GRAYSCALE) | cv2.IMREAD_IGNORE_ORIENTATION
+    picture: Any
+    try:
+        picture = cv2.imdecode(np.frombuffer(payload, np.uint8), kind)
+    except cv2.error:
+        picture = None
+    if picture is None or picture.shape[:2] != (header.height, header.width):
+        raise InputError(f"frame {header.seq} of {header.stream} is no JPEG that can be decoded: leave it out")
+    return cast("npt.NDArray[np.uint8]", picture)

@@ -1,0 +1,246 @@
+"""The message of a published frame: what a publisher sends, and what a subscriber believes of it.  No sockets here.
+
+Three parts: the topic `fused/<stream>/`, a JSON object with what is known of the frame, and its pixels.  Everything
+that comes from a socket is checked before it is used: it may be anything.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
+
+from streamfuse.frames import Clock, Content, Matrix
+
+SCHEMA = 1
+"""Changes when a message can no longer be read as before; keys that are added do not change it."""
+PREFIX = b"fused/"
+PARTS = 3
+MAX_HEADER_BYTES = 16_384
+"""A header has under 1,000."""
+MAX_SIDE = 16_384
+STREAM = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+"""What a stream may be called."""
+
+Buffer: TypeAlias = bytes | memoryview
+
+
+class Malformed(ValueError):
+    """Not a message of this kind; the text says why and holds nothing of what was received."""
+
+
+class NewerSchema(Malformed):
+    """From a publisher that is newer than this program."""
+
+
+class Encoding(enum.StrEnum):
+    """What the pixels are, in the words of ROS's sensor_msgs where it has them."""
+
+    MONO8 = "mono8"
+    """Luma, rows one after the other; exact."""
+    BGR8 = "bgr8"
+    """Blue, green, red of each pixel."""
+    YUV420P = "yuv420p"
+    """Luma, exact, then Cb and Cr of half the width and height (rounded up); all full range (0..255)."""
+    JPEG = "jpeg"
+    """A whole JPEG file, grey or in colour."""
+
+
+def topic_of(stream: str) -> bytes:
+    """The slash at the end keeps `front` apart from `front2`: a subscription is the beginning of a topic."""
+    return PREFIX + stream.encode() + b"/"
+
+
+def step_of(encoding: Encoding, width: int) -> int | None:
+    """Bytes of a row (of luma, for yuv420p); None for jpeg, which has no rows."""
+    return {Encoding.MONO8: width, Encoding.YUV420P: width, Encoding.BGR8: 3 * width, Encoding.JPEG: None}[encoding]
+
+
+def chroma_shape(height: int, width: int) -> tuple[int, int]:
+    """Of each chroma plane of yuv420p."""
+    return -(-height // 2), -(-width // 2)
+
+
+def payload_bytes(encoding: Encoding, height: int, width: int) -> int:
+    """How long the pixels must be; not for jpeg."""
+    step = step_of(encoding, width)
+    assert step is not None
+    rows, columns = chroma_shape(height, width) if encoding is Encoding.YUV420P else (0, 0)
+    return step * height + 2 * rows * columns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What a message says of its frame; None where it is not known."""
+
+    schema: int = SCHEMA
+    run: str
+    """Sixteen hexadecimal digits, new each time that a publisher starts."""
+    seq: int
+    """From 0, one more for every frame that was given to the publisher."""
+    stream: str
+    content: Content
+    ir_stamp_ns: int | None
+    """Capture time, ns of `ir_clock`; None where the picture has no infrared part."""
+    vis_stamp_ns: int | None
+    ir_clock: Clock | None
+    vis_clock: Clock | None
+    skew_ns: int
+    """Infrared minus visible time, ns."""
+    time_ns: int
+    """On the time line of the run, ns."""
+    published_ns: int
+    """ns since 1970 by the publisher's clock."""
+    age_ns: int | None
+    """At `published_ns`, from the arrival of the earlier frame of the pair, ns."""
+    width: int
+    height: int
+    step: int | None
+    """Bytes of a row, of luma for yuv420p; None for jpeg."""
+    encoding: Encoding
+    matrix: Matrix | None
+    """How colour became the Cb and Cr of yuv420p; None for other encodings and grey pictures."""
+    calibration: str | None
+    """The calibration's identity, twelve hexadecimal digits."""
+    model: str | None
+    """SHA-256 of the network's weights, hexadecimal."""
+    resent: bool = False
+    """Sent again, since a subscriber came late; others may have this frame already."""
+
+
+_NAMES = tuple(field.name for field in fields(Header))
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
+
+def pack(header: Header) -> bytes:
+    return _ENCODER.encode({name: getattr(header, name) for name in _NAMES}).encode()
+
+
+def unpack(parts: Sequence[Buffer]) -> Header:
+    """The header of a message whose parts fit each other; raises Malformed for any other."""
+    if len(parts) != PARTS:
+        raise Malformed(f"{len(parts)} parts instead of {PARTS}")
+    topic, text, payload = parts
+    if len(text) > MAX_HEADER_BYTES:
+        raise Malformed(f"the header has {len(text)} bytes")
+    try:
+        values = json.loads(bytes(text).decode())
+    except (ValueError, RecursionError):
+        raise Malformed("the header is not JSON") from None
+    if not isinstance(values, dict):
+        raise Malformed("the header is not a JSON object")
+    schema = values.get("schema")
+    if type(schema) is int and schema > SCHEMA:
+        raise NewerSchema(f"it has schema {min(schema, 10**6)} and this program reads {SCHEMA}: update streamfuse")
+    header = Header(**_checked(values))
+    if bytes(topic) != topic_of(header.stream):
+        raise Malformed("the topic is not that of the stream")
+    if header.step != step_of(header.encoding, header.width):
+        raise Malformed("the step does not fit the width")
+    _check_payload(header, memoryview(payload))
+    return header
+
+
+def _checked(values: dict[str, Any]) -> dict[str, Any]:
+    checked: dict[str, Any] = {}
+    for name, rule in _RULES.items():
+        if name not in values:
+            raise Malformed(f"the header has no {name}")
+        try:
+            checked[name] = rule(values[name])
+        except (ValueError, TypeError):
+            raise Malformed(f"the header's {name} cannot be") from None
+    return checked
+
+
+def _check_payload(header: Header, payload: memoryview) -> None:
+    if header.encoding is not Encoding.JPEG:
+        wanted = payload_bytes(header.encoding, header.height, header.width)
+        if payload.nbytes != wanted:
+            raise Malformed(f"{payload.nbytes} bytes of pixels instead of {wanted}")
+    elif bytes(payload[:2]) != b"\xff\xd8" or bytes(payload[-2:]) != b"\xff\xd9":
+        raise Malformed("the JPEG is not whole")
+    elif _jpeg_shape(payload) != (header.height, header.width):  # a decoder would take the memory that it asks for
+        raise Malformed("the JPEG is of another size than the header says")
+
+
+def _jpeg_shape(data: memoryview) -> tuple[int, int] | None:
+    """(height, width) as the JPEG's frame header has them."""
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return None
+
+
+# What each value must be; a rule gives the value back or raises ValueError or TypeError.
+
+_Rule: TypeAlias = Callable[[Any], Any]
+
+
+def _integer(low: int, high: int) -> _Rule:
+    def rule(value: Any) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError
+        return value
+
+    return rule
+
+
+def _text(pattern: str | re.Pattern[str]) -> _Rule:
+    matches = re.compile(pattern).fullmatch
+
+    def rule(value: Any) -> Any:
+        if matches(value) is None:
+            raise ValueError
+        return value
+
+    return rule
+
+
+def _one_of(kinds: type[enum.StrEnum]) -> _Rule:
+    members = {str(kind): kind for kind in kinds}
+
+    def rule(value: Any) -> Any:
+        if value not in members:
+            raise ValueError
+        return members[value]
+
+    return rule
+
+
+def _or_null(rule: _Rule) -> _Rule:
+    return lambda value: None if value is None else rule(value)
+
+
+def _boolean(value: Any) -> bool:
+    if type(value) is not bool:
+        raise ValueError
+    return value
+
+
+_NS = _integer(-(2**63), 2**63 - 1)
+_SIDE = _integer(1, MAX_SIDE)
+_RULES: dict[str, _Rule] = {
+    "schema": _integer(1, SCHEMA),
+    "run": _text(r"[0-9a-f]{16}"),
+    "seq": _integer(0, 2**63 - 1),
+    "stream": _text(STREAM),
+    "content": _one_of(Content),
+    **dict.fromkeys(("ir_stamp_ns", "vis_stamp_ns", "age_ns"), _or_null(_NS)),
+    **dict.fromkeys(("ir_clock", "vis_clock"), _or_null(_one_of(Clock))),
+    **dict.fromkeys(("skew_ns", "time_ns", "published_ns"), _NS),
+    **dict.fromkeys(("width", "height"), _SIDE),
+    "step": _or_null(_integer(1, 3 * MAX_SIDE)),
+    "encoding": _one_of(Encoding),
+    "matrix": _or_null(_one_of(Matrix)),
+    **dict.fromkeys(("calibration", "model"), _or_null(_text(r"[0-9a-f]{1,64}"))),
+    "resent": _boolean,
+}

@@ -1,0 +1,528 @@
+"""Receiving: `streamfuse.Subscriber`, the command, and the few lines that the README promises."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+from media import every, number_of, read_video, write_video
+from publishing import noise, published, publishing
+from streams import free_port
+from test_cli import ROOT, SMALL, fails, streamfuse
+from test_publish import sink, until
+
+from streamfuse import NothingReceived, Subscriber, UsageError
+from streamfuse.curve import new_keys, server_keys
+from streamfuse.frames import Clock, Content, Matrix
+from streamfuse.link import Link
+from streamfuse.wire import Encoding, pack, topic_of
+
+
+def test_importing_it_loads_no_network_no_engine_and_no_opencv() -> None:
+    code = "import sys, streamfuse; streamfuse.Subscriber; print(*sys.modules)"
+    begin = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    seconds = time.monotonic() - begin
+    assert {"zmq", "numpy"} < set(done.stdout.split())
+    assert not {"torch", "openvino", "cv2", "av", "click"} & set(done.stdout.split())
+    assert seconds < 5, seconds
+
+
+def test_a_run_that_does_not_publish_loads_no_zeromq(tmp_path: Path) -> None:
+    pair = [str(write_video(tmp_path / f"{name}.mp4", every(40, 3))) for name in ("ir", "vis")]
+    args = ["run", "--ir", pair[0], "--vis", pair[1], "-o", str(tmp_path / "o.mp4"), *SMALL]
+    code = (
+        f"import sys; from streamfuse.cli import cli; cli({args!r}, standalone_mode=False); print('zmq' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "False\n"
+
+
+# A second process
+
+SECOND = """
+import hashlib, json, sys
+from dataclasses import asdict
+from streamfuse import Subscriber
+with Subscriber({url!r}, mode="every", timeout_s=20) as subscriber:
+    print("ready", flush=True)
+    for frame in subscriber:
+        luma = hashlib.sha256(frame.luma.tobytes()).hexdigest()
+        print(json.dumps([asdict(frame.header), luma, frame.to_bgr().shape, frame.age_ns]), flush=True)
+        if frame.header.seq == {last}:
+            break
+    print(json.dumps(asdict(subscriber.statistics())))
+"""
+
+
+@contextmanager
+def second_process(url: str, last: int) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", SECOND.format(url=url, last=last)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("encoding", [Encoding.MONO8, Encoding.YUV420P, Encoding.BGR8])
+@pytest.mark.parametrize("transport", ["tcp", "ipc"])
+def test_a_second_process_gets_every_field_and_exact_luma(transport: str, encoding: Encoding, tmp_path: Path) -> None:
+    import hashlib
+
+    url = "tcp://127.0.0.1:*" if transport == "tcp" else f"ipc://{tmp_path}/s"
+    with (
+        sink(url, stream="front", encoding=encoding, calibration="0123456789ab", model="cd" * 32) as out,
+        second_process(out.address, last=9) as process,
+    ):
+        until(lambda: bool(out._publisher._wanted))
+        frames = [published(k, size=(47, 65)) for k in range(10)]
+        for frame in frames:
+            out.write(frame)
+            time.sleep(0.02)
+        assert process.stdout is not None
+        *lines, statistics = (json.loads(line) for line in process.stdout)
+    assert [header["seq"] for header, *_ in lines] == list(range(10))
+    for frame, (header, luma, shape, age_ns) in zip(frames, lines, strict=True):
+        assert 0 < time.time_ns() - header.pop("published_ns") < 60e9
+        assert 20e6 < header.pop("age_ns") < 10e9
+        assert 20e6 < age_ns < 10e9
+        step = {Encoding.MONO8: 65, Encoding.YUV420P: 65, Encoding.BGR8: 195}[encoding]
+        assert header == {
+            "schema": 1, "run": out._run, "seq": frame.index, "stream": "front", "content": "fused",
+            "ir_stamp_ns": frame.ir_stamp_ns, "vis_stamp_ns": frame.vis_stamp_ns, "ir_clock": "sender",
+            "vis_clock": "arrival", "skew_ns": -8_000_333, "time_ns": frame.time_ns, "width": 65, "height": 47,
+            "step": step, "encoding": encoding, "matrix": "bt709" if encoding is Encoding.YUV420P else None,
+            "calibration": "0123456789ab", "model": "cd" * 32, "resent": header["resent"],
+        }  # fmt: skip
+        assert shape == [47, 65, 3]
+        if encoding is not Encoding.BGR8:
+            assert luma == hashlib.sha256(frame.luma.tobytes()).hexdigest()
+    assert (statistics["received"], statistics["gaps"], statistics["malformed"]) == (10, 0, 0)
+
+
+def test_received_frames_are_what_was_published() -> None:
+    with sink(encoding=Encoding.YUV420P) as out, Subscriber(out.address) as subscriber:
+        sent = published(0)
+        out.write(sent)
+        frame = subscriber.latest()
+        assert (frame.header.content, frame.header.ir_clock) == (Content.FUSED, Clock.SENDER)
+        fused = frame.to_fused()
+        assert np.array_equal(fused.luma, sent.luma)
+        assert fused.chroma is not None
+        assert (fused.chroma.matrix, fused.chroma.full_range) == (Matrix.BT709, True)
+        assert np.array_equal(fused.to_bgr(), sent.to_bgr())
+        assert (fused.time_ns, fused.live, fused.ir_stamp_ns) == (sent.time_ns, True, sent.ir_stamp_ns)
+        assert repr(frame) == "Received(main #0, 64x48 yuv420p, fused)"
+
+
+# Modes
+
+
+def test_latest_skips_what_is_old_and_every_does_not() -> None:
+    with (
+        sink(encoding=Encoding.MONO8) as out,
+        Subscriber(out.address) as newest,
+        Subscriber(out.address, mode="every") as every_one,
+    ):
+        out.write(published(0))
+        frames = every_one.every()
+        assert next(frames).header.seq == newest.latest().header.seq == 0
+        for k in range(1, 5):
+            out.write(published(k))
+            until(lambda k=k: newest.statistics().received == k + 1)  # type: ignore[misc]
+        assert newest.latest().header.seq == 4
+        assert newest.statistics().skipped == 3
+        assert [next(frames).header.seq for _ in range(4)] == [1, 2, 3, 4]
+        with pytest.raises(UsageError, match='mode="every"'):
+            newest.every()
+        with pytest.raises(UsageError, match="use latest or every"):
+            Subscriber(out.address, mode="some")
+
+
+def test_a_slow_reader_of_the_latest_gets_new_frames(tmp_path: Path) -> None:
+    with publishing(f"ipc://{tmp_path}/s"), Subscriber(f"ipc://{tmp_path}/s") as subscriber:
+        subscriber.latest()
+        ages_ms = []
+        for _ in range(6):
+            time.sleep(0.3)  # that is the reader's work: the case, and not a wait for something
+            frame = subscriber.latest()
+            ages_ms.append((time.time_ns() - frame.header.published_ns) / 1e6)
+        assert max(ages_ms) < 150, ages_ms
+        statistics = subscriber.statistics()
+        assert statistics.skipped > 40
+        assert statistics.gaps == 0
+
+
+def test_streams_are_told_apart(tmp_path: Path) -> None:
+    url = f"ipc://{tmp_path}/s"
+    with (
+        sink(url, stream="a") as a,
+        sink(url, stream="b") as b,
+        Subscriber(url, stream="b", mode="every") as only,
+        Subscriber(url, mode="every") as both,
+    ):
+        until(lambda: len(a._publisher._wanted) == 2)
+        a.write(published(0))
+        b.write(published(0))
+        b.write(published(1))
+        assert [frame.header.seq for frame in islice(only, 2)] == [0, 1]
+        assert sorted((frame.header.stream, frame.header.seq) for frame in islice(both, 3)) == [
+            ("a", 0),
+            ("b", 0),
+            ("b", 1),
+        ]
+        assert both.statistics().gaps == both.statistics().restarts == 0
+
+
+# Nothing hangs
+
+
+def test_silence_is_an_error_that_says_why(tmp_path: Path) -> None:
+    new_keys(tmp_path / "keys")
+    with (
+        sink(keys=server_keys(tmp_path / "keys" / "server.key_secret")) as secret,
+        sink() as quiet,
+    ):
+        for url, words, link in (
+            (f"tcp://127.0.0.1:{free_port()}", "no publisher is there", Link.SEARCHING),
+            (f"ipc://{tmp_path}/none", "no publisher is there", Link.SEARCHING),
+            (secret.address, "refuses this subscriber: it wants keys", Link.REFUSED),
+            (quiet.address, "sends no stream 'x'", Link.CONNECTED),
+        ):
+            with Subscriber(url, stream="x", timeout_s=0.5) as subscriber:
+                for _ in range(2):  # it may be asked again
+                    begin = time.monotonic()
+                    with pytest.raises(NothingReceived, match=f"within 0.5 s: .*{words}"):
+                        next(iter(subscriber))
+                    assert 0.4 < time.monotonic() - begin < 3
+                assert subscriber.statistics().link is link
+
+
+def test_closing_ends_what_waits() -> None:
+    subscriber = Subscriber(f"tcp://127.0.0.1:{free_port()}", timeout_s=None)
+    seen: list[object] = []
+    thread = threading.Thread(target=lambda: seen.extend(subscriber))
+    thread.start()
+    time.sleep(0.1)
+    subscriber.close()
+    subscriber.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert seen == []
+    with pytest.raises(NothingReceived, match="is closed"):
+        subscriber.latest()
+
+
+def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
+    for words, url, options in (
+        ("give tcp://", "http://127.0.0.1:80", {}),
+        ("there can be no stream", "tcp://127.0.0.1:80", {"stream": "a/b"}),
+        ("give both keys", "tcp://127.0.0.1:80", {"server_key": "a"}),
+        ("there is no key file", "tcp://127.0.0.1:80", {"server_key": tmp_path / "a", "client_key": tmp_path / "b"}),
+    ):
+        with pytest.raises(UsageError, match=words):
+            Subscriber(url, **options)
+
+
+def test_with_keys(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    new_keys(keys)
+    with (
+        sink(keys=server_keys(keys / "server.key_secret"), encoding=Encoding.MONO8) as out,
+        Subscriber(out.address, server_key=keys / "server.key", client_key=keys / "client.key_secret") as subscriber,
+    ):
+        out.write(published(0))
+        assert np.array_equal(subscriber.latest().luma, noise(0))
+
+
+# It stays up
+
+
+@pytest.mark.parametrize("transport", ["tcp", "ipc"])
+def test_a_killed_publisher_that_is_started_again_is_one_restart(transport: str, tmp_path: Path) -> None:
+    url = f"tcp://127.0.0.1:{free_port()}" if transport == "tcp" else f"ipc://{tmp_path}/s"
+    with Subscriber(url, mode="every", timeout_s=20) as subscriber:
+        frames = iter(subscriber)
+        with publishing(url) as process:
+            first = [next(frames) for _ in range(10)][-1].header
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        with publishing(url):
+            began = time.monotonic()
+            again = next(frame for frame in frames if frame.header.run != first.run).header
+            seconds = time.monotonic() - began
+            [next(frames) for _ in range(10)]
+        statistics = subscriber.statistics()
+    assert seconds < 3
+    assert again.seq < 200
+    assert (statistics.restarts, statistics.malformed, statistics.oversized) == (1, 0, 0)
+
+
+def test_a_stopped_publisher_that_goes_on_is_no_restart(tmp_path: Path) -> None:
+    url = f"tcp://127.0.0.1:{free_port()}"
+    with publishing(url) as process, Subscriber(url, mode="every", timeout_s=1) as subscriber:
+        frames = subscriber.every(20)
+        next(frames)
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(NothingReceived):
+            for _ in subscriber:
+                pass
+        process.send_signal(signal.SIGCONT)
+        subscriber.latest(20)
+        assert subscriber.statistics().restarts == 0
+
+
+NOT_READING = """
+import sys, time
+from streamfuse import Subscriber
+with Subscriber({url!r}, mode="every", timeout_s=30) as subscriber:
+    frames = iter(subscriber)
+    run = next(frames).header.run
+    print("full", flush=True)
+    sys.stdin.readline()
+    for frame in frames:
+        if frame.header.run != run:
+            print(subscriber.statistics().restarts, flush=True)
+            break
+"""
+
+
+@pytest.mark.parametrize("transport", ["tcp", "ipc"])
+def test_a_publisher_may_die_while_nobody_reads(transport: str, tmp_path: Path) -> None:
+    """With heartbeats, ZeroMQ aborts the process of a subscriber whose queue is full when the publisher dies."""
+    url = f"tcp://127.0.0.1:{free_port()}" if transport == "tcp" else f"ipc://{tmp_path}/s"
+    command = [sys.executable, "-c", NOT_READING.format(url=url)]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process,
+        publishing(url, period_s=0.005, size=(480, 640)) as publisher,
+    ):
+        assert process.stdout is not None
+        assert process.stdout.readline() == "full\n"
+        time.sleep(0.5)  # the queues fill: nothing tells when they are
+        publisher.kill()
+        time.sleep(2.5)  # longer than a heartbeat would be
+        assert process.poll() is None
+        with publishing(url):
+            out, _ = process.communicate("\n", timeout=30)
+    assert (process.returncode, out) == (0, "1\n")
+
+
+class Liar:
+    """A publisher that sends whatever it is told to."""
+
+    def __init__(self) -> None:
+        self.context = zmq.Context()
+        self.socket = self.context.socket(zmq.XPUB)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+        self.port = self.socket.bind_to_random_port("tcp://127.0.0.1")
+        self.url = f"tcp://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Liar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+        self.context.term()
+
+
+def test_what_is_malformed_or_too_large_is_counted_and_outlived(caplog: pytest.LogCaptureFixture) -> None:
+    from test_wire import header, message
+
+    head = header(size=(48, 64))
+    good = message(head)
+    topic, text, pixels = good
+    bad = [
+        [topic],
+        [topic, b"\x80\x04pickle", pixels],
+        [topic, text, pixels[:-1]],
+        [topic, text, pixels, b"more"],
+        [topic] * 2000,
+        [topic_of("other"), text, pixels],
+        [topic, pack(header(size=(480, 640))), pixels],
+    ]
+    with Liar() as liar, Subscriber(liar.url, mode="every", max_bytes=100_000, timeout_s=20) as subscriber:
+        frames = iter(subscriber)
+        assert liar.socket.recv() == b"\x01fused/"
+        for parts in bad:
+            liar.socket.send_multipart(parts)
+        liar.socket.send_multipart(good)
+        assert next(frames).header == head
+        assert subscriber.statistics().malformed == len(bad)
+        for times in (1, 2):
+            liar.socket.send_multipart([topic, text, bytes(100_001)])
+            with pytest.raises(NothingReceived):
+                subscriber.latest(1)
+            while liar.socket.recv() != b"\x01fused/":  # it has left, and comes again
+                pass
+            assert subscriber.statistics().oversized == times
+            liar.socket.send_multipart(message(header(seq=7 + times)))
+            assert next(frames).header.seq == 7 + times
+        statistics = subscriber.statistics()
+    assert (statistics.received, statistics.gaps, statistics.restarts) == (3, 0, 0)
+    notes = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(notes) == 1
+    assert "1 parts instead of 3; more of them are only counted" in notes[0]
+
+
+def test_gaps_and_repeats_are_counted() -> None:
+    from test_wire import header, message
+
+    with Liar() as liar, Subscriber(liar.url, mode="every", timeout_s=20) as subscriber:
+        frames = iter(subscriber)
+        liar.socket.recv()
+        got = []
+        for seq, resent in ((5, True), (5, False), (6, False), (9, False), (9, True), (8, False), (10, False)):
+            liar.socket.send_multipart(message(header(seq=seq, resent=resent, age_ns=seq * 1_000_000)))
+        got = [next(frames).header.seq for _ in range(4)]
+        statistics = subscriber.statistics()
+    assert got == [5, 6, 9, 10]
+    assert (statistics.received, statistics.gaps, statistics.repeats) == (4, 2, 3)
+
+
+def test_a_server_that_is_no_publisher_does_no_harm() -> None:
+    from streams import babbling_server
+
+    with babbling_server() as port, Subscriber(f"tcp://127.0.0.1:{port}", timeout_s=1.5) as subscriber:
+        with pytest.raises(NothingReceived):
+            subscriber.latest()
+        assert subscriber.statistics().received == 0
+
+
+# The command
+
+
+def test_command_shows_figures_and_records(tmp_path: Path) -> None:
+    url = f"ipc://{tmp_path}/s"
+    with publishing(url, encoding="yuv420p"):
+        done = streamfuse("subscribe", url, "--frames", 80, "-o", tmp_path / "out.mp4")
+    assert done.returncode == 0, done.stderr
+    times, pictures = read_video(tmp_path / "out.mp4")
+    assert len(times) == 80
+    assert number_of(pictures[1]) == pytest.approx(number_of(pictures[0]) + 1, abs=1)  # after the codec
+    assert times == pytest.approx([times[0] + 40 * k for k in range(80)], abs=0.1)  # the publisher's time line
+    lines = done.stdout.splitlines()
+    assert len(lines) >= 2
+    assert re.search(
+        r"connected  received 80 \([\d.]+/s\)  gaps 0  restarts 0  malformed 0 .* p50 \d+\.\d p95", lines[-1]
+    )
+
+
+def test_command_ends_with_3_when_nothing_comes_and_with_0_when_it_is_stopped(tmp_path: Path) -> None:
+    url = f"ipc://{tmp_path}/s"
+    assert "no publisher is there" in fails(
+        3, "within 0.3 s", "subscribe", url, "--timeout-s", "0.3", "-o", tmp_path / "o.mp4"
+    )
+    assert not (tmp_path / "o.mp4").exists()
+    fails(2, "give tcp://", "subscribe", "nonsense")
+    with publishing(url):
+        command = [sys.executable, "-m", "streamfuse", "subscribe", url, "-o", str(tmp_path / "o.mp4")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+            assert process.stdout is not None
+            while "received" not in (line := process.stdout.readline()) or "received 0" in line:
+                assert line
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=20)
+        assert process.returncode == 0
+    assert len(read_video(tmp_path / "o.mp4")[0]) > 10
+
+
+def test_a_recording_goes_on_when_the_publisher_starts_again(tmp_path: Path) -> None:
+    url = f"ipc://{tmp_path}/s"
+    command = [sys.executable, "-m", "streamfuse", "subscribe", url, "-o", str(tmp_path / "o.mp4"), "--frames", "150"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        with publishing(url):
+            assert process.stdout is not None
+            while not (found := re.search(r"received (\d+)", process.stdout.readline())) or int(found[1]) < 30:
+                pass
+        with publishing(url):
+            rest, _ = process.communicate(timeout=30)
+    assert "restarts 1" in rest
+    times, _ = read_video(tmp_path / "o.mp4")
+    assert len(times) == 150
+    assert min(np.diff(times)) > 30
+
+
+def test_run_publishes(tmp_path: Path) -> None:
+    """The whole way: two recordings, the network, a socket, and a subscriber in another process."""
+    ir = write_video(tmp_path / "ir.mp4", every(40, 40))
+    vis = write_video(tmp_path / "vis.mp4", every(40, 40), u=100, v=160)
+    url = f"ipc://{tmp_path}/s"
+    with Subscriber(url, stream="street", mode="every", timeout_s=60) as subscriber:
+        done = streamfuse(
+            "run", "--ir", ir, "--vis", vis, "--publish", url, "--stream", "street", "--publish-encoding", "yuv420p",
+            "-o", tmp_path / "out.mkv", "--codec", "ffv1", *SMALL,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        frame = subscriber.latest()
+    assert "40 to ipc://" in done.stderr
+    _, pictures = read_video(tmp_path / "out.mkv")
+    assert np.array_equal(frame.luma, pictures[frame.header.seq])
+    header = frame.header
+    assert header.vis_stamp_ns == header.time_ns == 40_000_000 * header.seq
+    assert (header.vis_clock, header.calibration) == (Clock.MEDIA, None)
+    assert header.model is not None
+    info = streamfuse("weights", "info").stdout
+    assert header.model in info
+
+
+def test_run_refuses_what_cannot_be_published(tmp_path: Path) -> None:
+    pair = [write_video(tmp_path / f"{name}.mp4", every(40, 3)) for name in ("ir", "vis")]
+    args = ("run", "--ir", pair[0], "--vis", pair[1], *SMALL)
+    fails(2, "give --publish-keys (`streamfuse keys new DIR` makes them)", *args, "--publish", "tcp://0.0.0.0:5556")
+    fails(2, "needs --publish-keys", *args, "--publish", f"ipc://{tmp_path}/s", "--publish-clients", tmp_path)
+    fails(5, "cannot publish on", *args, "--publish", f"ipc://{tmp_path}/gone/s")
+    fails(5, "there is no directory", *args, "--publish", f"ipc://{tmp_path}/s", "-o", tmp_path / "gone" / "o.mp4")
+
+
+def test_keys_command(tmp_path: Path) -> None:
+    done = streamfuse("keys", "new", tmp_path / "keys")
+    assert done.returncode == 0, done.stderr
+    secrets = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("secret")]
+    assert len(secrets) == 2
+    for file in secrets:
+        key = re.search(r'secret-key = "(.*)"', Path(file).read_text())
+        assert key
+        assert key[1] not in done.stdout + done.stderr
+    fails(5, "keys are never replaced", "keys", "new", tmp_path / "keys")
+
+
+def readme_program() -> str:
+    text = (ROOT / "README.md").read_text()
+    found = re.search(r"```python\n(import json.*?)```", text[text.index("## Subscribing") :], re.S)
+    assert found
+    return found[1]
+
+
+def test_the_readme_program_works_with_zeromq_and_numpy_alone() -> None:
+    program = readme_program()
+    assert len(program.strip().splitlines()) <= 10
+    imports: Callable[[str], list[str]] = lambda text: re.findall(r"^import (.*)$", text, re.M)  # noqa: E731
+    assert [name.strip() for line in imports(program) for name in line.split(",")] == ["json", "numpy as np", "zmq"]
+    address = f"tcp://127.0.0.1:{free_port()}"
+    assert "tcp://127.0.0.1:5556" in program
+    command = [sys.executable, "-c", program.replace("tcp://127.0.0.1:5556", address)]
+    with (
+        publishing(address, encoding="bgr8"),
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
+    ):
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        process.kill()
+    assert all(re.fullmatch(r"main \d+ \(48, 64, 3\) \d+\n", line) for line in lines), lines
