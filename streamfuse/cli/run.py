@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from streamfuse.cli import options, show
+from streamfuse.cli import logs, options, show
 from streamfuse.errors import StreamfuseError, UsageError
 
 if TYPE_CHECKING:
@@ -56,9 +56,11 @@ if TYPE_CHECKING:
     help="Largest time between the two frames of a pair; default half a frame of the slower stream.",
 )
 @options.live
+@options.preview
 @click.option("--frames", type=click.IntRange(1), help="Stop after this many pairs.")
 @options.config
 @options.print_config
+@options.log_json
 @options.common
 def command(
     ir: str | None,
@@ -82,13 +84,14 @@ def command(
     max_age_ms: float,
     policy: str,
     on_loss: str,
+    preview: options.Preview,
     frames: int | None,
 ) -> int:
     """Fuse an infrared and a visible stream, frame by frame, into a video or images.
 
     \b
     streamfuse run --ir cam0 --vis cam1 -o fused.mp4
-    streamfuse run --ir rtsp://camera/ir --vis rtsp://camera/rgb -o fused.mp4
+    streamfuse run --ir rtsp://camera/ir --vis rtsp://camera/rgb -o fused.mp4 --preview 127.0.0.1:8080
     streamfuse run --ir ir.mp4 --vis vis.mp4 -o fused.mp4
     streamfuse run --vot sequences/street -o street.mp4
     streamfuse run --ir 'synthetic:ir?seconds=10' --vis 'synthetic:vis?seconds=10' -o demo.mp4
@@ -102,20 +105,24 @@ def command(
     from streamfuse.sinks import open_sink
     from streamfuse.sinks.video import VideoFormat
 
-    if output is None:
-        raise UsageError("nowhere to write to: give -o FILE, such as -o fused.mp4")
+    if output is None and preview.address is None:
+        raise UsageError("nowhere to write to: give -o FILE, such as -o fused.mp4, or --preview 127.0.0.1:8080")
     sources = _open_sources(ir, vis, vot, fps, agc)
     fuser = Fuser(weights, engine, precision, tone, calib, crop == "overlap")
-    sink = open_sink(
-        output,
-        video=VideoFormat(codec, crf, preset),
-        force=force,
-        period_ns=max(source.period_ns or 0 for source in sources) or None,
-        inputs=[path for source in sources for path in source.files],
-    )
+    sinks = preview.sinks()
+    if output is not None:
+        sinks.append(
+            open_sink(
+                output,
+                video=VideoFormat(codec, crf, preset),
+                force=force,
+                period_ns=max(source.period_ns or 0 for source in sources) or None,
+                inputs=[path for source in sources for path in source.files],
+            )
+        )
     pipeline = Pipeline(
         *sources,
-        sinks=[sink],
+        sinks=sinks,
         fuser=fuser,
         tolerance_ms=tolerance_ms,
         ir_offset_ms=ir_offset_ms,
@@ -155,7 +162,7 @@ def watch(pipeline: Pipeline) -> int:
     if error is not None:
         raise error
     if received and not pipeline.live:
-        click.echo("note: stopped by a signal before the end", err=True)
+        logs.log.info("stopped by a signal before the end")
         return 128 + received[0]
     return 0
 

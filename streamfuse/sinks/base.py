@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from streamfuse.frames import FusedFrame
+
+if TYPE_CHECKING:
+    from streamfuse.telemetry import Summary
 
 
 class Sink(ABC):
@@ -17,6 +22,11 @@ class Sink(ABC):
     """Safe to show."""
     waits: bool = True
     """Every frame counts: a full queue holds the pipeline back.  False: a full queue drops its oldest frame."""
+    onlooker: bool = False
+    """It shows what comes and keeps nothing: its frames count neither as written nor as dropped."""
+
+    def attach(self, state: Callable[[], Summary]) -> None:  # noqa: B027 - few sinks look at the run
+        """Called once, before the first frame, with what tells the state of the run; any thread may call that."""
 
     @abstractmethod
     def write(self, frame: FusedFrame) -> None: ...

@@ -25,6 +25,7 @@ from streamfuse.files import reason
 from streamfuse.frames import DEFAULT_PERIOD_NS, Content, FusedFrame, Matrix, Plane
 from streamfuse.sinks import VIDEO_SUFFIXES
 from streamfuse.sinks.base import Sink
+from streamfuse.sinks.planes import to_av
 from streamfuse.sinks.target import Target
 
 if TYPE_CHECKING:
@@ -198,19 +199,11 @@ class VideoSink(Sink):
         return {(1, 1): "yuv444p", (1, 2): "yuv422p"}.get((rows, columns), "yuv420p")
 
     def _encode(self, frame: FusedFrame) -> None:
-        import av
-
         assert self._container is not None
         assert self._stream is not None
         if frame.luma.shape != self._shape:
             frame = self._fitted(frame)
-        picture = av.VideoFrame(self._stream.width, self._stream.height, self._pixel_format)
-        for plane, values in zip(picture.planes, self._planes(frame), strict=True):
-            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-            height, width = values.shape
-            rows[:height, :width] = values
-            rows[height:, :width] = values[-1:]
-            rows[:, width : plane.width] = rows[:, width - 1 : width]
+        picture = to_av(self._stream.width, self._stream.height, self._pixel_format, self._planes(frame))
         # Two stamps that round to one tick would be refused by the container.
         pts = max(round((frame.time_ns - self._origin_ns) * TICKS / 1_000_000_000), self._last_pts + 1)
         self._last_pts = pts
