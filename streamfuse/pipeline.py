@@ -31,7 +31,7 @@ from streamfuse.pairing import OTHER_ENDED, default_tolerance_ns
 from streamfuse.sinks.base import Sink
 from streamfuse.sources.base import Source
 from streamfuse.sources.uri import open_pair
-from streamfuse.telemetry import SourceSummary, Summary, Telemetry
+from streamfuse.telemetry import TO_FUSED, SourceSummary, Summary, Telemetry
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -114,6 +114,8 @@ class Pipeline:
         self._shape: tuple[int, int] | None = None
         self._begun: deque[tuple[int, FramePair, int]] = deque()
         """What the engine works on: index, pair, when it was begun."""
+        for sink in self._sinks:
+            sink.attach(self.summary)
 
     @staticmethod
     def _open(
@@ -155,7 +157,7 @@ class Pipeline:
         return Channel(
             LIVE_AHEAD if self.live else AHEAD,
             drop_oldest=not waits,
-            on_drop=lambda _: self._telemetry.drop(name, SINK_SLOW),
+            on_drop=lambda _: None if sink.onlooker else self._telemetry.drop(name, SINK_SLOW),
         )
 
     @property
@@ -242,6 +244,7 @@ class Pipeline:
                         self._finish(0)
                         self._fuser.prepare(*shape, self._period_ns() if self.live else None)
                         prepared = shape
+                        self._telemetry.engine_loaded()
                         if self.live and self._outdated(item):  # that took long
                             continue
                     if isinstance(item, FramePair):
@@ -301,7 +304,9 @@ class Pipeline:
 
     def _fused(self, index: int, pair: FramePair, begin_ns: int) -> FusedFrame:
         fused = self._fuser.finish_luma()
-        self._telemetry.frame_fused(begin_ns, time.monotonic_ns(), fused.timings_ns)
+        end_ns = time.monotonic_ns()
+        arrival_ns = min(pair.ir.arrival_ns, pair.vis.arrival_ns)
+        self._telemetry.frame_fused(begin_ns, end_ns, {**fused.timings_ns, TO_FUSED: end_ns - arrival_ns})
         return FusedFrame(
             luma=fused.luma,
             chroma=self._fuser.cut_chroma(pair.vis.chroma, *pair.vis.luma.shape),
@@ -312,7 +317,7 @@ class Pipeline:
             ir_clock=pair.ir.clock,
             vis_clock=pair.vis.clock,
             skew_ns=pair.skew_ns,
-            arrival_ns=min(pair.ir.arrival_ns, pair.vis.arrival_ns),
+            arrival_ns=arrival_ns,
             timings_ns=fused.timings_ns,
             infrared=fused.infrared,
             visible=fused.visible,
@@ -349,10 +354,12 @@ class Pipeline:
                 begin = time.monotonic_ns()
                 sink.write(frame)
                 end = time.monotonic_ns()
-                self._telemetry.frame_written(sink.name, end - begin, end - frame.arrival_ns)
+                if not sink.onlooker:
+                    self._telemetry.frame_written(sink.name, end - begin, end - frame.arrival_ns)
         except BaseException as error:
             self._fail(error)
-            self._telemetry.drop(sink.name, STOPPED, channel.abandon())
+            left = channel.abandon()
+            self._telemetry.drop(sink.name, STOPPED, 0 if sink.onlooker else left)
         finally:
             # A recording that was stopped is not complete: an older output stays.
             sink.close(failed=self._error is not None or (self._stopping.is_set() and not self.live))
@@ -444,7 +451,9 @@ class Pipeline:
             for total, counts in ((drops, source.drops), (held, source.held)):
                 total.update({f"{NAMES[role]}: {reason}": count for reason, count in dict(counts).items()})
         sources = {
-            NAMES[role]: SourceSummary(source.state, source.reconnects)
+            NAMES[role]: SourceSummary(
+                source.state, source.reconnects, source.name, source.period_ns / 1e9 if source.period_ns else None
+            )
             for role, source in self._sources.items()
             if source.live
         }

@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 import statistics
 import threading
+import time
 from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from streamfuse.frames import Clock
 from streamfuse.sources.base import State
 
-STAGES = ("read ir", "read vis", "align", "fuse", "tone", "write", "arrival to written")
+TO_FUSED = "arrival to fused"
+STAGES = ("read ir", "read vis", "align", "fuse", "tone", TO_FUSED, "write", "arrival to written")
 """In the order in which a frame passes them."""
 
+BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+"""Durations up to each of these are counted for monitoring, s."""
 SKEWS = 1000
 """Of the last pairs, for their median."""
 _RESOLUTION = 1.02
@@ -26,11 +31,13 @@ class LatencyHistogram:
     def __init__(self) -> None:
         self._buckets: Counter[int] = Counter()
         self.count = 0
+        self.total_ns = 0
 
     def add(self, duration_ns: int) -> None:
         bucket = round(math.log(max(duration_ns, 1)) / math.log(_RESOLUTION))
         self._buckets[bucket] += 1
         self.count += 1
+        self.total_ns += duration_ns
 
     def percentile_ms(self, percent: float) -> float:
         """The duration that `percent` of all did not exceed, ms; NaN where there was none."""
@@ -42,6 +49,12 @@ class LatencyHistogram:
                 return float(_RESOLUTION**bucket / 1e6)
         return math.nan
 
+    def within(self, bounds_s: Sequence[float]) -> tuple[int, ...]:
+        """How many durations did not exceed each of the bounds, to 1 % of these."""
+        limits = [math.log(bound_s * 1e9) / math.log(_RESOLUTION) for bound_s in bounds_s]
+        buckets = list(self._buckets.items())
+        return tuple(sum(count for bucket, count in buckets if bucket <= limit) for limit in limits)
+
 
 @dataclass(frozen=True, slots=True)
 class StageSummary:
@@ -49,6 +62,9 @@ class StageSummary:
     p50_ms: float
     p95_ms: float
     p99_ms: float
+    total_s: float = 0.0
+    within: tuple[int, ...] = ()
+    """How many took at most each of BOUNDS_S."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +73,9 @@ class SourceSummary:
 
     state: State
     reconnects: int
+    name: str = ""
+    period_s: float | None = None
+    """Between its frames, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +104,9 @@ class Summary:
     """Of the last pair, by role."""
     sources: dict[str, SourceSummary] = field(default_factory=dict)
     """Of live sources, "infrared" and "visible"."""
+    silent_s: dict[str, float] = field(default_factory=dict)
+    """Since the last frame of each source that has given any, by role."""
+    engine_loaded: bool = False
 
     @property
     def dropped(self) -> int:
@@ -92,8 +114,11 @@ class Summary:
 
 
 class Telemetry:
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
+        self._last_read_ns: dict[str, int] = {}
+        self._engine_loaded = False
         self._read: Counter[str] = Counter()
         self._written: Counter[str] = Counter()
         self._drops: Counter[str] = Counter()
@@ -108,7 +133,11 @@ class Telemetry:
     def frame_read(self, role: str, duration_ns: int) -> None:
         with self._lock:
             self._read[role] += 1
+            self._last_read_ns[role] = self._clock()
             self._stage(f"read {role}").add(duration_ns)
+
+    def engine_loaded(self) -> None:
+        self._engine_loaded = True
 
     def pair_made(self, skew_ns: int, ir_clock: Clock, vis_clock: Clock) -> None:
         with self._lock:
@@ -150,7 +179,11 @@ class Telemetry:
             stages = {
                 name: StageSummary(
                     h.count,
-                    *(h.percentile_ms(percent) for percent in (50, 95, 99)),
+                    p50_ms=h.percentile_ms(50),
+                    p95_ms=h.percentile_ms(95),
+                    p99_ms=h.percentile_ms(99),
+                    total_s=h.total_ns / 1e9,
+                    within=h.within(BOUNDS_S),
                 )
                 for name, h in sorted(self._stages.items(), key=lambda item: STAGES.index(item[0]))
             }
@@ -166,4 +199,6 @@ class Telemetry:
                 alone=dict(self._alone),
                 skew_ms=statistics.median(self._skews_ns) / 1e6 if self._skews_ns else None,
                 clocks=dict(self._clocks),
+                silent_s={role: (self._clock() - at_ns) / 1e9 for role, at_ns in self._last_read_ns.items()},
+                engine_loaded=self._engine_loaded,
             )

@@ -9,13 +9,14 @@ from importlib import import_module
 import click
 
 from streamfuse import __version__
-from streamfuse.cli.options import show_notes
+from streamfuse.cli import logs
 from streamfuse.errors import StreamfuseError
 
 _COMMANDS = {
     "run": "Fuse two streams into a video.",
     "subscribe": "Receive what a run publishes.",
     "keys": "Make keys for publishing into a network.",
+    "top": "Show the state of a run in the terminal.",
     "fuse": "Fuse two images or two directories of images.",
     "demo": "Render a scene, fuse it, and show the result.",
     "evaluate": "Score fused images or streams.",
@@ -55,7 +56,7 @@ def cli() -> None:
     Options may also be given in the environment: STREAMFUSE_RUN_TONE=smooth is --tone smooth of `run`.
     Exit codes: 0 done, 2 usage, 3 input, 4 engine or weights, 5 output, 6 training, 130 or 143 stopped by a signal.
     """
-    show_notes()
+    logs.show_notes()
 
 
 def main() -> None:
@@ -65,8 +66,11 @@ def main() -> None:
         outcome = cli.main(standalone_mode=False)
         code = outcome if isinstance(outcome, int) else 0
     except click.ClickException as error:
-        error.show()
         code = error.exit_code
+        if _as_json():
+            _show(error.format_message(), debug)
+        else:
+            error.show()
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except StreamfuseError as error:
@@ -80,7 +84,16 @@ def main() -> None:
     sys.exit(code)
 
 
+def _as_json() -> bool:
+    """Also when it did not come to reading the options."""
+    return logs.as_json() or logs.FLAG in sys.argv
+
+
 def _show(message: str, debug: bool) -> None:
+    if _as_json():
+        logs.show_json()
+        logs.log.error("%s", message, exc_info=debug)
+        return
     if debug:
         traceback.print_exc()
     click.echo(f"{click.style('error:', fg='red')} {message}", err=True)

@@ -49,6 +49,15 @@ SOURCE = _SourceType()
 """The type of every option that takes a source."""
 
 
+class _SecretType(click.types.StringParamType):
+    """Text that is never shown."""
+
+    name = "secret"
+
+
+SECRET = _SecretType()
+
+
 def config(function: F) -> F:
     """--config FILE: defaults for the other options of the command."""
     return click.option(
@@ -169,6 +178,9 @@ def effective(ctx: click.Context) -> str:
         value = ctx.params.get(option.name or key)
         if value is None:
             lines.append(f"# {key} is not set")
+            continue
+        if option.type is SECRET:
+            lines.append(f"# {key} is set, and not shown  # {_origin(ctx, key, option)}")
             continue
         line = f"{key} = {_toml(value)}  # {_origin(ctx, key, option)}"
         lines.append(line if _reads_back(ctx, option, value) else f"# {line}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
 from collections.abc import Callable
@@ -14,30 +13,15 @@ import click
 from streamfuse.cli.config import SOURCE as SOURCE
 from streamfuse.cli.config import config as config
 from streamfuse.cli.config import print_config as print_config
+from streamfuse.cli.logs import log_json as log_json
+from streamfuse.cli.logs import show_notes as show_notes
+from streamfuse.cli.logs import silence_notes as silence_notes
+from streamfuse.cli.preview import Preview as Preview
+from streamfuse.cli.preview import preview as preview
 from streamfuse.cli.publish import publish as publish
 from streamfuse.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class _Notes(logging.Handler):
-    """What the library says once becomes a line on stderr."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"note: {record.getMessage()}", err=True)
-
-
-def show_notes() -> None:
-    """Let the library speak to the user of the command line."""
-    logger = logging.getLogger("streamfuse")
-    logger.handlers = [_Notes()]
-    logger.propagate = False
-    logger.setLevel(logging.INFO)
-
-
-def silence_notes() -> None:
-    """For processes beside the first one, which would say the same."""
-    logging.getLogger("streamfuse").handlers = [logging.NullHandler()]
 
 
 def common(function: F) -> F:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from streamfuse.cli import options, show
+from streamfuse.cli import logs, options, show
 from streamfuse.errors import StreamfuseError, UsageError
 
 if TYPE_CHECKING:
@@ -66,9 +66,11 @@ if TYPE_CHECKING:
 )
 @options.live
 @options.publish
+@options.preview
 @click.option("--frames", type=click.IntRange(1), help="Stop after this many pairs.")
 @options.config
 @options.print_config
+@options.log_json
 @options.common
 def command(
     ir: str | None,
@@ -94,6 +96,7 @@ def command(
     max_age_ms: float,
     policy: str,
     on_loss: str,
+    preview: options.Preview,
     frames: int | None,
     publish: Publication | None,
 ) -> int:
@@ -101,7 +104,7 @@ def command(
 
     \b
     streamfuse run --ir cam0 --vis cam1 -o fused.mp4
-    streamfuse run --ir rtsp://camera/ir --vis rtsp://camera/rgb -o fused.mp4
+    streamfuse run --ir rtsp://camera/ir --vis rtsp://camera/rgb -o fused.mp4 --preview 127.0.0.1:8080
     streamfuse run --ir ir.mp4 --vis vis.mp4 -o fused.mp4
     streamfuse run --vot sequences/street -o street.mp4
     streamfuse run --ir 'synthetic:ir?seconds=10' --vis 'synthetic:vis?seconds=10' -o demo.mp4
@@ -115,14 +118,15 @@ def command(
     from streamfuse.sinks import open_sinks
     from streamfuse.sinks.encoder import VideoFormat
 
-    if not outputs and publish is None:
-        raise UsageError("nowhere to write to: give -o FILE, such as -o fused.mp4, or --publish URL")
+    if not outputs and publish is None and preview.address is None:
+        raise UsageError("nowhere to write to: give -o FILE, --preview 127.0.0.1:8080 or --publish URL")
     sources = _open_sources(ir, vis, vot, fps, agc)
     fuser = Fuser(weights, engine, precision, tone, calib, crop == "overlap", preset, device)
     files = [path for source in sources for path in source.files]
     period_ns = max(source.period_ns or 0 for source in sources) or None
     sinks: list[Sink] = []
     try:
+        sinks += preview.sinks()
         if publish is not None:
             sinks.append(publish.open(weights, calib))
         sinks += open_sinks(
@@ -174,7 +178,7 @@ def watch(pipeline: Pipeline) -> int:
     if error is not None:
         raise error
     if received and not pipeline.live:
-        click.echo("note: stopped by a signal before the end", err=True)
+        logs.log.info("stopped by a signal before the end")
         return 128 + received[0]
     return 0
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import click
 
+from streamfuse.cli import logs
 from streamfuse.cli.options import on_terminal
 from streamfuse.telemetry import Summary
 
@@ -18,7 +19,7 @@ PLAIN_LINE_S = 5.0
 @contextmanager
 def progress(total: int | None) -> Iterator[Callable[[Summary], None]]:
     """A callback that shows how far a run is: a bar on a terminal, plain lines elsewhere, all on stderr."""
-    if not on_terminal():
+    if logs.as_json() or not on_terminal():
         yield _PlainLines(total)
         return
     from rich.console import Console
@@ -48,6 +49,9 @@ class _PlainLines:
         if now - self._last < PLAIN_LINE_S:
             return
         self._last = now
+        if logs.as_json():
+            logs.log_summary("progress", summary)
+            return
         of = f" of {self._total}" if self._total else ""
         left = ""
         if self._total and summary.fps:
@@ -58,6 +62,9 @@ class _PlainLines:
 
 def show_summary(summary: Summary) -> None:
     """What a run did, on stderr: stdout is for results."""
+    if logs.as_json():
+        logs.log_summary("summary", summary)
+        return
     lines = [
         f"read     infrared {summary.read.get('ir', 0)}, visible {summary.read.get('vis', 0)} frames",
         f"paired   {summary.pairs}",

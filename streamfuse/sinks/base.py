@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from streamfuse.frames import FusedFrame
+
+if TYPE_CHECKING:
+    from streamfuse.telemetry import Summary
 
 
 class Sink(ABC):
@@ -21,6 +25,11 @@ class Sink(ABC):
     """Every frame counts: a full queue holds the pipeline back.  False: a full queue drops its oldest frame."""
     drops: Mapping[str, int] = MappingProxyType({})
     """Frames that it was given and could not pass on, by reason; other threads may read it."""
+    onlooker: bool = False
+    """It shows what comes and keeps nothing: its frames count neither as written nor as dropped."""
+
+    def attach(self, state: Callable[[], Summary]) -> None:  # noqa: B027 - few sinks look at the run
+        """Called once, before the first frame, with what tells the state of the run; any thread may call that."""
 
     @abstractmethod
     def write(self, frame: FusedFrame) -> None: ...

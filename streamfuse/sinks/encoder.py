@@ -20,6 +20,7 @@ from streamfuse.color import narrow_chroma, narrow_luma, resize_chroma, widen_ch
 from streamfuse.errors import OutputError, UsageError
 from streamfuse.frames import Content, FusedFrame, Matrix, Plane
 from streamfuse.sinks import VIDEO_SUFFIXES
+from streamfuse.sinks.planes import to_av
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -98,19 +99,11 @@ class Encoder:
 
         Raises OutputError for a recording's frame of another size than the first.
         """
-        import av
-
         if frame is None:
             return self._stream.encode(None)
         if frame.luma.shape != self._shape:
             frame = self._fitted(frame)
-        picture = av.VideoFrame(self._stream.width, self._stream.height, self._pixel_format)
-        for plane, values in zip(picture.planes, self._planes(frame), strict=True):
-            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-            height, width = values.shape
-            rows[:height, :width] = values
-            rows[height:, :width] = values[-1:]
-            rows[:, width : plane.width] = rows[:, width - 1 : width]
+        picture = to_av(self._stream.width, self._stream.height, self._pixel_format, self._planes(frame))
         # Two stamps that round to one tick would be refused by the container.
         pts = max(round((frame.time_ns - self._origin_ns) * TICKS / 1_000_000_000), self._last_pts + 1)
         self._last_pts = pts

@@ -1,0 +1,96 @@
+"""What the program says, on stderr: lines for people, or with --log-json one JSON object a line."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, TypeVar, cast
+
+import click
+
+from streamfuse.telemetry import Summary
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+log = logging.getLogger("streamfuse")
+FIELDS = "fields"
+"""Of a record: what else stands in its JSON object, `log.info(..., extra={FIELDS: {...}})`."""
+FLAG = "--log-json"
+
+
+class _Notes(logging.Handler):
+    """What the library says once becomes a line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"note: {record.getMessage()}", err=True)
+
+
+class _JsonLines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        moment = datetime.fromtimestamp(record.created, UTC)
+        line: dict[str, object] = {
+            "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **getattr(record, FIELDS, {}),
+        }
+        if record.exc_info:
+            line["traceback"] = logging.Formatter().formatException(record.exc_info)
+        click.echo(json.dumps(line, ensure_ascii=False, default=str), err=True)
+
+
+def _handle(handler: logging.Handler) -> None:
+    log.handlers = [handler]
+    log.propagate = False
+    log.setLevel(logging.INFO)
+
+
+def show_notes() -> None:
+    """Let the library speak to the user of the command line."""
+    _handle(_Notes())
+
+
+def show_json() -> None:
+    """Let everything be one JSON object a line: time, level, message, and what else there is."""
+    _handle(_JsonLines())
+
+
+def as_json() -> bool:
+    return any(isinstance(handler, _JsonLines) for handler in log.handlers)
+
+
+def silence_notes() -> None:
+    """For processes beside the first one, which would say the same."""
+    log.handlers = [logging.NullHandler()]
+
+
+def log_json(function: F) -> F:
+    """--log-json."""
+
+    @click.option(FLAG, is_flag=True, help="Say everything as JSON on stderr, one object a line.")
+    @functools.wraps(function)
+    def wrapper(*args: Any, log_json: bool, **kwargs: Any) -> Any:
+        if log_json:
+            show_json()
+        return function(*args, **kwargs)
+
+    return cast(F, wrapper)
+
+
+def log_summary(message: str, summary: Summary) -> None:
+    """The state of a run as the fields of one line; what is not a number yet is null."""
+    fields = {key: _plain(value) for key, value in asdict(summary).items()}
+    log.info(message, extra={FIELDS: {**fields, "dropped": summary.dropped}})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if key != "within"}
+    if isinstance(value, float):
+        return round(value, 4) if math.isfinite(value) else None
+    return value

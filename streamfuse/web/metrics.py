@@ -1,0 +1,122 @@
+"""The state of a run as Prometheus reads it; README.md has the table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+    StateSetMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+from streamfuse import __version__
+from streamfuse.sources.base import State
+from streamfuse.telemetry import BOUNDS_S, Summary
+from streamfuse.web.hub import Hub, View
+from streamfuse.web.status import STREAMS, not_ready
+
+_ROLES = {role: stream for stream, role in STREAMS.items()}
+_P = "streamfuse_"
+Label = TypeVar("Label", bound=tuple[str, ...])
+
+
+def make_registry(state: Callable[[], Summary], hub: Hub) -> CollectorRegistry:
+    """What `prometheus_client.generate_latest` takes: asks for the state whenever it is read."""
+    registry = CollectorRegistry()
+    registry.register(_Run(state, hub))
+    ProcessCollector(namespace="streamfuse", registry=registry)
+    return registry
+
+
+class _Run(Collector):
+    def __init__(self, state: Callable[[], Summary], hub: Hub) -> None:
+        self._state = state
+        self._hub = hub
+
+    def describe(self) -> list[Metric]:
+        return []  # the registry need not read everything to learn the names
+
+    def collect(self) -> Iterator[Metric]:
+        summary = self._state()
+        build = InfoMetricFamily(_P + "build", "The program.")
+        build.add_metric([], {"version": __version__})
+        yield build
+        yield from _frames(summary)
+        yield _stages(summary)
+        yield from _sources(summary)
+        yield from self._now(summary)
+
+    def _now(self, summary: Summary) -> Iterator[Metric]:
+        hub = self._hub
+        yield _gauge("ready", "1 when both streams are fresh and the engine is loaded.", not not_ready(summary))
+        yield _gauge("engine_loaded", "1 when the engine is loaded.", summary.engine_loaded)
+        skew_s = math.nan if summary.skew_ms is None else summary.skew_ms / 1e3
+        yield _gauge("skew_seconds", "Infrared minus visible time, median of the last pairs.", skew_s)
+        shown = hub.newest
+        age_s = math.nan if shown is None else (hub.now_ns() - shown.frame.arrival_ns) / 1e9
+        yield _gauge("frame_age_seconds", "Time since the newest fused picture's frames arrived.", age_s)
+        yield _gauge("preview_viewers", "Who watches the preview.", hub.viewers)
+        jpegs = {(str(view),): hub.encoded[view] for view in View}
+        yield _counter("preview_jpegs_encoded", "Pictures that were encoded for viewers.", ["view"], jpegs)
+
+
+def _frames(summary: Summary) -> Iterator[Metric]:
+    by_stream = ["stream"]
+    read = {(stream,): summary.read.get(role, 0) for stream, role in STREAMS.items()}
+    alone = {(stream,): summary.alone.get(role, 0) for stream, role in STREAMS.items()}
+    written = {(output,): count for output, count in summary.written.items()}
+    yield _counter("frames_read", "Frames that a stream delivered.", by_stream, read)
+    yield _counter("frames_paired", "Pairs that were made.", [], {(): summary.pairs})
+    yield _counter("frames_fused", "Pictures that were fused.", [], {(): summary.fused})
+    yield _counter("frames_alone", "Frames shown as they are, the other stream being away.", by_stream, alone)
+    yield _counter("frames_written", "Pictures that an output took.", ["output"], written)
+    reasons = [*by_stream, "reason"]
+    yield _counter("frames_dropped", "Frames that went nowhere.", reasons, _by_reason(summary.drops))
+    yield _counter("frames_held", "Pictures that repeat the last good one.", reasons, _by_reason(summary.held))
+
+
+def _by_reason(counts: dict[str, int]) -> dict[tuple[str, str], int]:
+    """The summary has "stream: reason"."""
+    parts = {text.partition(": "): count for text, count in counts.items()}
+    return {(stream, reason): count for (stream, _, reason), count in parts.items()}
+
+
+def _stages(summary: Summary) -> Metric:
+    family = HistogramMetricFamily(_P + "stage_seconds", "How long a stage took for a frame.", labels=["stage"])
+    for name, stage in summary.stages.items():
+        counts = [*zip(map(str, BOUNDS_S), stage.within, strict=True), ("+Inf", stage.count)]
+        family.add_metric([name], [(bound, float(count)) for bound, count in counts], stage.total_s)
+    return family
+
+
+def _sources(summary: Summary) -> Iterator[Metric]:
+    states = StateSetMetricFamily(_P + "source_state", "Of live streams.", labels=["stream"])
+    for stream, source in summary.sources.items():
+        states.add_metric([stream], {str(state): state is source.state for state in State})
+    yield states
+    reconnects = {(stream,): source.reconnects for stream, source in summary.sources.items()}
+    yield _counter("source_reconnects", "How often a live stream came back.", ["stream"], reconnects)
+    silence = GaugeMetricFamily(_P + "source_silence_seconds", "Since a stream's last frame.", labels=["stream"])
+    for role, silent_s in summary.silent_s.items():
+        silence.add_metric([_ROLES[role]], silent_s)
+    yield silence
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(_P + name, text, value=float(value))
+
+
+def _counter(name: str, text: str, labels: list[str], values: Mapping[Label, int]) -> Metric:
+    """`_total` is added to the name when it is written out."""
+    family = CounterMetricFamily(_P + name, text, labels=labels)
+    for label, value in values.items():
+        family.add_metric(label, value)
+    return family
