@@ -100,8 +100,8 @@ class Fuser:
     def fuse_luma(self, ir: Plane, vis: Plane, stamp_ns: int) -> FusedLuma:
         """Luma planes (h, w) and (H, W) to (H, W) or the overlap's shape.
 
-        Raises InputError for pictures under 16 pixels a side and for shapes that the calibration is not for, EngineError
-        where the engine fails and while pairs that were begun are not finished.
+        Raises InputError for pictures under 16 pixels a side and for shapes that the calibration is not for, and
+        EngineError where the engine fails and while pairs that were begun are not finished.
         """
         if self._begun:
             raise EngineError("pairs are in flight: finish them before a single one is fused")

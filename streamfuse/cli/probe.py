@@ -42,10 +42,14 @@ def _machine() -> Iterator[Row]:
 def _gpu() -> str:
     import torch
 
-    if not torch.cuda.is_available():
+    from streamfuse.engines.device import gpu_names
+    from streamfuse.errors import EngineUnavailable
+
+    try:
+        names = gpu_names()
+    except EngineUnavailable:
         built = "" if torch.version.cuda else "; this torch is a CPU build"
         return f"none{built}"
-    names = (torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     return f"{', '.join(names)} (CUDA {torch.version.cuda})"
 
 
@@ -56,7 +60,7 @@ def _engines() -> Iterator[Row]:
     for name in engine_names():
         try:
             with create_engine(name) as engine:
-                yield name, f"{_version(name)}; precision auto is {engine.precision} on {engine.device}"
+                yield name, f"{_version(engine.package)}; precision auto is {engine.precision} on {engine.device}"
         except EngineError as error:
             yield name, f"not available: {error}"
     with create_engine("auto") as engine:

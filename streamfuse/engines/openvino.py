@@ -44,7 +44,7 @@ def create(weights: Path | None, precision: str, threads: int | None, device: st
 
 
 class OpenvinoEngine(NetworkEngine):
-    name = "openvino"
+    name = package = "openvino"
     keeps_builds = True
 
     def __init__(

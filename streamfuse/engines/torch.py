@@ -36,7 +36,7 @@ def create(weights: Path | None, precision: str, threads: int | None, device: st
 
 
 class TorchEngine(NetworkEngine):
-    name = "torch"
+    name = package = "torch"
 
     def __init__(self, weights: Path | None = None, precision: str = "auto", threads: int | None = None) -> None:
         """`threads` holds for all of PyTorch in this process: it has one pool."""
@@ -70,7 +70,7 @@ class TorchEngine(NetworkEngine):
 
 
 class TorchCudaEngine(StreamedEngine):
-    name = "torch"
+    name = package = "torch"
 
     def __init__(self, weights: Path | None, precision: str, device: CudaDevice, depth: int = DEPTH) -> None:
         super().__init__(weights, device, depth)
