@@ -75,10 +75,10 @@ def _version(package: str) -> str:
 
 
 def _codecs() -> Iterator[Row]:
-    """Encoders are opened: being listed does not make a GPU encoder work."""
     import av
 
-    av.logging.set_level(None)
+    from streamfuse.sinks.encoder import why_not
+
     yield "PyAV", f"{av.__version__} with libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
     for name, encoder in (
         ("h264", "libx264"),
@@ -86,22 +86,8 @@ def _codecs() -> Iterator[Row]:
         ("ffv1", "ffv1"),
         ("h264 on NVENC", "h264_nvenc"),
     ):
-        yield name, "yes" if _opens(encoder) else "no"
-
-
-def _opens(encoder: str) -> bool:
-    import av
-
-    try:
-        context = av.CodecContext.create(encoder, "w")
-        context.width, context.height, context.pix_fmt = 256, 256, "yuv420p"  # type: ignore[attr-defined]
-        context.framerate = 25  # type: ignore[attr-defined]
-        if encoder == "libx265":
-            context.options = {"x265-params": "log-level=none"}
-        context.open()
-    except (av.error.FFmpegError, ValueError):
-        return False
-    return True
+        reason = why_not(encoder)
+        yield name, "yes" if reason is None else f"no: {reason}"
 
 
 def _cameras() -> Iterator[Row]:

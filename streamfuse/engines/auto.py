@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -13,13 +12,10 @@ import numpy.typing as npt
 from streamfuse.engines.base import Engine, Fused, Raw
 from streamfuse.errors import EngineError, EngineUnavailable, WeightsError
 from streamfuse.frames import Plane
-
-log = logging.getLogger("streamfuse")
+from streamfuse.notes import warn_once
 
 Choice: TypeAlias = tuple[str, Callable[[], Engine]]
 """What it is called, and what makes it or raises EngineError."""
-
-_announced: set[str] = set()
 
 
 class AutoEngine(Engine):
@@ -53,10 +49,7 @@ class AutoEngine(Engine):
         """Say what comes instead; raises `error` if nothing does."""
         if not self._left:
             raise error
-        note = f"{error}; using {self._left[0][0]} instead"
-        if note not in _announced:
-            _announced.add(note)
-            log.warning("%s", note)
+        warn_once(f"{error}; using {self._left[0][0]} instead")
 
     def prepare(self, height: int, width: int) -> None:
         while True:
