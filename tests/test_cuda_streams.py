@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 from streamfuse.engines.base import Precision
 from streamfuse.engines.cuda_streams import Program, Ring, StreamedEngine
 from streamfuse.engines.torch import TorchEngine
-from streamfuse.errors import EngineError
+from streamfuse.errors import EngineError, EngineUnavailable
 from streamfuse.frames import Plane
 from streamfuse.network import checkpoint
 
@@ -192,6 +193,31 @@ def test_engine_with_pairs_in_flight_changes_nothing(weights: Path) -> None:
         assert engine.pending == 1
         engine.collect()
     assert not engine.pending
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("CUDA error: no kernel image is available for execution on the device", EngineUnavailable),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", EngineError),
+    ],
+)
+def test_engine_that_cannot_start_may_be_replaced_but_for_want_of_memory(
+    weights: Path, said: str, kind: type[EngineError]
+) -> None:
+    class Failing(SimEngine):
+        def _make_program(self, height: int, width: int) -> Program:
+            def launch() -> None:
+                raise RuntimeError(said)
+
+            return replace(super()._make_program(height, width), launch=launch)
+
+    with Failing(weights, SimDevice(4)) as engine:
+        for _ in range(2):
+            with pytest.raises(EngineError) as caught:
+                engine.prepare(32, 40)
+            assert type(caught.value) is kind
+        assert not engine.pending
 
 
 def test_engine_reports_what_the_device_reports(weights: Path) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-import streamfuse.engines.auto as auto_module
 from streamfuse.engines import create_engine
 from streamfuse.engines.auto import AutoEngine
 from streamfuse.engines.base import Engine, Precision, Raw
@@ -36,7 +35,7 @@ def noise(seed: int, size: tuple[int, int] = SIZE) -> Plane:
 @pytest.fixture
 def notes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """What was announced."""
-    monkeypatch.setattr(auto_module, "_announced", set())
+    monkeypatch.setattr("streamfuse.notes._said", set())
     caplog.set_level(logging.WARNING, "streamfuse")
     return lambda: [record.getMessage() for record in caplog.records]
 

@@ -232,6 +232,8 @@ def test_recordings_keep_several_pairs_in_flight() -> None:
     summary = Pipeline(frames(12), frames(12), sinks=[sink], fuser=Fuser(engine=engine)).run()
     assert [number_of(frame.luma) for frame in sink.frames] == [frame.index for frame in sink.frames] == [*range(12)]
     assert [frame.vis_stamp_ns for frame in sink.frames] == [40 * MS * k for k in range(12)]
+    for role in ("infrared", "visible"):
+        assert [number_of(getattr(frame, role)) for frame in sink.frames] == [*range(12)]
     assert engine.in_flight == [1, 2] + [3] * 10
     assert (engine.pending, summary.pairs, summary.fused) == (0, 12, 12)
 

@@ -42,10 +42,14 @@ def _machine() -> Iterator[Row]:
 def _gpu() -> str:
     import torch
 
-    if not torch.cuda.is_available():
+    from streamfuse.engines.device import gpu_names
+    from streamfuse.errors import EngineUnavailable
+
+    try:
+        names = gpu_names()
+    except EngineUnavailable:
         built = "" if torch.version.cuda else "; this torch is a CPU build"
         return f"none{built}"
-    names = (torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     return f"{', '.join(names)} (CUDA {torch.version.cuda})"
 
 
@@ -56,7 +60,7 @@ def _engines() -> Iterator[Row]:
     for name in engine_names():
         try:
             with create_engine(name) as engine:
-                yield name, f"{_version(name)}; precision auto is {engine.precision} on {engine.device}"
+                yield name, f"{_version(engine.package)}; precision auto is {engine.precision} on {engine.device}"
         except EngineError as error:
             yield name, f"not available: {error}"
     with create_engine("auto") as engine:
@@ -71,10 +75,10 @@ def _version(package: str) -> str:
 
 
 def _codecs() -> Iterator[Row]:
-    """Encoders are opened: being listed does not make a GPU encoder work."""
     import av
 
-    av.logging.set_level(None)
+    from streamfuse.sinks.encoder import why_not
+
     yield "PyAV", f"{av.__version__} with libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
     for name, encoder in (
         ("h264", "libx264"),
@@ -82,22 +86,8 @@ def _codecs() -> Iterator[Row]:
         ("ffv1", "ffv1"),
         ("h264 on NVENC", "h264_nvenc"),
     ):
-        yield name, "yes" if _opens(encoder) else "no"
-
-
-def _opens(encoder: str) -> bool:
-    import av
-
-    try:
-        context = av.CodecContext.create(encoder, "w")
-        context.width, context.height, context.pix_fmt = 256, 256, "yuv420p"  # type: ignore[attr-defined]
-        context.framerate = 25  # type: ignore[attr-defined]
-        if encoder == "libx265":
-            context.options = {"x265-params": "log-level=none"}
-        context.open()
-    except (av.error.FFmpegError, ValueError):
-        return False
-    return True
+        reason = why_not(encoder)
+        yield name, "yes" if reason is None else f"no: {reason}"
 
 
 def _cameras() -> Iterator[Row]:

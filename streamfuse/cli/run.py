@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     help="Output range and level over time: per-frame, smooth or fixed:LO,HI.",
 )
 @options.engine
+@click.option("--hw-decode", is_flag=True, help="Decode video files on the NVIDIA GPU, if it can.")
+@click.option("--hw-encode", is_flag=True, help="Encode h264 and hevc on the NVIDIA GPU, if it can.")
 @options.calibration
 @click.option(
     "--fps", type=options.FiniteRange(0.001, 10_000), help="Rate of images; default 25, or as the sequence says."
@@ -87,6 +89,8 @@ def command(
     preset: str,
     weights: Path | None,
     device: str,
+    hw_decode: bool,
+    hw_encode: bool,
     calib: Path | None,
     crop: str | None,
     fps: float | None,
@@ -120,7 +124,8 @@ def command(
 
     if not outputs and publish is None and preview.address is None:
         raise UsageError("nowhere to write to: give -o FILE, --preview 127.0.0.1:8080 or --publish URL")
-    sources = _open_sources(ir, vis, vot, fps, agc)
+    gpu = _gpu_of(device) if hw_decode else None
+    sources = _open_sources(ir, vis, vot, fps, agc, gpu)
     fuser = Fuser(weights, engine, precision, tone, calib, crop == "overlap", preset, device)
     files = [path for source in sources for path in source.files]
     period_ns = max(source.period_ns or 0 for source in sources) or None
@@ -130,7 +135,7 @@ def command(
         if publish is not None:
             sinks.append(publish.open(weights, calib))
         sinks += open_sinks(
-            outputs, video=VideoFormat(codec, crf, effort), force=force, period_ns=period_ns, inputs=files
+            outputs, video=VideoFormat(codec, crf, effort, hw_encode), force=force, period_ns=period_ns, inputs=files
         )
     except BaseException:
         for sink in sinks:
@@ -151,7 +156,7 @@ def command(
 
 
 def _open_sources(
-    ir: str | None, vis: str | None, vot: Path | None, fps: float | None, agc: str
+    ir: str | None, vis: str | None, vot: Path | None, fps: float | None, agc: str, gpu: int | None
 ) -> tuple[Source, Source]:
     from streamfuse.sources.uri import open_pair
     from streamfuse.sources.vot import open_vot
@@ -163,7 +168,14 @@ def _open_sources(
     if ir is None or vis is None:
         missing = " and ".join(flag for flag, value in (("--ir", ir), ("--vis", vis)) if value is None)
         raise UsageError(f"{missing} missing: two sources are needed, or --vot DIR")
-    return open_pair(ir, vis, fps=fps, agc=agc)
+    return open_pair(ir, vis, fps=fps, agc=agc, gpu=gpu)
+
+
+def _gpu_of(device: str) -> int:
+    """The GPU to decode on, where the engine is on `device`."""
+    from streamfuse.engines.base import parse_device
+
+    return (parse_device(device) if device != "auto" else 0) or 0
 
 
 def watch(pipeline: Pipeline) -> int:

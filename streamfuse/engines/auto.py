@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -14,13 +13,10 @@ from streamfuse.engines.base import Engine, Fused, Raw
 from streamfuse.errors import EngineError, EngineUnavailable, WeightsError
 from streamfuse.frames import Plane
 from streamfuse.network.config import Preset
-
-log = logging.getLogger("streamfuse")
+from streamfuse.notes import warn_once
 
 Choice: TypeAlias = tuple[str, Callable[[], Engine]]
 """What it is called, and what makes it or raises EngineError."""
-
-_announced: set[str] = set()
 
 
 class AutoEngine(Engine):
@@ -55,10 +51,7 @@ class AutoEngine(Engine):
         """Say what comes instead; raises `error` if nothing does."""
         if not self._left:
             raise error
-        note = f"{error}; using {self._left[0][0]} instead"
-        if note not in _announced:
-            _announced.add(note)
-            log.warning("%s", note)
+        warn_once(f"{error}; using {self._left[0][0]} instead")
 
     def use(self, preset: Preset) -> None:
         self._engine.use(preset)

@@ -62,6 +62,8 @@ class Engine(ABC):
     """Where it runs, for people."""
     gpu: int | None = None
     """The number of the CUDA GPU, None for a CPU."""
+    package = ""
+    """What it is installed as; its version is the engine's."""
     keeps_builds = False
     """Whether what `prepare` makes is kept on disk for later starts."""
     depth: int = 1
@@ -219,7 +221,7 @@ class NetworkEngine(Engine):
         try:
             yield
         except (MemoryError, RuntimeError) as error:
-            if isinstance(error, MemoryError) or any(word in str(error).lower() for word in _OUT_OF_MEMORY):
+            if is_out_of_memory(error):
                 raise EngineError(
                     f"{self.name} ran out of memory for pictures of {width}x{height} on {self.device}; use smaller ones"
                 ) from error
@@ -233,6 +235,11 @@ def first_line(error: Exception) -> str:
 
 
 _OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "bad alloc")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """The libraries have no common type for it."""
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in _OUT_OF_MEMORY)
 
 
 def parse_precision(asked: str) -> Precision:

@@ -25,9 +25,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from streamfuse.engines.base import Fused, NetworkEngine, Precision, Raw
+from streamfuse.engines.base import Fused, NetworkEngine, Precision, Raw, first_line, is_out_of_memory
 from streamfuse.engines.device import Device, Event, Work
-from streamfuse.errors import EngineError
+from streamfuse.errors import EngineError, EngineUnavailable
 from streamfuse.frames import Plane
 
 Compute: TypeAlias = Callable[[Tensor, Tensor], None]
@@ -173,12 +173,19 @@ class StreamedEngine(NetworkEngine):
 
     def _build(self, height: int, width: int) -> None:
         self._drop()
-        self._program = self._make_program(height, width)
-        self._ring = Ring(self._device, self._program.run, height, width, self.depth)
-        nothing = np.zeros((height, width), np.uint8)
-        for _ in range(self.depth):  # the first runs are slow
-            self._ring.submit(nothing, nothing)
-            self._ring.collect()
+        try:
+            self._program = self._make_program(height, width)
+            self._ring = Ring(self._device, self._program.run, height, width, self.depth)
+            nothing = np.zeros((height, width), np.uint8)
+            for _ in range(self.depth):  # the first runs are slow
+                self._ring.submit(nothing, nothing)
+                self._ring.collect()
+        except RuntimeError as error:
+            self._drop()
+            if is_out_of_memory(error):
+                raise
+            # Such as "no kernel image": a GPU or a driver that the library was not made for.
+            raise EngineUnavailable(f"{self.name} does not run on {self.device}: {first_line(error)}") from error
 
     @property
     def pending(self) -> int:

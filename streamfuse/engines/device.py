@@ -1,4 +1,4 @@
-"""Streams, events and memory of a GPU: all that engines ask of CUDA.  Nothing else imports `torch.cuda`.
+"""Streams, events and memory of a GPU: all that engines ask of CUDA.  No engine uses `torch.cuda` itself.
 
 `Device` is what the ring of `streamfuse.engines.cuda_streams` is written against, so that its order of work can be
 tested where there is no GPU.
@@ -64,23 +64,28 @@ class Device(Protocol):
         """Milliseconds that each of `runs` of `work` takes on `stream`, by the device's clock."""
 
 
+def gpu_names() -> list[str]:
+    """Of every CUDA GPU, cuda:0 first.  Raises EngineUnavailable where PyTorch can use none, with its reason."""
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (AssertionError, RuntimeError) as error:
+        reason = first_line(error).split(". ")[0].rstrip(".")
+        raise EngineUnavailable(f"no GPU that PyTorch can use ({reason}); use --device cpu") from error
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+
+
 class CudaDevice:
     """One CUDA GPU.  It is a `Device`."""
 
     def __init__(self, index: int = 0) -> None:
         """Raises EngineUnavailable where PyTorch has no such GPU, with PyTorch's reason."""
-        try:
-            torch.cuda.init()  # type: ignore[no-untyped-call]
-        except (AssertionError, RuntimeError) as error:
-            reason = first_line(error).split(". ")[0].rstrip(".")
-            raise EngineUnavailable(f"no GPU that PyTorch can use ({reason}); use --device cpu") from error
-        count = torch.cuda.device_count()
-        if index >= count:
-            known = ", ".join(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(count)) or "none"
+        names = gpu_names()
+        if index >= len(names):
+            known = ", ".join(f"cuda:{number} {name}" for number, name in enumerate(names)) or "none"
             raise EngineUnavailable(f"there is no GPU cuda:{index} here; there is: {known}")
         self.index = index
         self.torch = torch.device("cuda", index)
-        self.name = f"CUDA GPU {torch.cuda.get_device_name(index)}"
+        self.name = f"CUDA GPU {names[index]}"
 
     @property
     def capability(self) -> tuple[int, int]:

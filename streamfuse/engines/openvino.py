@@ -45,7 +45,7 @@ def create(weights: Path | None, precision: str, threads: int | None, device: st
 
 
 class OpenvinoEngine(NetworkEngine):
-    name = "openvino"
+    name = package = "openvino"
     presets = tuple(Preset)
     keeps_builds = True
 

@@ -155,12 +155,15 @@ class TensorrtEngine(StreamedEngine):
         self.gpu = device.index
         self.precision = pick_precision(precision, Precision.FP16, (Precision.FP16, Precision.FP32), flavour.title)
         self._flavour = flavour
+        self.package = flavour.package
         self._cache = cache or Cache()
         try:
             self._trt: ModuleType = importlib.import_module(flavour.module)
         except (ImportError, OSError) as error:
             raise EngineUnavailable(f"{flavour.title} does not load ({first_line(error)}); install it anew") from error
         check_gpu(self._trt, flavour, device.capability, device.name)
+        self._runtime: Any = None
+        """Outlives what it reads."""
 
     def _make_program(self, height: int, width: int) -> Program:
         key = self._key(height, width)
@@ -193,7 +196,9 @@ class TensorrtEngine(StreamedEngine):
 
     def _deserialize(self, blob: bytes | memoryview) -> Any:
         """None for what was compiled by another version or for another GPU."""
-        return self._trt.Runtime(self._trt.Logger(self._trt.Logger.ERROR)).deserialize_cuda_engine(blob)
+        if self._runtime is None:
+            self._runtime = self._trt.Runtime(self._trt.Logger(self._trt.Logger.ERROR))
+        return self._runtime.deserialize_cuda_engine(blob)
 
     def _bind(self, engine: Any, key: str, height: int, width: int) -> Program:
         """The engine between fixed places in memory, captured as a CUDA graph."""

@@ -42,7 +42,7 @@ def create(weights: Path | None, precision: str, threads: int | None, device: st
 
 
 class TorchEngine(NetworkEngine):
-    name = "torch"
+    name = package = "torch"
     presets = tuple(Preset)
 
     def __init__(self, weights: Path | None = None, precision: str = "auto", threads: int | None = None) -> None:
@@ -80,7 +80,7 @@ class TorchEngine(NetworkEngine):
 
 
 class TorchCudaEngine(StreamedEngine):
-    name = "torch"
+    name = package = "torch"
     presets = tuple(Preset)
 
     def __init__(self, weights: Path | None, precision: str, device: CudaDevice, depth: int = DEPTH) -> None:

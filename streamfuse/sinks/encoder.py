@@ -5,6 +5,7 @@ H.264 in yuv420p, limited range, is what every player shows.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ import numpy as np
 from streamfuse.color import narrow_chroma, narrow_luma, resize_chroma, widen_chroma
 from streamfuse.errors import OutputError, UsageError
 from streamfuse.frames import Content, FusedFrame, Matrix, Plane
+from streamfuse.notes import warn_once
 from streamfuse.sinks import VIDEO_SUFFIXES
 from streamfuse.sinks.planes import to_av
 
@@ -51,6 +53,8 @@ class VideoFormat:
     """Constant quality, 0..51, less is better; not for ffv1."""
     preset: str = "veryfast"
     """One of PRESETS; not for ffv1."""
+    hardware: bool = False
+    """On an NVIDIA GPU if it can, where `crf` is a constant quantiser; not for ffv1."""
 
     def check(self, path: Path) -> None:
         suffix = path.suffix.lower()
@@ -63,6 +67,8 @@ class VideoFormat:
             raise UsageError(f"unknown codec {self.codec!r}: use {', '.join(CODECS)}")
         if self.codec == "ffv1" and suffix != ".mkv":
             raise UsageError(f"ffv1 goes into .mkv, not {suffix}")
+        if self.codec == "ffv1" and self.hardware:
+            raise UsageError("ffv1 is encoded on the CPU only: leave out --hw-encode")
         if not 0 <= self.crf <= 51:
             raise UsageError(f"crf must be 0..51, got {self.crf}")
         if self.preset not in PRESETS:
@@ -70,6 +76,27 @@ class VideoFormat:
 
 
 CODECS = {"h264": "libx264", "hevc": "libx265", "ffv1": "ffv1"}
+NVENC = {"h264": "h264_nvenc", "hevc": "hevc_nvenc"}
+
+
+@functools.cache
+def why_not(encoder: str) -> str | None:
+    """Why FFmpeg's encoder of this name does not open here, None if it does: being listed does not make it work."""
+    import av
+
+    av.logging.set_level(None)
+    try:
+        context = av.CodecContext.create(encoder, "w")
+        context.width, context.height, context.pix_fmt = 256, 256, "yuv420p"  # type: ignore[attr-defined]
+        context.framerate = 25  # type: ignore[attr-defined]
+        if encoder == "libx265":
+            context.options = {"x265-params": "log-level=none"}
+        context.open()
+    except av.error.FFmpegError as error:
+        return str(error.strerror).lower()
+    except ValueError as error:  # not part of this FFmpeg
+        return str(error)
+    return None
 
 
 class Encoder:
@@ -113,7 +140,8 @@ class Encoder:
 
     def _add_stream(self, container: OutputContainer, first: FusedFrame) -> VideoStream:
         rate = Fraction(1_000_000_000, self._period_ns).limit_denominator(1_000_000)
-        stream = cast("VideoStream", container.add_stream(CODECS[self._format.codec], rate=rate))
+        encoder = self._choose_encoder()
+        stream = cast("VideoStream", container.add_stream(encoder, rate=rate))
         height, width = self._shape
         if self._pixel_format == "yuv420p" and not self._lossless:
             height, width = height + height % 2, width + width % 2
@@ -127,6 +155,13 @@ class Encoder:
         keyframe = max(1, round(KEYFRAME_S * rate))
         if self._format.codec == "ffv1":
             codec.options = {"level": "3", "slicecrc": "1", "g": "1"}
+        elif encoder in NVENC.values():
+            effort = 1 + PRESETS.index(self._format.preset) * 6 // (len(PRESETS) - 1)  # p1 to p7
+            options = {"preset": f"p{effort}", "tune": "ll", "rc": "constqp", "qp": str(self._format.crf)}
+            # No look-ahead and no B-frames, as below.
+            codec.options = options | {"zerolatency": "1", "delay": "0", "bf": "0", "g": str(keyframe)}
+            if self._format.codec == "hevc":
+                codec.codec_tag = "hvc1"
         else:
             # zerolatency: no look-ahead and no B-frames, so a frame that was written is a frame in the file.
             options = {"preset": self._format.preset, "crf": str(self._format.crf), "tune": "zerolatency"}
@@ -137,6 +172,15 @@ class Encoder:
                 options |= {"g": str(keyframe), "bf": "0"}
             codec.options = options
         return stream
+
+    def _choose_encoder(self) -> str:
+        codec = self._format.codec
+        if self._format.hardware:
+            reason = why_not(NVENC[codec])
+            if reason is None:
+                return NVENC[codec]
+            warn_once(f"{NVENC[codec]} does not work here ({reason}); encoding on the CPU")
+        return CODECS[codec]
 
     def _choose_pixel_format(self, first: FusedFrame) -> str:
         chroma = first.chroma

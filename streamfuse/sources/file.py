@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from streamfuse.errors import InputError
 from streamfuse.frames import DEFAULT_PERIOD_NS, Clock, Frame
+from streamfuse.notes import warn_once
 from streamfuse.sources.base import Source
 from streamfuse.sources.pixels import PixelReader
 
@@ -45,12 +46,18 @@ class VideoFile(Source):
 
     clock = Clock.MEDIA
 
-    def __init__(self, path: Path, agc: str = "percentile") -> None:
-        """`agc`: how grey of more than 8 bits becomes 8 bits, as `open_source` has it."""
+    def __init__(self, path: Path, agc: str = "percentile", gpu: int | None = None) -> None:
+        """`agc`: how grey of more than 8 bits becomes 8 bits, as `open_source` has it.
+
+        `gpu`: the number of the NVIDIA GPU that decodes, if it can; None: the CPU does.
+        """
         super().__init__()
         self.name = str(path)
         self.files = [path]
         self._container = _open(path)
+        if gpu is not None and (on_gpu := _on_gpu(path, gpu)) is not None:
+            self._container.close()
+            self._container = on_gpu
         video = self._container.streams.video
         if not video:
             self._container.close()
@@ -188,6 +195,21 @@ def _open(path: Path) -> InputContainer:
         raise InputError(f"{path} may not be read: permission denied") from None
     except av.error.FFmpegError as error:
         raise InputError(f"{path} {_why_unreadable(path, str(error.strerror))}") from None
+
+
+def _on_gpu(path: Path, gpu: int) -> InputContainer | None:
+    """A file that can be opened, decoded by a GPU into the host's memory; None if that one does not decode it."""
+    import av
+    from av.codec.hwaccel import HWAccel
+
+    try:
+        return av.open(
+            f"file:{path}", metadata_errors="replace", hwaccel=HWAccel("cuda", gpu, allow_software_fallback=True)
+        )
+    except (av.error.FFmpegError, NotImplementedError) as error:
+        reason = str(getattr(error, "strerror", None) or error).lower()
+        warn_once(f"cuda:{gpu} does not decode this kind of video here ({reason}); decoding on the CPU")
+        return None
 
 
 def _why_unreadable(path: Path, ffmpeg_says: str) -> str:

@@ -88,10 +88,11 @@ def has_scheme(text: str) -> bool:
     return _SCHEME.match(text) is not None
 
 
-def open_source(text: str, *, fps: float | None = None, agc: str = "percentile") -> Source:
+def open_source(text: str, *, fps: float | None = None, agc: str = "percentile", gpu: int | None = None) -> Source:
     """A source from a path, a pattern, a camera, a URL or a `synthetic:` URI; `fps` is the rate of images.
 
     `agc`: how grey of more than 8 bits becomes 8 bits, one of `streamfuse.sources.agc.AGCS`.
+    `gpu`: the number of the NVIDIA GPU that decodes video files, if it can; None: the CPU does.
     Variables in it are replaced as `expand` says.  Raises InputError for what is not there or cannot be read,
     UsageError for what is not understood.
     """
@@ -116,12 +117,14 @@ def open_source(text: str, *, fps: float | None = None, agc: str = "percentile")
             return open_images(text, fps, agc)
         from streamfuse.sources.file import VideoFile
 
-        return VideoFile(Path(text), agc)
+        return VideoFile(Path(text), agc, gpu)
     except OSError as error:
         raise InputError(f"{text} cannot be read: {error.strerror}") from None
 
 
-def open_pair(ir: str, vis: str, *, fps: float | None = None, agc: str = "percentile") -> tuple[Source, Source]:
+def open_pair(
+    ir: str, vis: str, *, fps: float | None = None, agc: str = "percentile", gpu: int | None = None
+) -> tuple[Source, Source]:
     """An infrared and a visible source on one time line."""
     from streamfuse.sources.address import parse_address
     from streamfuse.sources.sequence import is_image_list, open_image_pair
@@ -133,9 +136,9 @@ def open_pair(ir: str, vis: str, *, fps: float | None = None, agc: str = "percen
             return open_image_pair(*paths, fps, agc)
     except OSError as error:
         raise InputError(f"{error.filename or ir} cannot be read: {error.strerror}") from None
-    first = open_source(ir, fps=fps, agc=agc)
+    first = open_source(ir, fps=fps, agc=agc, gpu=gpu)
     try:
-        return first, open_source(vis, fps=fps, agc=agc)
+        return first, open_source(vis, fps=fps, agc=agc, gpu=gpu)
     except BaseException:
         first.close()
         raise

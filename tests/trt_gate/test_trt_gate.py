@@ -8,18 +8,30 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import io
+import logging
 import re
 import warnings
 from collections import Counter
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
+from sim_device import SimDevice
 from torch import Tensor, nn
 
 from streamfuse.engines.base import Precision
-from streamfuse.engines.tensorrt import FLAVOURS, check_gpu, compile_network, export, find_flavour, network_to_compile
+from streamfuse.engines.cache import Cache
+from streamfuse.engines.tensorrt import (
+    FLAVOURS,
+    TensorrtEngine,
+    check_gpu,
+    compile_network,
+    export,
+    find_flavour,
+    network_to_compile,
+)
 from streamfuse.errors import EngineUnavailable
 from streamfuse.network.checkpoint import default_weights
 from streamfuse.network.crossfuse import CrossFuse
@@ -209,6 +221,60 @@ def test_package_and_its_gpus_are_known() -> None:
         check_gpu(tensorrt, flavour, (9, 0), "NVIDIA H100")
 
 
-def test_bytes_of_another_machine_are_not_taken_for_an_engine() -> None:
-    runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.INTERNAL_ERROR))
-    assert runtime.deserialize_cuda_engine(b"no engine" * 100) is None
+class NoGpu(SimDevice):
+    """Where a GPU would be, as far as compiling is concerned."""
+
+    name = "CUDA GPU that is not there"
+    torch = torch.device("cpu")
+    index = 0
+    capability = (8, 6)
+
+    def active(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+
+@pytest.mark.usefixtures("compiler")
+def test_engine_that_does_not_load_is_refused_and_one_on_disk_is_built_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TensorRT really compiles, and really cannot load it: there is no GPU."""
+    caplog.set_level(logging.INFO, "streamfuse")
+    cache = Cache(tmp_path)
+    engine = TensorrtEngine(None, "fp16", NoGpu(), find_flavour(), cache)  # type: ignore[arg-type]
+    assert engine.precision == "fp16"
+    cache.store(engine._key(64, 64), b"what another version compiled" * 100)
+    with pytest.raises(EngineUnavailable, match="TensorRT-RTX does not take what it compiled on CUDA GPU that is not"):
+        engine.prepare(64, 64)
+    said = [record.getMessage() for record in caplog.records]
+    assert "TensorRT-RTX does not take it); building it anew" in said[0]
+    assert "compiling the network for 64x64" in said[1]
+    assert list(tmp_path.iterdir()) == []  # what cannot be used is not kept
+
+
+def test_key_depends_on_what_was_compiled_for_what(tmp_path: Path) -> None:
+    class OtherGpu(NoGpu):
+        capability = (8, 9)
+
+    engines = [
+        TensorrtEngine(None, precision, device, find_flavour(), Cache(tmp_path))  # type: ignore[arg-type]
+        for precision in ("fp16", "fp32")
+        for device in (NoGpu(), OtherGpu())
+    ]
+    keys = {engine._key(*size) for engine in engines for size in SIZES}
+    assert len(keys) == 12
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("Runtime", ["deserialize_cuda_engine"]),
+        ("ICudaEngine", ["num_io_tensors", "get_tensor_name", "get_tensor_mode", "create_execution_context"]),
+        ("ICudaEngine", ["create_runtime_config"]),
+        ("IExecutionContext", ["set_tensor_address", "execute_async_v3"]),
+        ("IRuntimeConfig", ["create_runtime_cache", "set_runtime_cache"]),
+        ("IRuntimeCache", ["serialize", "deserialize"]),
+        ("TensorIOMode", ["INPUT"]),
+    ],
+)
+def test_what_is_called_on_a_gpu_is_there(kind: str, names: list[str]) -> None:
+    assert set(names) <= set(dir(getattr(tensorrt, kind)))

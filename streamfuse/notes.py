@@ -1,0 +1,16 @@
+"""What is said to the user once, however often it happens."""
+
+from __future__ import annotations
+
+import logging
+
+log = logging.getLogger("streamfuse")
+
+_said: set[str] = set()
+
+
+def warn_once(text: str) -> None:
+    """Log a warning, unless this process has logged it before."""
+    if text not in _said:
+        _said.add(text)
+        log.warning("%s", text)
