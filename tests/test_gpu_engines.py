@@ -19,7 +19,7 @@ from streamfuse.engines.tensorrt import find_flavour, network_to_compile
 from streamfuse.errors import EngineError, EngineUnavailable, UsageError, WeightsError
 from streamfuse.frames import Plane
 from streamfuse.network import checkpoint
-from streamfuse.network.config import Output
+from streamfuse.network.config import Output, Preset
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is an NVIDIA GPU")
 SIZE = (64, 80)
@@ -182,12 +182,14 @@ def real_pairs(data_dir: Path, count: int) -> list[tuple[Plane, Plane]]:
     return pairs
 
 
-def test_fp16_is_close_to_fp32_on_real_pairs(data_dir: Path) -> None:
+@pytest.mark.parametrize("preset", Preset)
+def test_fp16_is_close_to_fp32_on_real_pairs(data_dir: Path, preset: Preset) -> None:
     """Of what TensorRT gets to compile, with the shipped weights.  Measured: 73.7 dB."""
     path = checkpoint.default_weights()
-    half = network_to_compile(path, Precision.FP16)
     with create_engine("torch", precision="fp32", device="cpu") as exact:
+        exact.use(preset)
         for ir, vis in real_pairs(data_dir, 2):
+            half = network_to_compile(path, Precision.FP16, ir.shape[0], ir.shape[1], preset)
             with torch.inference_mode():
                 raw = half(*(torch.from_numpy(plane)[None, None].half() for plane in (ir, vis)))
             assert raw.dtype == torch.float16

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from streamfuse.engines.base import Precision, first_line, parse_device, pick_precision
 from streamfuse.engines.cache import Cache, code_digest, entry_key
@@ -29,8 +29,9 @@ from streamfuse.engines.cuda_streams import DEPTH, DTYPES, Program, StreamedEngi
 from streamfuse.engines.device import CudaDevice
 from streamfuse.errors import EngineError, EngineUnavailable
 from streamfuse.network.checkpoint import load
-from streamfuse.network.crossfuse import CrossFuse
+from streamfuse.network.config import Preset
 from streamfuse.network.folding import FoldedDecoder
+from streamfuse.network.scaled import DeepScaled
 
 log = logging.getLogger("streamfuse")
 
@@ -81,25 +82,30 @@ def _version(package: str) -> str | None:
         return None
 
 
-def network_to_compile(path: Path, precision: Precision) -> CrossFuse:
-    """The network of a weights file as TensorRT gets it.
+def network_to_compile(
+    path: Path, precision: Precision, height: int, width: int, preset: Preset = Preset.QUALITY
+) -> nn.Module:
+    """The network of a weights file as TensorRT gets it, for pictures of one size.
 
     Its decoder is folded: the chain of convolutions at full size would mostly move memory.  The encoders are not, as
     the folded form's many small products are no gain on a GPU.
     """
     network = load(path)
+    factor = preset.factor(height, width)
+    if factor > 1:
+        return DeepScaled(network, height, width, factor, folded=False).to(DTYPES[precision])
     network.decoder = FoldedDecoder(network.decoder)
     return network.to(DTYPES[precision])
 
 
-def export(network: CrossFuse, height: int, width: int) -> tuple[torch.export.ExportedProgram, tuple[Tensor, Tensor]]:
+def export(network: nn.Module, height: int, width: int) -> tuple[torch.export.ExportedProgram, tuple[Tensor, Tensor]]:
     """The network's graph for one size, and the inputs that it was exported with; on the device that it is on."""
     parameter = next(network.parameters())
     ir, vis = (torch.zeros((1, 1, height, width), dtype=parameter.dtype, device=parameter.device) for _ in range(2))
     return torch.export.export(network, (ir, vis)), (ir, vis)
 
 
-def compile_network(network: CrossFuse, height: int, width: int, gpu: int = 0) -> bytes:
+def compile_network(network: nn.Module, height: int, width: int, gpu: int = 0) -> bytes:
     """One engine for the whole network, as TensorRT's bytes.
 
     Raises EngineUnavailable where TensorRT cannot compile it, such as for an operation that it does not know.
@@ -138,6 +144,7 @@ def create(weights: Path | None, precision: str, threads: int | None, device: st
 
 class TensorrtEngine(StreamedEngine):
     name = "tensorrt"
+    presets = tuple(Preset)
     keeps_builds = True
 
     def __init__(
@@ -174,8 +181,8 @@ class TensorrtEngine(StreamedEngine):
                 self._cache.discard(key, f"{self._flavour.title} does not take it")
             if engine is None:
                 log.info("compiling the network for %dx%d pictures; done once for each size", width, height)
-                network = network_to_compile(self.weights.path, self.precision).to(self._gpu.torch)
-                compiled = compile_network(network, height, width, self._gpu.index)
+                network = network_to_compile(self.weights.path, self.precision, height, width, self.preset)
+                compiled = compile_network(network.to(self._gpu.torch), height, width, self._gpu.index)
                 engine = self._deserialize(compiled)
                 if engine is None:
                     raise EngineUnavailable(f"{self._flavour.title} does not take what it compiled on {self.device}")
@@ -189,6 +196,7 @@ class TensorrtEngine(StreamedEngine):
             weights=self.weights.digest,
             config=repr(self.weights.config),
             shape=f"{height}x{width}",
+            preset=self.preset,
             precision=self.precision,
             device=f"{self.device} {self._gpu.capability}",
             code=code_digest(Path(__file__)),

@@ -22,10 +22,10 @@ FACTORS = (1, 2, 4, 8, 16, 32)
 class DeepScaled(nn.Module):
     """For pictures of one size; deep features from pictures smaller by `factor`."""
 
-    def __init__(self, network: CrossFuse, height: int, width: int, factor: int) -> None:
-        """Shares the weights of `network`.  Raises ValueError for another factor.
+    def __init__(self, network: CrossFuse, height: int, width: int, factor: int, *, folded: bool = True) -> None:
+        """Shares the weights of `network`; `folded`: its encoders and attention are rewritten to do less.
 
-        Pictures whose smaller copy the network could not take keep the whole.
+        Raises ValueError for another factor.  Pictures whose smaller copy the network could not take keep the whole.
         """
         super().__init__()
         if factor not in FACTORS:
@@ -33,11 +33,10 @@ class DeepScaled(nn.Module):
         if min(height, width) < factor * MIN_SIDE:
             factor = 1
         self.factor = factor
-        folded = fold(network, -(-height // factor), -(-width // factor))
-        self.encoder_ir, self.encoder_vis, self.cam = folded.encoder_ir, folded.encoder_vis, folded.cam
-        assert isinstance(folded.decoder, FoldedDecoder)
-        self.decoder = folded.decoder
-        self.sum_ir, self.sum_vis = _summed(folded.encoder_ir.conv), _summed(folded.encoder_vis.conv)
+        deep = fold(network, -(-height // factor), -(-width // factor)) if folded else network
+        self.encoder_ir, self.encoder_vis, self.cam = deep.encoder_ir, deep.encoder_vis, deep.cam
+        self.decoder = FoldedDecoder(network.decoder)
+        self.sum_ir, self.sum_vis = _summed(network.encoder_ir.conv), _summed(network.encoder_vis.conv)
 
     def forward(self, ir: Tensor, vis: Tensor) -> Tensor:
         """As `CrossFuse.forward`."""

@@ -34,7 +34,7 @@ from streamfuse.engines.tensorrt import (
 )
 from streamfuse.errors import EngineUnavailable
 from streamfuse.network.checkpoint import default_weights
-from streamfuse.network.crossfuse import CrossFuse
+from streamfuse.network.config import Preset
 
 try:
     importlib.metadata.version("torch-tensorrt-rtx")
@@ -91,7 +91,7 @@ class Compiler:
         monkeypatch.setattr(interpreter_module.TRTInterpreter, "run", run)
 
     def __call__(self, network: nn.Module, height: int, width: int) -> Built:
-        engine = compile_network(network, height, width)  # type: ignore[arg-type]
+        engine = compile_network(network, height, width)
         return Built(engine, self._found["layers"], self._found["bindings"])
 
 
@@ -109,8 +109,8 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
 
 
 @pytest.fixture(scope="module")
-def network() -> CrossFuse:
-    return network_to_compile(default_weights(), Precision.FP16)
+def network() -> nn.Module:
+    return network_to_compile(default_weights(), Precision.FP16, 256, 256)
 
 
 def operations(program: torch.export.ExportedProgram, pair: tuple[Tensor, ...]) -> tuple[int, int, list[str]]:
@@ -150,7 +150,7 @@ def strays(layers: list[Layer]) -> list[Layer]:
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_whole_network_is_one_part(network: CrossFuse, height: int, width: int) -> None:
+def test_whole_network_is_one_part(network: nn.Module, height: int, width: int) -> None:
     total, taken, parts = operations(*export(network, height, width))
     assert total == taken > 300
     assert parts == ["_run_on_acc_0"]
@@ -158,7 +158,7 @@ def test_whole_network_is_one_part(network: CrossFuse, height: int, width: int) 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_engine_computes_in_fp16_but_for_the_islands(
-    network: CrossFuse, compiler: Compiler, height: int, width: int
+    network: nn.Module, compiler: Compiler, height: int, width: int
 ) -> None:
     built = compiler(network, height, width)
     assert len(built.engine) > 40_000_000  # FP16 weights, whole
@@ -175,14 +175,24 @@ def test_engine_computes_in_fp16_but_for_the_islands(
     assert {dtype for kind, dtype in kinds if kind in {"NORMALIZATION", "SOFTMAX"}} == {"FLOAT"}
 
 
+def test_smaller_deep_path_is_one_engine_too(compiler: Compiler) -> None:
+    scaled = network_to_compile(default_weights(), Precision.FP16, 480, 640, Preset.REALTIME)
+    total, taken, parts = operations(*export(scaled, 480, 640))
+    assert total == taken > 300
+    assert parts == ["_run_on_acc_0"]
+    built = compiler(scaled, 480, 640)
+    assert set(built.bindings.values()) == {("HALF", (1, 1, 480, 640))}
+    assert {layer.dtype for layer in built.layers if layer.kind in {"CONVOLUTION", "MATRIX_MULTIPLY"}} == {"HALF"}
+
+
 def test_fp32_network_would_be_noticed(compiler: Compiler) -> None:
-    built = compiler(network_to_compile(default_weights(), Precision.FP32), 64, 64)
+    built = compiler(network_to_compile(default_weights(), Precision.FP32, 64, 64), 64, 64)
     assert set(built.bindings.values()) == {("FLOAT", (1, 1, 64, 64))}
     assert {"CONVOLUTION", "MATRIX_MULTIPLY"} <= {layer.kind for layer in strays(built.layers)}
 
 
 def test_skip_weights_in_fp16_would_be_noticed(
-    network: CrossFuse, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+    network: nn.Module, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         "streamfuse.network.crossfuse.channel_sum_mean",
@@ -195,7 +205,7 @@ def test_skip_weights_in_fp16_would_be_noticed(
 class WithFold(nn.Module):
     """The network, and an operation that TensorRT does not know."""
 
-    def __init__(self, network: CrossFuse) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
@@ -204,9 +214,9 @@ class WithFold(nn.Module):
         return F.fold(F.unfold(raw, 4, stride=4), raw.shape[2:], 4, stride=4)
 
 
-def test_operation_without_converter_would_be_noticed(network: CrossFuse, compiler: Compiler) -> None:
+def test_operation_without_converter_would_be_noticed(network: nn.Module, compiler: Compiler) -> None:
     with_fold = WithFold(network)
-    total, taken, _ = operations(*export(with_fold, 64, 64))  # type: ignore[arg-type]
+    total, taken, _ = operations(*export(with_fold, 64, 64))
     assert taken < total
     with pytest.raises(EngineUnavailable, match="TensorRT cannot compile the network: ") as caught:
         compiler(with_fold, 64, 64)
