@@ -113,7 +113,7 @@ def test_bench_prints_a_table_and_writes_all_figures(tmp_path: Path) -> None:
     done = streamfuse("bench", *small, "--json", out)
     assert done.returncode == 0, done.stderr
     assert "| network |" in done.stdout
-    assert "torch fp32 on CPU" in done.stdout
+    assert "torch fp32, preset realtime, on CPU" in done.stdout
     figures = json.loads(out.read_text())
     assert figures["size"] == "64x48"
     assert figures["network"]["runs"] == 4

@@ -23,6 +23,7 @@ from streamfuse.errors import OutputError
 def command(
     engine: str,
     precision: str,
+    preset: str,
     weights: Path | None,
     device: str,
     size: tuple[int, int],
@@ -45,7 +46,7 @@ def command(
     if json_file is not None and json_file.exists() and not force:
         raise OutputError(f"{json_file} exists: choose another place, or replace it with --force")
     config = read_info(weights or default_weights()).config
-    with create_engine(engine, weights=weights, precision=precision, device=device) as made:
+    with create_engine(engine, weights=weights, precision=precision, device=device, preset=preset) as made:
         result = bench(made, config, *size, frames, say=lambda text: click.echo(f"measuring: {text}", err=True))
     click.echo(markdown(result))
     if json_file is not None:

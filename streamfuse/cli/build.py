@@ -30,7 +30,9 @@ TERMINAL_S, PLAIN_S = 1.0, 10.0
 )
 @options.engine
 @options.common
-def command(sizes: list[tuple[int, int]], engine: str, precision: str, weights: Path | None, device: str) -> None:
+def command(
+    sizes: list[tuple[int, int]], engine: str, precision: str, preset: str, weights: Path | None, device: str
+) -> None:
     """Compile the network for pictures of a size and keep it, so that the first run starts at once.
 
     \b
@@ -42,7 +44,7 @@ def command(sizes: list[tuple[int, int]], engine: str, precision: str, weights: 
     """
     from streamfuse.engines import create_engine
 
-    with create_engine(engine, weights=weights, precision=precision, device=device) as made:
+    with create_engine(engine, weights=weights, precision=precision, device=device, preset=preset) as made:
         for height, width in sizes:
             begin = time.monotonic()
             with _ended_at_once(), _signs_of_life(f"{made.name} {made.precision} for {width}x{height}"):
