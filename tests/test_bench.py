@@ -20,7 +20,7 @@ from streamfuse.bench.measure import Times, rate_in_flight
 from streamfuse.bench.peak import measure_peak
 from streamfuse.engines.base import Engine, Fused, Precision, Raw
 from streamfuse.frames import Plane
-from streamfuse.network.config import CrossFuseConfig, Output
+from streamfuse.network.config import CrossFuseConfig, Output, Preset
 from streamfuse.network.crossfuse import HEADS, TOKEN, CrossFuse
 
 
@@ -42,7 +42,7 @@ def test_operations_are_those_of_the_layers_and_of_attention() -> None:
     attentions = 6  # two blocks of self-attention for each modality, one of cross-attention
     scores = 2 * 2 * HEADS * 256 * 256 * (TOKEN // HEADS)  # windows, and so on; as much again with the values
     total += attentions * 2 * scores
-    assert count_work(CrossFuseConfig(), height, width, torch.float32).flops == total
+    assert count_work(CrossFuseConfig(), height, width, Preset.QUALITY, torch.float32).flops == total
 
 
 def test_bytes_are_what_operations_read_and_write_but_for_views() -> None:
@@ -60,10 +60,17 @@ def test_bytes_are_what_operations_read_and_write_but_for_views() -> None:
 
 
 def test_half_the_precision_is_half_the_bytes() -> None:
-    full, half = (count_work(CrossFuseConfig(), 64, 64, dtype) for dtype in (torch.float32, torch.bfloat16))
+    full, half = (
+        count_work(CrossFuseConfig(), 64, 64, Preset.QUALITY, dtype) for dtype in (torch.float32, torch.bfloat16)
+    )
     assert full.flops == half.flops
     assert full.least_bytes == 2 * half.least_bytes
     assert half.least_bytes < half.moved_bytes < full.moved_bytes
+
+
+def test_smaller_deep_path_is_less_work() -> None:
+    flops = [count_work(CrossFuseConfig(), 256, 256, preset, torch.float32).flops for preset in Preset]
+    assert flops[0] > 2 * flops[1] > 2 * flops[2]
 
 
 def test_percentiles() -> None:
@@ -110,10 +117,11 @@ def test_pairs_in_flight_are_all_collected() -> None:
 def test_bench_prints_a_table_and_writes_all_figures(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     small = ["--engine", "torch", "--precision", "fp32", "--size", "64x48", "--frames", "4", "--device", "cpu"]
+    small += ["--preset", "balanced"]
     done = streamfuse("bench", *small, "--json", out)
     assert done.returncode == 0, done.stderr
     assert "| network |" in done.stdout
-    assert "torch fp32 on CPU" in done.stdout
+    assert "torch fp32, preset balanced, on CPU" in done.stdout
     figures = json.loads(out.read_text())
     assert figures["size"] == "64x48"
     assert figures["network"]["runs"] == 4
@@ -143,7 +151,7 @@ def test_build_keeps_what_it_compiled(tmp_path: Path) -> None:
     first, second = (streamfuse(*build, STREAMFUSE_CACHE=str(tmp_path)) for _ in range(2))
     assert first.returncode == second.returncode == 0, first.stderr
     assert first.stderr.count("compiling the network") == 2
-    assert "openvino fp32 for 80x64 on CPU" in first.stderr
+    assert "openvino fp32, preset realtime, for 80x64 on CPU" in first.stderr
     assert "compiling" not in second.stderr
     assert [path.suffix for path in tmp_path.iterdir()] == [".engine"] * 2
     fails(2, "compiles nothing that could be kept", "build", "--engine", "torch", "--device", "cpu", "--size", "64x64")

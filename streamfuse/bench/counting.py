@@ -12,13 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from streamfuse.network.config import CrossFuseConfig
+from streamfuse.network.config import CrossFuseConfig, Preset
 from streamfuse.network.crossfuse import CrossFuse
+from streamfuse.network.scaled import for_size
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Of the network as it is written; an engine that rewrites it does less."""
+    """Of what a preset leaves of the network, as it is written; an engine that rewrites it does less."""
 
     flops: int
     """Of matrix products and convolutions, two for each multiplication with its addition."""
@@ -49,10 +50,10 @@ class _ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-def count_work(config: CrossFuseConfig, height: int, width: int, dtype: torch.dtype) -> Work:
+def count_work(config: CrossFuseConfig, height: int, width: int, preset: Preset, dtype: torch.dtype) -> Work:
     """For one pair of pictures of (height, width), with tensors of `dtype`."""
     with torch.device("meta"):
-        network = CrossFuse(config).eval().to(dtype)
+        network = for_size(CrossFuse(config).eval(), height, width, preset, folded=False).to(dtype)
         pair = torch.empty(2, 1, 1, height, width, dtype=dtype)
     # One after the other: the flop counter takes operations apart, and the bytes would be those of the parts.
     with torch.inference_mode(), FlopCounterMode(display=False) as flops:

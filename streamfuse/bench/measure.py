@@ -50,6 +50,7 @@ class Times:
 class Result:
     engine: str
     precision: str
+    preset: str
     device: str
     machine: str
     size: str
@@ -117,6 +118,7 @@ def bench(
     return Result(
         engine=engine.name,
         precision=str(engine.precision),
+        preset=str(engine.preset),
         device=engine.device,
         machine=f"{read_cpu().model}, {platform.system()}, Python {platform.python_version()}, "
         f"torch {torch.__version__}, streamfuse {__version__}",
@@ -127,7 +129,7 @@ def bench(
         in_flight=engine.depth,
         in_flight_fps=in_flight_fps,
         end_to_end_fps=end_to_end_fps,
-        work=count_work(config, height, width, dtype),
+        work=count_work(config, height, width, engine.preset, dtype),
         peak=measure_peak(dtype, engine.gpu),
     )
 

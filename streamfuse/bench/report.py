@@ -15,7 +15,8 @@ def markdown(result: Result) -> str:
         ("files to file", ("", "", ""), f"{result.end_to_end_fps:.2f}"),
     ]
     lines = [
-        f"{result.engine} {result.precision} on {result.device}, {result.size}, {result.network.runs} runs; "
+        f"{result.engine} {result.precision}, preset {result.preset}, on {result.device}, {result.size}, "
+        f"{result.network.runs} runs; "
         f"prepared in {result.prepare_s:.1f} s",
         f"({result.machine})",
         "",

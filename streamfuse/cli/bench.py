@@ -23,6 +23,7 @@ from streamfuse.errors import OutputError
 def command(
     engine: str,
     precision: str,
+    preset: str,
     weights: Path | None,
     device: str,
     size: tuple[int, int],
@@ -39,6 +40,7 @@ def command(
     from streamfuse.bench.measure import bench
     from streamfuse.bench.report import markdown
     from streamfuse.engines import create_engine
+    from streamfuse.engines.presets import parse_preset
     from streamfuse.files import write_whole
     from streamfuse.network.checkpoint import default_weights, read_info
 
@@ -46,6 +48,8 @@ def command(
         raise OutputError(f"{json_file} exists: choose another place, or replace it with --force")
     config = read_info(weights or default_weights()).config
     with create_engine(engine, weights=weights, precision=precision, device=device) as made:
+        if preset != "auto":
+            made.use(parse_preset(preset))
         result = bench(made, config, *size, frames, say=lambda text: click.echo(f"measuring: {text}", err=True))
     click.echo(markdown(result))
     if json_file is not None:

@@ -30,7 +30,9 @@ TERMINAL_S, PLAIN_S = 1.0, 10.0
 )
 @options.engine
 @options.common
-def command(sizes: list[tuple[int, int]], engine: str, precision: str, weights: Path | None, device: str) -> None:
+def command(
+    sizes: list[tuple[int, int]], engine: str, precision: str, preset: str, weights: Path | None, device: str
+) -> None:
     """Compile the network for pictures of a size and keep it, so that the first run starts at once.
 
     \b
@@ -41,16 +43,19 @@ def command(sizes: list[tuple[int, int]], engine: str, precision: str, weights: 
     is not kept.
     """
     from streamfuse.engines import create_engine
+    from streamfuse.engines.presets import parse_preset
 
     with create_engine(engine, weights=weights, precision=precision, device=device) as made:
+        if preset != "auto":
+            made.use(parse_preset(preset))
         for height, width in sizes:
+            what = f"{made.name} {made.precision}, preset {made.preset}, for {width}x{height}"
             begin = time.monotonic()
-            with _ended_at_once(), _signs_of_life(f"{made.name} {made.precision} for {width}x{height}"):
+            with _ended_at_once(), _signs_of_life(what):
                 made.prepare(height, width)
             if not made.keeps_builds:
                 raise UsageError(f"engine {made.name} compiles nothing that could be kept: leave this out")
-            what = f"{made.name} {made.precision} for {width}x{height} on {made.device}"
-            click.echo(f"{what}: ready in {time.monotonic() - begin:.1f} s", err=True)
+            click.echo(f"{what} on {made.device}: ready in {time.monotonic() - begin:.1f} s", err=True)
 
 
 @contextmanager
