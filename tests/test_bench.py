@@ -42,7 +42,7 @@ def test_operations_are_those_of_the_layers_and_of_attention() -> None:
     attentions = 6  # two blocks of self-attention for each modality, one of cross-attention
     scores = 2 * 2 * HEADS * 256 * 256 * (TOKEN // HEADS)  # windows, and so on; as much again with the values
     total += attentions * 2 * scores
-    assert count_work(CrossFuseConfig(), height, width, Preset.QUALITY, torch.float32).flops == total
+    assert count_work(CrossFuseConfig(), height, width, torch.float32).flops == total
 
 
 def test_bytes_are_what_operations_read_and_write_but_for_views() -> None:
@@ -60,16 +60,14 @@ def test_bytes_are_what_operations_read_and_write_but_for_views() -> None:
 
 
 def test_half_the_precision_is_half_the_bytes() -> None:
-    full, half = (
-        count_work(CrossFuseConfig(), 64, 64, Preset.QUALITY, dtype) for dtype in (torch.float32, torch.bfloat16)
-    )
+    full, half = (count_work(CrossFuseConfig(), 64, 64, dtype) for dtype in (torch.float32, torch.bfloat16))
     assert full.flops == half.flops
     assert full.least_bytes == 2 * half.least_bytes
     assert half.least_bytes < half.moved_bytes < full.moved_bytes
 
 
 def test_smaller_deep_path_is_less_work() -> None:
-    flops = [count_work(CrossFuseConfig(), 256, 256, preset, torch.float32).flops for preset in Preset]
+    flops = [count_work(CrossFuseConfig(), 256, 256, torch.float32, preset).flops for preset in Preset]
     assert flops[0] > 2 * flops[1] > 2 * flops[2]
 
 

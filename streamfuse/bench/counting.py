@@ -19,7 +19,7 @@ from streamfuse.network.scaled import for_size
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Of what a preset leaves of the network, as it is written; an engine that rewrites it does less."""
+    """Of the network as it is written; an engine that rewrites it does less."""
 
     flops: int
     """Of matrix products and convolutions, two for each multiplication with its addition."""
@@ -50,7 +50,9 @@ class _ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-def count_work(config: CrossFuseConfig, height: int, width: int, preset: Preset, dtype: torch.dtype) -> Work:
+def count_work(
+    config: CrossFuseConfig, height: int, width: int, dtype: torch.dtype, preset: Preset = Preset.QUALITY
+) -> Work:
     """For one pair of pictures of (height, width), with tensors of `dtype`."""
     with torch.device("meta"):
         network = for_size(CrossFuse(config).eval(), height, width, preset, folded=False).to(dtype)

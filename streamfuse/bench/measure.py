@@ -129,7 +129,7 @@ def bench(
         in_flight=engine.depth,
         in_flight_fps=in_flight_fps,
         end_to_end_fps=end_to_end_fps,
-        work=count_work(config, height, width, engine.preset, dtype),
+        work=count_work(config, height, width, dtype, engine.preset),
         peak=measure_peak(dtype, engine.gpu),
     )
 

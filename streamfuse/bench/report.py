@@ -16,8 +16,7 @@ def markdown(result: Result) -> str:
     ]
     lines = [
         f"{result.engine} {result.precision}, preset {result.preset}, on {result.device}, {result.size}, "
-        f"{result.network.runs} runs; "
-        f"prepared in {result.prepare_s:.1f} s",
+        f"{result.network.runs} runs; prepared in {result.prepare_s:.1f} s",
         f"({result.machine})",
         "",
         "| | p50 ms | p95 ms | p99 ms | fps |",

@@ -40,16 +40,13 @@ def command(
     from streamfuse.bench.measure import bench
     from streamfuse.bench.report import markdown
     from streamfuse.engines import create_engine
-    from streamfuse.engines.presets import parse_preset
     from streamfuse.files import write_whole
     from streamfuse.network.checkpoint import default_weights, read_info
 
     if json_file is not None and json_file.exists() and not force:
         raise OutputError(f"{json_file} exists: choose another place, or replace it with --force")
     config = read_info(weights or default_weights()).config
-    with create_engine(engine, weights=weights, precision=precision, device=device) as made:
-        if preset != "auto":
-            made.use(parse_preset(preset))
+    with create_engine(engine, weights=weights, precision=precision, device=device, preset=preset) as made:
         result = bench(made, config, *size, frames, say=lambda text: click.echo(f"measuring: {text}", err=True))
     click.echo(markdown(result))
     if json_file is not None:

@@ -43,11 +43,8 @@ def command(
     is not kept.
     """
     from streamfuse.engines import create_engine
-    from streamfuse.engines.presets import parse_preset
 
-    with create_engine(engine, weights=weights, precision=precision, device=device) as made:
-        if preset != "auto":
-            made.use(parse_preset(preset))
+    with create_engine(engine, weights=weights, precision=precision, device=device, preset=preset) as made:
         for height, width in sizes:
             what = f"{made.name} {made.precision}, preset {made.preset}, for {width}x{height}"
             begin = time.monotonic()

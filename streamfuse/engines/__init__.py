@@ -34,16 +34,20 @@ def create_engine(
     precision: str = "auto",
     threads: int | None = None,
     device: str = "auto",
+    preset: str = "auto",
 ) -> Engine:
     """An engine by its name; auto is the first that works of tensorrt and torch on a CUDA GPU, and openvino.
 
     `weights`: a safetensors file, None for the shipped one.  `precision`: auto, fp32, bf16 or fp16.  `threads`:
     how many a CPU engine uses, None for one a core.  `device`: auto, cpu, cuda or cuda:N; a GPU that was asked
-    for is not replaced by the CPU.  Raises EngineError for what cannot be had here, UsageError for the device.
+    for is not replaced by the CPU.  `preset`: auto (what the weights are best run at), quality, balanced or realtime.
+    Raises EngineError for what cannot be had here, UsageError for the device.
     """
     from streamfuse.engines.base import parse_device, parse_precision
+    from streamfuse.engines.presets import parse_preset
 
     parse_precision(precision)
+    chosen = None if preset == "auto" else parse_preset(preset)
     if device != "auto":
         parse_device(device)
     if name != "auto" and name not in _ENGINES:
@@ -52,7 +56,10 @@ def create_engine(
         raise EngineError(f"threads must be at least 1, got {threads}")
 
     def make(name: str, device: str) -> Engine:
-        return _create(name, weights, precision, threads, device)
+        engine = _create(name, weights, precision, threads, device)
+        if chosen is not None:
+            engine.use(chosen)
+        return engine
 
     if name != "auto":
         return make(name, device)
