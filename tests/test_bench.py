@@ -20,7 +20,7 @@ from streamfuse.bench.measure import Times, rate_in_flight
 from streamfuse.bench.peak import measure_peak
 from streamfuse.engines.base import Engine, Fused, Precision, Raw
 from streamfuse.frames import Plane
-from streamfuse.network.config import CrossFuseConfig, Output
+from streamfuse.network.config import CrossFuseConfig, Output, Preset
 from streamfuse.network.crossfuse import HEADS, TOKEN, CrossFuse
 
 
@@ -64,6 +64,11 @@ def test_half_the_precision_is_half_the_bytes() -> None:
     assert full.flops == half.flops
     assert full.least_bytes == 2 * half.least_bytes
     assert half.least_bytes < half.moved_bytes < full.moved_bytes
+
+
+def test_smaller_deep_path_is_less_work() -> None:
+    flops = [count_work(CrossFuseConfig(), 256, 256, torch.float32, preset).flops for preset in Preset]
+    assert flops[0] > 2 * flops[1] > 2 * flops[2]
 
 
 def test_percentiles() -> None:
@@ -110,10 +115,11 @@ def test_pairs_in_flight_are_all_collected() -> None:
 def test_bench_prints_a_table_and_writes_all_figures(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     small = ["--engine", "torch", "--precision", "fp32", "--size", "64x48", "--frames", "4", "--device", "cpu"]
+    small += ["--preset", "balanced"]
     done = streamfuse("bench", *small, "--json", out)
     assert done.returncode == 0, done.stderr
     assert "| network |" in done.stdout
-    assert "torch fp32, preset realtime, on CPU" in done.stdout
+    assert "torch fp32, preset balanced, on CPU" in done.stdout
     figures = json.loads(out.read_text())
     assert figures["size"] == "64x48"
     assert figures["network"]["runs"] == 4
@@ -143,7 +149,7 @@ def test_build_keeps_what_it_compiled(tmp_path: Path) -> None:
     first, second = (streamfuse(*build, STREAMFUSE_CACHE=str(tmp_path)) for _ in range(2))
     assert first.returncode == second.returncode == 0, first.stderr
     assert first.stderr.count("compiling the network") == 2
-    assert "openvino fp32 for 80x64 on CPU" in first.stderr
+    assert "openvino fp32, preset realtime, for 80x64 on CPU" in first.stderr
     assert "compiling" not in second.stderr
     assert [path.suffix for path in tmp_path.iterdir()] == [".engine"] * 2
     fails(2, "compiles nothing that could be kept", "build", "--engine", "torch", "--device", "cpu", "--size", "64x64")

@@ -21,7 +21,7 @@ from streamfuse.engines.openvino import OpenvinoEngine
 from streamfuse.errors import EngineError, WeightsError
 from streamfuse.frames import Plane
 from streamfuse.network import checkpoint
-from streamfuse.network.config import CrossFuseConfig, Output, SkipWeights
+from streamfuse.network.config import CrossFuseConfig, Output, Preset, SkipWeights
 from streamfuse.network.crossfuse import CrossFuse
 
 needs_bf16 = pytest.mark.skipif(not read_cpu().has_bf16, reason="this CPU does not multiply BF16")
@@ -127,6 +127,20 @@ def test_submitted_pairs_come_back_in_order(weights: Path, name: str) -> None:
         with pytest.raises(EngineError, match="no pair is in flight"):
             engine.collect()
         assert engine.time_network(*pair(), runs=3).shape == (3,)
+
+
+@pytest.mark.parametrize("name", CPU_ENGINES)
+def test_other_sizes_and_presets_in_between_change_nothing(weights: Path, name: str) -> None:
+    """What a preset is composed of is not what the last one was rounded to."""
+    size = (96, 128)
+    with create_engine(name, weights=weights, precision="bf16" if name == "torch" else "fp32", device="cpu") as engine:
+        engine.use(Preset.BALANCED)
+        before = engine.fuse(*pair(size))
+        for preset in Preset:
+            engine.use(preset)
+            engine.fuse(*pair((64, 64)))
+        engine.use(Preset.BALANCED)
+        assert np.array_equal(engine.fuse(*pair(size)), before)
 
 
 def test_unknown_names_are_answered_with_the_known(weights: Path) -> None:

@@ -115,6 +115,7 @@ class Fragile(Engine):
 
     precision = Precision.FP32
     output = Output.DIRECT
+    presets = tuple(Preset)
 
     def __init__(self, name: str, most: int, error: Exception) -> None:
         self.name = self.device = name
@@ -146,6 +147,15 @@ def test_falls_back_when_a_size_cannot_be_compiled(notes: Callable[[], list[str]
     with pytest.raises(EngineUnavailable, match="second cannot compile"):
         engine.prepare(64, 300)
     assert notes() == ["first cannot compile; using second instead"]
+
+
+def test_keeps_its_preset_when_it_falls_back(notes: Callable[[], list[str]]) -> None:
+    first, second = Fragile("first", 10, EngineUnavailable("cannot")), Fragile("second", 200, EngineError())
+    engine = AutoEngine([("first", lambda: first), ("second", lambda: second)])
+    engine.use(Preset.BALANCED)
+    engine.prepare(64, 80)
+    assert (engine.name, engine.preset, second.preset) == ("second", "balanced", "balanced")
+    assert len(notes()) == 1
 
 
 def test_does_not_fall_back_from_what_is_no_fault_of_the_machine(notes: Callable[[], list[str]]) -> None:

@@ -46,13 +46,13 @@ def command(
 
     with create_engine(engine, weights=weights, precision=precision, device=device, preset=preset) as made:
         for height, width in sizes:
+            what = f"{made.name} {made.precision}, preset {made.preset}, for {width}x{height}"
             begin = time.monotonic()
-            with _ended_at_once(), _signs_of_life(f"{made.name} {made.precision} for {width}x{height}"):
+            with _ended_at_once(), _signs_of_life(what):
                 made.prepare(height, width)
             if not made.keeps_builds:
                 raise UsageError(f"engine {made.name} compiles nothing that could be kept: leave this out")
-            what = f"{made.name} {made.precision} for {width}x{height} on {made.device}"
-            click.echo(f"{what}: ready in {time.monotonic() - begin:.1f} s", err=True)
+            click.echo(f"{what} on {made.device}: ready in {time.monotonic() - begin:.1f} s", err=True)
 
 
 @contextmanager

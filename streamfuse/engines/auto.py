@@ -29,6 +29,7 @@ class AutoEngine(Engine):
     def __init__(self, choices: Sequence[Choice]) -> None:
         """Raises WeightsError, and EngineError where none of the choices can be made."""
         self._left = deque(choices)
+        self._wanted: Preset | None = None
         self._take()
 
     def _take(self) -> None:
@@ -36,6 +37,8 @@ class AutoEngine(Engine):
             _, make = self._left.popleft()
             try:
                 self._engine = make()
+                if self._wanted is not None:
+                    self._engine.use(self._wanted)
             except WeightsError:
                 raise
             except EngineError as error:
@@ -55,7 +58,7 @@ class AutoEngine(Engine):
 
     def use(self, preset: Preset) -> None:
         self._engine.use(preset)
-        self.preset = preset
+        self.preset = self._wanted = preset
 
     def prepare(self, height: int, width: int) -> None:
         while True:

@@ -22,7 +22,7 @@ from streamfuse.network.config import Preset
 from streamfuse.network.scaled import for_size
 
 if TYPE_CHECKING:
-    from streamfuse.network.crossfuse import CrossFuse
+    pass
 
 
 _N = TypeVar("_N", bound=nn.Module)
@@ -53,14 +53,12 @@ class TorchEngine(NetworkEngine):
         self.precision = pick_precision(precision, best, tuple(DTYPES), self.device)
         if threads is not None:
             torch.set_num_threads(threads)
-        self._whole: CrossFuse | None = None
         self._network: nn.Module | None = None
         self._pair = torch.empty(0, dtype=torch.uint8)
 
     def _build(self, height: int, width: int) -> None:
-        if self._whole is None:
-            self._whole = load(self.weights.path)
-        network = for_size(self._whole, height, width, self.preset, folded=False)
+        # Loaded anew: what a preset composes of the weights must be composed of exact ones, on the CPU.
+        network = for_size(load(self.weights.path), height, width, self.preset, folded=False)
         self._network = _channels_last(network.to(DTYPES[self.precision]))
         self._pair = torch.zeros((2, 1, 1, height, width), dtype=torch.uint8)
 
@@ -75,7 +73,7 @@ class TorchEngine(NetworkEngine):
 
     def close(self) -> None:
         super().close()
-        self._whole = self._network = None
+        self._network = None
         self._pair = torch.empty(0, dtype=torch.uint8)
 
 
@@ -88,13 +86,10 @@ class TorchCudaEngine(StreamedEngine):
         self._gpu = device
         self.gpu = device.index
         self.precision = pick_precision(precision, Precision.FP16, tuple(DTYPES), self.device)
-        self._whole: CrossFuse | None = None
 
     def _make_program(self, height: int, width: int) -> Program:
         dtype = DTYPES[self.precision]
-        if self._whole is None:
-            self._whole = load(self.weights.path)
-        network = for_size(self._whole, height, width, self.preset, folded=False)
+        network = for_size(load(self.weights.path), height, width, self.preset, folded=False)
         network = _channels_last(network.to(self._gpu.torch, dtype))
         pair = self._gpu.buffer((2, 1, 1, height, width), dtype)
         raw = self._gpu.buffer((1, 1, height, width), dtype)
@@ -104,10 +99,6 @@ class TorchCudaEngine(StreamedEngine):
                 raw.copy_(network(pair[0], pair[1]))
 
         return Program(pair, raw, self._gpu.graph(launch))
-
-    def close(self) -> None:
-        super().close()
-        self._whole = None
 
 
 def _channels_last(network: _N) -> _N:

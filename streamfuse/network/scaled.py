@@ -73,7 +73,7 @@ def for_size(network: CrossFuse, height: int, width: int, preset: Preset, *, fol
     """What a preset makes of `network` for pictures of one size; `folded`: rewritten to compute the same with less."""
     factor = preset.factor(height, width)
     if factor > 1:
-        return DeepScaled(network, height, width, factor)
+        return DeepScaled(network, height, width, factor, folded=folded)
     return fold(network, height, width) if folded else network
 
 
