@@ -1,0 +1,346 @@
+"""The page in a real browser: headless Chromium, which `scripts/peers` installs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pytest
+from streams import free_port
+from test_web_hub import decoded
+from web import GREYS, TOKEN, Run, picture, pumping, serving, until
+
+from streamfuse.frames import Content
+from streamfuse.sinks.preview import PreviewSink
+from streamfuse.sources.base import State
+from streamfuse.telemetry import SourceSummary
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+NEAR = 12
+"""Grey levels: the index of the picture, and what JPEG does to it."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("needs Chromium: scripts/peers installs it")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield launched
+        launched.close()
+
+
+@contextmanager
+def opened(browser: Browser, sink_port: int, rest: str = "", **context: Any) -> Iterator[Page]:
+    """The page; in the end nothing may have gone wrong in it."""
+    wrong: list[str] = []
+    with browser.new_context(**context) as made:
+        page = made.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda said: wrong.append(said.text) if "Content Security" in said.text else None)
+        page.goto(f"http://127.0.0.1:{sink_port}/{rest}")
+        yield page
+        assert wrong == []
+
+
+def grey(page: Page, view: str) -> int:
+    """The middle of a view's canvas."""
+    value = page.evaluate(
+        """(view) => { const canvas = document.querySelector(`figure[data-view=${view}] canvas`);
+        return canvas.getContext("2d").getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data[0]; }""",
+        view,
+    )
+    return int(value)
+
+
+def shows(page: Page, *views: str) -> None:
+    """These views are on the page, each with its stream, and no other is."""
+    for view in views:
+        until(lambda view=view: GREYS[view] - 3 <= grey(page, view) <= GREYS[view] + NEAR)  # type: ignore[misc]
+    on = page.eval_on_selector_all("figure[data-on]", "all => all.map(one => one.dataset.view)")
+    assert set(on) == set(views)
+
+
+def becomes(page: Page, true: str) -> None:
+    """Playwright's own waiting would need eval in the page, which our policy forbids."""
+    until(lambda: bool(page.evaluate(true)))
+
+
+def number(page: Page) -> int:
+    return int(page.evaluate("state.header?.number ?? 0"))
+
+
+def advances(page: Page) -> None:
+    before = number(page)
+    becomes(page, f"(state.header?.number ?? 0) > {before + 5}")
+
+
+def seen(page: Page, x: float) -> float:
+    """What a person sees at this part of the picture's width, a third down."""
+    box = page.locator("#pictures").bounding_box()
+    assert box is not None
+    image = decoded(page.screenshot())
+    return float(image[round(box["y"] + box["height"] / 3), round(box["x"] + box["width"] * x)].mean())
+
+
+def test_picture_advances_and_every_view_shows_its_stream(browser: Browser) -> None:
+    with serving() as sink, pumping(sink), opened(browser, sink.port) as page:
+        advances(page)
+        shows(page, "fused")
+        for key, views in (("2", ["infrared"]), ("3", ["visible"]), ("1", ["fused"])):
+            page.keyboard.press(key)
+            shows(page, *views)
+            advances(page)
+        page.get_by_role("button", name="All side by side").click()
+        shows(page, "fused", "infrared", "visible")
+        page.keyboard.press("5")
+        shows(page, "fused", "visible")
+        page.get_by_label("infrared", exact=True).check()
+        shows(page, "fused", "infrared")
+        page.reload()
+        shows(page, "fused", "infrared")  # the view stands in the address
+
+
+def test_only_what_is_watched_is_encoded(browser: Browser) -> None:
+    with serving() as sink, pumping(sink), opened(browser, sink.port, "#visible") as page:
+        advances(page)
+        assert set(sink.hub.encoded) == {"visible"}
+        # Another tab is in front: headless browsers do not say so by themselves.
+        page.evaluate(
+            "Object.defineProperty(document, 'hidden', {configurable: true, get: () => true});"
+            "document.dispatchEvent(new Event('visibilitychange'))"
+        )
+
+        def rests() -> bool:
+            before, at = sink.hub.encoded.total(), newest_number(sink)
+            until(lambda: newest_number(sink) > at + 10)
+            return sink.hub.encoded.total() == before
+
+        until(rests)
+
+
+def newest_number(sink: PreviewSink) -> int:
+    shown = sink.hub.newest
+    return 0 if shown is None else shown.number
+
+
+def test_split_is_dragged_by_mouse_and_keyboard(browser: Browser) -> None:
+    with serving() as sink, pumping(sink), opened(browser, sink.port, "#split") as page:
+        shows(page, "fused", "visible")
+        fused, visible = (pytest.approx(GREYS[view] + 5, abs=NEAR) for view in ("fused", "visible"))
+        assert [seen(page, 0.3), seen(page, 0.7)] == [fused, visible]
+        box = page.locator("#pictures").bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + box["height"] / 2, steps=4)
+        page.mouse.up()
+        divider = page.get_by_role("slider", name="Divider")
+        assert divider.get_attribute("aria-valuenow") == "20"
+        assert [seen(page, 0.1), seen(page, 0.3)] == [fused, visible]
+        page.mouse.move(box["x"] + box["width"] * 0.9, box["y"])  # the button is up
+        divider.focus()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Shift+ArrowRight")
+        assert divider.get_attribute("aria-valuenow") == "32"
+        assert seen(page, 0.27) == fused
+        page.keyboard.press("End")
+        assert seen(page, 0.97) == fused
+        page.keyboard.press("Home")
+        assert seen(page, 0.1) == visible
+        assert divider.get_attribute("aria-valuetext") == "0 % fused, the rest visible"
+
+
+def test_stalled_page_slows_no_other(browser: Browser) -> None:
+    """One stands still in a loop of its own; the other goes on as before."""
+    with ExitStack() as stack:
+        sink = stack.enter_context(serving())
+        stack.enter_context(pumping(sink, 0.04))
+        stalled = stack.enter_context(opened(browser, sink.port))
+        watching = stack.enter_context(opened(browser, sink.port))
+        advances(stalled)
+        advances(watching)
+        stalled.evaluate("() => { link.socket.onmessage = () => {}; }")  # nothing is shown, and nothing said
+        stopped = number(stalled)
+        begin, first = time.monotonic(), number(watching)
+        becomes(watching, f"state.header.number >= {first + 50}")
+        took_s = time.monotonic() - begin
+        assert number(stalled) <= stopped + 1
+        assert sink.hub.viewers == 2
+        assert took_s < 50 * 0.04 * 2
+
+
+def test_state_of_the_run_and_of_its_streams(browser: Browser) -> None:
+    run = Run()
+    with serving(run=run) as sink, opened(browser, sink.port) as page:
+        page.get_by_text("Waiting for the first picture").wait_for()
+        sink.write(picture(0))
+        page.locator("#figures").get_by_text(re.compile(r"fps . .* skew \+4\.0\sms . 3 dropped")).wait_for()
+        assert page.locator("#shown").inner_text() == "Fused"
+        page.get_by_text("visible: late: by far").wait_for()
+        page.get_by_role("row", name=re.compile("fuse 20.0 20.0")).wait_for()
+        sink.write(picture(1, content=Content.INFRARED))
+        page.locator("#shown").get_by_text("Infrared alone: visible is away").wait_for()
+        page.keyboard.press("3")
+        page.get_by_text("The visible stream is away").wait_for()
+        away = {**run.summary.sources, "visible": SourceSummary(State.BACKOFF, 3, "cam1", 0.04)}
+        run.summary = replace(run.summary, sources=away)
+        page.get_by_role("listitem").get_by_text("waiting to reconnect").wait_for()
+        page.get_by_text(re.compile(r"3\sreconnects")).wait_for()
+        page.get_by_role("status").get_by_text("Not ready: visible: waiting to reconnect").wait_for()
+        page.get_by_text(re.compile(r"No new picture for \d+ s")).wait_for()  # it stands still, and says so
+
+
+def test_snapshots_are_what_is_seen(browser: Browser, tmp_path: Path) -> None:
+    with serving() as sink, opened(browser, sink.port, "#infrared", accept_downloads=True) as page:
+        sink.write(picture(2))
+        shows(page, "infrared")
+        for key, name, greys in (
+            ("2", r"streamfuse-infrared-[-\d]+\.jpg", [GREYS["infrared"] + 2] * 2),
+            ("5", r"streamfuse-split-[-\d]+\.png", [GREYS["fused"] + 2, GREYS["visible"] + 2]),
+        ):
+            page.keyboard.press(key)
+            if key == "5":
+                shows(page, "fused", "visible")
+            with page.expect_download() as download:
+                page.keyboard.press("s")
+            assert re.fullmatch(name, download.value.suggested_filename)
+            download.value.save_as(tmp_path / "x")
+            image = cv2.imdecode(np.fromfile(tmp_path / "x", np.uint8), cv2.IMREAD_GRAYSCALE)
+            assert image is not None
+            assert image.shape == (48, 64)
+            assert [int(image[24, 10]), int(image[24, 54])] == pytest.approx(greys, abs=3)
+
+
+def test_page_recovers_from_a_server_that_was_killed(browser: Browser) -> None:
+    port = free_port()
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, Path(__file__).with_name("web.py"), str(port)])
+
+    def answers() -> bool:
+        with socket.socket() as caller:
+            return caller.connect_ex(("127.0.0.1", port)) == 0
+
+    with ExitStack() as stack:
+        first = stack.enter_context(start())
+        stack.callback(first.kill)
+        until(answers)
+        page = stack.enter_context(opened(browser, port))
+        advances(page)
+        first.kill()
+        page.get_by_text("not connected").wait_for()
+        page.get_by_role("status").get_by_text("No connection to streamfuse").wait_for()
+        second = stack.enter_context(start())
+        stack.callback(second.kill)
+        page.locator("#link").get_by_text("live").wait_for()
+        becomes(page, "state.header.number < 1000 && performance.now() - state.pictureAt < 500")
+        shows(page, "fused")
+
+
+def test_end_of_the_run_is_told(browser: Browser) -> None:
+    with ExitStack() as running:
+        sink = running.enter_context(serving())
+        with opened(browser, sink.port) as page:
+            page.locator("#link").get_by_text("live").wait_for()
+            running.close()
+            page.get_by_text("The run has ended", exact=True).wait_for()
+
+
+def test_mjpeg_where_websockets_are_refused(browser: Browser) -> None:
+    with serving() as sink, pumping(sink), opened(browser, sink.port) as page:
+        page.add_init_script(
+            "window.WebSocket = class { static OPEN = 1; readyState = 3;"
+            "constructor() { setTimeout(() => this.onclose({ code: 1006 }), 0); } };"
+        )
+        page.reload()
+        page.get_by_text("live, by MJPEG").wait_for()
+        shows(page, "fused")
+        page.keyboard.press("5")
+        shows(page, "fused", "visible")
+        assert sink.hub.viewers == 2
+
+
+def test_token_is_asked_for_and_leaves_the_address(browser: Browser) -> None:
+    with serving(token=TOKEN) as sink, pumping(sink), browser.new_context() as context:
+        page = context.new_page()
+        for query in ("", "?token=wrong"):
+            answer = page.goto(f"http://127.0.0.1:{sink.port}/{query}")
+            assert answer is not None
+            assert answer.status == 401
+        page.goto(f"http://127.0.0.1:{sink.port}/?token={TOKEN}#visible")
+        shows(page, "visible")
+        assert page.url == f"http://127.0.0.1:{sink.port}/#visible"
+        assert page.evaluate("document.cookie") == ""
+        page.reload()
+        shows(page, "visible")
+
+
+def test_foreign_page_gets_nothing(browser: Browser) -> None:
+    """A page of another server of this machine, as near as a foreign page can come."""
+    with serving() as sink, serving() as other, opened(browser, other.port) as page:
+        sink.write(picture())
+        page.goto("about:blank")  # without our policy, which would keep it from trying
+        tried = """async (url) => {
+          const socket = new WebSocket(url.replace("http", "ws") + "socket");
+          const opened = new Promise((done) => {
+            socket.onopen = () => done("opened"); socket.onerror = () => done("refused"); });
+          const image = new Promise((done) => { const one = new Image(); one.onload = () => done("loaded");
+            one.onerror = () => done("refused"); one.src = url + "snapshot.jpg"; });
+          const read = fetch(url + "status").then((answer) => answer.text(), () => "refused");
+          return [await opened, await image, await read]; }"""
+        assert page.evaluate(tried, f"http://127.0.0.1:{sink.port}/") == ["refused"] * 3
+        assert sink.hub.encoded.total() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1440])
+def test_words_can_be_read_and_nothing_sticks_out(browser: Browser, scheme: str, width: int) -> None:
+    """WCAG AA: 4.5 for all text; every control has a name; the page is as wide as the window."""
+    with (
+        serving() as sink,
+        pumping(sink),
+        opened(browser, sink.port, color_scheme=scheme, viewport={"width": width, "height": 844}) as page,
+    ):
+        advances(page)
+        page.get_by_role("row", name=re.compile("fuse 20.0")).wait_for()
+        poor = page.evaluate("""() => {
+          const light = (color) => {
+            const [r, g, b] = color.match(/[\\d.]+/g).map((v) => v / 255)
+              .map((v) => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+            return .2126 * r + .7152 * g + .0722 * b; };
+          const ground = (node) => {
+            for (; node; node = node.parentElement) {
+              const color = getComputedStyle(node).backgroundColor;
+              if (!/, 0\\)$/.test(color)) return color; } };
+          return [...document.querySelectorAll("body *:not(script)")].filter((node) => node.checkVisibility() &&
+              [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim())
+              && !node.closest("#pictures") && node.getAttribute("aria-hidden") !== "true").map((node) => {
+            const [a, b] = [light(getComputedStyle(node).color), light(ground(node))].sort((x, y) => y - x);
+            return [node.textContent, (a + .05) / (b + .05)]; }).filter(([, ratio]) => ratio < 4.5); }""")
+        assert poor == []
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        unnamed = page.eval_on_selector_all(
+            "button, input, canvas, [role=slider]",
+            "all => all.filter(one => !(one.getAttribute('aria-label') || one.innerText || one.labels?.length))"
+            ".map(one => one.outerHTML)",
+        )
+        assert unnamed == []
