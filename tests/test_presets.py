@@ -69,6 +69,13 @@ def test_auto_is_decided_once_and_only_for_live_sources() -> None:
     assert engine.prepared[-1] is Preset.REALTIME
 
 
+def test_where_there_is_no_choice_nothing_is_tried() -> None:
+    engine = Timed()
+    engine.use(Preset.REALTIME)
+    choose_preset(engine, 48, 64, 1, engine.clock)
+    assert (engine.preset, engine.prepared, engine.now) == (Preset.REALTIME, [], 0)
+
+
 def test_what_was_chosen_stays() -> None:
     engine = Timed()
     Fuser(engine=engine, preset="balanced").prepare(48, 64, period_ns=1)

@@ -38,9 +38,12 @@ def choose_preset(
     Each is prepared for (height, width) and run a few times, which is told with the outcome; raises EngineError
     for what the engine does.  `clock` in ns.
     """
+    candidates = engine.presets[engine.presets.index(engine.preset) :]
+    if len(candidates) == 1:
+        return
     grey = np.full((height, width), 128, np.uint8)
     tried = []
-    for preset in engine.presets[engine.presets.index(engine.preset) :]:
+    for preset in candidates:
         engine.use(preset)
         engine.prepare(height, width)
         engine.fuse(grey, grey)
