@@ -61,7 +61,7 @@ def _filter_as_convolution(x: Tensor) -> Tensor:
 
 
 def published_form(network: crossfuse.CrossFuse) -> Callable[[Tensor, Tensor], Tensor]:
-    cam = _WindowByWindow(network.config.depth)
+    cam = _WindowByWindow(network.config.deep, network.config.depth)
     cam.load_state_dict(network.cam.state_dict())
     slow = crossfuse.CrossFuse(network.config)
     slow.load_state_dict(network.state_dict())

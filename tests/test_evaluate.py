@@ -105,7 +105,7 @@ def test_a_copy_of_the_visible_picture_has_no_scd(tmp_path: Path, scenes: Scenes
 def test_pairs_are_fused_first_without_fused(tmp_path: Path, scenes: Scenes) -> None:
     ir, vis, _ = scenes
     output = evaluate("--ir", ir, "--vis", vis, *SMALL, "--json", tmp_path / "o.json")
-    assert "the shipped weights (torch fp32, preset realtime, tone per-frame)" in output
+    assert "the shipped weights (torch fp32, preset balanced, tone per-frame)" in output
     content = json.loads((tmp_path / "o.json").read_text())
     assert content["count"] == 3
     assert content["mean"]["SSIM"] > 0.2

@@ -45,7 +45,7 @@ def test_machine_with_a_gpu_that_cannot_be_used(
     weights: Path, monkeypatch: pytest.MonkeyPatch, notes: Callable[[], list[str]]
 ) -> None:
     """As after a driver was removed: its tools are found, and all the rest fails as it really does."""
-    monkeypatch.setattr("streamfuse.engines._has_gpu", lambda: True)
+    monkeypatch.setattr("streamfuse.engines.has_gpu", lambda: True)
     for _ in range(2):
         with create_engine(weights=weights, precision="fp32") as engine:
             assert engine.name == "openvino"

@@ -33,7 +33,7 @@ class Timed(PassThrough):
         self.prepared.append(self.preset)
 
     def fuse(self, ir: Plane, vis: Plane) -> npt.NDArray[np.float32]:
-        self.now += {1: 400, 2: 90, 4: 28}[self.preset.factor(*ir.shape)] * MS
+        self.now += {Preset.QUALITY: 400, Preset.BALANCED: 90, Preset.REALTIME: 28}[self.preset] * MS
         return super().fuse(ir, vis)
 
 

@@ -11,9 +11,9 @@ import torch
 from skimage.metrics import structural_similarity
 
 from streamfuse.network.checkpoint import default_weights, load
-from streamfuse.network.config import Preset
+from streamfuse.network.config import CrossFuseConfig, Output, Preset, SkipWeights
 from streamfuse.network.crossfuse import CrossFuse
-from streamfuse.network.scaled import DeepScaled
+from streamfuse.network.scaled import DeepScaled, FoldedDeepScaled
 from streamfuse.scene.scene import Scene
 
 Picture = npt.NDArray[np.float32]
@@ -84,5 +84,40 @@ def test_small_pictures_keep_the_whole_and_other_factors_are_refused() -> None:
 )
 def test_realtime_needs_one_attention_window(size: tuple[int, int], factor: int) -> None:
     """So no step between windows can show, and the cost stays in bounds."""
-    assert Preset.REALTIME.factor(*size) == factor
+    assert Preset.REALTIME.factor(*size) == Preset.BALANCED.factor(*size) == factor
     assert max(size) / factor <= 256
+
+
+@functools.cache
+def narrow() -> CrossFuse:
+    """A network of chance, narrow enough for blocks of pixels, with norms that do something."""
+    torch.manual_seed(3)
+    config = CrossFuseConfig(skip_weights=SkipWeights.MAGNITUDE, output=Output.DIRECT, shallow=8, deep=32, growth=16)
+    small = CrossFuse(config).eval()
+    for module in small.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean = torch.randn(module.num_features) / 10
+            module.running_var = torch.rand(module.num_features) + 0.5
+    return small
+
+
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("size", [(96, 128), (98, 142), (97, 141)])
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_what_is_composed_is_what_can_be_trained(size: tuple[int, int], factor: int, folded: bool) -> None:
+    pair = scene(*size)
+    whole, composed = DeepScaled(narrow(), *size, factor), FoldedDeepScaled(narrow(), *size, factor, folded=folded)
+    blocks = folded and factor > 1 and size[0] % 2 == 0
+    assert (composed.blocks is not None) == blocks
+    with torch.inference_mode():
+        a, b = whole(*pair), composed(*pair)
+    # 0.1 levels: what a nearly even choice between the two shallow features makes of rounding
+    assert float((a - b).abs().max()) < 0.1 / 255 * max(1.0, float(a.abs().max()))
+    assert float((a - b).abs().mean()) < 1e-5
+
+
+def test_a_scaled_network_can_be_trained() -> None:
+    network = CrossFuse(narrow().config).eval()
+    DeepScaled(network, 96, 96, 4)(*scene(96, 96)).sum().backward()
+    without = [name for name, parameter in network.named_parameters() if parameter.grad is None]
+    assert not [name for name in without if "cross" not in name and "norm" not in name and "self" not in name]

@@ -75,7 +75,7 @@ def test_an_auto_encoder_learns_and_its_encoder_is_what_stage_2_begins_with(tmp_
     assert np.mean(found[-5:]) < 0.7 * np.mean(found[:5])
     best = export_weights(tmp_path)
     network = start_network(RECIPE, None, (best, best))
-    trained = AutoEncoder()
+    trained = AutoEncoder(RECIPE.network)
     read_network(best, trained)
     assert torch.equal(network.encoder_vis.dense1.adjust.weight, trained.encoder.dense1.adjust.weight)
     with pytest.raises(InputError, match="another network"):

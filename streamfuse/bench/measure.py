@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,6 +18,7 @@ import torch
 
 from streamfuse import __version__
 from streamfuse.bench.counting import Work, count_work
+from streamfuse.bench.likeness import Likeness, compare, original
 from streamfuse.bench.peak import Peak, measure_peak
 from streamfuse.engines.base import Engine, read_cpu
 from streamfuse.engines.cuda_streams import DTYPES
@@ -66,6 +69,9 @@ class Result:
     in_flight_fps: float
     end_to_end_fps: float
     """From two H.264 files to one: decoding, pairing, fusing, encoding."""
+    memory_mb: float
+    """The most that the process held, from its start to here."""
+    likeness: Likeness
     work: Work
     peak: Peak
 
@@ -79,7 +85,11 @@ class Result:
         return self.work.moved_bytes / (self.network.p50_ms / 1000) / self.peak.bytes_per_s
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "flops_share": self.flops_share, "bytes_share": self.bytes_share}
+        """Plain values for JSON, which knows no infinity: an exact picture has no PSNR."""
+        plain = asdict(self)
+        if not math.isfinite(self.likeness.psnr_db):
+            plain["likeness"]["psnr_db"] = None
+        return {**plain, "flops_share": self.flops_share, "bytes_share": self.bytes_share}
 
 
 def bench(
@@ -89,8 +99,12 @@ def bench(
     width: int,
     frames: int,
     say: Callable[[str], None] = lambda text: None,
+    *,
+    weights: Path | None = None,
 ) -> Result:
     """`frames` pairs of the demo scene for each of the figures.  `say` is told what comes next.
+
+    `weights`: what the pictures are compared with; None for the shipped.
 
     Raises what the engine raises; nothing else than the engine should be busy.
     """
@@ -113,8 +127,13 @@ def bench(
         in_flight_fps = rate_in_flight(engine, ir, vis, frames)
         say("end to end")
         end_to_end_fps = fuse_files(Fuser(engine=engine, tone="smooth"), ir_file, vis_file, frames)
+    memory_mb = _peak_memory_mb()
+    say("the original's picture")
+    reference, output = original(weights, ir, vis)
+    likeness = compare(engine.fuse(ir, vis), reference, output, ir, vis)
     say("the machine's peak")
-    dtype = DTYPES[engine.precision]
+    # INT8 networks leave in this what they do not quantize; PyTorch cannot tell the peak of INT8.
+    dtype = DTYPES.get(engine.precision) or (torch.bfloat16 if read_cpu().has_bf16 else torch.float32)
     return Result(
         engine=engine.name,
         precision=str(engine.precision),
@@ -129,9 +148,20 @@ def bench(
         in_flight=engine.depth,
         in_flight_fps=in_flight_fps,
         end_to_end_fps=end_to_end_fps,
+        memory_mb=memory_mb,
+        likeness=likeness,
         work=count_work(config, height, width, dtype, engine.preset),
         peak=measure_peak(dtype, engine.gpu),
     )
+
+
+def _peak_memory_mb() -> float:
+    if sys.platform == "win32":
+        return math.nan
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def time_pairs(engine: Engine, ir: Plane, vis: Plane, runs: int) -> npt.NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from streamfuse.bench.likeness import Likeness
 from streamfuse.bench.measure import Result, Times
 
 
@@ -30,10 +31,19 @@ def markdown(result: Result) -> str:
         f"| bytes moved | {work.moved_bytes / 1e9:.2f} G | {work.moved_bytes / result.network.p50_ms / 1e6:.1f} G | "
         f"{peak.bytes_per_s / 1e9:.1f} G | {result.bytes_share:.0%} |",
         "",
+        f"At most {result.memory_mb:.0f} MB.  {_likeness(result.likeness)}",
+        "",
         "Peaks are of a matrix product in this precision and of a copy.  An engine that does less than is written, or "
         "keeps more in caches, has larger shares.",
     ]
     return "\n".join(lines)
+
+
+def _likeness(likeness: Likeness) -> str:
+    psnr = "equal" if likeness.psnr_db == float("inf") else f"PSNR {likeness.psnr_db:.1f} dB"
+    ssim = "" if likeness.ssim is None else f", SSIM {likeness.ssim:.4f}"
+    own = f"  Its own: {', '.join(f'{name} {value:.3f}' for name, value in likeness.scores.items())}."
+    return f"To the whole network in FP32: {psnr}{ssim}.{own if likeness.scores else ''}"
 
 
 def _times(times: Times) -> tuple[str, str, str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from streamfuse.cli import options
-from streamfuse.errors import OutputError
+from streamfuse.errors import OutputError, UsageError
 
 
 @click.command()
@@ -18,6 +19,7 @@ from streamfuse.errors import OutputError
     "--frames", type=click.IntRange(2, 100_000), default=50, show_default=True, help="Pairs for each of the figures."
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here.")
+@click.option("--sweep", is_flag=True, help="All engines, precisions, presets and sizes, as one table; takes minutes.")
 @options.force
 @options.common
 def command(
@@ -29,6 +31,7 @@ def command(
     size: tuple[int, int],
     frames: int,
     json_file: Path | None,
+    sweep: bool,
     force: bool,
 ) -> None:
     """Measure an engine: alone, with pairs in flight, from files to a file, and against what this machine can do.
@@ -36,18 +39,47 @@ def command(
     \b
     streamfuse bench
     streamfuse bench --engine torch --precision fp32 --size 320x240 --frames 20 --json torch.json
+    streamfuse bench --sweep --json all.json
     """
     from streamfuse.bench.measure import bench
     from streamfuse.bench.report import markdown
     from streamfuse.engines import create_engine
-    from streamfuse.files import write_whole
     from streamfuse.network.checkpoint import default_weights, read_info
+    from streamfuse.network.config import Preset
 
     if json_file is not None and json_file.exists() and not force:
         raise OutputError(f"{json_file} exists: choose another place, or replace it with --force")
-    config = read_info(weights or default_weights()).config
+    if sweep:
+        if (engine, precision, preset) != ("auto", "auto", "auto"):
+            raise UsageError("--sweep measures every engine, precision and preset: leave those options out")
+        _sweep(device, weights, frames, json_file)
+        return
+    info = read_info(weights or default_weights())
     with create_engine(engine, weights=weights, precision=precision, device=device, preset=preset) as made:
-        result = bench(made, config, *size, frames, say=lambda text: click.echo(f"measuring: {text}", err=True))
+        runs = (info.lite() if made.preset is Preset.REALTIME else None) or info
+        result = bench(made, runs.config, *size, frames, say=_say, weights=weights)
     click.echo(markdown(result))
     if json_file is not None:
-        write_whole(json_file, (json.dumps(result.as_dict(), indent=2) + "\n").encode())
+        _write(json_file, result.as_dict())
+
+
+def _sweep(device: str, weights: Path | None, frames: int, json_file: Path | None) -> None:
+    from streamfuse.bench import sweep
+    from streamfuse.engines import has_gpu
+
+    if device == "auto":
+        device = "cuda" if has_gpu() else "cpu"
+    rows = sweep.sweep(sweep.cases(device), device, weights, frames, _say)
+    click.echo(sweep.markdown(rows))
+    if json_file is not None:
+        _write(json_file, rows)
+
+
+def _say(text: str) -> None:
+    click.echo(f"measuring: {text}", err=True)
+
+
+def _write(path: Path, figures: Any) -> None:
+    from streamfuse.files import write_whole
+
+    write_whole(path, (json.dumps(figures, indent=2, allow_nan=False) + "\n").encode())

@@ -8,11 +8,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from streamfuse.cli import options
 from streamfuse.errors import UsageError
+
+if TYPE_CHECKING:
+    from streamfuse.engines.base import Engine
 
 TERMINAL_S, PLAIN_S = 1.0, 10.0
 """Between signs of life on a terminal and elsewhere."""
@@ -28,31 +32,58 @@ TERMINAL_S, PLAIN_S = 1.0, 10.0
     callback=lambda ctx, param, texts: [options.parse_size(ctx, param, text) for text in texts],
     help="Of the pictures that will be fused; may be given several times.",
 )
+@click.option(
+    "--calibrate",
+    "roots",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="PAIRS",
+    help="For --precision int8: paired directories or videos of what will be fused; may be given several times.",
+)
 @options.engine
 @options.common
 def command(
-    sizes: list[tuple[int, int]], engine: str, precision: str, preset: str, weights: Path | None, device: str
+    sizes: list[tuple[int, int]],
+    roots: tuple[Path, ...],
+    engine: str,
+    precision: str,
+    preset: str,
+    weights: Path | None,
+    device: str,
 ) -> None:
     """Compile the network for pictures of a size and keep it, so that the first run starts at once.
 
     \b
     streamfuse build --size 640x480
     streamfuse build --size 640x480 --size 1280x1024 --engine tensorrt
+    streamfuse build --size 640x480 --precision int8 --calibrate recordings
 
     It stays in the user's cache directory (STREAMFUSE_CACHE).  Ctrl-C ends it at once; what is not complete
     is not kept.
     """
     from streamfuse.engines import create_engine
 
+    if (precision == "int8") != bool(roots):
+        raise UsageError("--precision int8 needs --calibrate PAIRS to measure on, and nothing else does")
     with create_engine(engine, weights=weights, precision=precision, device=device, preset=preset) as made:
         for height, width in sizes:
             what = f"{made.name} {made.precision}, preset {made.preset}, for {width}x{height}"
             begin = time.monotonic()
             with _ended_at_once(), _signs_of_life(what):
+                if roots:
+                    _calibrate(made, roots, height, width)
                 made.prepare(height, width)
             if not made.keeps_builds:
                 raise UsageError(f"engine {made.name} compiles nothing that could be kept: leave this out")
             click.echo(f"{what} on {made.device}: ready in {time.monotonic() - begin:.1f} s", err=True)
+
+
+def _calibrate(made: Engine, roots: tuple[Path, ...], height: int, width: int) -> None:
+    from streamfuse.engines.openvino import OpenvinoEngine
+    from streamfuse.engines.quantize import calibration_pairs
+
+    assert isinstance(made, OpenvinoEngine)  # no other takes int8
+    made.calibrate(calibration_pairs(roots, height, width))
 
 
 @contextmanager

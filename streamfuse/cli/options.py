@@ -34,14 +34,14 @@ def engine(function: F) -> F:
     for option in reversed(
         (
             click.option("--engine", default="auto", show_default=True, help="auto, openvino, tensorrt or torch."),
-            click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16."),
+            click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16, fp16 or int8."),
             click.option(
                 "--preset",
                 type=click.Choice(["auto", "quality", "balanced", "realtime"]),
                 default="auto",
                 show_default=True,
-                help="All of the network, or its deep path on smaller pictures; auto is what the weights are best run "
-                "at, and for live sources less where that does not keep up.",
+                help="All of the network, its deep path on smaller pictures, or a small network in its place; auto is "
+                "what the weights are best run at, and for live sources less where that does not keep up.",
             ),
             click.option(
                 "--weights",

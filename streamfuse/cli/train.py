@@ -1,4 +1,4 @@
-"""`streamfuse train`: stage 1, an auto-encoder for each modality; stage 2, fusion."""
+"""`streamfuse train`: stage 1, an auto-encoder for each modality; stage 2, fusion; then a small network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @click.group()
 def command() -> None:
-    """Train the network: both auto-encoders, then the fusion on their features.
+    """Train the network: both auto-encoders, then the fusion on their features; or a small one after a large one.
 
     Under torchrun several processes share each batch: torchrun --nproc-per-node 2 -m streamfuse train fusion ...
     Ctrl-C loses what came after the last checkpoint; --resume goes on from there, to the same losses.
@@ -129,6 +129,32 @@ def fusion(
         return FusionTask(recipe, start_network(recipe, init, encoders))
 
     _train(recipe, make, **shared)
+
+
+@command.command("distill")
+@click.option(
+    "--teacher", type=click.Path(path_type=Path), help="Weights whose pictures are to be learned; default: the shipped."
+)
+@click.option("--init", type=click.Path(path_type=Path), help="best.safetensors of a run, or weights, to begin with.")
+@_shared
+def distill(teacher: Path | None, init: Path | None, recipe_name: str, **shared: Any) -> None:
+    """A small network that gives a large one's pictures, for preset realtime.
+
+    The result, weights.safetensors, goes beside the teacher's weights: NAME-lite.safetensors beside NAME.safetensors.
+    """
+    from streamfuse.training.recipe import STUDENTS, read_recipe
+
+    def make(recipe: Recipe) -> Task:
+        from streamfuse.engines import create_engine
+        from streamfuse.network.config import Preset
+        from streamfuse.training.tasks import DistillTask, start_network
+
+        engine = create_engine(weights=teacher)
+        if Preset.BALANCED in engine.presets:
+            engine.use(Preset.BALANCED)
+        return DistillTask(recipe, start_network(recipe, init, None), engine)
+
+    _train(read_recipe(recipe_name, STUDENTS), make, **shared)
 
 
 def _train(

@@ -38,7 +38,7 @@ def create_engine(
 ) -> Engine:
     """An engine by its name; auto is the first that works of tensorrt and torch on a CUDA GPU, and openvino.
 
-    `weights`: a safetensors file, None for the shipped one.  `precision`: auto, fp32, bf16 or fp16.  `threads`:
+    `weights`: a safetensors file, None for the shipped one.  `precision`: auto, fp32, bf16, fp16 or int8.  `threads`:
     how many a CPU engine uses, None for one a core.  `device`: auto, cpu, cuda or cuda:N; a GPU that was asked
     for is not replaced by the CPU.  `preset`: auto (what the weights are best run at), quality, balanced or realtime.
     Raises EngineError for what cannot be had here, UsageError for the device.
@@ -63,7 +63,7 @@ def create_engine(
 
     if name != "auto":
         return make(name, device)
-    if device == "cpu" or (device == "auto" and not _has_gpu()):
+    if device == "cpu" or (device == "auto" and not has_gpu()):
         return make("openvino", "cpu")
     gpu = "cuda" if device == "auto" else device
     choices = [("tensorrt", partial(make, "tensorrt", gpu)), ("torch on the GPU", partial(make, "torch", gpu))]
@@ -84,6 +84,6 @@ def _create(name: str, weights: Path | None, precision: str, threads: int | None
     return engine
 
 
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
     """Whether there is an NVIDIA GPU, as far as can be told at once: importing torch to hear "no" takes a second."""
     return Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None

@@ -41,6 +41,8 @@ class Precision(enum.StrEnum):
     FP32 = "fp32"
     BF16 = "bf16"
     FP16 = "fp16"
+    INT8 = "int8"
+    """Its layers quantized, the rest as in AUTO; openvino only, and only once it has been built: `streamfuse build`."""
 
 
 class Fused(NamedTuple):
@@ -157,13 +159,26 @@ class NetworkEngine(Engine):
 
     def __init__(self, weights: Path | None) -> None:
         """`weights`: None for the shipped file.  Raises WeightsError."""
-        self.weights: WeightsInfo = read_info(weights or default_weights())
-        self.output = self.weights.config.output
-        if self.weights.preset in self.presets:
-            self.preset = self.weights.preset
+        self._whole = read_info(weights or default_weights())
+        self._lite = self._whole.lite()
+        self.output = self._whole.config.output
+        if self._lite is None:
+            self.presets = tuple(preset for preset in self.presets if preset is not Preset.REALTIME)
+        if self._whole.preset in self.presets:
+            self.preset = self._whole.preset
         self._shape: tuple[int, int] | None = None
 
+    @property
+    def weights(self) -> WeightsInfo:
+        """The file whose network the preset runs."""
+        return self._lite if self.preset is Preset.REALTIME and self._lite is not None else self._whole
+
     def use(self, preset: Preset) -> None:
+        if preset is Preset.REALTIME and self._lite is None:
+            raise EngineError(
+                f"there is no {self._whole.path.stem}-lite.safetensors beside {self._whole.path}, which preset "
+                "realtime runs: make it with streamfuse train distill, or use preset balanced"
+            )
         if preset is not self.preset:
             super().use(preset)
             self._shape = None

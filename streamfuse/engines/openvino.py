@@ -10,6 +10,7 @@ import functools
 import logging
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -18,7 +19,8 @@ import numpy as np
 
 from streamfuse.engines.base import NetworkEngine, Precision, Raw, first_line, pick_precision, read_cpu
 from streamfuse.engines.cache import Cache, code_digest, entry_key
-from streamfuse.errors import EngineError
+from streamfuse.engines.quantize import quantize
+from streamfuse.errors import EngineError, UsageError
 from streamfuse.frames import Plane
 from streamfuse.network.config import Preset
 
@@ -35,6 +37,7 @@ if _hidden:
 log = logging.getLogger("streamfuse")
 
 _HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16"}
+"""INT8 is in the network itself; what is not quantized is computed in the best of these."""
 
 
 def create(weights: Path | None, precision: str, threads: int | None, device: str) -> OpenvinoEngine:
@@ -61,11 +64,11 @@ class OpenvinoEngine(NetworkEngine):
         self.device = f"CPU {cpu.model}"
         best = Precision.BF16 if cpu.has_bf16 else Precision.FP32
         # Without the instructions openvino would compute BF16 networks in FP32 and not say so.
-        possible = tuple(_HINTS) if cpu.has_bf16 else (Precision.FP32,)
+        possible = (*_HINTS, Precision.INT8) if cpu.has_bf16 else (Precision.FP32, Precision.INT8)
         self.precision = pick_precision(precision, best, possible, f"openvino on {self.device}")
         self._cache = cache or Cache()
         self._options: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
+            "INFERENCE_PRECISION_HINT": _HINTS[best if self.precision is Precision.INT8 else self.precision],
             "PERFORMANCE_HINT": "LATENCY",
         }
         if threads is not None:
@@ -77,10 +80,31 @@ class OpenvinoEngine(NetworkEngine):
         key = self._key(height, width)
         compiled = self._load(key)
         if compiled is None:
+            if self.precision is Precision.INT8:
+                raise EngineError(
+                    f"no int8 network is built for {width}x{height} and preset {self.preset}: streamfuse build "
+                    f"--precision int8 --preset {self.preset} --size {width}x{height} --calibrate PAIRS"
+                )
             log.info("compiling the network for %dx%d pictures; done once for each size, some seconds", width, height)
-            compiled = _core().compile_model(self._convert(height, width), "CPU", self._options)
-            self._cache.store(key, compiled.export_model().getbuffer())
+            compiled = self._compile(self._convert(height, width), key)
         self._request = compiled.create_infer_request()
+
+    def calibrate(self, pairs: Sequence[tuple[Plane, Plane]]) -> None:
+        """Build the INT8 network for the size of `pairs` of luma, which are typical of what will be fused.
+
+        Takes minutes.  Raises UsageError where NNCF is not installed or the precision is another.
+        """
+        if self.precision is not Precision.INT8:
+            raise UsageError(f"only precision int8 is calibrated, not {self.precision}")
+        height, width = pairs[0][0].shape
+        self._shape = None
+        with self._explained(height, width):
+            self._compile(quantize(self._convert(height, width), pairs), self._key(height, width))
+
+    def _compile(self, model: openvino.Model, key: str) -> openvino.CompiledModel:
+        compiled = _core().compile_model(model, "CPU", self._options)
+        self._cache.store(key, compiled.export_model().getbuffer())
+        return compiled
 
     def _key(self, height: int, width: int) -> str:
         cpu = read_cpu()
@@ -119,7 +143,8 @@ class OpenvinoEngine(NetworkEngine):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # both libraries warn of what they themselves do
             # Exported, not traced: export follows shapes only, and does not compute a picture to see the way.
-            network = for_size(load(self.weights.path), height, width, self.preset, folded=True)
+            spectral = self.precision is not Precision.INT8
+            network = for_size(load(self.weights.path), height, width, self.preset, folded=True, spectral=spectral)
             program = torch.export.export(OnPictures(network), pair)
             model = openvino.convert_model(program)
         model.reshape({port: [height, width] for port in model.inputs})

@@ -31,7 +31,7 @@ from streamfuse.errors import EngineError, EngineUnavailable
 from streamfuse.network.checkpoint import load
 from streamfuse.network.config import Preset
 from streamfuse.network.folding import FoldedDecoder
-from streamfuse.network.scaled import DeepScaled
+from streamfuse.network.scaled import FoldedDeepScaled
 
 log = logging.getLogger("streamfuse")
 
@@ -93,7 +93,7 @@ def network_to_compile(
     network = load(path)
     factor = preset.factor(height, width)
     if factor > 1:
-        return DeepScaled(network, height, width, factor, folded=False).to(DTYPES[precision])
+        return FoldedDeepScaled(network, height, width, factor, folded=False).to(DTYPES[precision])
     network.decoder = FoldedDecoder(network.decoder)
     return network.to(DTYPES[precision])
 

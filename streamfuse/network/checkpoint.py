@@ -9,7 +9,11 @@ A weights file is a safetensors file of floating-point tensors named as the modu
     output        "minmax" | "direct"
     attention     "re-softmax" | "softmax"      re-softmax where it is not said
     fusion        "cam" | "cnn" | "dense"       cam where it is not said
-    preset        "quality" | "balanced" | "realtime"   what it is best run at; quality where it is not said
+    shallow, deep, growth   channels            32, 128, 64 where they are not said
+    preset        "quality" | "balanced" | "realtime"   what it is best run at; quality where it is not said;
+                                                realtime: it is itself a small network, for that preset
+
+Beside NAME.safetensors may stand NAME-lite.safetensors, the small network of the preset realtime.
 
 Reading the header needs neither torch nor the tensors, so an engine that has a compiled copy on disk
 starts without either.
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 
 FORMAT = "streamfuse-crossfuse-1"
 MAX_HEADER_BYTES = 10_000_000
+_WIDTHS = ("shallow", "deep", "growth")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,18 @@ class WeightsInfo:
     def preset(self) -> Preset:
         """What it is best run at."""
         return _parse_preset(self.metadata, self.path)
+
+    def lite(self) -> WeightsInfo | None:
+        """The small network that goes with it, or None; itself, if it is one.  Raises WeightsError for a bad one."""
+        if self.preset is Preset.REALTIME:
+            return self
+        path = self.path.with_name(f"{self.path.stem}-lite{self.path.suffix}")
+        if not path.is_file():
+            return None
+        lite = read_info(path)
+        if lite.config.output is not self.config.output:
+            raise WeightsError(f"{path} gives {lite.config.output} output and {self.path} {self.config.output}")
+        return lite
 
 
 def default_weights() -> Path:
@@ -112,13 +129,19 @@ def _read_header(path: Path) -> dict[str, Any]:
 
 
 def parse_config(metadata: Mapping[str, str], path: Path) -> CrossFuseConfig:
-    values = {"attention": "re-softmax", "fusion": "cam", **metadata}
+    usual = CrossFuseConfig()
+    values = {key: str(getattr(usual, key)) for key in ("attention", "fusion", *_WIDTHS)} | dict(metadata)
     try:
-        depth = {"1": 1, "2": 2, "3": 3, "4": 4}[values["depth"]]
-        skip_weights, output = SkipWeights(values["skip_weights"]), Output(values["output"])
-        return CrossFuseConfig(depth, skip_weights, output, Attention(values["attention"]), Fusion(values["fusion"]))
+        return CrossFuseConfig(
+            int(values["depth"]),
+            SkipWeights(values["skip_weights"]),
+            Output(values["output"]),
+            Attention(values["attention"]),
+            Fusion(values["fusion"]),
+            **{key: int(values[key]) for key in _WIDTHS},
+        )
     except (KeyError, ValueError):
-        keys = ("depth", "skip_weights", "output", "attention", "fusion")
+        keys = ("depth", "skip_weights", "output", "attention", "fusion", *_WIDTHS)
         said = ", ".join(f"{key} {values.get(key, '')!r}" for key in keys)
         raise WeightsError(f"{path}: bad metadata: {said}") from None
 
@@ -204,6 +227,7 @@ def save(network: CrossFuse, path: Path, *, half: bool = True, extra: Mapping[st
         "output": str(config.output),
         "attention": str(config.attention),
         "fusion": str(config.fusion),
+        **{key: str(getattr(config, key)) for key in _WIDTHS},
         **(extra or {}),
     }
     dtype = torch.float16 if half else torch.float32

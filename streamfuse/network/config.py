@@ -52,19 +52,19 @@ class Fusion(enum.StrEnum):
 
 
 class Preset(enum.StrEnum):
-    """How much of the network's work is done; see `streamfuse.network.scaled`."""
+    """How much work is done; see `streamfuse.network.scaled`."""
 
     QUALITY = "quality"
-    """All of it."""
+    """The network as it is published."""
     BALANCED = "balanced"
-    """The deep path on pictures of half the side."""
-    REALTIME = "realtime"
     """The deep path on pictures of a quarter of the side, or less, so that one attention window holds them."""
+    REALTIME = "realtime"
+    """The same of the small network that stands beside the weights, trained to give the same pictures."""
 
     def factor(self, height: int, width: int) -> int:
         """By how much smaller the deep path's pictures are, for pictures of (height, width)."""
-        if self is not Preset.REALTIME:
-            return 1 if self is Preset.QUALITY else 2
+        if self is Preset.QUALITY:
+            return 1
         factor = 4
         while max(height, width) > factor * WINDOW_SIDE:
             factor *= 2
@@ -79,3 +79,16 @@ class CrossFuseConfig:
     output: Output = Output.MINMAX
     attention: Attention = Attention.RE_SOFTMAX
     fusion: Fusion = Fusion.CAM
+    shallow: int = 32
+    """Channels of the features at full scale."""
+    deep: int = 128
+    """Channels of the features at 1/8, a multiple of 8: attention heads have 32 values of tokens of 4 pixels."""
+    growth: int = 64
+    """Channels that each conv of a dense block adds."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        if not (1 <= self.depth <= 4 and 1 <= self.shallow <= 256 and 1 <= self.growth <= 256):
+            raise ValueError("a network has 1 to 4 blocks of attention, and 1 to 256 shallow and growing channels")
+        if not 8 <= self.deep <= 512 or self.deep % 8:
+            raise ValueError(f"a network has 8 to 512 deep channels, in steps of 8, not {self.deep}")

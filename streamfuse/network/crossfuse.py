@@ -4,7 +4,8 @@ H. Li, X.-J. Wu, "CrossFuse: A Novel Cross Attention Mechanism based Infrared an
 Fusion Approach", Information Fusion 103 (2024) 102147.  Equation numbers are that paper's; where the
 published checkpoints need another form than the equation, the comment says so.
 
-Shapes in the comments: B images, H x W pixels, h x w = H//8 x W//8 deep pixels, N windows.
+Shapes in the comments: B images, H x W pixels, h x w = H//8 x W//8 deep pixels, N windows.  The channels in them are
+those of the published network; a narrower one's `CrossFuseConfig` says others.
 """
 
 from __future__ import annotations
@@ -16,11 +17,9 @@ from torch import Tensor, nn
 
 from streamfuse.network.config import MIN_SIDE, Attention, CrossFuseConfig, Fusion, Output, SkipWeights
 
-SHALLOW, DEEP, GROWTH = 32, 128, 64
 WINDOW = 32  # side of an attention window, deep pixels
 PATCH = 2  # side of a token, deep pixels
-TOKEN = DEEP * PATCH * PATCH  # 512 values a token
-HEADS = 16
+HEAD = 32  # values a token has in each head
 EPS = 1e-6
 
 
@@ -31,10 +30,10 @@ def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
 class DenseBlock(nn.Module):
     """Three convs, each fed all that came before it, and a fourth that sums up.  No activation anywhere."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, growth: int) -> None:
         super().__init__()
-        self.grow = nn.ModuleList(conv3x3(inputs + i * GROWTH, GROWTH) for i in range(3))
-        self.adjust = conv3x3(inputs + 3 * GROWTH, outputs)
+        self.grow = nn.ModuleList(conv3x3(inputs + i * growth, growth) for i in range(3))
+        self.adjust = conv3x3(inputs + 3 * growth, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         for conv in self.grow:
@@ -46,11 +45,11 @@ class DenseBlock(nn.Module):
 class Encoder(nn.Module):
     """One modality to shallow features at full scale and deep features at 1/8 (section 3.1.1)."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: CrossFuseConfig) -> None:
         super().__init__()
-        self.conv = conv3x3(1, SHALLOW)
-        self.dense1 = DenseBlock(SHALLOW, DEEP)
-        self.dense2 = DenseBlock(DEEP, DEEP)
+        self.conv = conv3x3(1, config.shallow)
+        self.dense1 = DenseBlock(config.shallow, config.deep, config.growth)
+        self.dense2 = DenseBlock(config.deep, config.deep, config.growth)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """image: (B, 1, H, W), 0..1."""
@@ -65,10 +64,10 @@ class Encoder(nn.Module):
 
 
 class Mlp(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, token: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(TOKEN, 4 * TOKEN)
-        self.fc2 = nn.Linear(4 * TOKEN, TOKEN)
+        self.fc1 = nn.Linear(token, 4 * token)
+        self.fc2 = nn.Linear(4 * token, token)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.fc2(F.gelu(self.fc1(x)))
@@ -82,7 +81,7 @@ def layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
 
 
 def split_heads(x: Tensor) -> Tensor:
-    return x.reshape(*x.shape[:-1], HEADS, -1).transpose(1, 2)  # (N, 256, 512) to (N, heads, 256, 32)
+    return x.reshape(*x.shape[:-1], -1, HEAD).transpose(1, 2)  # (N, 256, 512) to (N, heads, 256, 32)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, sign: float) -> Tensor:
@@ -98,13 +97,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, sign: float) -> Tensor:
 
 
 class SelfAttentionBlock(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, token: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(TOKEN, eps=EPS)
-        self.qkv = nn.Linear(TOKEN, 3 * TOKEN)
-        self.proj = nn.Linear(TOKEN, TOKEN)
-        self.norm2 = nn.LayerNorm(TOKEN, eps=EPS)
-        self.mlp = Mlp()
+        self.norm1 = nn.LayerNorm(token, eps=EPS)
+        self.qkv = nn.Linear(token, 3 * token)
+        self.proj = nn.Linear(token, token)
+        self.norm2 = nn.LayerNorm(token, eps=EPS)
+        self.mlp = Mlp(token)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 256, 512) to the same."""
@@ -115,16 +114,16 @@ class SelfAttentionBlock(nn.Module):
 
 
 class CrossAttentionBlock(nn.Module):
-    def __init__(self, attention: Attention) -> None:
+    def __init__(self, token: int, attention: Attention) -> None:
         super().__init__()
         self.sign = -1.0 if attention is Attention.RE_SOFTMAX else 1.0
-        self.norm1 = nn.LayerNorm(TOKEN, eps=EPS)
-        self.q = nn.Linear(TOKEN, TOKEN)
-        self.k = nn.Linear(TOKEN, TOKEN)
-        self.v = nn.Linear(TOKEN, TOKEN)
-        self.proj = nn.Linear(TOKEN, TOKEN)
-        self.norm2 = nn.LayerNorm(TOKEN, eps=EPS)
-        self.mlp = Mlp()
+        self.norm1 = nn.LayerNorm(token, eps=EPS)
+        self.q = nn.Linear(token, token)
+        self.k = nn.Linear(token, token)
+        self.v = nn.Linear(token, token)
+        self.proj = nn.Linear(token, token)
+        self.norm2 = nn.LayerNorm(token, eps=EPS)
+        self.mlp = Mlp(token)
 
     def forward(self, other: Tensor, keys: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
         """`own` with what `other` has and it has not, and LN1(other) for a block that follows.
@@ -142,10 +141,10 @@ class CrossAttentionBlock(nn.Module):
 class CrossAttention(nn.Module):
     """The cross-attention blocks of one modality and their final norm."""
 
-    def __init__(self, depth: int, attention: Attention) -> None:
+    def __init__(self, token: int, depth: int, attention: Attention) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(CrossAttentionBlock(attention) for _ in range(depth))
-        self.norm = nn.LayerNorm(TOKEN, eps=EPS)
+        self.blocks = nn.ModuleList(CrossAttentionBlock(token, attention) for _ in range(depth))
+        self.norm = nn.LayerNorm(token, eps=EPS)
 
     def forward(self, other: Tensor, own: Tensor) -> Tensor:
         keys = own
@@ -171,16 +170,17 @@ def to_windows(deep: Tensor) -> Tensor:
     side = WINDOW // PATCH
     x = deep.reshape(batch, channels, rows, side, PATCH, cols, side, PATCH)
     x = x.permute(0, 2, 5, 3, 6, 1, 4, 7)  # (B, rows, cols, side, side, c, patch row, patch col)
-    return x.reshape(batch * rows * cols, side * side, TOKEN)
+    return x.reshape(batch * rows * cols, side * side, channels * PATCH * PATCH)
 
 
 def from_windows(tokens: Tensor, batch: int, h: int, w: int) -> Tensor:
     """The inverse of `to_windows`; the padding is cut off."""
     rows, cols = -(-h // WINDOW), -(-w // WINDOW)
     side = WINDOW // PATCH
-    x = tokens.reshape(batch, rows, cols, side, side, DEEP, PATCH, PATCH)
+    channels = tokens.shape[-1] // PATCH**2
+    x = tokens.reshape(batch, rows, cols, side, side, channels, PATCH, PATCH)
     x = x.permute(0, 5, 1, 3, 6, 2, 4, 7)
-    return x.reshape(batch, DEEP, rows * WINDOW, cols * WINDOW)[:, :, :h, :w]
+    return x.reshape(batch, channels, rows * WINDOW, cols * WINDOW)[:, :, :h, :w]
 
 
 class CrossAttentionModule(nn.Module):
@@ -191,13 +191,14 @@ class CrossAttentionModule(nn.Module):
     positions, so rolling, attending and rolling back equals attending.  There is no shift here.
     """
 
-    def __init__(self, depth: int, attention: Attention = Attention.RE_SOFTMAX) -> None:
+    def __init__(self, deep: int, depth: int, attention: Attention = Attention.RE_SOFTMAX) -> None:
         super().__init__()
+        token = deep * PATCH * PATCH
         # A and B of the paper, each `depth` blocks, one after the other.
-        self.self_ir = nn.ModuleList(SelfAttentionBlock() for _ in range(2 * depth))
-        self.self_vis = nn.ModuleList(SelfAttentionBlock() for _ in range(2 * depth))
-        self.cross_ir = CrossAttention(depth, attention)
-        self.cross_vis = CrossAttention(depth, attention)
+        self.self_ir = nn.ModuleList(SelfAttentionBlock(token) for _ in range(2 * depth))
+        self.self_vis = nn.ModuleList(SelfAttentionBlock(token) for _ in range(2 * depth))
+        self.cross_ir = CrossAttention(token, depth, attention)
+        self.cross_vis = CrossAttention(token, depth, attention)
 
     def forward(self, deep_ir: Tensor, deep_vis: Tensor) -> Tensor:
         """Two (B, 128, h, w) to one."""
@@ -214,12 +215,13 @@ class CrossAttentionModule(nn.Module):
 class ConvFusion(nn.Module):
     """What Table 2 puts in the place of the CAM: four convs (F_CNN), or a dense block and a conv (F_Dense)."""
 
-    def __init__(self, fusion: Fusion) -> None:
+    def __init__(self, config: CrossFuseConfig) -> None:
         super().__init__()
-        if fusion is Fusion.CNN:
-            self.layers = nn.Sequential(conv3x3(2 * DEEP, DEEP), *(conv3x3(DEEP, DEEP) for _ in range(3)))
+        deep = config.deep
+        if config.fusion is Fusion.CNN:
+            self.layers = nn.Sequential(conv3x3(2 * deep, deep), *(conv3x3(deep, deep) for _ in range(3)))
         else:
-            self.layers = nn.Sequential(DenseBlock(2 * DEEP, DEEP), conv3x3(DEEP, DEEP))
+            self.layers = nn.Sequential(DenseBlock(2 * deep, deep, config.growth), conv3x3(deep, deep))
 
     def forward(self, deep_ir: Tensor, deep_vis: Tensor) -> Tensor:
         """Two (B, 128, h, w) to one."""
@@ -271,27 +273,33 @@ class DecoderConv(nn.Module):
 class Decoder(nn.Module):
     """Fused deep features back to one image, with intensity-aware skips (section 3.1.3)."""
 
-    def __init__(self, skip_weights: SkipWeights) -> None:
+    def __init__(self, config: CrossFuseConfig) -> None:
         super().__init__()
-        self.skip_weights = skip_weights
-        self.conv1 = DecoderConv(DEEP, 64)
-        self.conv2 = DecoderConv(64, 64)
-        self.conv3 = DecoderConv(64, 32)
-        self.conv4 = DecoderConv(32, 32)
-        self.last = DecoderConv(32, 1, kernel=1)
+        shallow, deep = config.shallow, config.deep
+        self.skip_weights = config.skip_weights
+        self.conv1 = DecoderConv(deep, deep // 2)
+        self.conv2 = DecoderConv(deep // 2, deep // 2)
+        self.conv3 = DecoderConv(deep // 2, shallow)
+        self.conv4 = DecoderConv(shallow, shallow)
+        self.last = DecoderConv(shallow, 1, kernel=1)
 
     def forward(self, x: Tensor, deep: tuple[Tensor, Tensor], shallow: tuple[Tensor, Tensor]) -> Tensor:
-        x = deep_skip(x, *deep, self.skip_weights)  # (B, 128, h, w)
-        x = F.interpolate(self.conv1(x), scale_factor=2.0)  # (B, 64, 2h, 2w), nearest
-        x = F.interpolate(self.conv2(x), scale_factor=2.0)  # (B, 64, 4h, 4w)
-        x = F.interpolate(self.conv3(x), scale_factor=2.0)  # (B, 32, 8h, 8w)
-        x = self.conv4(x)
+        x = self.enlarge(x, deep)
         rows, cols = shallow[0].shape[2] - x.shape[2], shallow[0].shape[3] - x.shape[3]
         if rows or cols:  # the max-pools floored an odd size
             top, left = rows // 2, cols // 2
             x = F.pad(x, (left, cols - left, top, rows - top), mode="reflect")
         x = shallow_skip(x, *shallow)  # (B, 32, H, W)
         out: Tensor = self.last(x)
+        return out
+
+    def enlarge(self, x: Tensor, deep: tuple[Tensor, Tensor]) -> Tensor:
+        """Three (B, 128, h, w) to (B, 32, 8h, 8w)."""
+        x = deep_skip(x, *deep, self.skip_weights)  # (B, 128, h, w)
+        x = F.interpolate(self.conv1(x), scale_factor=2.0)  # (B, 64, 2h, 2w), nearest
+        x = F.interpolate(self.conv2(x), scale_factor=2.0)  # (B, 64, 4h, 4w)
+        x = F.interpolate(self.conv3(x), scale_factor=2.0)  # (B, 32, 8h, 8w)
+        out: Tensor = self.conv4(x)
         return out
 
 
@@ -304,14 +312,14 @@ class CrossFuse(nn.Module):
     def __init__(self, config: CrossFuseConfig | None = None) -> None:
         super().__init__()
         self.config = config or CrossFuseConfig()
-        self.encoder_ir = Encoder()
-        self.encoder_vis = Encoder()
+        self.encoder_ir = Encoder(self.config)
+        self.encoder_vis = Encoder(self.config)
         self.cam: CrossAttentionModule | ConvFusion
         if self.config.fusion is Fusion.CAM:
-            self.cam = CrossAttentionModule(self.config.depth, self.config.attention)
+            self.cam = CrossAttentionModule(self.config.deep, self.config.depth, self.config.attention)
         else:
-            self.cam = ConvFusion(self.config.fusion)
-        self.decoder = Decoder(self.config.skip_weights)
+            self.cam = ConvFusion(self.config)
+        self.decoder = Decoder(self.config)
 
     def forward(self, ir: Tensor, vis: Tensor) -> Tensor:
         """Infrared and visible luma, each (B, 1, H, W), 0..255, to raw output (B, 1, H, W).

@@ -15,9 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamfuse.network.crossfuse import (
-    GROWTH,
     PATCH,
-    TOKEN,
     WINDOW,
     CrossAttention,
     CrossAttentionBlock,
@@ -62,7 +60,7 @@ class FoldedEncoder(Encoder):
     right: Tensor
 
     def __init__(self, encoder: Encoder, height: int, width: int) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.conv, self.dense1, self.dense2 = encoder.conv, encoder.dense1, encoder.dense2
         self.half_size = (height // 2, width // 2)
         if min(self.half_size) < LEAST:
@@ -164,7 +162,7 @@ def _respond(block: DenseBlock, rows: int, lit: list[int], turned: bool = False)
     (lit, inputs, outputs, rows, 9), a picture of `rows` rows for each channel that is bright, and (outputs).
     `turned`: the block sees rows for columns.
     """
-    inputs = int(block.adjust.in_channels) - 3 * GROWTH
+    inputs = int(block.grow[0].in_channels)  # type: ignore[arg-type]
     pixels = torch.zeros(len(lit), inputs, inputs, rows, _SIDE, dtype=block.adjust.weight.dtype)
     for index, row in enumerate(lit):
         pixels[index, range(inputs), range(inputs), row, _SIDE // 2] = 1
@@ -214,7 +212,7 @@ class FoldedAttention(CrossAttentionModule):
     """
 
     def __init__(self, cam: CrossAttentionModule) -> None:
-        super().__init__(depth=0)
+        nn.Module.__init__(self)
         self.self_ir, self.self_vis = cam.self_ir, cam.self_vis
         self.cross_ir, self.cross_vis = cam.cross_ir, cam.cross_vis
 
@@ -244,7 +242,7 @@ def _cross(module: CrossAttention, other: Tensor, own: Tensor, batch: int, index
     """As `CrossAttention.forward`, but only for the tokens of `index`: (B, tokens, 512)."""
 
     def pick(x: Tensor) -> Tensor:
-        return x.reshape(batch, -1, TOKEN)[:, index]
+        return x.reshape(batch, -1, x.shape[2])[:, index]
 
     keys = own
     *before, last = (block for block in module.blocks if isinstance(block, CrossAttentionBlock))
@@ -325,12 +323,16 @@ def _compose_decoder(decoder: Decoder) -> tuple[Tensor, Tensor, Tensor]:
     return weight, bias, skip
 
 
-def fold(network: CrossFuse, height: int, width: int) -> CrossFuse:
-    """A network that computes what `network` does on pictures of one size; they share what is not rewritten."""
+def fold(network: CrossFuse, height: int, width: int, *, spectral: bool = True) -> CrossFuse:
+    """A network that computes what `network` does on pictures of one size; they share what is not rewritten.
+
+    `spectral`: convolutions by Fourier transform where it pays, whose spectra are no good in INT8.
+    """
     folded = copy.copy(network)
     folded._modules = dict(network._modules)
-    folded.encoder_ir = FoldedEncoder(network.encoder_ir, height, width)
-    folded.encoder_vis = FoldedEncoder(network.encoder_vis, height, width)
+    if spectral:
+        folded.encoder_ir = FoldedEncoder(network.encoder_ir, height, width)
+        folded.encoder_vis = FoldedEncoder(network.encoder_vis, height, width)
     if isinstance(network.cam, CrossAttentionModule):
         folded.cam = FoldedAttention(network.cam)
     folded.decoder = FoldedDecoder(network.decoder)

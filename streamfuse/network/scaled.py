@@ -1,8 +1,8 @@
 """The network with its deep path on a smaller copy of the pictures: a fraction of the work for nearly the same picture.
 
 Encoders, attention and decoder chain, which are all but a thousandth of the multiplications, see pictures averaged
-over 2x2, 4x4 or more pixels; the shallow path, which carries the fine detail, stays at full scale.  What comes of the
-deep features is a smooth picture, and is enlarged.  This is not what the network was trained as: weights/README.md has
+over 4x4 or more pixels; the shallow path, which carries the fine detail, stays at full scale.  What comes of the
+deep features is a smooth picture, and is enlarged.  The full network was not trained as this: weights/README.md has
 its figures.
 """
 
@@ -11,43 +11,59 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streamfuse.network.blocks import BLOCK, WIDEST, BlockedDetail
 from streamfuse.network.config import MIN_SIDE, Preset
-from streamfuse.network.crossfuse import CrossFuse, conv3x3, skip_by_strength
-from streamfuse.network.folding import FoldedDecoder, fold
+from streamfuse.network.crossfuse import (
+    CrossAttentionModule,
+    CrossFuse,
+    Decoder,
+    channel_sum_mean,
+    conv3x3,
+    skip_by_strength,
+)
+from streamfuse.network.folding import FoldedAttention, FoldedDecoder, fold
 
 FACTORS = (1, 2, 4, 8, 16, 32)
 """By which the deep path's pictures may be smaller."""
 
 
 class DeepScaled(nn.Module):
-    """For pictures of one size; deep features from pictures smaller by `factor`."""
+    """For pictures of one size; deep features from pictures smaller by `factor`.
 
-    def __init__(self, network: CrossFuse, height: int, width: int, factor: int, *, folded: bool = True) -> None:
-        """Shares the weights of `network`; `folded`: its encoders and attention are rewritten to do less.
+    As it stands it can be trained; `FoldedDeepScaled` computes the same with less.
+    """
+
+    def __init__(self, network: CrossFuse, height: int, width: int, factor: int) -> None:
+        """Shares the parts of `network`.
 
         Raises ValueError for another factor.  Pictures whose smaller copy the network could not take keep the whole.
         """
         super().__init__()
         if factor not in FACTORS:
             raise ValueError(f"the deep path can be smaller by {', '.join(map(str, FACTORS))}, not {factor}")
-        if min(height, width) < factor * MIN_SIDE:
-            factor = 1
-        self.factor = factor
-        deep = fold(network, -(-height // factor), -(-width // factor)) if folded else network
-        self.encoder_ir, self.encoder_vis, self.cam = deep.encoder_ir, deep.encoder_vis, deep.cam
-        self.decoder = FoldedDecoder(network.decoder)
-        self.sum_ir, self.sum_vis = _summed(network.encoder_ir.conv), _summed(network.encoder_vis.conv)
+        self.factor = 1 if min(height, width) < factor * MIN_SIDE else factor
+        self.encoder_ir, self.encoder_vis, self.cam = network.encoder_ir, network.encoder_vis, network.cam
+        self.decoder = network.decoder
 
     def forward(self, ir: Tensor, vis: Tensor) -> Tensor:
         """As `CrossFuse.forward`."""
         ir, vis = ir / 255, vis / 255
-        deep_ir, deep_vis = self.encoder_ir(self._smaller(ir))[1], self.encoder_vis(self._smaller(vis))[1]
-        x = self.decoder.picture(self.cam(deep_ir, deep_vis), (deep_ir, deep_vis))
-        x = self._full_size(x, *ir.shape[2:])
-        shallow = self.encoder_ir.conv(ir), self.encoder_vis.conv(vis)
-        # The sum over the channels is that of their kernels: 32 channels need not be read again.
-        skip = skip_by_strength(*shallow, _mean(self.sum_ir(ir)), _mean(self.sum_vis(vis)))
-        return x + F.conv2d(skip, self.decoder.skip_weight)
+        deep = self.encoder_ir(self._smaller(ir))[1], self.encoder_vis(self._smaller(vis))[1]
+        return self._finish(self._picture(self.cam(*deep), deep), ir, vis)
+
+    def _finish(self, x: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
+        """What comes of the deep features, enlarged, and of the shallow ones: (B, 1, H, W)."""
+        return self._full_size(x, *ir.shape[2:]) + self._detail(ir, vis)
+
+    def _picture(self, x: Tensor, deep: tuple[Tensor, Tensor]) -> Tensor:
+        """(B, 1, 8h, 8w): what comes of the deep features."""
+        out: Tensor = self.decoder.last(self.decoder.enlarge(x, deep))
+        return out
+
+    def _detail(self, ir: Tensor, vis: Tensor) -> Tensor:
+        """(B, 1, H, W): what comes of the shallow features."""
+        ir, vis = self.encoder_ir.conv(ir), self.encoder_vis.conv(vis)
+        return F.conv2d(skip_by_strength(ir, vis, channel_sum_mean(ir), channel_sum_mean(vis)), _skip(self.decoder))
 
     def _smaller(self, image: Tensor) -> Tensor:
         """Averaged over factor x factor pixels, sides rounded up: the last pixels are repeated."""
@@ -60,21 +76,72 @@ class DeepScaled(nn.Module):
 
     def _full_size(self, x: Tensor, height: int, width: int) -> Tensor:
         if self.factor == 1:
-            return self.decoder.fit(x, height, width)
-        # The rows and columns that pooling dropped are repeated, so that the scale is exactly `factor`.
-        rows, cols = -(-height // self.factor) - x.shape[2], -(-width // self.factor) - x.shape[3]
-        if rows or cols:
-            x = F.pad(x, (cols // 2, cols - cols // 2, rows // 2, rows - rows // 2), mode="replicate")
+            return FoldedDecoder.fit(x, height, width)
+        x = self._whole(x, height, width)
         x = F.interpolate(x, scale_factor=float(self.factor), mode="bilinear", align_corners=False)
         return x[:, :, :height, :width]
 
+    def _whole(self, x: Tensor, height: int, width: int) -> Tensor:
+        """The rows and columns that pooling dropped are repeated, so that the scale is exactly `factor`."""
+        rows, cols = -(-height // self.factor) - x.shape[2], -(-width // self.factor) - x.shape[3]
+        if rows or cols:
+            x = F.pad(x, (cols // 2, cols - cols // 2, rows // 2, rows - rows // 2), mode="replicate")
+        return x
 
-def for_size(network: CrossFuse, height: int, width: int, preset: Preset, *, folded: bool) -> nn.Module:
-    """What a preset makes of `network` for pictures of one size; `folded`: rewritten to compute the same with less."""
+
+class FoldedDeepScaled(DeepScaled):
+    """Composed of the trained weights, to compute the same with less; `folded`: in ways that pay on a CPU, as well."""
+
+    decoder: FoldedDecoder
+
+    def __init__(self, network: CrossFuse, height: int, width: int, factor: int, *, folded: bool) -> None:
+        super().__init__(network, height, width, factor)
+        # On so small pictures the encoders take 1 ms of 33 longer when they are rewritten.
+        if folded and isinstance(network.cam, CrossAttentionModule):
+            self.cam = FoldedAttention(network.cam)
+        self.decoder = FoldedDecoder(network.decoder)
+        convs = network.encoder_ir.conv, network.encoder_vis.conv
+        self.blocks: BlockedDetail | None = None
+        if folded and self.factor > 1 and network.config.shallow <= WIDEST and not (height % BLOCK or width % BLOCK):
+            self.blocks = BlockedDetail(*convs, self.decoder.skip_weight, self.factor)
+        else:
+            self.sum_ir, self.sum_vis = (_summed(conv) for conv in convs)
+
+    def _finish(self, x: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
+        if self.blocks is None:
+            return super()._finish(x, ir, vis)
+        out: Tensor = self.blocks(self._whole(x, *ir.shape[2:]), ir, vis)
+        return out
+
+    def _picture(self, x: Tensor, deep: tuple[Tensor, Tensor]) -> Tensor:
+        return self.decoder.picture(x, deep)
+
+    def _detail(self, ir: Tensor, vis: Tensor) -> Tensor:
+        shallow = self.encoder_ir.conv(ir), self.encoder_vis.conv(vis)
+        # The sum over the channels is that of their kernels: 32 channels need not be read again.
+        skip = skip_by_strength(*shallow, _mean(self.sum_ir(ir)), _mean(self.sum_vis(vis)))
+        return F.conv2d(skip, self.decoder.skip_weight)
+
+
+def for_size(
+    network: CrossFuse, height: int, width: int, preset: Preset, *, folded: bool, spectral: bool = True
+) -> nn.Module:
+    """What a preset makes of `network` for pictures of one size; `folded`: rewritten to compute the same with less.
+
+    `spectral`: see `fold`.
+    """
     factor = preset.factor(height, width)
     if factor > 1:
-        return DeepScaled(network, height, width, factor, folded=folded)
-    return fold(network, height, width) if folded else network
+        return FoldedDeepScaled(network, height, width, factor, folded=folded)
+    return fold(network, height, width, spectral=spectral) if folded else network
+
+
+def _skip(decoder: Decoder) -> Tensor:
+    """(1, 32, 1, 1): what the last conv and its norm in evaluation make of the shallow skip."""
+    last = decoder.last
+    assert last.norm.running_var is not None
+    scale: Tensor = last.norm.weight / (last.norm.running_var + last.norm.eps).sqrt()
+    return last.conv.weight * scale
 
 
 def _summed(conv: nn.Conv2d) -> nn.Conv2d:

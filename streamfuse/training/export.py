@@ -21,8 +21,10 @@ def export_weights(directory: Path) -> Path:
     if not any(name.startswith("network.cam.") for name in tensors):
         return best
     about = json.loads(metadata["about"])
-    network = CrossFuse(from_dict(about["recipe"], str(best)).network)
+    recipe = from_dict(about["recipe"], str(best))
+    network = CrossFuse(recipe.network)
     read_network(best, network)
+    trained = json.dumps({**about, "step": int(metadata["step"])}, sort_keys=True)
     path = directory / "weights.safetensors"
-    save(network, path, extra={"trained": json.dumps({**about, "step": int(metadata["step"])}, sort_keys=True)})
+    save(network, path, extra={"preset": recipe.preset, "trained": trained})
     return path

@@ -197,6 +197,16 @@ def information(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
     return 1 - ((_mutual_information(a, f) + _mutual_information(b, f)) / entropy.clamp_min(0.1)).mean()
 
 
+def imitation(fused: Tensor, taught: Tensor) -> Tensor:
+    """Mean |F - T| / 255, T the teacher's picture."""
+    return (fused - taught).abs().mean() / 255
+
+
+def likeness(fused: Tensor, taught: Tensor) -> Tensor:
+    """1 - SSIM to the teacher's picture."""
+    return 1 - ssim(fused, taught)
+
+
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 FUSION_LOSSES: dict[str, Loss] = {
     "intensity": intensity,
@@ -210,3 +220,5 @@ FUSION_LOSSES: dict[str, Loss] = {
     "information": information,
 }
 """By the names that recipes use; each (fused, ir, vis) to a scalar."""
+IMITATION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"imitation": imitation, "likeness": likeness}
+"""Each (fused, taught) to a scalar."""

@@ -24,7 +24,7 @@ from typing import Any
 
 from streamfuse.errors import UsageError
 from streamfuse.files import read_toml
-from streamfuse.network.config import Attention, CrossFuseConfig, Fusion, Output, SkipWeights
+from streamfuse.network.config import Attention, CrossFuseConfig, Fusion, Output, Preset, SkipWeights
 
 LOSSES = (
     "intensity",
@@ -36,8 +36,10 @@ LOSSES = (
     "differences",
     "fidelity",
     "information",
+    "imitation",
+    "likeness",
 )
-
+"""The last two are to a teacher's picture: for distillation only."""
 
 _DIRECT = CrossFuseConfig(skip_weights=SkipWeights.MAGNITUDE, output=Output.DIRECT)
 
@@ -93,6 +95,15 @@ class Recipe:
     losses: Mapping[str, float] = field(default_factory=lambda: {"intensity": 1.0, "gradient": 10.0})
     """Weight of each term of `streamfuse.training.losses`; stage 1 always uses Eq. 7."""
     network: CrossFuseConfig = _DIRECT
+    factor: int = 1
+    """By how much smaller the deep path's pictures are: see `streamfuse.network.scaled`."""
+
+    @property
+    def preset(self) -> Preset:
+        """What the result is best run at."""
+        if self.factor == 1:
+            return Preset.QUALITY
+        return Preset.REALTIME if {"imitation", "likeness"} & self.losses.keys() else Preset.BALANCED
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -108,6 +119,10 @@ class Recipe:
             raise UsageError("a recipe needs steps and batch of at least 1, and a crop from 64 in steps of 8")
         if not (0 < self.lr < 1 and self.zoom >= 1 and 0 <= self.ema < 1 and 0 <= self.light < 1):
             raise UsageError("a recipe needs 0 < lr < 1, zoom >= 1, 0 <= ema < 1 and 0 <= light < 1")
+        if self.factor not in (1, 2, 4, 8) or self.crop < 16 * self.factor:
+            raise UsageError("a recipe needs a factor of 1, 2, 4 or 8, and a crop of at least 16 times as many pixels")
+        if self.factor > 1 and self.train is Train.SHALLOW:
+            raise UsageError("a recipe with a factor above 1 trains all, or fusion")
         if self.schedule not in ("cosine", "steps"):
             raise UsageError(f"unknown schedule {self.schedule!r}: use cosine or steps")
         if unknown := [name for name in self.losses if name not in LOSSES]:
@@ -161,6 +176,28 @@ AUTOENCODERS: dict[str, Recipe] = {
     "published": Recipe(steps=80_000, batch=2, lr=1e-3, schedule="steps", warmup=0, bf16=False),
 }
 """Of stage 1."""
+
+_LITE = CrossFuseConfig(skip_weights=SkipWeights.MAGNITUDE, output=Output.DIRECT, shallow=8, deep=32, growth=16)
+STUDENTS: dict[str, Recipe] = {
+    "default": Recipe(
+        steps=12_000,
+        batch=4,
+        crop=320,
+        lr=2e-3,
+        ema=0.998,
+        clip=1.0,
+        bf16=False,
+        zoom=1.6,
+        noise=4.0,
+        light=0.25,
+        train=Train.ALL,
+        norm=Norm.FROZEN,
+        losses={"imitation": 10.0, "likeness": 1.0},
+        network=_LITE,
+        factor=4,
+    ),
+}
+"""Of distillation."""
 
 
 def read_recipe(text: str, known: Mapping[str, Recipe]) -> Recipe:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Container
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamfuse.errors import InputError
+from streamfuse.engines.base import Engine
+from streamfuse.errors import InputError, UsageError
 from streamfuse.network.checkpoint import FORMAT as WEIGHTS_FORMAT
 from streamfuse.network.checkpoint import load
-from streamfuse.network.config import Output
-from streamfuse.network.crossfuse import DEEP, SHALLOW, CrossFuse, DecoderConv, Encoder, to_luma
-from streamfuse.training.losses import FUSION_LOSSES, reconstruction
+from streamfuse.network.config import CrossFuseConfig, Output
+from streamfuse.network.crossfuse import CrossFuse, DecoderConv, Encoder, to_luma
+from streamfuse.network.scaled import DeepScaled
+from streamfuse.training.losses import FUSION_LOSSES, IMITATION_LOSSES, reconstruction
 from streamfuse.training.recipe import Norm, Recipe, Train
 from streamfuse.training.state import read_format, read_network
 
@@ -26,13 +30,14 @@ DIRECT_SCALE, DIRECT_SHIFT = 0.2, 0.4
 class AutoEncoder(nn.Module):
     """Stage 1 (section 3.2): an encoder and a plain decoder, (B, 1, H, W) in 0..1 to the same; H, W multiples of 8."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: CrossFuseConfig) -> None:
         super().__init__()
-        self.encoder = Encoder()
-        self.conv1 = DecoderConv(DEEP, 64)
-        self.conv2 = DecoderConv(64, SHALLOW)
-        self.conv3 = DecoderConv(SHALLOW, SHALLOW)
-        self.last = DecoderConv(SHALLOW, 1, kernel=1)
+        shallow, deep = config.shallow, config.deep
+        self.encoder = Encoder(config)
+        self.conv1 = DecoderConv(deep, deep // 2)
+        self.conv2 = DecoderConv(deep // 2, shallow)
+        self.conv3 = DecoderConv(shallow, shallow)
+        self.last = DecoderConv(shallow, 1, kernel=1)
         start_direct(self.last)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -80,7 +85,7 @@ class AutoEncoderTask(Task):
     def __init__(self, recipe: Recipe, modality: str) -> None:
         super().__init__()
         self.recipe = recipe
-        self.network = AutoEncoder()
+        self.network = AutoEncoder(recipe.network)
         self._channel = ("ir", "vis").index(modality)
 
     def render(self, batch: Tensor) -> Tensor:
@@ -92,8 +97,12 @@ class AutoEncoderTask(Task):
 
 
 class FusionTask(Task):
+    """Raises UsageError for a recipe whose losses need a teacher."""
+
     def __init__(self, recipe: Recipe, network: CrossFuse) -> None:
         super().__init__()
+        if taught := [name for name in recipe.losses if name not in self._loss_names()]:
+            raise UsageError(f"loss {taught[0]} needs a teacher: streamfuse train distill")
         self.recipe = recipe
         self.network = network
         for encoder in (network.encoder_ir, network.encoder_vis):
@@ -104,15 +113,26 @@ class FusionTask(Task):
     def fusion(self) -> CrossFuse:
         return cast(CrossFuse, self.network)
 
+    @classmethod
+    def _loss_names(cls) -> Container[str]:
+        return FUSION_LOSSES.keys()
+
     def render(self, batch: Tensor) -> Tensor:
         network = self.fusion
+        if self.recipe.factor > 1:
+            height, width = batch.shape[2:]
+            scaled = DeepScaled(network, height, width, self.recipe.factor)
+            return self._to_luma(scaled(*batch.chunk(2, dim=1)))
         ir, vis = (batch / 255).chunk(2, dim=1)
         shallow_ir, deep_ir = self._encode(network.encoder_ir, ir)
         shallow_vis, deep_vis = self._encode(network.encoder_vis, vis)
         x = network.cam(deep_ir, deep_vis)
-        raw = network.decoder(x, (deep_ir, deep_vis), (shallow_ir, shallow_vis)).float()
+        return self._to_luma(network.decoder(x, (deep_ir, deep_vis), (shallow_ir, shallow_vis)))
+
+    def _to_luma(self, raw: Tensor) -> Tensor:
         # Not clamped: a pixel that is out of range must find its way back.
-        return raw * 255 if network.config.output is Output.DIRECT else to_luma(raw, network.config.output)
+        raw, output = raw.float(), self.fusion.config.output
+        return raw * 255 if output is Output.DIRECT else to_luma(raw, output)
 
     def _encode(self, encoder: Encoder, image: Tensor) -> tuple[Tensor, Tensor]:
         if self.recipe.train is Train.SHALLOW:
@@ -126,13 +146,44 @@ class FusionTask(Task):
     def losses(self, rendered: Tensor, batch: Tensor) -> dict[str, Tensor]:
         ir, vis = batch.chunk(2, dim=1)
         weights = {name: weight for name, weight in self.recipe.losses.items() if weight}
-        found = {name: FUSION_LOSSES[name](rendered, ir, vis) for name in weights}
+        found = {name: FUSION_LOSSES[name](rendered, ir, vis) for name in weights if name in FUSION_LOSSES}
+        found |= self._taught(rendered, batch, [name for name in weights if name in IMITATION_LOSSES])
         return {"loss": torch.stack([weights[name] * value for name, value in found.items()]).sum(), **found}
+
+    def _taught(self, rendered: Tensor, batch: Tensor, names: list[str]) -> dict[str, Tensor]:
+        """The losses to a teacher's pictures; here there is none."""
+        return {}
 
     def set_training(self) -> None:
         super().set_training()
         if self.recipe.norm is Norm.FROZEN:
             self.network.eval()  # its BatchNorms are all that differs
+
+
+class DistillTask(FusionTask):
+    """The network learns to give the pictures that `teacher` gives, besides what the recipe's other losses want.
+
+    The teacher sees what the network sees: the same part of the pictures, the same noise.
+    """
+
+    def __init__(self, recipe: Recipe, network: CrossFuse, teacher: Engine) -> None:
+        """`teacher` gives luma directly.  Raises InputError for one that does not."""
+        super().__init__(recipe, network)
+        if not teacher.output is recipe.network.output is Output.DIRECT:
+            raise InputError("the teacher and its student must give luma directly: output = direct")
+        self._teacher = teacher
+
+    @classmethod
+    def _loss_names(cls) -> Container[str]:
+        return (*FUSION_LOSSES, *IMITATION_LOSSES)
+
+    def _taught(self, rendered: Tensor, batch: Tensor, names: list[str]) -> dict[str, Tensor]:
+        pictures = batch.detach().clamp(0, 255).round().byte().cpu().numpy()
+        taught = np.stack(
+            [self._teacher.fuse(np.ascontiguousarray(ir), np.ascontiguousarray(vis)) for ir, vis in pictures]
+        )
+        wanted = torch.from_numpy(taught).to(rendered)[:, None].clamp(0, 1) * 255
+        return {name: IMITATION_LOSSES[name](rendered, wanted) for name in names}
 
 
 def start_network(recipe: Recipe, init: Path | None, encoders: tuple[Path, Path] | None) -> CrossFuse:
@@ -150,14 +201,14 @@ def start_network(recipe: Recipe, init: Path | None, encoders: tuple[Path, Path]
     if recipe.network.output is Output.DIRECT:
         start_direct(network.decoder.last)
     for name, path in zip(("encoder_ir", "encoder_vis"), encoders or (), strict=False):
-        getattr(network, name).load_state_dict(_read_encoder(path, name))
+        getattr(network, name).load_state_dict(_read_encoder(path, name, recipe.network))
     return network
 
 
-def _read_encoder(path: Path, name: str) -> dict[str, Tensor]:
+def _read_encoder(path: Path, name: str, config: CrossFuseConfig) -> dict[str, Tensor]:
     """The encoder of a stage-1 checkpoint, or the one of that name of a weights file."""
     if read_format(path) == WEIGHTS_FORMAT:
         return cast("dict[str, Tensor]", load(path).get_submodule(name).state_dict())
-    trained = AutoEncoder()
+    trained = AutoEncoder(config)
     read_network(path, trained)
     return trained.encoder.state_dict()

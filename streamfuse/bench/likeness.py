@@ -1,0 +1,64 @@
+"""What an engine's picture is worth: beside that of the original, and beside its sources."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from streamfuse.engines.base import Raw
+from streamfuse.frames import Plane
+from streamfuse.network.checkpoint import default_weights, load
+from streamfuse.network.config import Output
+
+METRICS = ("Q_ABF", "VIF", "SSIM", "true_MI")
+"""Of `streamfuse.evaluation.score`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    psnr_db: float
+    """To the original, over 0..255; infinite where they are equal."""
+    ssim: float | None
+    """To the original; None where scikit-image is not installed."""
+    scores: dict[str, float]
+    """Of METRICS; empty where the research packages are not installed."""
+
+
+def original(weights: Path | None, ir: Plane, vis: Plane) -> tuple[Raw, Output]:
+    """Raw output (H, W) of the whole network as it is written, in FP32 PyTorch on the CPU."""
+    network = load(weights or default_weights())
+    pair = (torch.from_numpy(np.ascontiguousarray(plane))[None, None].float() for plane in (ir, vis))
+    with torch.inference_mode():
+        raw: Raw = network(*pair)[0, 0].numpy()
+    return raw, network.config.output
+
+
+def compare(raw: Raw, reference: Raw, output: Output, ir: Plane, vis: Plane) -> Likeness:
+    """All (H, W); `output` says what both raw outputs mean."""
+    fused, wanted = as_luma(raw, reference, output), as_luma(reference, reference, output)
+    ssim, scores = None, {}
+    if all(find_spec(package) for package in ("skimage", "scipy")):
+        from streamfuse.evaluation.honest import structural_similarity
+        from streamfuse.evaluation.score import score
+
+        planes = [np.rint(picture).astype(np.uint8) for picture in (fused, wanted)]
+        ssim = structural_similarity(planes[1], planes[0])
+        found = score(ir, vis, planes[0], with_fmi=False)
+        scores = {name: found[name] for name in METRICS}
+    return Likeness(psnr(raw, reference, output), ssim, scores)
+
+
+def psnr(raw: Raw, reference: Raw, output: Output) -> float:
+    """dB between lumas of 0..255, not rounded."""
+    error = float(np.mean((as_luma(raw, reference, output) - as_luma(reference, reference, output)) ** 2))
+    return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
+
+
+def as_luma(raw: Raw, reference: Raw, output: Output) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """0..255, clamped: min-max output over the reference's range, so that a shift is not stretched away."""
+    low, high = (0.0, 1.0) if output is Output.DIRECT else (float(reference.min()), float(reference.max()))
+    return np.clip((raw.astype(np.float64) - low) / max(high - low, 1e-9), 0, 1) * 255

@@ -1,0 +1,143 @@
+"""The small network of preset realtime: where it is found, how it is taught, how like its teacher it is."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from media import PassThrough
+from small import ALONE, picture
+
+from streamfuse.engines import create_engine
+from streamfuse.engines.base import Raw
+from streamfuse.engines.torch import TorchEngine
+from streamfuse.errors import EngineError, InputError, UsageError, WeightsError
+from streamfuse.evaluation.honest import structural_similarity
+from streamfuse.frames import Plane
+from streamfuse.network.checkpoint import default_weights, read_info, save
+from streamfuse.network.config import CrossFuseConfig, Output, Preset, SkipWeights
+from streamfuse.network.crossfuse import CrossFuse
+from streamfuse.training.export import export_weights
+from streamfuse.training.pairs import Pair, find_pairs
+from streamfuse.training.recipe import STUDENTS, Recipe, Train
+from streamfuse.training.tasks import DistillTask, FusionTask, start_network
+from streamfuse.training.trainer import Plan, Trainer
+
+SMALL = CrossFuseConfig(skip_weights=SkipWeights.MAGNITUDE, output=Output.DIRECT, shallow=4, deep=8, growth=4)
+
+
+def random_weights(path: Path, config: CrossFuseConfig = SMALL, **extra: str) -> Path:
+    torch.manual_seed(1)
+    save(CrossFuse(config), path, extra=extra)
+    return path
+
+
+def test_it_stands_beside_the_weights(tmp_path: Path) -> None:
+    large = random_weights(tmp_path / "mine.safetensors", dataclasses.replace(SMALL, shallow=8), preset="balanced")
+    assert read_info(large).lite() is None
+    with create_engine("torch", weights=large, device="cpu") as engine:
+        assert engine.presets == (Preset.QUALITY, Preset.BALANCED)
+        with pytest.raises(EngineError, match=r"no mine-lite\.safetensors beside .*streamfuse train distill"):
+            engine.use(Preset.REALTIME)
+    small = random_weights(tmp_path / "mine-lite.safetensors", preset="realtime")
+    found = read_info(large).lite()
+    assert found is not None
+    assert (found.path, found.config, found.lite()) == (small, SMALL, found)
+    with create_engine("torch", weights=large, device="cpu") as engine:
+        assert engine.preset is Preset.BALANCED
+        grey = picture(1)
+        before = engine.fuse(grey, grey)
+        engine.use(Preset.REALTIME)
+        after = engine.fuse(grey, grey)
+        assert not np.array_equal(before, after)
+    with create_engine("torch", weights=small, device="cpu") as engine:  # a small network is its own
+        assert engine.preset is Preset.REALTIME
+        assert np.array_equal(engine.fuse(grey, grey), after)
+
+
+def test_one_that_means_something_else_is_refused(tmp_path: Path) -> None:
+    large = random_weights(tmp_path / "mine.safetensors")
+    random_weights(tmp_path / "mine-lite.safetensors", dataclasses.replace(SMALL, output=Output.MINMAX))
+    with pytest.raises(WeightsError, match="gives minmax output and"):
+        create_engine("torch", weights=large, device="cpu")
+
+
+@pytest.mark.parametrize("change", [{"deep": 20}, {"shallow": 0}, {"growth": 1000}, {"depth": 9}])
+def test_widths_that_cannot_be(change: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="a network has"):
+        CrossFuseConfig(**change)  # type: ignore[arg-type]
+
+
+class Bright(PassThrough):
+    """A teacher that gives the brighter of the two."""
+
+    output = Output.DIRECT
+
+    def fuse(self, ir: Plane, vis: Plane) -> Raw:
+        return np.multiply(np.maximum(ir, vis), np.float32(1 / 255))
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> list[Pair]:
+    for side, offset in (("ir", 0), ("vis", 100)):
+        (tmp_path / side).mkdir()
+        for i in range(4):
+            cv2.imwrite(str(tmp_path / side / f"{i:03d}.png"), picture(offset + i))
+    return find_pairs([tmp_path])
+
+
+RECIPE = dataclasses.replace(
+    STUDENTS["default"], steps=80, batch=2, crop=64, lr=5e-3, warmup=0, noise=0.0, network=SMALL
+)
+
+
+@pytest.mark.filterwarnings("default::DeprecationWarning")
+def test_a_student_becomes_like_its_teacher(tmp_path: Path, pairs: list[Pair]) -> None:
+    torch.manual_seed(0)
+    task = DistillTask(RECIPE, start_network(RECIPE, None, None), Bright())
+    progress = []
+    run = tmp_path / "run"
+    run.mkdir()
+    Trainer(task, RECIPE, pairs, Plan(run), ALONE).run(lambda step, values: progress.append(values["imitation"]))
+    assert np.mean(progress[-10:]) < 0.75 * np.mean(progress[:10])
+    info = read_info(export_weights(run))
+    assert (info.preset, info.config) == (Preset.REALTIME, SMALL)
+
+
+def test_what_distilling_and_fusing_refuse(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="loss imitation needs a teacher: streamfuse train distill"):
+        FusionTask(RECIPE, CrossFuse(SMALL))
+    minmax = dataclasses.replace(SMALL, output=Output.MINMAX)
+    with pytest.raises(InputError, match="must give luma directly"):
+        DistillTask(dataclasses.replace(RECIPE, network=minmax), CrossFuse(minmax), Bright())
+    with pytest.raises(UsageError, match="trains all, or fusion"):
+        Recipe(factor=4, train=Train.SHALLOW)
+    with pytest.raises(UsageError, match="a factor of 1, 2, 4 or 8"):
+        Recipe(factor=3, train=Train.ALL)
+
+
+def test_the_shipped_one_is_like_the_shipped_network(data_dir: Path) -> None:
+    """On pairs that neither was trained on."""
+    steps = data_dir / "data/eval/vot/steps"
+    tno = data_dir / "data/eval/tno21"
+    files = [(steps / "ir/00000001.png", steps / "color/00000001.png")]
+    files += [(tno / f"ir/{n}.png", tno / f"vis/{n}.png") for n in (1, 8, 17)]
+    assert read_info(default_weights()).lite() is not None
+    for pair in files:
+        ir, vis = (cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in pair)
+        assert ir is not None
+        assert vis is not None
+        found = []
+        for preset in (Preset.BALANCED, Preset.REALTIME):
+            with TorchEngine(precision="fp32") as engine:
+                engine.use(preset)
+                raw = engine.fuse(ir.astype(np.uint8), vis.astype(np.uint8))
+            found.append(np.clip(np.rint(raw * 255), 0, 255).astype(np.uint8))
+        assert structural_similarity(*found) > LEAST_SSIM, pair
+
+
+LEAST_SSIM = 0.9
