@@ -19,7 +19,8 @@ WORKER_BYTES = 3_000_000_000
 """What one worker takes at 1280x960 with openvino; at 640x480 it is half of that."""
 DEATHS = 1
 """So often a unit is tried again after the worker that had it died; the next time it is looked into by itself."""
-_CONNECT_S = 15
+CONNECT_S = 10.0
+"""Until a scheduler must have answered."""
 
 
 def worker_count(cores: int, memory_bytes: int | None, gpus: int) -> int:
@@ -117,7 +118,7 @@ def remote(address: str) -> Iterator[Client]:
         raise UsageError(f"--scheduler {address}: give tcp://HOST:PORT or tls://HOST:PORT")
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     try:
-        client = Client(address, timeout=_CONNECT_S, set_as_default=False)
+        client = Client(address, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         why = str(error).partition("\n")[0]
         raise StreamfuseError(f"no Dask scheduler answers at {address}: {why or type(error).__name__}") from None

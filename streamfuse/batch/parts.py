@@ -57,17 +57,18 @@ class Window:
 WHOLE = Window()
 
 
-def cut(ir: Source, vis: Source, split_s: float) -> list[Window]:
+def cut(ir: Source, vis: Source, split_s: float, ir_offset_ns: int = 0) -> list[Window]:
     """Parts of about `split_s` seconds, each from a key frame of the visible recording on; or one, the whole.
 
-    The sources are not used afterwards.  What cannot be jumped in (MPEG-TS, AVI), or has frames before the time 0,
-    stays whole.
+    There are none where one of the two has ended; `ir_offset_ns` is added to infrared stamps.  The sources are not used
+    afterwards.  What cannot be jumped in (MPEG-TS, AVI), or has frames before the time 0, stays whole.
     """
-    first_ns = vis.first_stamp_ns
-    if first_ns is None or first_ns < 0 or vis.frame_count is None or ir.cut_before(ir.first_stamp_ns or 0) is None:
+    first_ns, end_ns, ir_end_ns = vis.first_stamp_ns, _end_ns(vis), _end_ns(ir)
+    if first_ns is None or first_ns < 0 or end_ns is None or ir.cut_before(ir.first_stamp_ns or 0) is None:
         return [WHOLE]
+    if ir_end_ns is not None:
+        end_ns = min(end_ns, ir_end_ns + ir_offset_ns)
     split_ns = round(split_s * NANO)
-    end_ns = first_ns + vis.frame_count * (vis.period_ns or DEFAULT_PERIOD_NS)
     cuts = [first_ns]
     # No part is under half of what was asked for, also where key frames are far apart.
     for wanted_ns in range(first_ns + split_ns, end_ns - split_ns // 2, split_ns):
@@ -76,6 +77,12 @@ def cut(ir: Source, vis: Source, split_s: float) -> list[Window]:
             cuts.append(key_ns)
     edges: list[int | None] = [None, *cuts[1:], None]
     return [Window(start, stop) for start, stop in itertools.pairwise(edges)]
+
+
+def _end_ns(source: Source) -> int | None:
+    if source.first_stamp_ns is None or source.frame_count is None:
+        return None
+    return source.first_stamp_ns + source.frame_count * (source.period_ns or DEFAULT_PERIOD_NS)
 
 
 class Excerpt(Source):

@@ -82,9 +82,10 @@ def look(clip: Clip, fusing: Fusing) -> Outcome:
 
     def work() -> Outcome:
         assert fusing.split_s is not None
+        offset_ns = round(fusing.for_clip(clip).ir_offset_ms * 1e6)
         ir, vis = _open(clip, fusing)
         with ir, vis:
-            return Outcome(windows=tuple(parts.cut(ir, vis, fusing.split_s)))
+            return Outcome(windows=tuple(parts.cut(ir, vis, fusing.split_s, offset_ns)))
 
     return _answer(work, fusing)
 
@@ -123,7 +124,7 @@ def join(clip: Clip, fusing: Fusing, made_of: dict[str, Any], force: bool, figur
         began = time.monotonic()
         whole = _sum(figures)
         if not whole["frames"]:
-            raise DamagedInput(whole["damage"] or "no part of it gave a frame")
+            raise InputError(whole["damage"] or next(one["empty"] for one in figures if one["empty"]))
         files = [receipts.part_of(clip.output, made_of, place) for place, one in enumerate(figures) if one["frames"]]
         with receipts.aside(clip.output) as aside:
             parts.join(files, aside)
@@ -173,14 +174,16 @@ def _fuse_into(aside: Path, clip: Clip, fusing: Fusing, window: Window, *, part:
             if given_up():
                 pipeline.stop()
 
-        damage = None
+        damage = empty = None
         try:
             pipeline.run(on_tick)
-        except InputError as error:
-            # A part of a damaged recording may have nothing in it; the others still have.
-            if not isinstance(error, DamagedInput) and (not part or sink.frames):
-                raise
+        except DamagedInput as error:
             damage = str(error)
+        except InputError as error:
+            # There may be no pairs in a part; in the others there still are.
+            if not part or sink.frames:
+                raise
+            empty = str(error)
         if given_up():
             raise StreamfuseError("given up")
         engine = f"{fuser.engine.name} {fuser.engine.precision} {fuser.engine.preset}"
@@ -190,6 +193,7 @@ def _fuse_into(aside: Path, clip: Clip, fusing: Fusing, window: Window, *, part:
         "parts": 1,
         "drops": sink.lost(pipeline.summary()),
         "damage": damage,
+        "empty": empty,
         "worker": f"{socket.gethostname()}:{os.getpid()}",
         "engine": engine,
     }

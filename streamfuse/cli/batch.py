@@ -200,7 +200,7 @@ def _run(clips: list[Clip], alone: list[Alone], place: _Place, fusing: Fusing, f
         except StreamfuseError as error:
             lost = error
         for entry in entries:
-            if entry.status is Status.LEFT:
+            if entry.status in (Status.LEFT, Status.FAILED):
                 receipts.sweep(entry.clip.output)
     report = Report(entries, alone, state, name, begun)
     page = write(report, directory)
