@@ -84,7 +84,7 @@ def processes_of(address: str, word: str) -> list[psutil.Process]:
     found = []
     for each in psutil.process_iter():
         line = " ".join(each.cmdline())
-        if f"dask {word}" in line and port in line:
+        if line.startswith(f"{sys.executable} -m dask {word}") and port in line:
             found.append(each)
     return found
 
@@ -126,4 +126,4 @@ def test_each_worker_sees_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert cluster.visible_gpus() == []
     with cluster.local(2, ["3", "GPU-abc"]) as client:
-        assert set(client.run(os.environ.get, "CUDA_VISIBLE_DEVICES").values()) == {"3", "GPU-abc"}
+        assert set(client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()) == {"3", "GPU-abc"}
