@@ -164,12 +164,14 @@ def _row(clip: dict[str, Any], base: str) -> str:
         f"{clip['fps']:.1f}" if clip["fps"] is not None else "",
         str(clip["parts"] or ""),
     )
+    small = f"<small>{escape('; '.join(remarks))}</small>" if remarks else ""
     inputs = clip.get("vot") or f"{clip['ir']}, {clip['vis']}"
     css = "damaged" if clip["damage"] and clip["status"] != "failed" else clip["status"]
     return (
-        f'<tr class="{css}"><th title="{escape(inputs)}">{escape(name)}</th><td class="status">{clip["status"]}</td>'
+        f'<tr class="{css}"><th title="{escape(inputs)}">{escape(name)}{small}</th>'
+        f'<td class="status">{clip["status"]}</td>'
         f"{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}"
-        f'<td class="text">{escape(clip["worker"] or "")}</td><td class="text">{escape("; ".join(remarks))}</td></tr>'
+        f'<td class="text">{escape(clip["worker"] or "")}</td></tr>'
     )
 
 
