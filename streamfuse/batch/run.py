@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from streamfuse.batch.fusing import Fusing, made_of
 from streamfuse.batch.parts import WHOLE, Window
 from streamfuse.batch.worker import Outcome
 from streamfuse.errors import OutputError, StreamfuseError
+from streamfuse.notes import warn_once
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -92,7 +93,7 @@ class State:
     running: int
     workers: int
     frames: int
-    """Fused in this run, of finished clips and parts."""
+    """Fused in this run, as far as the workers have said."""
     elapsed_s: float
 
 
@@ -108,7 +109,7 @@ def plan(clips: Sequence[Clip], fusing: Fusing, force: bool) -> list[Entry]:
             if found.done:
                 entry.status, entry.figures = Status.SKIPPED, found.figures
             elif found.exists and not force:
-                raise OutputError(f"{clip.output} {found.exists}: choose another place, or replace it with --force")
+                raise OutputError(f"it exists and {found.exists}: choose another place, or replace it with --force")
         except StreamfuseError as error:
             entry.fail(str(error), error.exit_code)
     return entries
@@ -116,8 +117,11 @@ def plan(clips: Sequence[Clip], fusing: Fusing, force: bool) -> list[Entry]:
 
 def idle(entries: Sequence[Entry]) -> State:
     """Where nothing runs."""
-    count = {status: sum(entry.status is status for entry in entries) for status in Status}
-    return State(len(entries), count[Status.DONE], count[Status.SKIPPED], count[Status.FAILED], 0, 0, 0, 0.0)
+    return _state(Counter(entry.status for entry in entries))
+
+
+def _state(counts: Counter[Status]) -> State:
+    return State(counts.total(), counts[Status.DONE], counts[Status.SKIPPED], counts[Status.FAILED], 0, 0, 0, 0.0)
 
 
 class Run:
@@ -134,6 +138,8 @@ class Run:
         self._finished: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._threads = self._workers = self._submitted = self._frames = 0
+        self._on_the_way: dict[str, int] = {}
+        self._counts = Counter(entry.status for entry in entries)
         self._asked = -WORKERS_S
         self._begun = self._last_seen = time.monotonic()
         self._said = False
@@ -144,6 +150,8 @@ class Run:
 
     def __call__(self, on_tick: Callable[[State], None] | None = None) -> None:
         """Until all is done, failed or, after `stop`, left.  Raises StreamfuseError where the cluster is lost."""
+        topic = worker.topic_of(f"-{self._id}-")
+        self._client.subscribe_topic(topic, self._hear)
         try:
             while (self._ready or self._running or self._suspects) and not self._stopping.is_set():
                 self._look_at_workers()
@@ -152,15 +160,21 @@ class Run:
                 if on_tick is not None:
                     on_tick(self.state())
         finally:
+            self._client.unsubscribe_topic(topic)
             if self._running:
                 self._client.cancel([future for _, future in self._running.values()], force=True)
 
+    def _hear(self, event: tuple[float, dict[str, Any]]) -> None:
+        """From a thread of Dask's: how far a unit is."""
+        if event[1]["key"] in self._running:
+            self._on_the_way[event[1]["key"]] = event[1]["frames"]
+
     def state(self) -> State:
         return replace(
-            idle(self._entries),
+            _state(self._counts),
             running=len(self._running),
             workers=self._workers,
-            frames=self._frames,
+            frames=self._frames + sum(list(self._on_the_way.values())),
             elapsed_s=time.monotonic() - self._begun,
         )
 
@@ -206,7 +220,7 @@ class Run:
             part = unit.kind == "part"
             window = entry.windows[unit.place] if part else WHOLE
             arguments += (entry.made_of, self._force, window, unit.place if part else None)
-        key = f"streamfuse-{unit.kind}-{self._id}-{self._submitted}"
+        key = f"{unit.kind}-{self._id}-{self._submitted}"
         self._submitted += 1
         future = self._client.submit(work, *arguments, key=key, pure=False)
         self._running[key] = (unit, future)
@@ -221,6 +235,7 @@ class Run:
         except queue.Empty:
             return
         unit, future = self._running.pop(key)
+        before = unit.entry.status
         try:
             if future.status in ("cancelled", "lost"):
                 self._lost()
@@ -240,6 +255,9 @@ class Run:
             self._take(unit, outcome)
         finally:
             future.release()
+            self._on_the_way.pop(key, None)
+            self._counts[before] -= 1
+            self._counts[unit.entry.status] += 1
 
     def _take(self, unit: Unit, outcome: Outcome) -> None:
         entry = unit.entry
@@ -255,6 +273,8 @@ class Run:
                 self._ready.extendleft(Unit(entry, "part", place) for place in reversed(range(len(outcome.windows))))
             return
         assert outcome.figures is not None
+        for note in outcome.figures.get("notes", ()):
+            warn_once(note)
         if unit.kind == "part":
             entry.parts[unit.place] = outcome.figures
             self._frames += outcome.figures["frames"]

@@ -11,7 +11,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +21,10 @@ from streamfuse.batch import parts, receipts
 from streamfuse.batch.clips import Clip
 from streamfuse.batch.fusing import Fusing
 from streamfuse.batch.parts import WHOLE, Excerpt, Part, Window
-from streamfuse.errors import DamagedInput, InputError, StreamfuseError
+from streamfuse.batch.warm import warm_fuser
+from streamfuse.errors import DamagedInput, InputError, OutputError, StreamfuseError
 
 if TYPE_CHECKING:
-    from streamfuse.engines.base import Engine
-    from streamfuse.fuser import Fuser
     from streamfuse.sources.base import Source
     from streamfuse.telemetry import Summary
 
@@ -48,7 +47,8 @@ class Outcome:
     """How it went: frames, seconds, drops, damage, notes, worker, engine."""
 
 
-def _answer(work: Callable[[], Outcome], fusing: Fusing) -> Outcome:
+def _answer(work: Callable[[list[str]], Outcome], fusing: Fusing) -> Outcome:
+    """Of `work`, which is given what the library says meanwhile."""
     notes = _Notes()
     log.addHandler(notes)
     try:
@@ -56,16 +56,13 @@ def _answer(work: Callable[[], Outcome], fusing: Fusing) -> Outcome:
             raise StreamfuseError(
                 f"worker {socket.gethostname()} has streamfuse {__version__}, not {fusing.version}: install the same"
             )
-        outcome = work()
+        return work(notes.texts)
     except StreamfuseError as error:
         return Outcome(str(error), error.exit_code)
     except Exception as error:  # an answer, too: this clip fails, and no other
         return Outcome(f"unexpected {type(error).__name__}: {error}", 1, traceback.format_exc())
     finally:
         log.removeHandler(notes)
-    if outcome.figures is not None and notes.texts:
-        outcome.figures["notes"] = [*outcome.figures.get("notes", []), *notes.texts]
-    return outcome
 
 
 class _Notes(logging.Handler):
@@ -80,7 +77,7 @@ class _Notes(logging.Handler):
 def look(clip: Clip, fusing: Fusing) -> Outcome:
     """Into how many parts a clip is cut."""
 
-    def work() -> Outcome:
+    def work(notes: list[str]) -> Outcome:
         assert fusing.split_s is not None
         offset_ns = round(fusing.for_clip(clip).ir_offset_ms * 1e6)
         ir, vis = _open(clip, fusing)
@@ -98,15 +95,16 @@ def fuse(
     `made_of`: of the whole clip, as `fusing.made_of` has it.
     """
 
-    def work() -> Outcome:
+    def work(notes: list[str]) -> Outcome:
         target, made = clip.output, made_of
         if place is not None:
             target = receipts.part_of(clip.output, made_of, place)
             made = {**made_of, "window": [window.start_ns, window.stop_ns]}
         if (found := receipts.standing(target, made)).done:
             return Outcome(figures=found.figures)
-        with receipts.aside(clip.output) as aside:
+        with receipts.aside(clip.output) as aside, _renamed(aside, clip.output):
             figures = _fuse_into(aside, clip, fusing.for_clip(clip), window, part=place is not None)
+            figures["notes"] = notes
             receipts.deliver(aside if figures["frames"] else None, target, made, figures, force or place is not None)
         if place is None:
             receipts.tidy(clip.output)
@@ -118,7 +116,7 @@ def fuse(
 def join(clip: Clip, fusing: Fusing, made_of: dict[str, Any], force: bool, figures: list[dict[str, Any]]) -> Outcome:
     """The parts of a clip, with the figures of each, to its output."""
 
-    def work() -> Outcome:
+    def work(notes: list[str]) -> Outcome:
         if (found := receipts.standing(clip.output, made_of)).done:
             return Outcome(figures=found.figures)
         began = time.monotonic()
@@ -126,7 +124,7 @@ def join(clip: Clip, fusing: Fusing, made_of: dict[str, Any], force: bool, figur
         if not whole["frames"]:
             raise InputError(whole["damage"] or next(one["empty"] for one in figures if one["empty"]))
         files = [receipts.part_of(clip.output, made_of, place) for place, one in enumerate(figures) if one["frames"]]
-        with receipts.aside(clip.output) as aside:
+        with receipts.aside(clip.output) as aside, _renamed(aside, clip.output):
             parts.join(files, aside)
             whole["seconds"] += time.monotonic() - began
             receipts.deliver(aside, clip.output, made_of, whole, force)
@@ -134,6 +132,15 @@ def join(clip: Clip, fusing: Fusing, made_of: dict[str, Any], force: bool, figur
         return Outcome(figures=whole)
 
     return _answer(work, fusing)
+
+
+@contextmanager
+def _renamed(aside: Path, output: Path) -> Iterator[None]:
+    """Errors about the file that is written aside, and removed, are about the output."""
+    try:
+        yield
+    except OutputError as error:
+        raise OutputError(str(error).split(f"; {aside}")[0].replace(str(aside), str(output))) from None
 
 
 def _sum(figures: list[dict[str, Any]]) -> dict[str, Any]:
@@ -158,8 +165,8 @@ def _fuse_into(aside: Path, clip: Clip, fusing: Fusing, window: Window, *, part:
     from streamfuse.sinks.video import VideoSink
 
     began = time.monotonic()
-    given_up = _given_up()
-    with _fuser(fusing) as fuser:
+    task = _Task()
+    with warm_fuser(fusing) as fuser:
         ir, vis = _open(clip, fusing)
         if part:
             offset_ns = round(fusing.ir_offset_ms * 1e6)
@@ -171,7 +178,8 @@ def _fuse_into(aside: Path, clip: Clip, fusing: Fusing, window: Window, *, part:
         )
 
         def on_tick(summary: Summary) -> None:
-            if given_up():
+            task.tell(sink.frames)
+            if task.given_up():
                 pipeline.stop()
 
         damage = empty = None
@@ -184,7 +192,7 @@ def _fuse_into(aside: Path, clip: Clip, fusing: Fusing, window: Window, *, part:
             if not part or sink.frames:
                 raise
             empty = str(error)
-        if given_up():
+        if task.given_up():
             raise StreamfuseError("given up")
         engine = f"{fuser.engine.name} {fuser.engine.precision} {fuser.engine.preset}"
     return {
@@ -199,21 +207,37 @@ def _fuse_into(aside: Path, clip: Clip, fusing: Fusing, window: Window, *, part:
     }
 
 
-def _given_up() -> Callable[[], bool]:
-    """Whether the unit that runs in this thread is not wanted any more: the batch was stopped, or its program died."""
-    from distributed import get_worker
+class _Task:
+    """The unit that runs in this thread, as Dask knows it."""
 
-    try:
-        worker = get_worker()
-    except ValueError:  # not in a cluster
-        return lambda: False
-    key = worker.get_current_task()
+    TELL_S = 1.0
 
-    def given_up() -> bool:
-        task = worker.state.tasks.get(key)
+    def __init__(self) -> None:
+        from distributed import get_worker
+
+        self._worker = None
+        with suppress(ValueError):  # not in a cluster
+            self._worker = get_worker()
+            self._key = str(self._worker.get_current_task())
+        self._told = time.monotonic()
+
+    def given_up(self) -> bool:
+        """Nobody wants it any more: the batch was stopped, or its program has died."""
+        if self._worker is None:
+            return False
+        task = self._worker.state.tasks.get(self._key)
         return task is None or task.state == "cancelled"
 
-    return given_up
+    def tell(self, frames: int) -> None:
+        """Say now and then how many frames are written."""
+        if self._worker is not None and time.monotonic() - self._told >= self.TELL_S:
+            self._told = time.monotonic()
+            self._worker.log_event(topic_of(self._key), {"key": self._key, "frames": frames})
+
+
+def topic_of(key: str) -> str:
+    """Under which units of one run say how far they are; their keys are KIND-RUN-NUMBER."""
+    return f"streamfuse-{key.split('-')[1]}"
 
 
 def _open(clip: Clip, fusing: Fusing) -> tuple[Source, Source]:
@@ -225,59 +249,3 @@ def _open(clip: Clip, fusing: Fusing) -> tuple[Source, Source]:
         return open_vot(Path(clip.vot), fusing.fps, fusing.agc)
     gpu = gpu_of(fusing.device) if fusing.hw_decode else None
     return open_pair(clip.ir, clip.vis, fps=fusing.fps, agc=fusing.agc, gpu=gpu)
-
-
-# Engines that are not in use.  A worker with several threads has as many engines as it runs units at once.
-_idle: dict[tuple[object, ...], list[Engine]] = {}
-
-
-@contextmanager
-def _fuser(fusing: Fusing) -> Iterator[Fuser]:
-    """A fuser with a tone of its own around an engine that is kept; one whose engine fails is not kept."""
-    from streamfuse.fuser import Fuser
-
-    key = (
-        fusing.weights_digest,
-        fusing.engine,
-        fusing.precision,
-        fusing.preset,
-        fusing.device,
-        fusing.threads,
-    )
-    try:
-        engine = _idle.setdefault(key, []).pop()
-    except IndexError:
-        engine = _make_engine(fusing)
-    kept = False
-    try:
-        yield Fuser(engine=engine, tone=fusing.tone, calibration=fusing.calib, crop=fusing.crop)
-        kept = True
-    except InputError:
-        kept = engine.pending == 0
-        raise
-    finally:
-        if kept:
-            _idle[key].append(engine)
-        else:
-            engine.close()
-
-
-def _make_engine(fusing: Fusing) -> Engine:
-    import cv2
-
-    from streamfuse.engines import create_engine
-    from streamfuse.errors import WeightsError
-    from streamfuse.network.checkpoint import default_weights, read_info
-
-    path = Path(fusing.weights) if fusing.weights else default_weights()
-    if read_info(path).digest != fusing.weights_digest:
-        raise WeightsError(f"worker {socket.gethostname()} has other weights in {path}: give all the same file")
-    cv2.setNumThreads(fusing.threads)
-    return create_engine(
-        fusing.engine,
-        weights=path,
-        precision=fusing.precision,
-        threads=fusing.threads,
-        device=fusing.device,
-        preset=fusing.preset,
-    )

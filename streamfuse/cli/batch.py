@@ -220,15 +220,16 @@ def _raise_outcome(entries: list[Entry], page: Path) -> None:
 
     failed = [entry for entry in entries if entry.status is Status.FAILED]
     if failed:
-        first = "; ".join(str(entry.error) for entry in failed[:3])
+        first = "; ".join(f"{entry.clip.output.name}: {entry.error}" for entry in failed[:3])
         error = StreamfuseError(f"{len(failed)} of {len(entries)} clips failed: {first}; all of them are in {page}")
         codes = {entry.code for entry in failed}
         error.exit_code = codes.pop() if len(codes) == 1 else StreamfuseError.exit_code
         raise error
     if damaged := [entry for entry in entries if entry.damage]:
+        first = "; ".join(f"{entry.clip.output.name}: {entry.damage}" for entry in damaged[:3])
         raise DamagedInput(
             f"{len(damaged)} of {len(entries)} recordings are damaged, and fused from what could be read: "
-            f"{'; '.join(str(entry.damage) for entry in damaged[:3])}; all of them are in {page}"
+            f"{first}; all of them are in {page}"
         )
 
 
