@@ -18,7 +18,10 @@ from media import every, write_video
 from streams import free_port
 
 from streamfuse.batch import cluster
-from streamfuse.errors import StreamfuseError
+from streamfuse.batch.clips import Clip
+from streamfuse.batch.fusing import Fusing, check
+from streamfuse.batch.run import Run, State, plan
+from streamfuse.errors import StreamfuseError, UsageError
 
 
 @contextmanager
@@ -111,10 +114,31 @@ def test_nobody_else_is_let_into_a_cluster_of_our_own() -> None:
         assert {one.laddr.ip for one in ports if one.status == "LISTEN"} == {"127.0.0.1"}
 
 
+def test_it_is_known_how_far_a_long_clip_is(tmp_path: Path, weights: Path) -> None:
+    for role in ("ir", "vis"):
+        write_video(tmp_path / f"{role}.mp4", every(40, 150))
+    options(weights)
+    fusing = check(Fusing(weights=str(weights), engine="openvino", precision="fp32"), [])
+    entries = plan([Clip(tmp_path / "out.mp4", str(tmp_path / "ir.mp4"), str(tmp_path / "vis.mp4"))], fusing, False)
+    states: list[State] = []
+    with cluster.local(1, []) as client:
+        Run(client, entries, fusing, False)(states.append)
+    frames = [state.frames for state in states]
+    assert any(0 < state.frames < 150 and state.done == 0 for state in states)
+    assert frames == sorted(frames)
+    assert (states[-1].frames, states[-1].done) == (150, 1)
+
+
+def test_without_dask_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'streamfuse\[cluster\]'"):
+        cluster.check_installed()
+
+
 def test_a_worker_for_each_core_or_gpu_that_fits() -> None:
     gigabyte = 1_000_000_000
     assert cluster.worker_count(2, 16 * gigabyte, 0) == 2
-    assert cluster.worker_count(16, 10 * gigabyte, 0) == 3
+    assert cluster.worker_count(16, 10 * gigabyte, 0) == 6
     assert cluster.worker_count(16, gigabyte, 0) == 1
     assert cluster.worker_count(4, None, 0) == 4
     assert cluster.worker_count(16, 100 * gigabyte, 2) == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,12 @@ import pytest
 from batches import options
 from media import PassThrough, every, read_video, write_images, write_video
 
-from streamfuse.batch import receipts, worker
+from streamfuse.batch import receipts, warm, worker
 from streamfuse.batch.clips import Clip
 from streamfuse.batch.fusing import Fusing, check, made_of
 from streamfuse.batch.parts import WHOLE, Excerpt, Part, Window, cut, join
 from streamfuse.batch.worker import Outcome
-from streamfuse.errors import OutputError
+from streamfuse.errors import InputError, OutputError
 from streamfuse.fuser import Fuser
 from streamfuse.pipeline import Pipeline
 from streamfuse.sinks.encoder import VideoFormat
@@ -57,8 +59,8 @@ def test_a_joined_file_is_the_unsplit_one(tmp_path: Path, codec: str, suffix: st
     # Uneven stamps, a gap, and infrared that is late and has another rate.
     stamps = [1000 + 40 * k + (7 if k % 3 else 0) + (500 if k > 180 else 0) for k in range(300)]
     vis = write_video(tmp_path / "vis.mp4", stamps, options=GOP)
-    ir = write_video(tmp_path / "ir.mp4", every(33.3, 420, 1200), options=GOP)
-    whole, joined, windows = in_parts(tmp_path, ir, vis, VideoFormat(codec), suffix, 4, offset_ms=-150)
+    ir = write_video(tmp_path / "ir.mp4", every(33.3, 420, 7200), options=GOP)
+    whole, joined, windows = in_parts(tmp_path, ir, vis, VideoFormat(codec), suffix, 4, offset_ms=-6150)
     assert len(windows) == 3
     (times, pictures), (joined_times, joined_pictures) = read_video(whole), read_video(joined)
     assert joined_times == times
@@ -69,6 +71,15 @@ def test_a_joined_file_is_the_unsplit_one(tmp_path: Path, codec: str, suffix: st
             assert other.time_base == one.time_base
             for key in ("codec_tag", "pix_fmt", "color_range", "colorspace", "color_primaries", "color_trc", "width"):
                 assert getattr(other.codec_context, key) == getattr(one.codec_context, key), key
+
+
+def test_a_frame_at_a_joint_is_used_once(tmp_path: Path) -> None:
+    """Infrared of 10 frames a second, one of them 5 ms before the cut: the frame after the cut is nearest to it."""
+    vis = write_video(tmp_path / "vis.mp4", every(40, 200), options=GOP)
+    ir = write_video(tmp_path / "ir.mp4", every(100, 80, 95), options=GOP)
+    whole, joined, windows = in_parts(tmp_path, ir, vis, VideoFormat("ffv1"), ".mkv", 4)
+    assert windows[0].stop_ns == 4_000_000_000
+    assert read_video(joined)[0] == read_video(whole)[0]
 
 
 def test_parts_begin_at_key_frames(tmp_path: Path) -> None:
@@ -83,6 +94,9 @@ def test_parts_begin_at_key_frames(tmp_path: Path) -> None:
         keys = {packet.pts for packet in container.demux(video=0) if packet.is_keyframe and packet.pts}
     assert {start * 90_000 // 1_000_000_000 for start in starts if start is not None} <= keys
     assert starts == [4_800_000_000, 10_000_000_000, 15_200_000_000]
+    short = write_video(tmp_path / "short.mp4", every(40, 200), options=GOP)
+    assert len(cut(*open_pair(str(short), str(vis)), 5.1)) == 2  # there is nothing to fuse after it has ended
+    assert len(cut(*open_pair(str(short), str(vis)), 5.1, 10_000_000_000)) == 4
 
 
 def test_what_is_short_or_cannot_be_jumped_in_stays_whole(tmp_path: Path) -> None:
@@ -114,8 +128,9 @@ def test_parts_that_were_coded_otherwise_are_not_joined(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def fusing(weights: Path) -> Fusing:
+def fusing(weights: Path, monkeypatch: pytest.MonkeyPatch) -> Fusing:
     options(weights)
+    monkeypatch.setattr(warm, "_idle", {})
     plain = Fusing(weights=str(weights), engine="openvino", precision="fp32", split_s=5.0)
     return check(plain, [])
 
@@ -148,11 +163,50 @@ def test_units_leave_the_output_alone(tmp_path: Path, fusing: Fusing) -> None:
     assert (whole.figures["frames"], whole.figures["parts"], whole.figures["drops"]) == (27, 2, {})
     assert {path.name for path in clip.output.parent.iterdir()} == {"fused.mp4", ".fused.mp4.batch.json"}
     assert read_video(clip.output)[0] == pytest.approx(every(400, 27), abs=0.02)
+    assert [len(engines) for engines in warm._idle.values()] == [1]  # all units had one engine
     # A unit that is sent again, because its worker died before it could answer, does nothing.
     changed = clip.output.stat().st_mtime_ns
     again = worker.join(clip, fusing, made_of(clip, fusing), False, [])
     assert again.figures == whole.figures
     assert clip.output.stat().st_mtime_ns == changed
+
+
+def test_a_worker_with_two_threads_has_two_engines(tmp_path: Path, fusing: Fusing) -> None:
+    for role in ("ir", "vis"):
+        write_slow(tmp_path / f"{role}.mp4", 12)
+    clips = [Clip(tmp_path / f"{k}.mp4", str(tmp_path / "ir.mp4"), str(tmp_path / "vis.mp4")) for k in range(3)]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda clip: worker.fuse(clip, fusing, made_of(clip, fusing), False), clips[:2]))
+    assert [len(engines) for engines in warm._idle.values()] == [2]
+    assert worker.fuse(clips[2], fusing, made_of(clips[2], fusing), False).error is None
+    times, pictures = read_video(clips[2].output)
+    for clip in clips[:2]:
+        assert read_video(clip.output)[0] == times
+        assert all(np.array_equal(a, b) for a, b in zip(read_video(clip.output)[1], pictures, strict=True))
+
+
+def test_another_version_or_other_weights_are_refused(tmp_path: Path, fusing: Fusing) -> None:
+    for role in ("ir", "vis"):
+        write_slow(tmp_path / f"{role}.mp4", 3)
+    clip = Clip(tmp_path / "out.mp4", str(tmp_path / "ir.mp4"), str(tmp_path / "vis.mp4"))
+    for other, code, words in (
+        (replace(fusing, version="0.0"), 1, "not 0.0: install the same"),
+        (replace(fusing, weights_digest="0"), 4, "has other weights"),
+    ):
+        outcome = worker.fuse(clip, other, made_of(clip, fusing), False)
+        assert outcome.code == code
+        assert words in str(outcome.error)
+    with pytest.raises(InputError, match=r"gone\.toml cannot be read"):
+        made_of(replace(clip, calib=str(tmp_path / "gone.toml")), fusing)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_full_disk_is_told_of_the_output(tmp_path: Path, fusing: Fusing) -> None:
+    """The file that is written aside, and removed, is not spoken of."""
+    aside, output = tmp_path / ".out.mp4.work/host.1.0.mp4", tmp_path / "out.mp4"
+    with pytest.raises(OutputError) as raised, worker._renamed(aside, output):
+        raise OutputError(f"cannot write {aside}: the disk is full; {aside} holds what was written, about 3 frames")
+    assert str(raised.value) == f"cannot write {output}: the disk is full"
 
 
 def test_finished_parts_are_kept(tmp_path: Path, fusing: Fusing) -> None:

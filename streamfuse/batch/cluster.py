@@ -15,8 +15,8 @@ from streamfuse.errors import StreamfuseError, UsageError
 if TYPE_CHECKING:
     from distributed import Client
 
-WORKER_BYTES = 3_000_000_000
-"""What one worker takes at 1280x960 with openvino; at 640x480 it is half of that."""
+WORKER_BYTES = 1_500_000_000
+"""Of one worker, at most: openvino takes 1.2 GB while it compiles for 1280x960, 0.9 GB afterwards."""
 DEATHS = 1
 """So often a unit is tried again after the worker that had it died; the next time it is looked into by itself."""
 CONNECT_S = 10.0
