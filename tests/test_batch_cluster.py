@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
 from batches import ROOT, batch, done, options, outputs_of, report_of, until, write_archive
@@ -99,7 +100,7 @@ def listening_on(address: str) -> set[str]:
     return {connection.laddr.ip for connection in connections if connection.status == "LISTEN"}
 
 
-def test_nobody_else_is_let_into_a_cluster_of_our_own() -> None:
+def test_nobody_else_is_let_into_a_cluster_of_our_own(tmp_path: Path) -> None:
     with cluster.local(1, []) as client:
         address = client.scheduler_info()["address"]
         assert address.startswith("tls://127.0.0.1:")
@@ -110,6 +111,18 @@ def test_nobody_else_is_let_into_a_cluster_of_our_own() -> None:
                 cluster.remote(f"{scheme}://{address.partition('://')[2]}"),
             ):
                 pass
+        security = client.security
+        files = {}
+        for name in ("tls_ca_file", "tls_client_cert", "tls_client_key"):
+            files[name] = tmp_path / name
+            files[name].write_text(getattr(security, name))
+        as_documented = {
+            "distributed.comm.tls.ca-file": str(files["tls_ca_file"]),
+            "distributed.comm.tls.client.cert": str(files["tls_client_cert"]),
+            "distributed.comm.tls.client.key": str(files["tls_client_key"]),
+        }
+        with dask.config.set(as_documented), cluster.remote(address) as invited:
+            assert invited.submit(os.getppid, pure=False).result() == os.getpid()
         ports = psutil.Process().net_connections("tcp")
         assert {one.laddr.ip for one in ports if one.status == "LISTEN"} == {"127.0.0.1"}
 
