@@ -210,7 +210,7 @@ def _fuse_into(aside: Path, clip: Clip, fusing: Fusing, window: Window, *, part:
 class _Task:
     """The unit that runs in this thread, as Dask knows it."""
 
-    TELL_S = 0.5
+    TELL_S = 0.25
 
     def __init__(self) -> None:
         from distributed import get_worker
