@@ -80,6 +80,8 @@ class Unit:
     """look, fuse, part or join."""
     place: int = 0
     """Of a part."""
+    alone: bool = False
+    """Nothing else runs while it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,6 @@ class Run:
         first = "look" if fusing.split_s is not None else "fuse"
         self._ready = deque(Unit(entry, first) for entry in entries if entry.status is Status.LEFT)
         self._suspects: deque[Unit] = deque()
-        self._judged: set[int] = set()
         self._running: dict[str, tuple[Unit, Future[Outcome]]] = {}
         self._finished: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._stopping = threading.Event()
@@ -150,8 +151,7 @@ class Run:
 
     def __call__(self, on_tick: Callable[[State], None] | None = None) -> None:
         """Until all is done, failed or, after `stop`, left.  Raises StreamfuseError where the cluster is lost."""
-        topic = worker.topic_of(f"-{self._id}-")
-        self._client.subscribe_topic(topic, self._hear)
+        self._client.subscribe_topic(worker.topic_of(f"-{self._id}-"), self._hear)
         try:
             while (self._ready or self._running or self._suspects) and not self._stopping.is_set():
                 self._look_at_workers()
@@ -160,21 +160,20 @@ class Run:
                 if on_tick is not None:
                     on_tick(self.state())
         finally:
-            self._client.unsubscribe_topic(topic)
-            if self._running:
+            if self._running and self._client.status == "running":  # else there is nobody to tell
                 self._client.cancel([future for _, future in self._running.values()], force=True)
 
     def _hear(self, event: tuple[float, dict[str, Any]]) -> None:
         """From a thread of Dask's: how far a unit is."""
-        if event[1]["key"] in self._running:
-            self._on_the_way[event[1]["key"]] = event[1]["frames"]
+        self._on_the_way[event[1]["key"]] = event[1]["frames"]
 
     def state(self) -> State:
+        on_the_way = [self._on_the_way.get(key, 0) for key in self._running]
         return replace(
             _state(self._counts),
             running=len(self._running),
             workers=self._workers,
-            frames=self._frames + sum(list(self._on_the_way.values())),
+            frames=self._frames + sum(on_the_way),
             elapsed_s=time.monotonic() - self._begun,
         )
 
@@ -202,9 +201,10 @@ class Run:
             unit = self._ready.popleft()
             if unit.entry.status is Status.LEFT:  # else another part has failed
                 self._send(unit)
-        if self._suspects and not self._running and not self._ready and self._threads:
-            self._judged.add(id(self._suspects[0]))
-            self._send(self._suspects.popleft())
+        while self._suspects and not self._running and not self._ready and self._threads:
+            unit = self._suspects.popleft()
+            if unit.entry.status is Status.LEFT:
+                self._send(replace(unit, alone=True))
 
     def _send(self, unit: Unit) -> None:
         entry = unit.entry
@@ -240,13 +240,14 @@ class Run:
             if future.status in ("cancelled", "lost"):
                 self._lost()
             outcome: Outcome = future.result()
-        except KilledWorker as error:
-            if id(unit) in self._judged:
+        except KilledWorker:
+            if unit.entry.status is not Status.LEFT:  # another part has failed
+                pass
+            elif unit.alone:
                 unit.entry.fail("every worker that had it died, also with nothing else running: out of memory?", 1)
             else:
                 log.warning("%s: the workers that had it died; it is tried by itself later", unit.entry.clip.output)
                 self._suspects.append(unit)
-            log.debug("%s", error)
         except StreamfuseError:
             raise
         except Exception as error:  # what a worker sends that cannot run our code, whatever that is
