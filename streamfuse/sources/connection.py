@@ -15,6 +15,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from streamfuse.clocks import SECOND
+from streamfuse.errors import InputError
+from streamfuse.limits import check_pixels, max_pixels
 from streamfuse.sources.address import Address
 
 if TYPE_CHECKING:
@@ -193,6 +195,11 @@ def _video_of(container: InputContainer) -> VideoStream:
     codec = stream.codec_context
     if codec is None:
         raise Lost("its codec is unknown", hopeless=True)
+    try:
+        check_pixels("it", codec.width, codec.height)
+    except InputError as error:
+        raise Lost(str(error), hopeless=True) from None
+    codec.options = {"max_pixels": str(max_pixels())}  # also of what comes later in the stream
     codec.thread_count = 1  # more would each hold a frame back
     codec.flags |= _LOW_DELAY
     return stream

@@ -39,7 +39,8 @@ _EPOCH_UNITS = {13: 1_000_000, 16: 1_000, 19: 1}
 class ImageSequence(Source):
     """Images with a stamp each, in rising order; 8 or 16 bit, grey or colour, any size.
 
-    A file that is no image, or is damaged, is skipped and counted.
+    A file that is no image, or is damaged, is skipped and counted.  The iteration raises InputError for a picture
+    above the limit of `streamfuse.limits`.
     """
 
     clock = Clock.MEDIA
@@ -76,7 +77,7 @@ class ImageSequence(Source):
         for index, (path, stamp_ns) in enumerate(self._images):
             began = time.monotonic_ns()
             try:
-                pixels = decode_image(path.read_bytes())
+                pixels = decode_image(path.read_bytes(), str(path))
             except OSError:
                 pixels = None
             if pixels is None:

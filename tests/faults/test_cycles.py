@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,8 @@ def _once(number: int, directory: Path, ir: Path, vis: Path) -> None:
     "cycles", [200, pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])], ids=["200", "10000"]
 )
 def test_start_and_stop(cycles: int, tmp_path: Path, faults: FaultTable) -> None:
+    if cycles > 1000:
+        faulthandler.cancel_dump_traceback_later()  # it is to take long
     ir = write_video(tmp_path / "ir.mp4", every(40, FRAMES))
     vis = write_video(tmp_path / "vis.mp4", every(40, FRAMES))
     samples = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import http.client
 import threading
 import time
@@ -42,6 +43,7 @@ def _watch(port: int, stopping: threading.Event, seen: list[int]) -> None:
 @pytest.mark.timeout(0)
 def test_live_input_for_an_hour(tmp_path: Path, faults: FaultTable, pytestconfig: pytest.Config) -> None:
     """`--soak-minutes N` makes it shorter or longer."""
+    faulthandler.cancel_dump_traceback_later()  # it is to take long
     minutes = float(pytestconfig.getoption("--soak-minutes"))
     preview, published = PreviewSink("127.0.0.1:0"), ZeroMQSink(f"ipc://{tmp_path}/soak")
     sinks = [VideoSink(tmp_path / "out.mp4"), published, preview]
