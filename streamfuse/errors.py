@@ -21,6 +21,11 @@ from __future__ import annotations
 class StreamfuseError(Exception):
     exit_code = 1
 
+    def __str__(self) -> str:
+        """On one line whatever was read from outside, and nothing in it that a terminal would obey."""
+        text = super().__str__()
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
 
 class UsageError(StreamfuseError):
     exit_code = 2

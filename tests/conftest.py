@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 from fault_table import FaultTable
+from hypothesis import settings
+
+settings.register_profile("default here", deadline=None)  # of a machine that does other things, too
+settings.register_profile("thorough", deadline=None, max_examples=5000)  # --hypothesis-profile thorough
+settings.load_profile("default here")
 
 _FAULTS = pytest.StashKey[FaultTable]()
 

@@ -213,7 +213,7 @@ def _typed_fields(values: Mapping[str, Any], like: Any, label: str) -> dict[str,
 
 def _typed(key: str, value: Any, like: Any, label: str) -> Any:
     kind: Any = type(like)
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 1 << 64:
         return float(value)
     if isinstance(like, enum.Enum):
         try:
