@@ -130,6 +130,7 @@ RECIPE = 'base = "published"\nsteps = 5000\nlr = 1e-3\nbf16 = true\n[losses]\nin
 
 @given(st.one_of(st.binary(max_size=200), spoiled(RECIPE)))
 @example(b"steps = " + b"9" * 5000)
+@example(b"base = []")
 @example(b"[losses]\nintensity = " + b"9" * 400)
 def test_recipes(data: bytes) -> None:
     with_file(data, lambda path: read_recipe(str(path), {}), "recipe.toml")
@@ -214,6 +215,10 @@ LAUGHS = "a: &a [x, x]\n" + "".join(
 @example(XML.replace("640 480", "inf nan").encode(), False)
 @example(b"K1: 1\nR: {}\nT: [[[[]]]]", False)
 @example(b"? [a, b]\n: 1", False)
+@example(b"a: !!opencv-matrix", False)
+@example(b"a: !!timestamp x", False)
+@example(b"a: !!bool x", False)
+@example(b"a: !!int ''", False)
 @example(b"R: 2001-13-45\nT: 1", False)
 @example(b"a: 0b" + b"1" * 20000, False)
 def test_imported_calibrations(data: bytes, twice: bool) -> None:

@@ -35,7 +35,8 @@ class _Loader(yaml.SafeLoader):
 
 
 def _opencv_matrix(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
-    assert isinstance(node, yaml.MappingNode)
+    if not isinstance(node, yaml.MappingNode):
+        raise yaml.YAMLError("a matrix is a map")
     return loader.construct_mapping(node, deep=True)
 
 
@@ -59,7 +60,8 @@ def read_values(path: Path) -> Values:
         text = text.partition("\n")[2]
     try:
         values = yaml.load(text, _Loader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError) as error:
+        # PyYAML lets the errors of what it calls pass, as for `!!timestamp x`.
         where = getattr(error, "problem_mark", None)
         raise InputError(f"{path} is not valid YAML{f' (line {where.line + 1})' if where else ''}") from None
     if not isinstance(values, dict):
