@@ -61,3 +61,14 @@ class TrainingError(StreamfuseError):
 
 class OutputError(StreamfuseError):
     exit_code = 5
+
+
+_OUT_OF_MEMORY = (
+    *("out of memory", "allocate memory", "unable to allocate", "not enough memory", "insufficient memory"),
+    *("bad_alloc", "bad alloc", "failed to map segment", "can't start new thread"),
+)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """The libraries have no common type for it, nor has the loader of libraries."""
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in _OUT_OF_MEMORY)
