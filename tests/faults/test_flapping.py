@@ -66,7 +66,7 @@ def _sender(port: int) -> AbstractContextManager[object]:
     ("name", "url", "start", "times"),
     [
         ("HTTP camera (MJPEG)", "http://127.0.0.1:{}/cam", _camera, 6),
-        ("sender of MPEG-TS", "udp://127.0.0.1:{}", _sender, 3),
+        ("sender of MPEG-TS", "udp://127.0.0.1:{}", _sender, 2),
     ],
 )
 def test_a_stream_that_flaps(

@@ -20,12 +20,12 @@ from streamfuse.sinks.zeromq import ZeroMQSink
 from streamfuse.subscriber import Subscriber
 
 MANY = pytest.mark.parametrize("connections", [500, pytest.param(5000, marks=pytest.mark.soak)])
-_SHAPES = (
-    b"",
-    b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n",
-    os.urandom(300),
-    b"\xff\0\0\0\0\0\0\0\1\x7f\3\0NULL",
-)
+MOST_DESCRIPTORS = 12_000
+_GREETING = b"\xff\0\0\0\0\0\0\0\1\x7f\3\0NULL" + bytes(48)
+_READY = b"\5READY\x0bSocket-Type\0\0\0\3SUB"
+_HANDSHAKE = _GREETING + bytes((4, len(_READY))) + _READY
+"""What a subscriber says first, in ZMTP 3.0."""
+_SHAPES = (b"", b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n", os.urandom(300), _GREETING)
 
 
 @contextlib.contextmanager
