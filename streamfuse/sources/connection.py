@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 OPEN_S, READ_S = 3.0, 0.5
 """Most that opening and one read may take.  FFmpeg takes twice as long the first time, and what it had of a packet is
 lost, so that this must be longer than a network's hiccup."""
-MOST_BACKOFF_S, REFUSED_BACKOFF_S = 2.0, 15.0
-"""Between attempts to connect, and where a password is refused: accounts get locked."""
+MOST_BACKOFF_S, REFUSED_BACKOFF_S = 1.5, 15.0
+"""Between attempts to connect, a quarter more or less, so that what is back is asked within two seconds; and where a
+password is refused: accounts get locked."""
 _PRFT = struct.Struct("<q")
 """AVProducerReferenceTime begins with us since 1970."""
 
