@@ -154,6 +154,7 @@ class Publisher:
         with _shared_lock:
             with self._lock:
                 del self._topics[topic.stream]
+                topic.last = None
             if not self._topics:
                 _shared.pop(self._url, None)
                 self._close()
