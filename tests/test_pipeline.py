@@ -464,8 +464,8 @@ def test_nothing_waits_for_the_garbage_collector(kind: str, tmp_path: Path) -> N
     try:
         sources = open_pair(*names)
         pipeline = Pipeline(*sources, sinks=sinks, fuser=Fuser(engine=PassThrough(), tone="per-frame"), frames=3)
-        held: list[weakref.ref[object]] = [weakref.ref(pipeline), *map(weakref.ref, sources)]
-        held += map(weakref.ref, sinks if kind != "served" else sinks[1:])  # the web server leaves itself to it
+        held: list[weakref.ref[object]] = [weakref.ref(thing) for thing in (pipeline, *sources)]
+        held += [weakref.ref(sink) for sink in sinks[kind == "served" :]]  # the web server leaves itself to it
         if kind in ("run", "live", "served"):
             pipeline.run()
         else:
