@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -159,12 +160,23 @@ def test_a_video_of_the_limit_is_read_and_one_above_is_not(tmp_path: Path) -> No
 
 
 def test_a_picture_that_is_larger_than_the_header_says_is_not_decoded(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "a.avi", every(40, 3), codec="mjpeg", pixel_format="yuvj420p")
-    before, size, after = path.read_bytes().rpartition(struct.pack(">BHBHH", 0xC0, 17, 8, 48, 64))
-    path.write_bytes(before + size[:-4] + struct.pack(">HH", 12_000, 12_000) + after)
-    with VideoFile(path) as source:
-        assert [frame.luma.shape for frame in source] == [(48, 64)] * 2
-    assert source.drops[CORRUPT] == 1
+    """A stream of small pictures, and then a large one, whole and right."""
+    parts = [
+        write_video(tmp_path / f"{size[0]}.mkv", every(40, 3), size=size, codec="mjpeg", pixel_format="yuvj420p")
+        for size in ((48, 64), (480, 640))
+    ]
+    path = tmp_path / "grows.mkv"
+    with av.open(str(path), "w") as output, av.open(str(parts[0])) as small, av.open(str(parts[1])) as large:
+        stream = output.add_stream_from_template(small.streams.video[0])
+        for part, count in ((small, 2), (large, 1)):
+            for packet in islice(part.demux(video=0), count):
+                packet.pts = packet.dts = (packet.pts or 0) + (1000 if part is large else 0)
+                packet.stream = stream
+                output.mux(packet)
+    for limit, sizes, lost in ((1_000_000, [(48, 64), (48, 64), (480, 640)], 0), (100_000, [(48, 64), (48, 64)], 1)):
+        with allowing(limit), VideoFile(path) as source:
+            assert [frame.luma.shape for frame in source] == sizes
+        assert source.drops[CORRUPT] == lost
 
 
 def test_a_sequence_ends_with_the_reason(tmp_path: Path) -> None:
