@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fault_table import FaultTable
 from media import PassThrough, every, read_video, write_video
-from vitals import growth_mb, needs_proc, python_threads, vitals
+from vitals import growth, needs_proc, python_threads, vitals
 
 from streamfuse.fuser import Fuser
 from streamfuse.pipeline import Pipeline
@@ -60,15 +60,14 @@ def test_start_and_stop(cycles: int, tmp_path: Path, faults: FaultTable) -> None
         _once(number, tmp_path, ir, vis)
         if number >= 40:  # what is loaded and cached with the first ones stays
             samples.append(vitals())
-    first, last = samples[0], samples[-1]
-    assert last.threads <= first.threads, python_threads()
-    assert last.descriptors <= first.descriptors
-    grown = growth_mb(samples)
+    threads, descriptors = growth(samples, "threads"), growth(samples, "descriptors")
+    assert threads <= 0, python_threads()
+    assert descriptors <= 0
+    grown = growth(samples, "rss_mb")
     assert grown < 5, [round(sample.rss_mb) for sample in samples[:: cycles // 20]]
     faults.add(
         f"start and stop of a pipeline, {cycles:,} times",
         times=cycles,
-        lost=f"threads {last.threads - first.threads:+d}, descriptors {last.descriptors - first.descriptors:+d}, "
-        f"memory {grown:+.1f} MB",
+        lost=f"threads {threads:+g}, descriptors {descriptors:+g}, memory {grown:+.1f} MB",
         promised="nothing grows",
     )

@@ -32,11 +32,11 @@ def vitals() -> Vitals:
     )
 
 
-def growth_mb(samples: list[Vitals]) -> float:
-    """Of memory, from the second to the last quarter: medians, so that one moment counts for nothing."""
-    quarter = len(samples) // 4
-    early, late = samples[quarter : 2 * quarter], samples[-quarter:]
-    return statistics.median(v.rss_mb for v in late) - statistics.median(v.rss_mb for v in early)
+def growth(samples: list[Vitals], of: str) -> float:
+    """Of a field, from the second to the last quarter: medians, so that one moment counts for nothing."""
+    values = [float(getattr(sample, of)) for sample in samples]
+    quarter = len(values) // 4
+    return statistics.median(values[-quarter:]) - statistics.median(values[quarter : 2 * quarter])
 
 
 def until(true: Callable[[], bool], timeout_s: float = 20.0) -> float:
