@@ -95,7 +95,7 @@ def test_the_process_that_pushes_to_a_media_server(faults: FaultTable) -> None:
         watching.stop()
     finally:
         sink.close()
-    assert max(back_s) < 8, back_s
+    assert max(back_s) < 15, back_s  # the server of this test comes back by itself, too
     faults.add(
         "kill -9 of the process that pushes to rtsp://",
         times=3,
