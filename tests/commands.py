@@ -13,7 +13,10 @@ from streamfuse.cli import cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
-    file for place in (".", "docs", "calib", "weights") for file in (ROOT / place).glob("*.md") if file.name != "CHANGELOG.md"
+    file
+    for place in (".", "docs", "calib", "weights")
+    for file in (ROOT / place).glob("*.md")
+    if file.name != "CHANGELOG.md"
 )
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 _COMMENT = re.compile(r"\s+# .*$", re.M)

@@ -26,9 +26,7 @@ from test_time_offset import picture, waving
 from streamfuse.calibration.geometry import inverse
 from streamfuse.frames import Plane
 
-LINKED = (
-    "benchmarks calib docker docs examples LICENSE pipelines pyproject.toml README.md scripts streamfuse weights".split()
-)
+LINKED = "benchmarks calib docker docs examples LICENSE pipelines pyproject.toml README.md scripts streamfuse weights".split()
 """Of the checkout, which the commands expect to stand in."""
 
 
@@ -167,4 +165,3 @@ def staged(directory: Path) -> Iterator[Stage]:
             "STREAMFUSE_RUN_CONFIG": str(directory / "stand-ins.toml"),
         }
         yield Stage(directory, environment, fused_port)
-
