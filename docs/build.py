@@ -13,10 +13,10 @@ import pdoc
 
 import streamfuse
 
-
 HARMLESS = (
-    r"Error parsing type annotation ForwardRef\('\w+'\) for streamfuse\.[\w.]+\.__init__",  # of a NamedTuple: no module is known
-    r"Error parsing type annotation \S+ for .* type 'av\.packet\.Packet' is not subscriptable",  # only in its stubs it is
+    # Of a NamedTuple, whose module pdoc does not look into; and of what can be subscripted in its stubs only.
+    r"Error parsing type annotation ForwardRef\('\w+'\) for streamfuse\.[\w.]+\.__init__",
+    r"Error parsing type annotation \S+ for .* type 'av\.packet\.Packet' is not subscriptable",
 )
 
 

@@ -18,6 +18,8 @@ LEAST_SHARE = 0.001
 """Of the picture, that a thing must cover; what is smaller is noise."""
 WARM_UP = 10
 """Frames until the background is known."""
+HISTORY = 300
+"""Frames after which what stands still has become background."""
 
 
 class Box(NamedTuple):
@@ -29,13 +31,14 @@ class Box(NamedTuple):
 
 class Movers:
     def __init__(self) -> None:
-        self._background = cv2.createBackgroundSubtractorMOG2(history=200, varThreshold=25, detectShadows=False)
+        self._background = cv2.createBackgroundSubtractorMOG2(history=HISTORY, varThreshold=25, detectShadows=False)
         self._seen = 0
 
     def find(self, luma: npt.NDArray[np.uint8]) -> list[Box]:
         """Boxes in pixels, the largest first, in a picture (H, W) uint8."""
         self._seen += 1
-        mask = self._background.apply(cv2.GaussianBlur(luma, (5, 5), 0))
+        rate = 1 / self._seen if self._seen <= WARM_UP else 1 / HISTORY
+        mask = self._background.apply(cv2.GaussianBlur(luma, (5, 5), 0), learningRate=rate)
         mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
         if self._seen <= WARM_UP:
             return []

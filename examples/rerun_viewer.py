@@ -1,6 +1,9 @@
-"""Look at a published run in the rerun viewer, or save it: python examples/rerun_viewer.py tcp://127.0.0.1:5556 [FILE.rrd]
+"""Look at a published run in the rerun viewer, or save it for that:
 
-`pip install '.[examples]'` brings rerun.  Without a file its viewer is opened.
+    python examples/rerun_viewer.py tcp://127.0.0.1:5556 [FILE.rrd]
+
+`pip install '.[examples]'` brings rerun.  Without a file its viewer is opened, which tells its makers how it is used unless
+`rerun analytics disable` was called before.
 """
 
 import sys

@@ -26,7 +26,8 @@ from test_time_offset import picture, waving
 from streamfuse.calibration.geometry import inverse
 from streamfuse.frames import Plane
 
-LINKED = "benchmarks calib docker docs examples LICENSE pipelines pyproject.toml README.md scripts streamfuse weights".split()
+LINKED = ("LICENSE", "README.md", "calib", "docker", "docs", "examples", "pipelines", "pyproject.toml", "scripts")
+LINKED += ("streamfuse", "weights")
 """Of the checkout, which the commands expect to stand in."""
 
 

@@ -1,7 +1,8 @@
 """Every command of README.md and the other pages, executed as it stands there.
 
-A stage (`tests/stage.py`) has the files, cameras and servers that they name.  What cannot be taken literally stands in the
-three tables below with its reason; an entry that fits no command of the pages fails, and so does a command that cannot run.
+A stage (`tests/stage.py`) has the files, cameras and servers that they name.  What cannot be taken literally stands in
+the tables below with its reason.  An entry that fits no command of the pages fails, and so does a command that cannot
+run.
 """
 
 from __future__ import annotations

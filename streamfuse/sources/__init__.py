@@ -1,1 +1,1 @@
-"""Where frames come from: files, images, cameras, network streams, drawn scenes; `streamfuse.sources.uri` opens them."""
+"""Where frames come from: files, images, cameras, network streams, drawn scenes: `uri.open_source`."""
