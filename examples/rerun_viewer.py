@@ -2,8 +2,8 @@
 
     python examples/rerun_viewer.py tcp://127.0.0.1:5556 [FILE.rrd]
 
-`pip install '.[examples]'` brings rerun.  Without a file its viewer is opened, which tells its makers how it is used unless
-`rerun analytics disable` was called before.
+`pip install '.[examples]'` brings rerun.  Without a file its viewer is opened, which tells its makers how it is
+used unless `rerun analytics disable` was called before.
 """
 
 import sys

@@ -137,7 +137,14 @@ def test_ros2_messages_with_stand_ins_for_ros(monkeypatch: pytest.MonkeyPatch) -
     """What the bridge fills in; ROS itself has never run it."""
     text = (EXAMPLES / "ros2_bridge.py").read_text()
     assert "Never run with ROS itself" in (ast.get_docstring(ast.parse(text)) or "")
-    for name in ("rclpy", "rclpy.node", "builtin_interfaces", "builtin_interfaces.msg", "sensor_msgs", "sensor_msgs.msg"):
+    for name in (
+        "rclpy",
+        "rclpy.node",
+        "builtin_interfaces",
+        "builtin_interfaces.msg",
+        "sensor_msgs",
+        "sensor_msgs.msg",
+    ):
         monkeypatch.setitem(sys.modules, name, StandIn(name))
     namespace: dict[str, Any] = {"__name__": "bridge"}
     exec(compile(text, "ros2_bridge.py", "exec"), namespace)

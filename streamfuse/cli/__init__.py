@@ -28,6 +28,11 @@ _COMMANDS = {
     "weights": "Import and inspect weights files.",
 }
 INTERRUPTED = 130
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 a mistake of the program, 2 usage, 3 input, 4 engine or weights, 5 output, 6 training, "
+    "130 or 143 stopped by a signal."
+)
+"""At the end of every --help."""
 
 
 class _Commands(click.Group):
@@ -39,6 +44,7 @@ class _Commands(click.Group):
             return None
         command = import_module(f"streamfuse.cli.{name}").command
         assert isinstance(command, click.Command)
+        _say_how_it_ends(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -46,15 +52,28 @@ class _Commands(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
+def _say_how_it_ends(command: click.Command) -> None:
+    command.epilog = command.epilog or EXIT_CODES
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            _say_how_it_ends(below)
+
+
 @click.command(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "STREAMFUSE"}
+    cls=_Commands,
+    epilog=EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "STREAMFUSE"},
 )
 @click.version_option(__version__, message="streamfuse %(version)s")
 def cli() -> None:
     """Fuse an infrared and a visible stream into one picture that shows both.
 
+    \b
+    streamfuse demo
+    streamfuse run --ir ir.mp4 --vis vis.mp4 -o fused.mp4
+    streamfuse run --help
+
     Options may also be given in the environment: STREAMFUSE_RUN_TONE=smooth is --tone smooth of `run`.
-    Exit codes: 0 done, 2 usage, 3 input, 4 engine or weights, 5 output, 6 training, 130 or 143 stopped by a signal.
     """
     logs.show_notes()
 
