@@ -26,8 +26,10 @@ from test_time_offset import picture, waving
 from streamfuse.calibration.geometry import inverse
 from streamfuse.frames import Plane
 
-LINKED = ("LICENSE", "README.md", "calib", "docker", "docs", "examples", "pipelines", "pyproject.toml", "scripts")
-LINKED += ("streamfuse", "weights")
+LINKED = (
+    *("LICENSE", "README.md", "calib", "docker", "docs", "examples", "pipelines", "pyproject.toml", "scripts"),
+    *("streamfuse", "weights"),
+)
 """Of the checkout, which the commands expect to stand in."""
 
 

@@ -17,7 +17,8 @@ FILES = ["docker/Dockerfile", "docker/Dockerfile.cuda"]
 
 
 def instructions(name: str) -> list[tuple[str, str]]:
-    parser = DockerfileParser(fileobj=io.BytesIO((ROOT / name).read_bytes()))
+    file: Any = io.BytesIO((ROOT / name).read_bytes())  # its stubs say text, it wants bytes
+    parser = DockerfileParser(fileobj=file)
     return [(one["instruction"], one["value"]) for one in parser.structure if one["instruction"] != "COMMENT"]
 
 

@@ -114,8 +114,13 @@ def test_rerun_writes_a_recording(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    print_it = [program, "rrd", "print", "-vv", file]
-    read = subprocess.run(print_it, env={**ENVIRONMENT, **home}, capture_output=True, text=True, timeout=60)
+    read = subprocess.run(
+        [program, "rrd", "print", "-vv", file],
+        env={**ENVIRONMENT, **home},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert read.returncode == 0, read.stderr
     for words in ("entity_path: /main ", "entity_path: /main/age_ms ", "EncodedImage:blob", "Scalars:scalars"):
         assert words in read.stdout
