@@ -76,7 +76,9 @@ CLIENTS = r"^(streamfuse (subscribe|top) |python examples/|curl )"
 ENDLESS = r"^python examples/"
 """Clients that are stopped when they have said three lines."""
 WITHIN_S = 60.0
-FOREIGN_OPTIONS = frozenset({"--fail", "--silent", "--standalone", "--nproc-per-node", "--steps"})
+FOREIGN_OPTIONS = frozenset(
+    {"--fail", "--silent", "--standalone", "--nproc-per-node", "--rm", "--user", "--device", "--gpus", "--build-arg"}
+)
 """Of other programs."""
 
 
@@ -188,10 +190,10 @@ def test_the_tables_fit_the_pages() -> None:
     for pattern in (ADDRESS, re.escape(MEDIA_SERVER), SERVERS, CLIENTS, ENDLESS, *(row[0] for row in STAND_INS)):
         assert any(re.search(pattern, command) for command in commands), f"no command has {pattern}"
     known = {
-        f"STREAMFUSE_{'_'.join(path)}_{option.name}".upper()
+        f"STREAMFUSE_{'_'.join(path)}_{name[2:]}".replace("-", "_").upper()
         for path, command in walk()
         for option in command.params
-        if option.name is not None
+        for name in option.opts
     }
     assert {name for name in PACE if name.startswith("STREAMFUSE_")} <= known
 

@@ -44,7 +44,7 @@ class _Commands(click.Group):
             return None
         command = import_module(f"streamfuse.cli.{name}").command
         assert isinstance(command, click.Command)
-        _say_how_it_ends(command)
+        _complete(command, f"STREAMFUSE_{name}")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -52,11 +52,16 @@ class _Commands(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
-def _say_how_it_ends(command: click.Command) -> None:
+def _complete(command: click.Command, prefix: str) -> None:
+    """What every command has: how it ends, and options in the environment by the names that users know."""
     command.epilog = command.epilog or EXIT_CODES
+    for option in command.params:
+        long = next((name for name in option.opts if name.startswith("--")), None)
+        if isinstance(option, click.Option) and long is not None and option.envvar is None and option.expose_value:
+            option.envvar = f"{prefix}_{long[2:]}".replace("-", "_").upper()
     if isinstance(command, click.Group):
-        for below in command.commands.values():
-            _say_how_it_ends(below)
+        for name, below in command.commands.items():
+            _complete(below, f"{prefix}_{name}")
 
 
 @click.command(
