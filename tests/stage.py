@@ -53,9 +53,9 @@ def _pairs(stage: Path) -> None:
     scenes = [structure(seed) for seed in range(3)]
     views = [infrared_look(seen(scene, inverse(TILTED)), k) for k, scene in enumerate(scenes)]
     for name in ("ir.mp4", "a.mkv"):
-        _video(stage / name, views * 2)
+        _video(stage / name, views)
     for name in ("vis.mp4", "b.mkv"):
-        _video(stage / name, scenes * 2)
+        _video(stage / name, scenes)
     for name, shown in (("ir", views), ("vis", scenes), ("fused", scenes), ("a", views), ("b", scenes)):
         (stage / name).mkdir()
         for k, one in enumerate(shown, 1):
