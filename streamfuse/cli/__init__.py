@@ -17,6 +17,7 @@ _COMMANDS = {
     "subscribe": "Receive what a run publishes.",
     "keys": "Make keys for publishing into a network.",
     "top": "Show the state of a run in the terminal.",
+    "batch": "Fuse an archive of recordings, on all cores or a cluster.",
     "fuse": "Fuse two images or two directories of images.",
     "demo": "Render a scene, fuse it, and show the result.",
     "evaluate": "Score fused images or streams.",

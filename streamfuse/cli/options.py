@@ -60,6 +60,72 @@ def engine(function: F) -> F:
     return function
 
 
+def video(function: F) -> F:
+    """--codec, --crf, --effort and --tone: of a fused video."""
+    for option in reversed(
+        (
+            click.option(
+                "--codec", default="h264", show_default=True, help="h264, hevc, or ffv1 (lossless, into .mkv)."
+            ),
+            click.option(
+                "--crf", type=int, default=20, show_default=True, help="Quality of h264 and hevc: 0 (best) to 51."
+            ),
+            click.option(
+                "--effort", default="veryfast", show_default=True, help="Of the encoder: ultrafast to veryslow."
+            ),
+            click.option(
+                "--tone",
+                default="smooth",
+                show_default=True,
+                help="Output range and level over time: per-frame, smooth or fixed:LO,HI.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def hardware(function: F) -> F:
+    """--hw-decode and --hw-encode."""
+    for option in reversed(
+        (
+            click.option("--hw-decode", is_flag=True, help="Decode video files on the NVIDIA GPU, if it can."),
+            click.option("--hw-encode", is_flag=True, help="Encode h264 and hevc on the NVIDIA GPU, if it can."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def pairing(function: F) -> F:
+    """--fps, --agc, --ir-offset-ms and --tolerance-ms: how two streams are read and paired."""
+    for option in reversed(
+        (
+            click.option(
+                "--fps", type=FiniteRange(0.001, 10_000), help="Rate of images; default 25, or as the sequence says."
+            ),
+            click.option(
+                "--agc",
+                type=click.Choice(["percentile", "plateau"]),
+                default="percentile",
+                show_default=True,
+                help="How grey of more than 8 bits becomes 8 bits: in proportion, or equalised, which shows more but "
+                "is noisier.",
+            ),
+            click.option(
+                "--ir-offset-ms", type=FiniteRange(-1e12, 1e12), default=0.0, help="Added to every infrared time stamp."
+            ),
+            click.option(
+                "--tolerance-ms",
+                type=FiniteRange(0, 1e12),
+                help="Largest time between the two frames of a pair; default half a frame of the slower stream.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
 def live(function: F) -> F:
     """--max-age-ms, --policy and --on-loss, which recordings have no use for."""
     for option in reversed(

@@ -35,37 +35,11 @@ if TYPE_CHECKING:
     help="out.mp4, out.mkv, images: out/%06d.png, or rtsp://server/path; may be given several times.",
 )
 @options.force
-@click.option("--codec", default="h264", show_default=True, help="h264, hevc, or ffv1 (lossless, into .mkv).")
-@click.option("--crf", type=int, default=20, show_default=True, help="Quality of h264 and hevc: 0 (best) to 51.")
-@click.option("--effort", default="veryfast", show_default=True, help="Of the encoder: ultrafast to veryslow.")
-@click.option(
-    "--tone",
-    default="smooth",
-    show_default=True,
-    help="Output range and level over time: per-frame, smooth or fixed:LO,HI.",
-)
+@options.video
 @options.engine
-@click.option("--hw-decode", is_flag=True, help="Decode video files on the NVIDIA GPU, if it can.")
-@click.option("--hw-encode", is_flag=True, help="Encode h264 and hevc on the NVIDIA GPU, if it can.")
+@options.hardware
 @options.calibration
-@click.option(
-    "--fps", type=options.FiniteRange(0.001, 10_000), help="Rate of images; default 25, or as the sequence says."
-)
-@click.option(
-    "--agc",
-    type=click.Choice(["percentile", "plateau"]),
-    default="percentile",
-    show_default=True,
-    help="How grey of more than 8 bits becomes 8 bits: in proportion, or equalised, which shows more but is noisier.",
-)
-@click.option(
-    "--ir-offset-ms", type=options.FiniteRange(-1e12, 1e12), default=0.0, help="Added to every infrared time stamp."
-)
-@click.option(
-    "--tolerance-ms",
-    type=options.FiniteRange(0, 1e12),
-    help="Largest time between the two frames of a pair; default half a frame of the slower stream.",
-)
+@options.pairing
 @options.live
 @options.publish
 @options.preview
@@ -115,6 +89,7 @@ def command(
 
     Ctrl-C stops cleanly: what was fused is written and the file is finished.  A second one stops at once.
     """
+    from streamfuse.engines.base import gpu_of
     from streamfuse.flow import OnLoss
     from streamfuse.fuser import Fuser
     from streamfuse.live_pairing import Policy
@@ -124,7 +99,7 @@ def command(
 
     if not outputs and publish is None and preview.address is None:
         raise UsageError("nowhere to write to: give -o FILE, --preview 127.0.0.1:8080 or --publish URL")
-    gpu = _gpu_of(device) if hw_decode else None
+    gpu = gpu_of(device) if hw_decode else None
     sources = _open_sources(ir, vis, vot, fps, agc, gpu)
     fuser = Fuser(weights, engine, precision, tone, calib, crop == "overlap", preset, device)
     files = [path for source in sources for path in source.files]
@@ -169,13 +144,6 @@ def _open_sources(
         missing = " and ".join(flag for flag, value in (("--ir", ir), ("--vis", vis)) if value is None)
         raise UsageError(f"{missing} missing: two sources are needed, or --vot DIR")
     return open_pair(ir, vis, fps=fps, agc=agc, gpu=gpu)
-
-
-def _gpu_of(device: str) -> int:
-    """The GPU to decode on, where the engine is on `device`."""
-    from streamfuse.engines.base import parse_device
-
-    return (parse_device(device) if device != "auto" else 0) or 0
 
 
 def watch(pipeline: Pipeline) -> int:

@@ -269,6 +269,11 @@ def parse_device(text: str) -> int | None:
     raise UsageError(f"unknown device {text!r}: use auto, cpu, cuda or cuda:N")
 
 
+def gpu_of(device: str) -> int:
+    """The GPU to decode on, where the engine is on `device`; 0 for auto and cpu.  Raises UsageError."""
+    return (parse_device(device) if device != "auto" else 0) or 0
+
+
 @dataclass(frozen=True, slots=True)
 class Cpu:
     model: str

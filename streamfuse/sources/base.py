@@ -60,6 +60,19 @@ class Source(ABC):
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]: ...
 
+    def cut_before(self, stamp_ns: int) -> int | None:
+        """The last place at or before `stamp_ns` where reading may begin cheaply, as a stamp in ns; None: nowhere.
+
+        Only before the source is iterated.
+        """
+        return None
+
+    def start_at(self, stamp_ns: int) -> None:  # noqa: B027 - what cannot jump is read from its beginning
+        """Begin the iteration at the last place at or before `stamp_ns` (ns) that can be jumped to.
+
+        Frames before `stamp_ns` may come, too.  Only before the source is iterated.
+        """
+
     @property
     def state(self) -> State:
         """Recordings are live until they end; any thread may ask."""

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 _MATROSKA_DURATION = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 """00:00:03.333000000: where the stream ends, not how long it is."""
 
+_INDEXED = frozenset({"mov", "mp4", "matroska", "webm"})
+"""Containers that are jumped in by an index, exactly to a key frame."""
+
 CORRUPT = "corrupt frame"
 BACKWARDS = "stamp not after the one before"
 SMALL_PIXELS = 1280 * 720
@@ -81,6 +84,7 @@ class VideoFile(Source):
         self.frame_count = self._expected_frames()
         self._pixels = PixelReader(agc, self.name, self.held)
         self._packets = self._delivered = 0
+        self._jumped = False
 
     def _to_ns(self, ticks: int) -> int:
         return round(ticks * self._ns_per_tick) - self._origin_ns
@@ -107,6 +111,27 @@ class VideoFile(Source):
         if self._container.duration is not None and len(self._container.streams) == 1:
             return self._container.duration / 1e6
         return None
+
+    def cut_before(self, stamp_ns: int) -> int | None:
+        """The last key frame at or before `stamp_ns`, in containers that have an index of them."""
+        if not self._seek(stamp_ns):
+            return None
+        key = next((p.pts for p in self._container.demux(self._stream) if p.is_keyframe and p.pts is not None), None)
+        return None if key is None else self._to_ns(key)
+
+    def start_at(self, stamp_ns: int) -> None:
+        self._jumped = self._seek(stamp_ns)
+
+    def _seek(self, stamp_ns: int) -> bool:
+        import av
+
+        if _INDEXED.isdisjoint(self._container.format.name.split(",")):
+            return False
+        try:
+            self._container.seek(int((stamp_ns + self._origin_ns) / self._ns_per_tick), stream=self._stream)
+        except av.error.FFmpegError:
+            return False
+        return True
 
     def __iter__(self) -> Iterator[Frame]:
         index = 0
@@ -174,8 +199,10 @@ class VideoFile(Source):
         elif self._counted_frames():
             # A trimmed file lists more frames than it plays: then it ends where its duration says.
             plays_s = (self._container.duration or 0) / 1e6
-            if self._packets < self._counted_frames() and end_s < plays_s - 2 * period_ns / 1e9:
-                self.damage = f"cut off: {self._delivered} of {self._counted_frames()} frames could be read"
+            short = self._jumped or self._packets < self._counted_frames()
+            if short and end_s < plays_s - 2 * period_ns / 1e9:
+                read = f"{self._delivered} of {self._counted_frames()} frames could be read"
+                self.damage = f"cut off at {end_s:.2f} s of {plays_s:.2f} s" if self._jumped else f"cut off: {read}"
         elif claimed_s is not None and end_s < claimed_s - max(5 * period_ns / 1e9, 0.1):
             self.damage = f"cut off at {end_s:.2f} s of {claimed_s:.2f} s"
 

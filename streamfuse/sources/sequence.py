@@ -68,12 +68,21 @@ class ImageSequence(Source):
         self.period_ns = period_ns
         self.frame_count = len(images)
         self.first_stamp_ns = images[0][1]
+        self._start_ns: int | None = None
         self._pixels = PixelReader(agc, name, self.held)
         if missing:
             self.drops[MISSING] += missing
 
+    def cut_before(self, stamp_ns: int) -> int | None:
+        return max((stamp for _, stamp in self._images if stamp <= stamp_ns), default=None)
+
+    def start_at(self, stamp_ns: int) -> None:
+        self._start_ns = stamp_ns
+
     def __iter__(self) -> Iterator[Frame]:
         for index, (path, stamp_ns) in enumerate(self._images):
+            if self._start_ns is not None and stamp_ns < self._start_ns:
+                continue
             began = time.monotonic_ns()
             try:
                 pixels = decode_image(path.read_bytes())

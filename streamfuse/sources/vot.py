@@ -7,6 +7,7 @@ and `length`.  VOT-RGBT2019, RGBT234 and their relatives have none and are known
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 from streamfuse.errors import InputError
@@ -44,6 +45,24 @@ def _open(directory: Path, fps: float | None, agc: str) -> tuple[ImageSequence, 
         raise InputError(f"{directory} holds several sequences: name one of them, such as {directory / inside[0]}")
     layouts = ", ".join(f"{ir}/ and {vis}/" for ir, vis in LAYOUTS)
     raise InputError(f"{directory} is no VOT-RGBT sequence: it has neither a `sequence` file nor {layouts}")
+
+
+def find_sequences(tree: Path) -> list[Path]:
+    """The sequences in a directory and below it, in the order of their names; what is in one is not looked into.
+
+    Raises InputError where there are none.
+    """
+    if not tree.is_dir():
+        raise InputError(f"there is no directory {tree}")
+    found = []
+    for root, directories, files in os.walk(tree):
+        held = set(directories)
+        if "sequence" in files or any({ir, vis} <= held for ir, vis in LAYOUTS):
+            found.append(Path(root))
+            directories.clear()
+    if not found:
+        raise InputError(f"{tree} holds no VOT-RGBT sequences")
+    return sorted(found)
 
 
 def read_description(path: Path) -> dict[str, str]:

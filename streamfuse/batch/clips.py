@@ -1,0 +1,213 @@
+"""What is to be fused: a manifest, two patterns or a tree of sequences becomes a list of clips."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streamfuse.errors import InputError, UsageError
+from streamfuse.files import read_settings
+from streamfuse.sources.address import parse_address
+from streamfuse.sources.uri import expand, has_scheme, redact
+from streamfuse.sources.vot import find_sequences
+
+KEYS = ("ir", "vis", "vot", "output", "calib", "ir-offset-ms")
+"""Columns of a CSV manifest and keys of a TOML one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One recording of both cameras and the file that it becomes; every path is absolute."""
+
+    output: Path
+    ir: str = ""
+    """A video, a directory or a pattern of images; empty for a VOT sequence."""
+    vis: str = ""
+    vot: str = ""
+    """The directory of a VOT-RGBT sequence, else empty."""
+    calib: str = ""
+    """Its own calibration file, else empty: that of all."""
+    ir_offset_ms: float | None = None
+    """Its own offset, None: that of all."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.vot,) if self.vot else (self.ir, self.vis)
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """An input that has no partner."""
+
+    path: str
+    reason: str
+
+
+def read_manifest(path: Path, outputs: Path, suffix: str) -> list[Clip]:
+    """The clips of a .csv or .toml file, with paths from where that file lies, and outputs below `outputs`.
+
+    `suffix` of outputs that are not named: those are called as the visible file is, or the sequence.  Raises
+    UsageError, with the place, for what is not understood, and for two clips with one output.
+    """
+    if path.suffix.lower() == ".csv":
+        rows = _csv_rows(path)
+    elif path.suffix.lower() == ".toml":
+        rows = _toml_rows(path)
+    else:
+        raise UsageError(f"{path}: a manifest is a .csv or .toml file")
+    return _distinct(_clip(row, where, path.parent, outputs, suffix) for where, row in rows)
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text: {error.reason}") from None
+    reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, strict=True)
+    try:
+        _check_keys(reader.fieldnames or (), f"{path}:1")
+        for row in reader:
+            where = f"{path}:{reader.line_num}"
+            if None in row:
+                raise UsageError(f"{where}: more values than the first line has names")
+            yield where, {key: value.strip() for key, value in row.items() if value and value.strip()}
+    except csv.Error as error:
+        raise UsageError(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
+
+
+def _toml_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    settings = read_settings(path)
+    clips = settings.values.get("clip")
+    if other := [key for key in settings.values if key != "clip"]:
+        raise UsageError(f"{settings.where(other[0])}: unknown key {other[0]!r}; a manifest is a list of [[clip]]")
+    if not isinstance(clips, list) or not all(isinstance(clip, dict) for clip in clips):
+        raise UsageError(f"{path}: a manifest is a list of [[clip]], each with ir and vis, or vot")
+    for number, clip in enumerate(clips, 1):
+        where = f"{path}, clip {number}"
+        _check_keys(clip, where)
+        for key, value in clip.items():
+            wanted = (int, float) if key == "ir-offset-ms" else str
+            if not isinstance(value, wanted) or isinstance(value, bool):
+                raise UsageError(f"{where}: {key} must be {'text in quotes' if wanted is str else 'a number'}")
+        yield where, clip
+
+
+def _check_keys(keys: Iterable[str], where: str) -> None:
+    if unknown := [key for key in keys if key not in KEYS]:
+        raise UsageError(f"{where}: unknown {unknown[0]!r}; known are {', '.join(KEYS)}")
+
+
+def _clip(row: Mapping[str, Any], where: str, base: Path, outputs: Path, suffix: str) -> Clip:
+    ir, vis, vot = (row.get(key, "") for key in ("ir", "vis", "vot"))
+    if bool(vot) == bool(ir or vis) or bool(ir) != bool(vis):
+        raise UsageError(f"{where}: give ir and vis, or vot")
+    try:
+        ir, vis, vot = (text and _recording(text, base) for text in (ir, vis, vot))
+        offset_ms = _offset(row.get("ir-offset-ms"))
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+    named = Path(vot or vis)
+    output = row.get("output") or (named.name if vot else named.stem) + suffix
+    calib = row.get("calib", "")
+    return Clip(_absolute(outputs / output), ir, vis, vot, calib and str(_absolute(base / calib)), offset_ms)
+
+
+def _offset(value: object) -> float | None:
+    if value is None:
+        return None
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = float("nan")
+    if not abs(number) <= 1e12:
+        raise UsageError(f"ir-offset-ms must be a number of milliseconds, got {value!r}")
+    return number
+
+
+def _recording(text: str, base: Path) -> str:
+    text = expand(text)
+    if has_scheme(text) or text.startswith("synthetic:") or parse_address(text) is not None:
+        raise UsageError(f"{redact(text)} is no recording: give a video file, or a directory or pattern of images")
+    return str(_absolute(base / text))
+
+
+def _absolute(path: Path) -> Path:
+    return Path(path).expanduser().absolute()
+
+
+def pair_patterns(ir: str, vis: str, outputs: Path, suffix: str) -> tuple[list[Clip], list[Alone]]:
+    """Files or directories that two patterns with * match, paired by what the * stand for; and those without a partner.
+
+    `rec/*/ir.mp4` and `rec/*/vis.mp4` give rec/a/ir.mp4 and rec/a/vis.mp4, fused into a.mp4.  Raises UsageError for
+    patterns that do not have equally many *, InputError where nothing is paired.
+    """
+    found = [_match(_recording(pattern, Path())) for pattern in (ir, vis)]
+    if ir.count("*") != vis.count("*") or "*" not in ir:
+        raise UsageError(f"{ir} and {vis}: give two patterns with the same number of *, which stand for the same")
+    paths, others = found
+    clips = [
+        Clip(_absolute(outputs / f"{'-'.join(key)}{suffix}"), paths[key], others[key])
+        for key in sorted(paths.keys() & others.keys())
+    ]
+    alone = [
+        Alone(path, f"nothing of {partner} belongs to it")
+        for own, other, partner in ((paths, others, vis), (others, paths, ir))
+        for key, path in sorted(own.items())
+        if key not in other
+    ]
+    if not clips:
+        raise InputError(
+            f"nothing of {ir} ({len(paths)} found) belongs to anything of {vis} ({len(others)} found): "
+            "what the * stand for must be equal"
+        )
+    return _distinct(clips), alone
+
+
+_WILD = {"*": "([^/]*)", "**/": "((?:.*/)?)"}
+
+
+def _match(pattern: str) -> dict[tuple[str, ...], str]:
+    """What the * stand for, to the path; hidden ones are left out, as by a shell."""
+    pieces = [(piece, _WILD.get(piece)) for piece in re.split(r"(\*\*/|\*)", pattern)]
+    whole = re.compile("".join(wild or re.escape(piece) for piece, wild in pieces), re.DOTALL)
+    names = "".join(piece if wild else glob.escape(piece) for piece, wild in pieces)
+    found = {}
+    for path in glob.iglob(names, recursive=True):  # noqa: PTH207 - an absolute pattern is fine
+        if match := whole.fullmatch(path):
+            found[tuple(group.strip("/").replace("/", "-") for group in match.groups())] = path
+    return found
+
+
+def sequence_clips(tree: Path, outputs: Path, suffix: str) -> list[Clip]:
+    """Every VOT-RGBT sequence in a directory or below it; raises InputError where there are none."""
+    tree = _absolute(tree)
+    clips = []
+    for sequence in find_sequences(tree):
+        place = sequence.relative_to(tree) if sequence != tree else Path(tree.name)
+        clips.append(Clip(_absolute(outputs / place.with_name(place.name + suffix)), vot=str(sequence)))
+    return clips
+
+
+def _distinct(clips: Iterable[Clip]) -> list[Clip]:
+    """Raises UsageError where two clips have one output, or one's output is another's input, or there are none."""
+    listed = list(clips)
+    if not listed:
+        raise UsageError("the manifest lists no clips")
+    by_output: dict[Path, Clip] = {}
+    for clip in listed:
+        other = by_output.setdefault(clip.output.resolve(), clip)
+        if other is not clip:
+            raise UsageError(f"{clip.inputs[-1]} and {other.inputs[-1]} would both become {clip.output}: name outputs")
+    for clip in listed:
+        for text in clip.inputs:
+            if Path(text).resolve() in by_output:
+                raise UsageError(f"the output {text} would overwrite an input: choose another directory with -o")
+    return listed

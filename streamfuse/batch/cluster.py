@@ -1,0 +1,127 @@
+"""The processes that a batch runs on: of this machine, or of a Dask cluster that is there already."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from streamfuse.errors import StreamfuseError, UsageError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+WORKER_BYTES = 3_000_000_000
+"""What one worker takes at 1280x960 with openvino; at 640x480 it is half of that."""
+DEATHS = 1
+"""So often a unit is tried again after the worker that had it died; the next time it is looked into by itself."""
+CONNECT_S = 10.0
+"""Until a scheduler must have answered."""
+
+
+def worker_count(cores: int, memory_bytes: int | None, gpus: int) -> int:
+    """One worker a GPU; without, one a core, if the free memory takes so many."""
+    if gpus:
+        return gpus
+    fit = cores if memory_bytes is None else memory_bytes // WORKER_BYTES
+    return max(1, min(cores, fit))
+
+
+def cores() -> int:
+    """Of this machine that this process may use."""
+    from dask.system import CPU_COUNT
+
+    return int(CPU_COUNT)
+
+
+def free_memory() -> int | None:
+    """Bytes, as far as this system tells; within the limit of a container."""
+    import psutil
+    from distributed.system import MEMORY_LIMIT
+
+    return int(min(psutil.virtual_memory().available, MEMORY_LIMIT))
+
+
+def visible_gpus() -> list[str]:
+    """The NVIDIA GPUs of this machine as CUDA_VISIBLE_DEVICES names them; none where it names none."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name.strip() for name in chosen.split(",") if name.strip() and name.strip() != "-1"]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    with suppress(OSError, subprocess.TimeoutExpired):
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
+        lines = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
+        return [str(number) for number in range(len(lines))]
+    return []
+
+
+def check_installed() -> None:
+    """Raises UsageError where Dask is missing."""
+    from importlib.util import find_spec
+
+    if missing := [name for name in ("distributed", "cryptography") if find_spec(name) is None]:
+        raise UsageError(f"this needs the package {missing[0]}: pip install 'streamfuse[cluster]'")
+
+
+@contextmanager
+def local(workers: int, gpus: list[str]) -> Iterator[Client]:
+    """A cluster of processes on this machine, each with one thread for units, until the block is left.
+
+    Its ports are on loopback, and whoever would use them needs the certificate that is made for this one cluster: a
+    scheduler runs the code of anyone who can talk to it.  `gpus`: a worker sees one of them, by turns.
+    """
+    import dask
+    from distributed import Client, Nanny, Scheduler, SpecCluster
+    from distributed.security import Security
+
+    settings = {
+        "distributed.scheduler.allowed-failures": DEATHS,
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
+    }
+    security = Security.temporary()
+    common = {"security": security, "protocol": "tls://", "host": "127.0.0.1", "dashboard": False}
+    common["dashboard_address"] = "127.0.0.1:0"
+    options: dict[str, Any] = {"nthreads": 1, "memory_limit": None, "silence_logs": logging.CRITICAL, **common}
+    specs = {
+        number: {
+            "cls": Nanny,
+            "options": {**options, "env": {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}},
+        }
+        for number in range(workers)
+    }
+    with (
+        dask.config.set(settings),
+        SpecCluster(
+            workers=specs,
+            scheduler={"cls": Scheduler, "options": common},
+            security=security,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def remote(address: str) -> Iterator[Client]:
+    """A cluster that is there; raises StreamfuseError where none answers, UsageError for what is no address."""
+    from distributed import Client
+
+    _, separator, place = address.partition("://")
+    if not separator or not place:
+        raise UsageError(f"--scheduler {address}: give tcp://HOST:PORT or tls://HOST:PORT")
+    for handler in logging.getLogger("distributed").handlers:  # what matters of it is said in words of ours
+        handler.setLevel(logging.CRITICAL)
+    try:
+        client = Client(address, timeout=CONNECT_S, set_as_default=False)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        why = str(error).partition("\n")[0]
+        raise StreamfuseError(f"no Dask scheduler answers at {address}: {why or type(error).__name__}") from None
+    with client:
+        yield client

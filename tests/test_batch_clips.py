@@ -1,0 +1,126 @@
+"""What is to be fused: manifests, patterns, trees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from streamfuse.batch.clips import Clip, pair_patterns, read_manifest, sequence_clips
+from streamfuse.errors import InputError, StreamfuseError, UsageError
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_csv_and_toml_say_the_same(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "a.csv").write_text(
+        "\ufeffir, vis, output, vot, calib, ir-offset-ms\n"
+        "ir/1.mp4, vis/1.mp4,,,,\n"
+        '"ir/a, b.mp4", vis/2.mp4, sub/two.mkv,, calib.toml, -12.5\n'
+        ",,,seq/street,,\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "a.toml").write_text(
+        '[[clip]]\nir = "ir/1.mp4"\nvis = "vis/1.mp4"\n'
+        '[[clip]]\nir = "ir/a, b.mp4"\nvis = "vis/2.mp4"\noutput = "sub/two.mkv"\n'
+        'calib = "calib.toml"\nir-offset-ms = -12.5\n'
+        '[[clip]]\nvot = "seq/street"\n'
+    )
+    expected = [
+        Clip(out / "1.mp4", str(tmp_path / "ir/1.mp4"), str(tmp_path / "vis/1.mp4")),
+        Clip(
+            out / "sub/two.mkv",
+            str(tmp_path / "ir/a, b.mp4"),
+            str(tmp_path / "vis/2.mp4"),
+            calib=str(tmp_path / "calib.toml"),
+            ir_offset_ms=-12.5,
+        ),
+        Clip(out / "street.mp4", vot=str(tmp_path / "seq/street")),
+    ]
+    assert read_manifest(tmp_path / "a.csv", out, ".mp4") == expected
+    assert read_manifest(tmp_path / "a.toml", out, ".mp4") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("m.csv", "ir,viz\na,b\n", r"m.csv:1: unknown 'viz'; known are ir, vis"),
+        ("m.csv", "ir,vis\na,b\nc\n", r"m.csv:3: give ir and vis, or vot"),
+        ("m.csv", "ir,vis\na,b,c\n", r"m.csv:2: more values"),
+        ("m.csv", 'ir,vis\n"a,b\n', r"m.csv:\d: not valid CSV"),
+        ("m.csv", "ir,vis,vot\na,b,c\n", "give ir and vis, or vot"),
+        ("m.csv", "ir,vis,ir-offset-ms\na,b,soon\n", "m.csv:2: ir-offset-ms must be a number"),
+        ("m.csv", "ir,vis\n", "lists no clips"),
+        ("m.csv", "", "lists no clips"),
+        ("m.csv", "ir,vis\nrtsp://me:secret@camera/a,b\n", r"m.csv:2: rtsp://\*\*\*@camera/a is no recording"),
+        ("m.csv", "ir,vis\ncam0,b\n", "cam0 is no recording"),
+        ("m.csv", "ir,vis\na/x.mp4,b/x.mp4\nc/x.mp4,d/x.mp4\n", "would both become"),
+        ("m.csv", "ir,vis,output\na,out/b.mp4,b.mp4\n", "would overwrite an input"),
+        ("m.toml", "[[clip]]\nir = 'a'\nvis = 3\n", "clip 1: vis must be text"),
+        ("m.toml", "[[clip]]\nir = 'a'\n", "clip 1: give ir and vis"),
+        ("m.toml", "[[clip]]\nir-offset-ms = true\n", "must be a number"),
+        ("m.toml", "[[clips]]\nir = 'a'\n", "m.toml:1: unknown key 'clips'"),
+        ("m.toml", "clip = 3\n", r"a list of \[\[clip\]\]"),
+        ("m.toml", "[[clip]\n", "m.toml:1: not valid TOML"),
+        ("m.json", "", "a .csv or .toml file"),
+    ],
+)
+def test_a_bad_manifest_is_named_with_its_place(tmp_path: Path, name: str, text: str, words: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=words) as raised:
+        read_manifest(tmp_path / name, tmp_path / "out", ".mp4")
+    assert "secret" not in str(raised.value)
+
+
+def test_a_manifest_that_is_not_there(tmp_path: Path) -> None:
+    for name in ("m.csv", "m.toml"):
+        with pytest.raises(UsageError, match="cannot read"):
+            read_manifest(tmp_path / name, tmp_path, ".mp4")
+    (tmp_path / "m.csv").write_bytes(b"ir,vis\n\xff,a\n")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        read_manifest(tmp_path / "m.csv", tmp_path, ".mp4")
+
+
+def test_patterns_pair_what_the_stars_stand_for(tmp_path: Path) -> None:
+    touch(*(tmp_path / f"rec/{day}/{name}.mp4" for day in ("mon", "tue") for name in ("1_ir", "1_vis", "2_ir")))
+    touch(tmp_path / "rec/.hidden/1_ir.mp4", tmp_path / "rec/.hidden/1_vis.mp4")
+    clips, alone = pair_patterns(f"{tmp_path}/rec/*/*_ir.mp4", f"{tmp_path}/rec/*/*_vis.mp4", tmp_path / "o", ".mkv")
+    assert [clip.output.name for clip in clips] == ["mon-1.mkv", "tue-1.mkv"]
+    assert (clips[0].ir, clips[0].vis) == (f"{tmp_path}/rec/mon/1_ir.mp4", f"{tmp_path}/rec/mon/1_vis.mp4")
+    assert [one.path for one in alone] == [f"{tmp_path}/rec/mon/2_ir.mp4", f"{tmp_path}/rec/tue/2_ir.mp4"]
+
+
+def test_patterns_go_down_and_take_other_signs_as_they_are(tmp_path: Path) -> None:
+    root = tmp_path / "a[1]?"
+    touch(root / "ir/x/y/1.mp4", root / "vis/x/y/1.mp4", root / "ir/2.mp4", root / "vis/2.mp4")
+    clips, alone = pair_patterns(f"{root}/ir/**/*.mp4", f"{root}/vis/**/*.mp4", tmp_path / "o", ".mp4")
+    assert {clip.output.name for clip in clips} == {"x-y-1.mp4", "-2.mp4"} or {c.output.name for c in clips} == {
+        "x-y-1.mp4",
+        "2.mp4",
+    }
+    assert alone == []
+
+
+def test_patterns_that_do_not_fit(tmp_path: Path) -> None:
+    touch(tmp_path / "ir/1.mp4", tmp_path / "vis/2.mp4")
+    with pytest.raises(InputError, match=r"\(1 found\) belongs to anything of .* \(1 found\)"):
+        pair_patterns(f"{tmp_path}/ir/*.mp4", f"{tmp_path}/vis/*.mp4", tmp_path, ".mp4")
+    for ir, vis in (("ir/1.mp4", "vis/2.mp4"), ("ir/*.mp4", "*/*.mp4")):
+        with pytest.raises(StreamfuseError, match="same number of"):
+            pair_patterns(f"{tmp_path}/{ir}", f"{tmp_path}/{vis}", tmp_path, ".mp4")
+
+
+def test_sequences_of_a_tree(tmp_path: Path) -> None:
+    touch(tmp_path / "t/a/sequence", tmp_path / "t/a/ir/sequence", tmp_path / "t/b/c/ir/1.png", tmp_path / "t/b/x/1")
+    (tmp_path / "t/b/c/color").mkdir()
+    clips = sequence_clips(tmp_path / "t", tmp_path / "o", ".mp4")
+    assert [clip.output for clip in clips] == [tmp_path / "o/a.mp4", tmp_path / "o/b/c.mp4"]
+    assert [clip.output for clip in sequence_clips(tmp_path / "t/a", tmp_path / "o", ".mp4")] == [tmp_path / "o/a.mp4"]
+    for tree, words in ((tmp_path / "gone", "there is no directory"), (tmp_path / "t/b/x", "holds no VOT-RGBT")):
+        with pytest.raises(InputError, match=words):
+            sequence_clips(tree, tmp_path, ".mp4")

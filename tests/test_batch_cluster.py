@@ -1,0 +1,129 @@
+"""Clusters: the one of docs/batch.md, and who is let into our own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from batches import ROOT, batch, done, options, outputs_of, report_of, until, write_archive
+from media import every, write_video
+from streams import free_port
+
+from streamfuse.batch import cluster
+from streamfuse.errors import StreamfuseError
+
+
+@contextmanager
+def two_workers(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """The example of docs/batch.md up to its last line but one, at a free port; that line's command and options."""
+    text = (ROOT / "docs/batch.md").read_text()
+    example = next(block for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) if "dask scheduler" in block)
+    example = example.replace("8786", str(free_port())).replace("8787", "0")
+    *start, command, end = example.strip().splitlines()
+    assert end.startswith("kill ")
+    dask = f"{sys.executable} -m dask"
+    script = "\n".join([line.replace("dask", dask, 1) for line in start] + ["wait"])
+    process = subprocess.Popen(
+        ["bash", "-c", script],
+        cwd=root,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        yield re.findall(r"tcp://\S+", command)[0], command.replace("'", "").split()
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_two_workers_as_documented(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = write_archive(tmp_path, 6)
+    monkeypatch.chdir(tmp_path)
+    with two_workers(tmp_path) as (address, command):
+        assert command[:2] == ["streamfuse", "batch"]
+        done(*command[2:], *options(weights))
+        assert [path.stem for path in outputs_of(tmp_path / "fused")] == names
+        made = report_of(tmp_path / "fused")
+        assert made["cluster"] == f"the cluster {address}"
+        assert len({clip["worker"] for clip in made["clips"]}) == 2
+        assert listening_on(address) == {"127.0.0.1"}
+        # A command that is stopped takes its clips along: the workers, which stay, give them up.
+        for role in ("ir", "vis"):
+            write_video(tmp_path / f"rec/c005/{role}.mp4", every(40, 1500))
+        work = tmp_path / "fused/.c005.mp4.work"
+        with batch(*command[2:], "--force", *options(weights)) as process:
+            until(lambda: work.is_dir() and any(work.iterdir()))
+            process.send_signal(signal.SIGTERM)
+            said, _ = process.communicate(timeout=60)
+            assert process.returncode == 143, said
+        until(lambda: not work.exists(), 10)
+        assert report_of(tmp_path / "fused")["counts"]["left"] == 1
+        # And one whose scheduler dies says so.
+        with batch(*command[2:], "--force", *options(weights)) as process:
+            until(lambda: work.is_dir() and any(work.iterdir()))
+            processes_of(address, "scheduler")[0].kill()
+            said, _ = process.communicate(timeout=120)
+            assert process.returncode == 1, said
+        assert "the Dask scheduler does not answer any more" in said
+        assert "Traceback" not in said
+
+
+def processes_of(address: str, word: str) -> list[psutil.Process]:
+    """Those of a Dask cluster."""
+    port = address.rpartition(":")[2]
+    found = []
+    for each in psutil.process_iter():
+        line = " ".join(each.cmdline())
+        if line.startswith(f"{sys.executable} -m dask {word}") and port in line:
+            found.append(each)
+    return found
+
+
+def listening_on(address: str) -> set[str]:
+    members = [*processes_of(address, "scheduler"), *processes_of(address, "worker")]
+    members += [child for member in members for child in member.children(recursive=True)]
+    connections = [connection for member in members for connection in member.net_connections("tcp")]
+    return {connection.laddr.ip for connection in connections if connection.status == "LISTEN"}
+
+
+def test_nobody_else_is_let_into_a_cluster_of_our_own() -> None:
+    with cluster.local(1, []) as client:
+        address = client.scheduler_info()["address"]
+        assert address.startswith("tls://127.0.0.1:")
+        assert client.submit(os.getppid).result() == os.getpid()
+        for scheme in ("tls", "tcp"):
+            with (
+                pytest.raises(StreamfuseError, match="no Dask scheduler answers"),
+                cluster.remote(f"{scheme}://{address.partition('://')[2]}"),
+            ):
+                pass
+        ports = psutil.Process().net_connections("tcp")
+        assert {one.laddr.ip for one in ports if one.status == "LISTEN"} == {"127.0.0.1"}
+
+
+def test_a_worker_for_each_core_or_gpu_that_fits() -> None:
+    gigabyte = 1_000_000_000
+    assert cluster.worker_count(2, 16 * gigabyte, 0) == 2
+    assert cluster.worker_count(16, 10 * gigabyte, 0) == 3
+    assert cluster.worker_count(16, gigabyte, 0) == 1
+    assert cluster.worker_count(4, None, 0) == 4
+    assert cluster.worker_count(16, 100 * gigabyte, 2) == 2
+
+
+def test_each_worker_sees_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-abc")
+    assert cluster.visible_gpus() == ["3", "GPU-abc"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert cluster.visible_gpus() == []
+    with cluster.local(2, ["3", "GPU-abc"]) as client:
+        assert set(client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()) == {"3", "GPU-abc"}

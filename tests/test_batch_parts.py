@@ -1,0 +1,207 @@
+"""Long recordings in parts: as if they had never been cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from batches import options
+from media import PassThrough, every, read_video, write_images, write_video
+
+from streamfuse.batch import receipts, worker
+from streamfuse.batch.clips import Clip
+from streamfuse.batch.fusing import Fusing, check, made_of
+from streamfuse.batch.parts import WHOLE, Excerpt, Part, Window, cut, join
+from streamfuse.batch.worker import Outcome
+from streamfuse.errors import OutputError
+from streamfuse.fuser import Fuser
+from streamfuse.pipeline import Pipeline
+from streamfuse.sinks.encoder import VideoFormat
+from streamfuse.sinks.video import VideoSink
+from streamfuse.sources.uri import open_pair
+
+GOP = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
+
+
+def fuse(ir: Path, vis: Path, out: Path, video: VideoFormat, window: Window, offset_ms: float = 0.0) -> Part:
+    """What a worker does with a part, with an engine that gives infrared back."""
+    a, b = open_pair(str(ir), str(vis))
+    part = Part(VideoSink(out, video, period_ns=b.period_ns), window)
+    sources = Excerpt(a, window.around(round(offset_ms * 1e6))), Excerpt(b, window.around())
+    fuser = Fuser(engine=PassThrough(), tone="smooth")
+    Pipeline(*sources, sinks=[part], fuser=fuser, ir_offset_ms=offset_ms).run()
+    return part
+
+
+def in_parts(
+    root: Path, ir: Path, vis: Path, video: VideoFormat, suffix: str, split_s: float, offset_ms: float = 0.0
+) -> tuple[Path, Path, list[Window]]:
+    """Fused at once, and in parts that are joined; and the parts."""
+    whole, joined = root / f"whole{suffix}", root / f"joined{suffix}"
+    fuse(ir, vis, whole, video, WHOLE, offset_ms)
+    windows = cut(*open_pair(str(ir), str(vis)), split_s)
+    files = [root / f"part{place}{suffix}" for place in range(len(windows))]
+    for window, file in zip(windows, files, strict=True):
+        fuse(ir, vis, file, video, window, offset_ms)
+    join(files, joined)
+    return whole, joined, windows
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix"), [("h264", ".mp4"), ("h264", ".mkv"), ("hevc", ".mp4"), ("hevc", ".mov"), ("ffv1", ".mkv")]
+)
+def test_a_joined_file_is_the_unsplit_one(tmp_path: Path, codec: str, suffix: str) -> None:
+    # Uneven stamps, a gap, and infrared that is late and has another rate.
+    stamps = [1000 + 40 * k + (7 if k % 3 else 0) + (500 if k > 180 else 0) for k in range(300)]
+    vis = write_video(tmp_path / "vis.mp4", stamps, options=GOP)
+    ir = write_video(tmp_path / "ir.mp4", every(33.3, 420, 1200), options=GOP)
+    whole, joined, windows = in_parts(tmp_path, ir, vis, VideoFormat(codec), suffix, 4, offset_ms=-150)
+    assert len(windows) == 3
+    (times, pictures), (joined_times, joined_pictures) = read_video(whole), read_video(joined)
+    assert joined_times == times
+    differences = [np.abs(a.astype(int) - b.astype(int)) for a, b in zip(pictures, joined_pictures, strict=True)]
+    assert max(float(each.mean()) for each in differences) < (0.01 if codec == "ffv1" else 1.0)
+    with av.open(str(whole)) as a, av.open(str(joined)) as b:
+        for one, other in zip(a.streams.video, b.streams.video, strict=True):
+            assert other.time_base == one.time_base
+            for key in ("codec_tag", "pix_fmt", "color_range", "colorspace", "color_primaries", "color_trc", "width"):
+                assert getattr(other.codec_context, key) == getattr(one.codec_context, key), key
+
+
+def test_parts_begin_at_key_frames(tmp_path: Path) -> None:
+    vis = write_video(tmp_path / "vis.mp4", every(40, 500), options=GOP)
+    ir = write_video(tmp_path / "ir.mkv", every(40, 500), options=GOP)
+    windows = cut(*open_pair(str(ir), str(vis)), 5.1)
+    assert windows[0].start_ns is None
+    assert windows[-1].stop_ns is None
+    starts = [window.start_ns for window in windows[1:]]
+    assert starts == [window.stop_ns for window in windows[:-1]]
+    with av.open(str(vis)) as container:
+        keys = {packet.pts for packet in container.demux(video=0) if packet.is_keyframe and packet.pts}
+    assert {start * 90_000 // 1_000_000_000 for start in starts if start is not None} <= keys
+    assert starts == [4_800_000_000, 10_000_000_000, 15_200_000_000]
+
+
+def test_what_is_short_or_cannot_be_jumped_in_stays_whole(tmp_path: Path) -> None:
+    vis = write_video(tmp_path / "vis.mp4", every(40, 200), options=GOP)
+    stream = write_video(tmp_path / "ir.ts", every(40, 200), options=GOP)
+    far = write_video(tmp_path / "far.mp4", every(40, 200), options={"g": "500", "sc_threshold": "0"})
+    assert cut(*open_pair(str(vis), str(vis)), 6) == [WHOLE]
+    assert cut(*open_pair(str(stream), str(vis)), 2) == [WHOLE]
+    assert cut(*open_pair(str(vis), str(stream)), 2) == [WHOLE]
+    assert cut(*open_pair(str(vis), str(far)), 2) == [WHOLE]  # one key frame
+
+
+def test_images_are_cut_at_any_of_them(tmp_path: Path) -> None:
+    names = [f"{k:03d}.png" for k in range(250)]
+    ir, vis = write_images(tmp_path / "ir", names), write_images(tmp_path / "vis", names)
+    whole, joined, windows = in_parts(tmp_path, ir, vis, VideoFormat("ffv1"), ".mkv", 3)
+    assert [window.start_ns for window in windows] == [None, 3_000_000_000, 6_000_000_000]
+    (times, pictures), (joined_times, joined_pictures) = read_video(whole), read_video(joined)
+    assert joined_times == times
+    assert all(np.array_equal(a, b) for a, b in zip(pictures, joined_pictures, strict=True))
+
+
+def test_parts_that_were_coded_otherwise_are_not_joined(tmp_path: Path) -> None:
+    vis = write_video(tmp_path / "vis.mp4", every(40, 20))
+    fuse(vis, vis, tmp_path / "a.mp4", VideoFormat(), WHOLE)
+    fuse(vis, vis, tmp_path / "b.mp4", VideoFormat(crf=40), WHOLE)
+    with pytest.raises(OutputError, match="coded otherwise than the part before"):
+        join([tmp_path / "a.mp4", tmp_path / "b.mp4"], tmp_path / "c.mp4")
+
+
+@pytest.fixture
+def fusing(weights: Path) -> Fusing:
+    options(weights)
+    plain = Fusing(weights=str(weights), engine="openvino", precision="fp32", split_s=5.0)
+    return check(plain, [])
+
+
+def run_parts(clip: Clip, fusing: Fusing) -> tuple[list[Outcome], Outcome]:
+    """All units of a clip, in this process; the parts' outcomes and the whole's."""
+    made = made_of(clip, fusing)
+    windows = worker.look(clip, fusing).windows
+    outcomes = [worker.fuse(clip, fusing, made, False, window, place) for place, window in enumerate(windows)]
+    assert all(outcome.error is None for outcome in outcomes)
+    return outcomes, worker.join(clip, fusing, made, False, [outcome.figures or {} for outcome in outcomes])
+
+
+SLOW = {"g": "3", "keyint_min": "3", "sc_threshold": "0"}
+"""Key frames 1.2 s apart in recordings of 2.5 frames a second: these are fused by a real network."""
+
+
+def write_slow(path: Path, count: int, **more: Any) -> Path:
+    return write_video(path, every(400, count), options=SLOW, **more)
+
+
+def test_units_leave_the_output_alone(tmp_path: Path, fusing: Fusing) -> None:
+    for role in ("ir", "vis"):
+        write_slow(tmp_path / f"{role}.mp4", 27)
+    clip = Clip(tmp_path / "out/fused.mp4", str(tmp_path / "ir.mp4"), str(tmp_path / "vis.mp4"))
+    outcomes, whole = run_parts(clip, fusing)
+    assert len(outcomes) == 2
+    assert whole.error is None
+    assert whole.figures is not None
+    assert (whole.figures["frames"], whole.figures["parts"], whole.figures["drops"]) == (27, 2, {})
+    assert {path.name for path in clip.output.parent.iterdir()} == {"fused.mp4", ".fused.mp4.batch.json"}
+    assert read_video(clip.output)[0] == pytest.approx(every(400, 27), abs=0.02)
+    # A unit that is sent again, because its worker died before it could answer, does nothing.
+    changed = clip.output.stat().st_mtime_ns
+    again = worker.join(clip, fusing, made_of(clip, fusing), False, [])
+    assert again.figures == whole.figures
+    assert clip.output.stat().st_mtime_ns == changed
+
+
+def test_finished_parts_are_kept(tmp_path: Path, fusing: Fusing) -> None:
+    for role in ("ir", "vis"):
+        write_slow(tmp_path / f"{role}.mp4", 27)
+    clip = Clip(tmp_path / "fused.mp4", str(tmp_path / "ir.mp4"), str(tmp_path / "vis.mp4"))
+    made = made_of(clip, fusing)
+    windows = worker.look(clip, fusing).windows
+    worker.fuse(clip, fusing, made, False, windows[0], 0)
+    part = receipts.part_of(clip.output, made, 0)
+    before = part.stat().st_mtime_ns
+    receipts.sweep(clip.output)
+    assert worker.fuse(clip, fusing, made, False, windows[0], 0).error is None
+    assert part.stat().st_mtime_ns == before
+
+
+def test_a_damaged_recording_in_parts(tmp_path: Path, fusing: Fusing) -> None:
+    write_slow(tmp_path / "ir.mp4", 50)
+    whole = write_slow(tmp_path / "w.mp4", 50, container={"movflags": "faststart"}, grain=True)
+    vis = tmp_path / "vis.mp4"
+    vis.write_bytes(whole.read_bytes()[: whole.stat().st_size * 65 // 100])
+    clip = Clip(tmp_path / "fused.mp4", str(tmp_path / "ir.mp4"), str(vis))
+    _, joined = run_parts(clip, fusing)
+    assert joined.figures is not None
+    assert "cut off at" in joined.figures["damage"]
+    unsplit = Clip(tmp_path / "unsplit.mp4", clip.ir, clip.vis)
+    assert worker.fuse(unsplit, fusing, made_of(unsplit, fusing), False).error is None
+    assert read_video(clip.output)[0] == read_video(unsplit.output)[0]
+    assert not list(tmp_path.glob(".*.work"))
+
+
+def test_a_stretch_without_pairs_is_no_damage(tmp_path: Path, fusing: Fusing) -> None:
+    """Infrared was away for longer than a part."""
+    write_slow(tmp_path / "vis.mp4", 50)
+    there = [stamp for stamp in every(400, 50) if not 5500 < stamp < 16000]
+    write_video(tmp_path / "ir.mp4", there, options=SLOW)
+    clip = Clip(tmp_path / "fused.mp4", str(tmp_path / "ir.mp4"), str(tmp_path / "vis.mp4"))
+    outcomes, joined = run_parts(clip, fusing)
+    assert 0 in [(outcome.figures or {})["frames"] for outcome in outcomes]
+    assert joined.figures is not None
+    assert joined.figures["damage"] is None
+    assert read_video(clip.output)[0] == pytest.approx(there, abs=0.02)
+    never = Clip(tmp_path / "never.mp4", clip.ir, clip.vis, ir_offset_ms=-500_000)
+    made = made_of(never, fusing)
+    outcomes = [worker.fuse(never, fusing, made, False, window, k) for k, window in enumerate(parts_of(clip, fusing))]
+    joined = worker.join(never, fusing, made, False, [outcome.figures or {} for outcome in outcomes])
+    assert joined.code == 3
+    assert "no infrared frame" in str(joined.error) or "gave no frames" in str(joined.error)
+
+
+def parts_of(clip: Clip, fusing: Fusing) -> tuple[Window, ...]:
+    return worker.look(clip, fusing).windows
