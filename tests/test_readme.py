@@ -161,6 +161,7 @@ class Runner:
         """Until it is answered: the server may still be starting."""
         end = time.monotonic() + WITHIN_S
         while (answer := self.run(command))[0] != 0:
+            assert answer[0] != 2, answer[1]  # usage: it will not become right
             assert time.monotonic() < end, answer[1]
 
 
