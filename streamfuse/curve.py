@@ -137,7 +137,7 @@ def _load(file: Path) -> tuple[bytes, bytes | None]:
         public, secret = load_certificate(file)
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, IndexError):
         public, secret = b"", None
     if any(key is not None and not _Z85.fullmatch(key) for key in (public, secret)):
         raise UsageError(f"{file} is no key file: make keys with `streamfuse keys new DIR`")

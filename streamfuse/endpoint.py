@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 
 from streamfuse.errors import UsageError
 from streamfuse.sources.uri import redact
+
+_PORT = re.compile(r"\d{1,5}", re.ASCII)
 
 
 def check_url(url: str) -> None:
@@ -17,7 +20,7 @@ def check_url(url: str) -> None:
         )
     if scheme == "tcp":
         host, _, port = rest.rpartition(":")
-        if not host or not (port == "*" or (port.isdecimal() and int(port) < 65536)):
+        if not host or not (port == "*" or (_PORT.fullmatch(port) and int(port) < 65536)):
             raise UsageError(f"{redact(url)}: a port is missing, as in tcp://127.0.0.1:5556")
 
 

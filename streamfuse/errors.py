@@ -23,6 +23,11 @@ class StreamfuseError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        """On one line whatever was read from outside, and nothing in it that a terminal would obey."""
+        text = super().__str__()
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
 
 class UsageError(StreamfuseError):
     """An option or a value that cannot be."""
@@ -68,3 +73,14 @@ class OutputError(StreamfuseError):
     """An output that cannot be written."""
 
     exit_code = 5
+
+
+_OUT_OF_MEMORY = (
+    *("out of memory", "allocate memory", "unable to allocate", "not enough memory", "insufficient memory"),
+    *("bad_alloc", "bad alloc", "failed to map segment", "can't start new thread"),
+)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """The libraries have no common type for it, nor has the loader of libraries."""
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in _OUT_OF_MEMORY)

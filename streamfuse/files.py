@@ -14,6 +14,9 @@ from typing import Any
 
 from streamfuse.errors import OutputError, UsageError
 
+MAX_SETTINGS_BYTES = 1 << 16
+"""Of a TOML file; what people write has some kilobytes."""
+
 
 def write_whole(path: Path, data: bytes, *, durable: bool = False) -> None:
     """Write a file, whole or not at all; `durable`: even if the power fails.  Raises OutputError."""
@@ -74,18 +77,22 @@ class Settings:
 
 
 def _paths(values: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Of keys, and of the keys of tables; nothing of ours is deeper."""
     for key, value in values.items():
         yield (key,)
         if isinstance(value, dict):
-            yield from ((key, *rest) for rest in _paths(value))
+            yield from ((key, inner) for inner in value)
 
 
 def read_settings(path: Path) -> Settings:
     """A TOML file; raises UsageError, with the line, for what is none."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_SETTINGS_BYTES + 1)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    if len(data) > MAX_SETTINGS_BYTES:
+        raise UsageError(f"{path} has more than {MAX_SETTINGS_BYTES >> 10} KiB: that is no settings file")
     try:
         # What other programs write: a byte order mark, lines that end in CR LF.
         text = data.decode("utf-8-sig").replace("\r\n", "\n")
@@ -100,6 +107,10 @@ def read_settings(path: Path) -> Settings:
         found = re.match(r"line (\d+), (column \d+)", place)
         line, column = (int(found[1]), found[2]) if found else (text.rstrip("\n").count("\n") + 1, "at its end")
         raise UsageError(f"{path}:{line}: not valid TOML: {what or error} ({column})") from None
+    except RecursionError:
+        raise UsageError(f"{path}: brackets within brackets, too many of them") from None
+    except ValueError:  # Python refuses to read it
+        raise UsageError(f"{path}: a number in it has thousands of digits") from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:

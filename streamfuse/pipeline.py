@@ -103,11 +103,12 @@ class Pipeline:
         """Live sources end only when they are stopped."""
         self._telemetry = Telemetry()
         self._max_age_ns = round(max_age_ms * 1e6)
+        self._stopping = threading.Event()
+        self._ending = self._make_ending()
         self._flow = self._make_flow(policy, on_loss, tolerance_ms is not None)
         self._time_line = TimeLine()
         self._lock = threading.Lock()
         self._error: BaseException | None = None
-        self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._outputs = [self._make_output(sink) for sink in self._sinks]
         self._consumer: Channel[FusedFrame] | None = None
@@ -133,31 +134,38 @@ class Pipeline:
             raise InputError("a recording cannot be paired with a live source: their stamps have no common clock")
         return sources
 
+    # No callback below holds the pipeline: so its decoders and pictures go with it, and not when the collector comes.
+
     def _make_flow(self, policy: Policy, on_loss: OnLoss, tolerance_given: bool) -> Flow:
+        telemetry, ending = self._telemetry, self._make_ending()
+
+        def on_drop(role: str, reason: str) -> None:
+            telemetry.drop(NAMES[role], ending() if reason == OTHER_ENDED else reason)
+
         if not self.live:
-            return RecordedFlow(
-                tolerance_ns=self._tolerance_ns, ir_offset_ns=self._offset_ns, on_drop=self._drop_unpaired
-            )
+            return RecordedFlow(tolerance_ns=self._tolerance_ns, ir_offset_ns=self._offset_ns, on_drop=on_drop)
         pairing = LivePairing(
             max_age_ns=self._max_age_ns,
             tolerance_ns=self._tolerance_ns if tolerance_given else None,
             ir_offset_ns=self._offset_ns,
             policy=policy,
-            on_drop=self._drop_unpaired,
+            on_drop=on_drop,
             on_clock=ClockNotes(),
         )
-        return LiveFlow(self._sources, pairing, on_loss=on_loss, on_drop=self._drop_unpaired)
+        return LiveFlow(self._sources, pairing, on_loss=on_loss, on_drop=on_drop)
 
-    def _drop_unpaired(self, role: str, reason: str) -> None:
-        self._telemetry.drop(NAMES[role], self._ending() if reason == OTHER_ENDED else reason)
+    def _make_ending(self) -> Callable[[], str]:
+        """What tells why frames that were read go nowhere when the pairs have ended."""
+        stopping, limited = self._stopping, self._limit is not None
+        return lambda: STOPPED if stopping.is_set() or limited else OTHER_ENDED
 
     def _make_output(self, sink: Sink) -> Channel[FusedFrame]:
         waits = sink.waits and not self.live
-        name = sink.name
+        name, onlooker, telemetry = sink.name, sink.onlooker, self._telemetry
         return Channel(
             LIVE_AHEAD if self.live else AHEAD,
             drop_oldest=not waits,
-            on_drop=lambda _: None if sink.onlooker else self._telemetry.drop(name, SINK_SLOW),
+            on_drop=lambda _: None if onlooker else telemetry.drop(name, SINK_SLOW),
         )
 
     @property
@@ -265,10 +273,6 @@ class Pipeline:
                 channel.close()
             if self._consumer is not None:
                 self._consumer.close()
-
-    def _ending(self) -> str:
-        """Why frames that were read go nowhere when the pairs have ended."""
-        return STOPPED if self._stopping.is_set() or self._limit is not None else OTHER_ENDED
 
     def _outdated(self, item: Item) -> bool:
         """Whether it is beyond the age budget by now; it is counted then."""
@@ -383,9 +387,8 @@ class Pipeline:
 
     def __iter__(self) -> Iterator[FusedFrame]:
         """Fused frames in order; reading slowly holds recordings back and makes live sources drop."""
-        self._consumer = Channel(
-            AHEAD, drop_oldest=self.live, on_drop=lambda _: self._telemetry.drop("iteration", SINK_SLOW)
-        )
+        telemetry = self._telemetry
+        self._consumer = Channel(AHEAD, drop_oldest=self.live, on_drop=lambda _: telemetry.drop("iteration", SINK_SLOW))
         self._start()
         yield from self._consumer
         self._join()

@@ -39,6 +39,8 @@ MAX_HEARD_BYTES = 4096
 """Subscribers send topics and nothing else."""
 HEARD_AT_ONCE = 100
 """Subscriptions that are looked at before a frame is sent again."""
+MOST_WANTED = 1000
+"""Subscriptions that are told apart.  Whoever makes more takes no more memory; every frame counts as wanted then."""
 REST_S = 0.01
 """Between two looks at what subscribers say: the socket also stirs whenever one has taken a frame."""
 DOMAIN = b"global"
@@ -78,6 +80,8 @@ class Publisher:
         self._lock = threading.Lock()
         self._topics: dict[str, Topic] = {}
         self._wanted: set[bytes] = set()
+        self._crowded = False
+        """More were asked for than are told apart."""
         self._late: set[bytes] = set()
         self._ended = threading.Event()
         # inproc peers must share a context; others get one of their own: it has one authenticator.
@@ -150,6 +154,7 @@ class Publisher:
         with _shared_lock:
             with self._lock:
                 del self._topics[topic.stream]
+                topic.last = None
             if not self._topics:
                 _shared.pop(self._url, None)
                 self._close()
@@ -169,7 +174,7 @@ class Publisher:
         return None if room else FULL
 
     def _is_wanted(self, topic: Topic) -> bool:
-        return any(topic.name.startswith(beginning) for beginning in self._wanted)
+        return self._crowded or any(topic.name.startswith(beginning) for beginning in self._wanted)
 
     def _send(self, topic: Topic, header: bytes, payload: Buffer) -> bool:
         """False: the queue of a subscriber is full, and it did not get this."""
@@ -197,8 +202,11 @@ class Publisher:
             said = self._socket.recv(zmq.NOBLOCK)
             kind, beginning = said[:1], said[1:]
             if kind == b"\x01":
-                self._wanted.add(beginning)
-                self._late.add(beginning)
+                self._crowded = self._crowded or len(self._wanted) >= MOST_WANTED
+                if not self._crowded:
+                    self._wanted.add(beginning)
+                if any(topic.name.startswith(beginning) for topic in self._topics.values()):
+                    self._late.add(beginning)
             elif kind == b"\x00":  # the last one who wanted it has gone
                 self._wanted.discard(beginning)
             # Anything else is not for us.

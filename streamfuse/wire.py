@@ -14,6 +14,8 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 from streamfuse.frames import Clock, Content, Matrix
+from streamfuse.image_header import jpeg_shape
+from streamfuse.limits import is_too_large
 
 SCHEMA = 1
 """Changes when a message can no longer be read as before; keys that are added do not change it."""
@@ -165,19 +167,10 @@ def _check_payload(header: Header, payload: memoryview) -> None:
             raise Malformed(f"{payload.nbytes} bytes of pixels instead of {wanted}")
     elif bytes(payload[:2]) != b"\xff\xd8" or bytes(payload[-2:]) != b"\xff\xd9":
         raise Malformed("the JPEG is not whole")
-    elif _jpeg_shape(payload) != (header.height, header.width):  # a decoder would take the memory that it asks for
+    elif jpeg_shape(payload) != (header.height, header.width):  # a decoder would take the memory that it asks for
         raise Malformed("the JPEG is of another size than the header says")
-
-
-def _jpeg_shape(data: memoryview) -> tuple[int, int] | None:
-    """(height, width) as the JPEG's frame header has them."""
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
-        at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    return None
+    elif is_too_large(header.width, header.height):
+        raise Malformed("the JPEG has more pixels than are taken (--max-pixels)")
 
 
 # What each value must be; a rule gives the value back or raises ValueError or TypeError.

@@ -137,7 +137,7 @@ def test_comes_back_and_says_each_thing_once(caplog: pytest.LogCaptureFixture) -
 def test_backs_off_longer_each_time_and_never_in_step() -> None:
     live, machine, _ = source(*[Lost("no")] * 8, script(1), Lost("no"), Lost("no"), script(1))
     list(islice(live, 2))
-    expected = [0.25, 0.5, 1, 2, 2, 2, 2, 2, 0.25, 0.5, 1]  # the script's own end is a loss too
+    expected = [0.25, 0.5, 1, 1.5, 1.5, 1.5, 1.5, 1.5, 0.25, 0.5, 1]  # the script's own end is a loss too
     assert len(machine.waits) == len(expected)
     assert all(0.75 * e <= w <= 1.25 * e for e, w in zip(expected, machine.waits, strict=True))
     assert len({w / e for e, w in zip(expected, machine.waits, strict=True)}) > 8
@@ -378,3 +378,20 @@ def test_what_is_no_live_stream(text: str) -> None:
 def test_luma_is_what_was_sent() -> None:
     live, _, _ = source(script(1))
     assert np.array_equal(next(iter(live)).luma, luma_of(0))
+
+
+@pytest.mark.parametrize(("text", "most_s"), [("udp://127.0.0.1:5000", 0.32), ("rtsp://h/x", 1.9)])
+def test_nobody_who_is_back_is_left_waiting_for_two_seconds(text: str, most_s: float) -> None:
+    """However long it was away."""
+    machine = Machine()
+    address = parse_address(text)
+    assert address is not None
+
+    def connect(address: Address) -> Script:
+        if len(machine.waits) > 50:
+            live.interrupt()
+        raise Lost("nobody there")
+
+    live = LiveSource(address, connect=connect, clock=machine.clock, wait=machine.wait, rng=random.Random(0))
+    assert list(live) == []
+    assert most_s / 2 < max(machine.waits) < most_s

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +22,10 @@ from streamfuse.live_pairing import Policy
 from streamfuse.pipeline import Pipeline
 from streamfuse.sinks import open_sink
 from streamfuse.sinks.base import Sink
+from streamfuse.sinks.preview import PreviewSink
+from streamfuse.sinks.video import VideoSink
+from streamfuse.sinks.zeromq import ZeroMQSink
+from streamfuse.sources.uri import open_pair
 from streamfuse.sources.vot import open_vot
 from streamfuse.telemetry import STAGES
 
@@ -439,3 +445,35 @@ def test_fuser_keeps_the_shape_and_the_colour() -> None:
 def test_fuser_refuses_what_is_no_picture(picture: object) -> None:
     with fuser() as fuse, pytest.raises(InputError, match="the visible picture must be"):
         fuse.fuse(np.zeros((4, 4), np.uint8), picture)  # type: ignore[arg-type]
+
+
+# What a pipeline held goes with it
+
+
+@pytest.mark.parametrize("kind", ["run", "iterated", "left", "live", "served"])
+def test_nothing_waits_for_the_garbage_collector(kind: str, tmp_path: Path) -> None:
+    """It comes seldom, and a decoder is some megabytes."""
+    video = write_video(tmp_path / "a.mp4", every(40, 4))
+    live = "?live=1&size=64x48&fps=100"
+    names = [f"synthetic:ir{live}", f"synthetic:vis{live}"] if kind == "live" else [str(video), str(video)]
+    sinks: list[Sink] = [VideoSink(tmp_path / "out.mp4")]
+    if kind == "served":
+        sinks = [PreviewSink("127.0.0.1:0"), ZeroMQSink("tcp://127.0.0.1:*")]
+    gc.collect()
+    gc.disable()
+    try:
+        sources = open_pair(*names)
+        pipeline = Pipeline(*sources, sinks=sinks, fuser=Fuser(engine=PassThrough(), tone="per-frame"), frames=3)
+        held: list[weakref.ref[object]] = [weakref.ref(thing) for thing in (pipeline, *sources)]
+        held += [weakref.ref(sink) for sink in sinks[kind == "served" :]]  # the web server leaves itself to it
+        if kind in ("run", "live", "served"):
+            pipeline.run()
+        else:
+            with pipeline:
+                for _ in pipeline:
+                    if kind == "left":
+                        break
+        del pipeline, sources, sinks
+        assert [reference() for reference in held] == [None] * len(held)
+    finally:
+        gc.enable()

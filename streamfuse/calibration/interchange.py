@@ -23,11 +23,20 @@ Values = dict[str, Any]
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, which also knows OpenCV's matrices as plain maps."""
+    """The safe loader, which also knows OpenCV's matrices as plain maps, and knows no aliases.
+
+    A few lines of aliases of aliases stand for more than any memory holds, and no calibration has any.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not read")
+        return super().compose_node(parent, index)
 
 
 def _opencv_matrix(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
-    assert isinstance(node, yaml.MappingNode)
+    if not isinstance(node, yaml.MappingNode):
+        raise yaml.YAMLError("a matrix is a map")
     return loader.construct_mapping(node, deep=True)
 
 
@@ -51,7 +60,8 @@ def read_values(path: Path) -> Values:
         text = text.partition("\n")[2]
     try:
         values = yaml.load(text, _Loader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError) as error:
+        # PyYAML lets the errors of what it calls pass, as for `!!timestamp x`.
         where = getattr(error, "problem_mark", None)
         raise InputError(f"{path} is not valid YAML{f' (line {where.line + 1})' if where else ''}") from None
     if not isinstance(values, dict):
@@ -95,7 +105,7 @@ def matrix(path: Path, key: str, value: Any, *shapes: tuple[int, int]) -> npt.ND
     data = value.get("data") if isinstance(value, dict) else value
     try:
         numbers = np.array(data, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"{path}: {key} must be numbers") from None
     if numbers.size == 0 or not np.isfinite(numbers).all():
         raise InputError(f"{path}: {key} must be finite numbers")
@@ -111,6 +121,7 @@ def matrix(path: Path, key: str, value: Any, *shapes: tuple[int, int]) -> npt.ND
 def size(path: Path, key: str, width: Any, height: Any) -> tuple[int, int]:
     """(height, width)"""
     for side in (width, height):
-        if isinstance(side, bool) or not isinstance(side, int | float) or not math.isfinite(side) or side != int(side):
+        whole = isinstance(side, int) or (isinstance(side, float) and math.isfinite(side) and side == int(side))
+        if isinstance(side, bool) or not whole:
             raise InputError(f"{path}: {key} must be whole numbers of pixels")
     return int(height), int(width)

@@ -166,7 +166,9 @@ def normalized(homography: Matrix3) -> Matrix3:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < 1 << 64
+    return isinstance(value, float)
 
 
 def _read_number(key: str, value: object) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from importlib import import_module
@@ -10,7 +11,8 @@ import click
 
 from streamfuse import __version__
 from streamfuse.cli import logs
-from streamfuse.errors import StreamfuseError
+from streamfuse.errors import EngineError, OutputError, StreamfuseError, is_out_of_memory
+from streamfuse.files import reason
 
 _COMMANDS = {
     "run": "Fuse two streams into a video.",
@@ -104,9 +106,18 @@ def main() -> None:
     except BrokenPipeError:
         code = 1  # whoever read our output is gone; there is nobody to tell
     except Exception as error:
-        code = 1
-        _show(f"unexpected {type(error).__name__}: {error} (this is a bug; --debug shows where)", debug)
+        code, message = _explain(error)
+        _show(message, debug)
     sys.exit(code)
+
+
+def _explain(error: Exception) -> tuple[int, str]:
+    """The exit code of what is no error of ours, and what to say."""
+    if is_out_of_memory(error):
+        return EngineError.exit_code, "out of memory: allow it more, or use smaller pictures or --preset realtime"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return OutputError.exit_code, f"cannot write what was to be said: {reason(error.errno, str(error))}"
+    return 1, f"unexpected {type(error).__name__}: {error} (this is a bug; --debug shows where)"
 
 
 def _as_json() -> bool:

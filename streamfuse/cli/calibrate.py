@@ -36,7 +36,7 @@ class Size(click.ParamType[tuple[int, int]]):
 
 
 def _output(function: F) -> F:
-    """-o, --check, --force and --distance-m."""
+    """-o, --check, --force, --max-pixels and --distance-m."""
     for option in reversed(
         (
             click.option("-o", "--output", type=PATH, required=True, help="The calibration to write: calib.toml."),
@@ -45,6 +45,7 @@ def _output(function: F) -> F:
                 "--distance-m", type=options.FiniteRange(0.01, 1e6), help="Distance of what was seen, metres."
             ),
             options.force,
+            options.max_pixels,
             options.common,
         )
     ):

@@ -27,6 +27,7 @@ from streamfuse.cli import options
     help="The largest offset that is looked for.",
 )
 @click.option("--fps", type=options.FiniteRange(0.001, 10_000), help="Rate of images; default 25.")
+@options.max_pixels
 @options.config
 @options.common
 def time_command(ir: str, vis: str, seconds: float, max_lag_ms: float, fps: float | None) -> None:

@@ -87,6 +87,7 @@ class _Fusing:
 @click.option("--markdown", "markdown_file", type=click.Path(path_type=Path, dir_okay=False), help="Write tables here.")
 @click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Write DIR/index.html, with pictures.")
 @options.force
+@options.max_pixels
 @options.config
 @options.common
 def command(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 )
 @options.engine
 @options.calibration
+@options.max_pixels
 @options.config
 @options.common
 def command(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -20,6 +21,7 @@ from streamfuse.cli.preview import Preview as Preview
 from streamfuse.cli.preview import preview as preview
 from streamfuse.cli.publish import publish as publish
 from streamfuse.errors import UsageError
+from streamfuse.limits import MAX_PIXELS, allowing
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -171,6 +173,25 @@ def calibration(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+def max_pixels(function: F) -> F:
+    """--max-pixels, which holds while the command runs, wherever pictures are read."""
+
+    @click.option(
+        "--max-pixels",
+        type=click.IntRange(1, 1 << 32),
+        default=MAX_PIXELS,
+        show_default=True,
+        metavar="N",
+        help="Refuse pictures that claim to be larger, before they take memory.",
+    )
+    @functools.wraps(function)
+    def wrapper(*args: Any, max_pixels: int, **kwargs: Any) -> Any:
+        with allowing(max_pixels):
+            return function(*args, **kwargs)
+
+    return cast(F, wrapper)
 
 
 def force(function: F) -> F:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 @options.publish
 @options.preview
 @click.option("--frames", type=click.IntRange(1), help="Stop after this many pairs.")
+@options.max_pixels
 @options.config
 @options.print_config
 @options.log_json

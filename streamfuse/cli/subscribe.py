@@ -40,6 +40,7 @@ LINE_S = 1.0
     show_default=True,
     help="End with exit code 3 when nothing comes for so long.",
 )
+@options.max_pixels
 @click.option("--server-key", type=click.Path(path_type=Path), help="The publisher's public key, server.key.")
 @click.option("--client-key", type=click.Path(path_type=Path), help="Our secret key, client.key_secret.")
 @options.common

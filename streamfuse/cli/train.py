@@ -85,7 +85,7 @@ def _shared(function: F) -> F:
         )
     ):
         function = option(function)
-    return options.common(function)
+    return options.common(options.max_pixels(function))
 
 
 @command.command("autoencoder", short_help="Stage 1: an encoder for one modality.")

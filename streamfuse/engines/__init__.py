@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamfuse.errors import EngineError, EngineUnavailable
+from streamfuse.errors import EngineError, EngineUnavailable, is_out_of_memory
 
 if TYPE_CHECKING:
     from streamfuse.engines.base import Engine
@@ -78,6 +78,8 @@ def _create(name: str, weights: Path | None, precision: str, threads: int | None
     try:
         create = importlib.import_module(_ENGINES[name]).create
     except ImportError as error:
+        if is_out_of_memory(error):
+            raise EngineError(f"out of memory: engine {name} could not be loaded; allow it more") from error
         package = error.name or name
         raise EngineUnavailable(f"engine {name} is not installed here ({error}); pip install {package}") from error
     engine: Engine = create(weights, precision, threads, device)

@@ -24,7 +24,7 @@ from typing import NamedTuple, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.errors import EngineError, UsageError
+from streamfuse.errors import EngineError, UsageError, is_out_of_memory
 from streamfuse.frames import Plane
 from streamfuse.network.checkpoint import WeightsInfo, default_weights, read_info
 from streamfuse.network.config import MIN_SIDE, Output, Preset
@@ -232,14 +232,6 @@ def first_line(error: Exception) -> str:
     """What an error says, in one line; openvino begins with the C++ file that it comes from."""
     lines = [line.strip() for line in str(error).splitlines() if not line.startswith("Exception from")]
     return next(filter(None, lines), type(error).__name__)
-
-
-_OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "bad alloc")
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """The libraries have no common type for it."""
-    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in _OUT_OF_MEMORY)
 
 
 def parse_precision(asked: str) -> Precision:

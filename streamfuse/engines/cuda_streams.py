@@ -25,9 +25,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from streamfuse.engines.base import Fused, NetworkEngine, Precision, Raw, first_line, is_out_of_memory
+from streamfuse.engines.base import Fused, NetworkEngine, Precision, Raw, first_line
 from streamfuse.engines.device import Device, Event, Work
-from streamfuse.errors import EngineError, EngineUnavailable
+from streamfuse.errors import EngineError, EngineUnavailable, is_out_of_memory
 from streamfuse.frames import Plane
 
 Compute: TypeAlias = Callable[[Tensor, Tensor], None]

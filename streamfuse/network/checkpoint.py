@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 FORMAT = "streamfuse-crossfuse-1"
 MAX_HEADER_BYTES = 10_000_000
+MAX_DIMENSIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +82,23 @@ def read_info(path: Path) -> WeightsInfo:
         )
     parse_config(metadata, path)
     _parse_preset(metadata, path)
-    count = 0
-    for tensor in header.values():
-        size = 1
-        for side in tensor["shape"]:
-            size *= side
-        count += size
+    if not all(map(_is_tensor, header.values())):
+        raise WeightsError(f"{path} is damaged: its header describes no tensors")
+    count = sum(math.prod(tensor["shape"]) for tensor in header.values())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return WeightsInfo(path, metadata, count, tuple(sorted({str(t["dtype"]) for t in header.values()})), digest)
+
+
+def _is_tensor(entry: object) -> bool:
+    """Whether it can be a tensor's entry in a header; its sides are bounded, as nothing has been checked yet."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        return False
+    shape = entry.get("shape")
+    return (
+        isinstance(shape, list)
+        and len(shape) <= MAX_DIMENSIONS
+        and all(type(side) is int and 0 <= side < 1 << 32 for side in shape)
+    )
 
 
 def _read_header(path: Path) -> dict[str, Any]:
@@ -104,7 +115,7 @@ def _read_header(path: Path) -> dict[str, Any]:
         raise WeightsError(f"there is no weights file {path}") from None
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise WeightsError(f"{path} is not a safetensors file, or it is damaged") from None
     if not isinstance(header, dict):
         raise WeightsError(f"{path} is not a safetensors file, or it is damaged")

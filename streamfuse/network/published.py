@@ -7,8 +7,8 @@ filters, the self-attention modules' trailing `norm` and the cross-attention blo
 
 from __future__ import annotations
 
-import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,14 +33,15 @@ def import_published(directory: Path, config: CrossFuseConfig, files: Mapping[st
     """The published files of `directory` (roles "ir", "vis", "fusion" to file names) as a network."""
     from streamfuse.network.crossfuse import CrossFuse
 
+    loaded = {role: _load_pickled(directory / name) for role, name in files.items()}
     network = CrossFuse(config).eval()
     names = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     tensors: dict[str, Tensor] = {}
-    for role, name in files.items():
-        path = directory / name
-        found = _load_pickled(path)
+    for role, found in loaded.items():
         table = _published_names(role, names, config.depth)
-        check_keys({theirs: names[ours] for theirs, ours in table.items()}, _used(role, found), str(path))
+        check_keys(
+            {theirs: names[ours] for theirs, ours in table.items()}, _used(role, found), str(directory / files[role])
+        )
         tensors |= {ours: found[theirs].float() for theirs, ours in table.items()}
     check_finite(tensors, str(directory))
     network.load_state_dict(tensors, strict=False)
@@ -51,6 +52,7 @@ def _load_pickled(path: Path) -> dict[str, Tensor]:
     import torch
 
     try:
+        _check_archive(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols that it may not know: then it raises as well
             found = torch.load(path, map_location="cpu", weights_only=True)
@@ -58,13 +60,31 @@ def _load_pickled(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"there is no {path}; other file names go in --ir-file, --vis-file, --fusion-file") from None
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
+    except WeightsError:
+        raise
+    except Exception:  # a machine that unpickles anything stops in any way
         raise WeightsError(f"{path} is not a PyTorch state dict, is damaged, or holds more than tensors") from None
     if not isinstance(found, dict) or not all(
-        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in found.items()
+        isinstance(key, str) and isinstance(value, torch.Tensor) and _is_plain(value) for key, value in found.items()
     ):
         raise WeightsError(f"{path} is not a PyTorch state dict of tensors")
     return found
+
+
+def _check_archive(path: Path) -> None:
+    """PyTorch's archives are not compressed: a few kilobytes of zip could stand for more than any memory holds."""
+    if not zipfile.is_zipfile(path):
+        return  # the older format
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise WeightsError(f"{path} is a compressed archive, which PyTorch does not write")
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Neither sparse, quantised nor without memory: pickles may hold those, too."""
+    import torch
+
+    return tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
 
 
 def _used(role: str, found: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -38,6 +38,7 @@ class PreviewSink(Sink):
         self.hub = Hub()
         self._sites: list[Site] = []
         self._server: Server | None = None
+        self._state: Callable[[], Summary] | None = None
         self._links: dict[str, str] = {}
         try:
             for option, address in addresses.items():
@@ -63,8 +64,13 @@ class PreviewSink(Sink):
         return self._sites[0].place.address.port
 
     def attach(self, state: Callable[[], Summary]) -> None:
-        self._server = Server(self._sites, self.hub, state)
+        self._state = state
+        self._server = Server(self._sites, self.hub, self._now)
         self._server.start()
+
+    def _now(self) -> Summary:
+        assert self._state is not None
+        return self._state()
 
     def write(self, frame: FusedFrame) -> None:
         self.hub.publish(frame)
@@ -72,6 +78,8 @@ class PreviewSink(Sink):
     def close(self, *, failed: bool = False) -> None:
         if self._server is not None:
             self._server.close()
+        self._server = self._state = None  # what the server leaves to the garbage collector must not hold the run
+        self.hub.forget()
         self._let_go()
 
     def _let_go(self) -> None:

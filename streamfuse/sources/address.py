@@ -53,6 +53,8 @@ class Address:
     """Silence after which it counts as stalled."""
     late_s: float = 0.5
     """How much later than promised a frame may come before it counts as stale; more where frames come in segments."""
+    listens: bool = False
+    """Others send to it: to listen again at once costs nobody anything, and what comes meanwhile would be lost."""
     local: bool = False
     """A device of this machine: what is not there at the start is a mistake, not an outage."""
 
@@ -79,6 +81,7 @@ def parse_address(text: str, system: str | None = None) -> Address | None:
             path,
             "sdp",
             {"protocol_whitelist": "file,udp,rtp", "fflags": "nobuffer"},
+            listens=True,
             **_clock(options),
         )
     return None
@@ -132,8 +135,9 @@ def _network(text: str, scheme: str) -> Address:
     if path.endswith((".m3u8", ".m3u")):
         return Address(url, name, None, {"live_start_index": "-1"}, stall_s=15.0, late_s=30.0)
     if scheme == "rtp":
-        return Address(url, name, None, {"fflags": "nobuffer"}, **_clock(options))
-    return Address(url, name, None, {"fflags": "nobuffer", "analyzeduration": "500000"})
+        return Address(url, name, None, {"fflags": "nobuffer"}, listens=True, **_clock(options))
+    flags = {"fflags": "nobuffer", "analyzeduration": "500000"}
+    return Address(url, name, None, flags, listens=scheme == "udp")
 
 
 def _split(text: str, name: str) -> tuple[str, dict[str, str]]:

@@ -15,6 +15,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from streamfuse.clocks import SECOND
+from streamfuse.errors import InputError
+from streamfuse.limits import check_pixels, max_pixels
 from streamfuse.sources.address import Address
 
 if TYPE_CHECKING:
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
 OPEN_S, READ_S = 3.0, 0.5
 """Most that opening and one read may take.  FFmpeg takes twice as long the first time, and what it had of a packet is
 lost, so that this must be longer than a network's hiccup."""
-MOST_BACKOFF_S, REFUSED_BACKOFF_S = 2.0, 15.0
-"""Between attempts to connect, and where a password is refused: accounts get locked."""
+MOST_BACKOFF_S, REFUSED_BACKOFF_S = 1.5, 15.0
+"""Between attempts to connect, a quarter more or less, so that what is back is asked within two seconds; and where a
+password is refused: accounts get locked."""
 _PRFT = struct.Struct("<q")
 """AVProducerReferenceTime begins with us since 1970."""
 
@@ -193,6 +196,11 @@ def _video_of(container: InputContainer) -> VideoStream:
     codec = stream.codec_context
     if codec is None:
         raise Lost("its codec is unknown", hopeless=True)
+    try:
+        check_pixels("it", codec.width, codec.height)
+    except InputError as error:
+        raise Lost(str(error), hopeless=True) from None
+    codec.options = {"max_pixels": str(max_pixels())}  # also of what comes later in the stream
     codec.thread_count = 1  # more would each hold a frame back
     codec.flags |= _LOW_DELAY
     return stream

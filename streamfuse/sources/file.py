@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from streamfuse.errors import InputError
 from streamfuse.frames import DEFAULT_PERIOD_NS, Clock, Frame
+from streamfuse.limits import check_pixels, max_pixels
 from streamfuse.notes import warn_once
 from streamfuse.sources.base import Source
 from streamfuse.sources.pixels import PixelReader
@@ -70,6 +71,12 @@ class VideoFile(Source):
         if codec is None or codec.width == 0:
             self._container.close()
             raise InputError(f"{path}: the video stream cannot be decoded (unknown codec, or its header is damaged)")
+        try:
+            check_pixels(str(path), codec.width, codec.height)
+        except InputError:
+            self._container.close()
+            raise
+        codec.options = {"max_pixels": str(max_pixels())}  # also of what comes later in the stream
         codec.thread_count = 1 if codec.width * codec.height <= SMALL_PIXELS else os.cpu_count() or 1
         self.size = (codec.height, codec.width)
         rate = self._stream.average_rate or self._stream.guessed_rate

@@ -241,6 +241,7 @@ class LiveSource(Source):
         if str(lost) != self._told:
             self._told = str(lost)
             log.warning("%s: %s; trying again until it is there", self.name, self._told)
-        delay_s = min(FIRST_BACKOFF_S * 2.0 ** min(self._failures, 10), lost.most_backoff_s)
+        most_s = FIRST_BACKOFF_S if self._address.listens else lost.most_backoff_s
+        delay_s = min(FIRST_BACKOFF_S * 2.0 ** min(self._failures, 10), most_s)
         self._failures += 1
         self._wait(delay_s * self._rng.uniform(0.75, 1.25))

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from streamfuse.color import split_bgr, widen_luma
 from streamfuse.errors import InputError
 from streamfuse.frames import Chroma, Matrix, Plane
+from streamfuse.image_header import image_shape
+from streamfuse.limits import check_pixels
 from streamfuse.sources.agc import ShutterHold, make_agc
 
 if TYPE_CHECKING:
@@ -91,10 +93,15 @@ def _turn(luma: Plane, chroma: Chroma | None, quarter_turns: int) -> tuple[Plane
     return luma, chroma
 
 
-def decode_image(data: bytes) -> Pixels | None:
-    """An image file's bytes to (H, W) or (H, W, C), uint8 or uint16; None if it is not an image."""
-    if not data:
+def decode_image(data: bytes, name: str) -> Pixels | None:
+    """An image file's bytes to (H, W) or (H, W, C), uint8 or uint16; None if it is not an image.
+
+    Raises InputError for one above the limit of `streamfuse.limits`; `name` is for the message.
+    """
+    shape = image_shape(data)
+    if shape is None or 0 in shape:
         return None
+    check_pixels(name, shape[1], shape[0])
     try:
         # Unlike IMREAD_UNCHANGED these turn a picture upright as its EXIF tag asks.
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
@@ -108,7 +115,7 @@ def decode_image(data: bytes) -> Pixels | None:
 def read_image_file(path: Path) -> tuple[Plane, Chroma | None]:
     """One image by itself; raises InputError for what is no image."""
     try:
-        pixels = decode_image(path.read_bytes())
+        pixels = decode_image(path.read_bytes(), str(path))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     if pixels is None:

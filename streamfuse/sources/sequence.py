@@ -39,7 +39,8 @@ _EPOCH_UNITS = {13: 1_000_000, 16: 1_000, 19: 1}
 class ImageSequence(Source):
     """Images with a stamp each, in rising order; 8 or 16 bit, grey or colour, any size.
 
-    A file that is no image, or is damaged, is skipped and counted.
+    A file that is no image, or is damaged, is skipped and counted.  The iteration raises InputError for a picture
+    above the limit of `streamfuse.limits`.
     """
 
     clock = Clock.MEDIA
@@ -85,7 +86,7 @@ class ImageSequence(Source):
                 continue
             began = time.monotonic_ns()
             try:
-                pixels = decode_image(path.read_bytes())
+                pixels = decode_image(path.read_bytes(), str(path))
             except OSError:
                 pixels = None
             if pixels is None:
@@ -130,7 +131,9 @@ def list_images(text: str) -> list[Path]:
     return sorted(found, key=_natural)
 
 
-_PRINTF = re.compile(r"%(0?\d*)d")
+_PRINTF = re.compile(r"%(0?\d{0,2})d", re.ASCII)
+_MOST_DIGITS = 18
+"""Of a number in a file's name, so that it fits where numbers go."""
 
 
 def match_pattern(pattern: Path) -> list[tuple[Path, int]]:
@@ -140,7 +143,8 @@ def match_pattern(pattern: Path) -> list[tuple[Path, int]]:
         raise InputError(f"{pattern}: the file name needs a number such as %06d")
     before, after = pattern.name[: match.start()], pattern.name[match.end() :]
     width = int(match[1] or 0)
-    digits = rf"\d{{{width},}}" if match[1].startswith("0") else r"\d+"
+    least = min(width, _MOST_DIGITS) if match[1].startswith("0") else 1
+    digits = rf"\d{{{least},{_MOST_DIGITS}}}"
     name = re.compile(re.escape(before) + f"({digits})" + re.escape(after))
     if not pattern.parent.is_dir():
         raise InputError(f"there is no directory {pattern.parent}")

@@ -23,7 +23,7 @@ def expand(text: str) -> str:
     """`${STREAMFUSE_NAME}` replaced by that environment variable; nothing else is.
 
     In the user and password of a URL the value is percent-encoded: a password may hold any of `@ / : %`.  Raises
-    UsageError for a variable that is not set.
+    UsageError for a variable that is not set, and for what can be no name of anything.
     """
     start, end = _login(text)
     authority = re.match(r"[^/?#]*", text[start:end])
@@ -36,7 +36,14 @@ def expand(text: str) -> str:
             raise UsageError(f"{redact(text)} needs the environment variable {match[1]}, which is not set")
         return quote(found, safe="") if start <= match.start() < end else found
 
-    return _VARIABLE.sub(value, text)
+    expanded = _VARIABLE.sub(value, text)
+    try:
+        os.fsencode(expanded)
+    except UnicodeEncodeError:
+        raise UsageError(f"{redact(text)} holds characters that no name can have") from None
+    if "\0" in expanded:
+        raise UsageError(f"{redact(text)} holds a zero byte, which no name can have")
+    return expanded
 
 
 def _login(text: str) -> tuple[int, int]:

@@ -172,7 +172,7 @@ def read_recipe(text: str, known: Mapping[str, Recipe]) -> Recipe:
         raise UsageError(f"unknown recipe {text!r}: use {', '.join(known)} or a .toml file")
     values = read_toml(path)
     base = values.pop("base", "default")
-    if base not in known:
+    if not isinstance(base, str) or base not in known:
         raise UsageError(f"{path}: unknown base {base!r}: use {', '.join(known)}")
     start = to_dict(known[base])
     if isinstance(network := values.get("network"), dict):
@@ -213,7 +213,7 @@ def _typed_fields(values: Mapping[str, Any], like: Any, label: str) -> dict[str,
 
 def _typed(key: str, value: Any, like: Any, label: str) -> Any:
     kind: Any = type(like)
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 1 << 64:
         return float(value)
     if isinstance(like, enum.Enum):
         try:

@@ -100,7 +100,12 @@ def load_state(
 ) -> Progress:
     """Fill network, mean and optimizer from a checkpoint; raises InputError if it is damaged or of another run."""
     metadata, tensors = read_state(path)
-    before = json.loads(metadata["about"])
+    try:
+        before, progress = json.loads(metadata["about"]), Progress(int(metadata["step"]), float(metadata["best"]))
+    except (KeyError, ValueError, RecursionError):
+        before = progress = None
+    if not isinstance(before, dict) or progress is None:
+        raise InputError(f"{path} is damaged: it does not say of which run it is")
     if differing := [key for key in about if before.get(key) != about[key]]:
         raise InputError(
             f"{path} is of a run with another {', '.join(differing)}: repeat its options, or train in another directory"
@@ -121,4 +126,4 @@ def load_state(
                     }
     except (KeyError, RuntimeError) as error:
         raise InputError(f"{path} does not fit this network: {error}") from None
-    return Progress(int(metadata["step"]), float(metadata["best"]))
+    return progress

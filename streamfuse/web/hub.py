@@ -84,6 +84,10 @@ class Hub:
         if self._waiting and self._loop is not None:
             self._loop.call_soon_threadsafe(self._announce)
 
+    def forget(self) -> None:
+        """Let go of the picture; there will be no more."""
+        self._newest = None
+
     @property
     def newest(self) -> Shown | None:
         return self._newest

@@ -11,6 +11,7 @@ The pictures are taken in `?view=fused`, `infrared` or `visible`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any, cast
 
 import prometheus_client
 from aiohttp import WSCloseCode, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from streamfuse.telemetry import Summary
 from streamfuse.web.auth import Guard
@@ -42,6 +44,15 @@ _HEADERS = {
 _OPEN = frozenset({"/healthz"})
 """What anybody may ask."""
 _BOUNDARY = b"--frame\r\n"
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Not what a caller did wrong: that is answered, and whoever floods us must not fill the log as well."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_log = logging.getLogger("streamfuse.preview")
+_log.addFilter(_is_ours)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +100,9 @@ class Server:
         self._hub.open()
         # A viewer that leaves while there is nothing to send is noticed by its handler being cancelled.
         runners = [
-            web.AppRunner(self._app(site), handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_S)
+            web.AppRunner(
+                self._app(site), handler_cancellation=True, access_log=None, logger=_log, shutdown_timeout=SHUTDOWN_S
+            )
             for site in self._sites
         ]
         try:

@@ -65,7 +65,7 @@ class _Viewer:
         """What makes no sense is passed over: it is the browser's loss."""
         try:
             message = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         if not isinstance(message, dict):
             return

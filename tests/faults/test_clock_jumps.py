@@ -1,0 +1,152 @@
+"""Clocks that are set while a run is live.
+
+The machine's own clock is not touched: what the program reads of it is a stand-in here, as are the senders' clocks.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fault_table import FaultTable
+from media import MS, PassThrough, frame_at, read_video
+from runner import LIVE
+
+from streamfuse.clocks import SECOND, Stamper, TimeLine
+from streamfuse.frames import Frame
+from streamfuse.fuser import Fuser
+from streamfuse.live_pairing import LivePairing, Policy
+from streamfuse.pipeline import Pipeline
+from streamfuse.sinks.video import VideoSink
+from streamfuse.sinks.zeromq import ZeroMQSink
+from streamfuse.subscriber import Subscriber
+from streamfuse.telemetry import Telemetry
+
+HOUR = 3600 * SECOND
+
+
+def test_the_machines_clock_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: FaultTable) -> None:
+    """A live run with a file and a subscriber; the clock since 1970 is set back by an hour, and then on by two."""
+    real = time.time_ns
+    shift_ns = [0]
+    monkeypatch.setattr(time, "time_ns", lambda: real() + shift_ns[0])
+    monkeypatch.setattr(time, "time", lambda: (real() + shift_ns[0]) / 1e9)
+    sink = ZeroMQSink(f"ipc://{tmp_path}/s")
+    path = tmp_path / "out.mp4"
+    pipeline = Pipeline(
+        f"synthetic:ir{LIVE}",
+        f"synthetic:vis{LIVE}",
+        sinks=[VideoSink(path), sink],
+        fuser=Fuser(engine=PassThrough(), tone="per-frame"),
+        frames=40,
+    )
+    with Subscriber(sink.address, timeout_s=20) as subscriber, pipeline:
+        for frame in pipeline:
+            if frame.index in (12, 26):
+                shift_ns[0] += -HOUR if frame.index == 12 else 2 * HOUR
+                before = subscriber.statistics().received
+                subscriber.latest()
+        assert subscriber.statistics().received > before
+        summary = pipeline.summary()
+    times, _ = read_video(path)
+    assert len(times) == summary.fused == 40
+    steps_ms = np.diff(times)
+    assert steps_ms.min() > 0
+    assert steps_ms.max() < 1000
+    assert summary.silent_s["ir"] < 5
+    faults.add(
+        "the machine's clock is set by an hour, back and on (a stand-in)",
+        times=2,
+        lost=f"nothing of {summary.fused} frames",
+        promised="only the monotonic clock counts: stamps go on rising",
+    )
+
+
+class _Pair:
+    """Two senders on one network, each 25 fps with RTCP reports; either's clock can be set."""
+
+    def __init__(self) -> None:
+        self.clocks_ns = {"ir": 1_700_000_000 * SECOND, "vis": 1_700_000_000 * SECOND}
+        self._stampers = {role: Stamper() for role in self.clocks_ns}
+        self._tick = 0
+
+    def step(self, pairing: LivePairing) -> int | None:
+        """One period; the skew of the pair that comes, ns."""
+        now = 100 * SECOND + self._tick * 40 * MS
+        for role, stamper in self._stampers.items():
+            media = self._tick * 40 * MS
+            if self._tick % 25 == 0:  # a report each second
+                stamper.reference(media, self.clocks_ns[role] + media)
+            stamp = stamper.stamp(media, now)
+            assert stamp is not None
+            plain = frame_at(0)
+            pairing.add(
+                role,
+                Frame(
+                    plain.luma,
+                    None,
+                    stamp.stamp_ns,
+                    stamp.clock,
+                    self._tick,
+                    role,
+                    arrival_ns=now,
+                    tracked_ns=stamp.tracked_ns,
+                ),
+            )
+        self._tick += 1
+        pair = pairing.take(now)
+        return None if pair is None else pair.skew_ns
+
+
+@pytest.mark.parametrize("step_ns", [HOUR, -HOUR, 300 * MS], ids=["an hour on", "an hour back", "300 ms"])
+def test_a_senders_clock_is_set(step_ns: int, faults: FaultTable) -> None:
+    """Pairs go on by arrival while the clocks are apart, and by the senders' clocks again when both are set."""
+    senders = _Pair()
+    pairing = LivePairing(max_age_ns=500 * MS, policy=Policy.ORDERED)
+    for _ in range(100):
+        senders.step(pairing)
+    counts = []
+    for role in ("ir", "vis"):  # first one, then the other follows: they are synchronised again
+        senders.clocks_ns[role] += step_ns
+        skews = [senders.step(pairing) for _ in range(150)]
+        counts.append(sum(skew is None for skew in skews))
+        assert all(skew is not None and abs(skew) < 20 * MS for skew in skews[-25:]) or role == "ir"
+    final = [senders.step(pairing) for _ in range(50)]
+    assert final == [0] * 50
+    if abs(step_ns) == HOUR:
+        assert max(counts) <= 2
+        faults.add(
+            f"a sender's clock is set {'on' if step_ns > 0 else 'back'} by an hour (a stand-in)",
+            times=2,
+            lost=f"{max(counts)} of 150 pairs",
+            recovered_s=[max(counts) * 0.04],
+            promised="pairing by arrival while the senders' clocks are apart",
+        )
+
+
+def test_the_time_line_of_a_run_never_goes_back() -> None:
+    """Whatever the stamps do, and whatever clock they are of."""
+    random = np.random.default_rng(0)
+    line, places = TimeLine(), []
+    for k in range(2000):
+        jump = int(random.integers(-HOUR, HOUR)) if random.random() < 0.1 else 0
+        plain = frame_at(40 * k)
+        stamp, arrival = plain.stamp_ns + jump, 100 * SECOND + k * 40 * MS
+        places.append(line.place(Frame(plain.luma, None, stamp, plain.clock, k, "vis", arrival_ns=arrival)))
+    assert np.all(np.diff(places) >= 0)
+    assert places[-1] == pytest.approx(1999 * 40 * MS, rel=0.02)
+
+
+def test_the_figures_of_a_run_stand_a_clock_that_stands_still_or_goes_back() -> None:
+    now = [10 * SECOND]
+    telemetry = Telemetry(lambda: now[0])
+    telemetry.frame_read("ir", 0)
+    telemetry.frame_fused(now[0], now[0], {"fuse": 0, "tone": -5})
+    now[0] -= HOUR
+    telemetry.frame_fused(now[0], now[0], {"fuse": 3})
+    summary = telemetry.summary()
+    assert summary.fused == 2
+    assert summary.fps >= 0
+    assert all(stage.p50_ms >= 0 for stage in summary.stages.values())

@@ -1,0 +1,74 @@
+"""A pipeline that is started and stopped over and over leaves nothing behind."""
+
+from __future__ import annotations
+
+import faulthandler
+from pathlib import Path
+
+import pytest
+from fault_table import FaultTable
+from media import PassThrough, every, read_video, write_video
+from vitals import growth_mb, needs_proc, python_threads, vitals
+
+from streamfuse.fuser import Fuser
+from streamfuse.pipeline import Pipeline
+from streamfuse.sinks.base import Sink
+from streamfuse.sinks.preview import PreviewSink
+from streamfuse.sinks.video import VideoSink
+from streamfuse.sinks.zeromq import ZeroMQSink
+
+pytestmark = needs_proc
+FRAMES = 4
+
+
+def _fuser() -> Fuser:
+    return Fuser(engine=PassThrough(), tone="per-frame")
+
+
+def _once(number: int, directory: Path, ir: Path, vis: Path) -> None:
+    """One of four lives of a pipeline."""
+    out = directory / "out.mp4"
+    live = "?live=1&size=64x48&fps=240"
+    match number % 4:
+        case 0:  # two recordings to their end, into a file
+            Pipeline(ir, vis, sinks=[VideoSink(out, force=True)], fuser=_fuser()).run()
+            assert len(read_video(out)[0]) == FRAMES
+        case 1:  # whoever iterates leaves
+            with Pipeline(ir, vis, sinks=[VideoSink(out, force=True)], fuser=_fuser()) as pipeline:
+                next(iter(pipeline))
+            for part in directory.glob("out.part*"):  # what was written before it was left
+                part.unlink()
+        case 2:  # published, and shown in a browser
+            sinks: list[Sink] = [ZeroMQSink("tcp://127.0.0.1:*"), PreviewSink("127.0.0.1:0")]
+            Pipeline(ir, vis, sinks=sinks, fuser=_fuser()).run()
+        case _:  # live, stopped from outside
+            with Pipeline(f"synthetic:ir{live}", f"synthetic:vis{live}", fuser=_fuser()) as pipeline:
+                for _ in pipeline:
+                    pipeline.stop()
+
+
+@pytest.mark.parametrize(
+    "cycles", [200, pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])], ids=["200", "10000"]
+)
+def test_start_and_stop(cycles: int, tmp_path: Path, faults: FaultTable) -> None:
+    if cycles > 1000:
+        faulthandler.cancel_dump_traceback_later()  # it is to take long
+    ir = write_video(tmp_path / "ir.mp4", every(40, FRAMES))
+    vis = write_video(tmp_path / "vis.mp4", every(40, FRAMES))
+    samples = []
+    for number in range(cycles + 40):
+        _once(number, tmp_path, ir, vis)
+        if number >= 40:  # what is loaded and cached with the first ones stays
+            samples.append(vitals())
+    first, last = samples[0], samples[-1]
+    assert last.threads <= first.threads, python_threads()
+    assert last.descriptors <= first.descriptors
+    grown = growth_mb(samples)
+    assert grown < 5, [round(sample.rss_mb) for sample in samples[:: cycles // 20]]
+    faults.add(
+        f"start and stop of a pipeline, {cycles:,} times",
+        times=cycles,
+        lost=f"threads {last.threads - first.threads:+d}, descriptors {last.descriptors - first.descriptors:+d}, "
+        f"memory {grown:+.1f} MB",
+        promised="nothing grows",
+    )

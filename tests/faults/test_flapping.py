@@ -1,0 +1,166 @@
+"""Sources that come and go: real servers and senders on loopback, killed and started again and again."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from fault_table import FaultTable
+from media import PassThrough, every, write_video
+from streams import camera_server, free_port, sending
+from vitals import needs_proc, python_threads, until, vitals
+
+from streamfuse.errors import DamagedInput
+from streamfuse.flow import OnLoss
+from streamfuse.frames import Content, FusedFrame
+from streamfuse.fuser import Fuser
+from streamfuse.pipeline import Pipeline
+from streamfuse.sources.base import State
+from streamfuse.sources.live import LiveSource
+from streamfuse.sources.uri import open_source
+
+PROMISED_S = 2.0
+"""Within which a stream is back after its return, says the README."""
+STARTS_S = 2.5
+"""What a sender, a process of its own, takes to send its first picture; that is counted in."""
+
+
+def _source(url: str) -> LiveSource:
+    found = open_source(url)
+    assert isinstance(found, LiveSource)
+    return found
+
+
+@contextlib.contextmanager
+def _reading(source: LiveSource) -> Iterator[list[float]]:
+    """When frames came, in a thread of their own."""
+    came: list[float] = []
+
+    def read() -> None:
+        for _ in source:
+            came.append(time.monotonic())
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    try:
+        yield came
+    finally:
+        source.interrupt()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def _camera(port: int) -> AbstractContextManager[object]:
+    return camera_server(port)
+
+
+def _sender(port: int) -> AbstractContextManager[object]:
+    return sending(f"udp://127.0.0.1:{port}", "mpegts")
+
+
+@needs_proc
+@pytest.mark.parametrize(
+    ("name", "url", "start", "times"),
+    [
+        ("HTTP camera (MJPEG)", "http://127.0.0.1:{}/cam", _camera, 6),
+        ("sender of MPEG-TS", "udp://127.0.0.1:{}", _sender, 2),
+    ],
+)
+def test_a_stream_that_flaps(
+    name: str, url: str, start: Callable[[int], AbstractContextManager[object]], times: int, faults: FaultTable
+) -> None:
+    port = free_port()
+    source = _source(url.format(port))
+    back_s: list[float] = []
+    before = None
+    with _reading(source) as came:
+        for _ in range(times):
+            with start(port):
+                begin, seen = time.monotonic(), len(came)
+                until(lambda: len(came) > seen + 3)  # noqa: B023 - called before it changes
+                back_s.append(came[seen] - begin)
+                before = before or vitals()
+            until(lambda: source.state is not State.LIVE)
+        after = vitals()
+    assert before is not None
+    assert source.reconnects >= times - 2  # of UDP, a short silence needs no new connection
+    assert max(back_s[1:]) < PROMISED_S + STARTS_S, back_s
+    assert after.threads <= before.threads, python_threads()
+    assert after.descriptors <= before.descriptors
+    faults.add(
+        f"{name} goes and comes back",
+        times=times,
+        lost="what was sent meanwhile",
+        recovered_s=back_s[1:],
+        promised="2 s after its return (a sender's own start is counted in)",
+    )
+
+
+def test_one_of_two_streams_flaps_and_the_other_is_shown(faults: FaultTable) -> None:
+    """A whole run: fused while both are there, the visible one alone while infrared is away."""
+    infrared, visible = free_port(), free_port()
+    gaps_s: list[float] = []
+    back_s: list[float] = []
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(camera_server(visible))
+        first = stack.enter_context(contextlib.ExitStack())
+        first.enter_context(camera_server(infrared))
+        pipeline = stack.enter_context(
+            Pipeline(
+                f"http://127.0.0.1:{infrared}/cam",
+                f"http://127.0.0.1:{visible}/cam",
+                fuser=Fuser(engine=PassThrough(), tone="per-frame"),
+                on_loss=OnLoss.PASSTHROUGH,
+            )
+        )
+        frames = iter(pipeline)
+        times = 4
+        for _ in range(times):
+            next(frame for frame in frames if frame.content is Content.FUSED)
+            first.close()
+            began = time.monotonic()
+            next(frame for frame in frames if frame.content is Content.VISIBLE)
+            gaps_s.append(time.monotonic() - began)
+            first.enter_context(camera_server(infrared))
+            began = time.monotonic()
+            next(frame for frame in frames if frame.content is Content.FUSED)
+            back_s.append(time.monotonic() - began)
+        summary = pipeline.summary()
+    assert summary.sources["visible"].reconnects == 0
+    assert summary.sources["infrared"].reconnects == times
+    assert max(back_s) < PROMISED_S + 0.5, back_s
+    faults.add(
+        "one of two streams goes and comes back",
+        times=times,
+        lost=f"no picture for {max(gaps_s):.1f} s, then the other stream alone",
+        recovered_s=back_s,
+        promised="2 s after its return; the other stays up",
+    )
+
+
+def test_a_file_that_is_cut_off_while_it_is_read(tmp_path: Path, faults: FaultTable) -> None:
+    path, whole = (write_video(tmp_path / f"{k}.mkv", every(40, 300), size=(96, 128), grain=True) for k in "ab")
+
+    def cut(frames: Iterator[FusedFrame]) -> int:
+        for _ in range(10):
+            next(frames)
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size // 2)
+        return 10 + sum(1 for _ in frames)
+
+    with Pipeline(path, whole, fuser=Fuser(engine=PassThrough(), tone="per-frame")) as pipeline:
+        with pytest.raises(DamagedInput, match="cut off"):
+            cut(iter(pipeline))
+        fused = pipeline.summary().fused
+    assert 100 < fused < 200
+    faults.add(
+        "a recording is cut off while it is read",
+        times=1,
+        lost=f"what was cut off, {300 - fused} of 300 frames; exit 3",
+        promised="fused as far as it goes, and said",
+    )

@@ -1,0 +1,164 @@
+"""Thousands of connections, and garbage in them, at the two ports that a run can open."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from fault_table import FaultTable
+from publishing import published
+from vitals import needs_proc, until, vitals
+from web import picture, pumping, serving
+
+from streamfuse.publisher import MOST_WANTED
+from streamfuse.sinks.zeromq import ZeroMQSink
+from streamfuse.subscriber import Subscriber
+
+MANY = pytest.mark.parametrize("connections", [500, pytest.param(5000, marks=pytest.mark.soak)])
+MOST_DESCRIPTORS = 12_000
+_GREETING = b"\xff\0\0\0\0\0\0\0\1\x7f\3\0NULL" + bytes(48)
+_READY = b"\5READY\x0bSocket-Type\0\0\0\3SUB"
+_HANDSHAKE = _GREETING + bytes((4, len(_READY))) + _READY
+"""What a subscriber says first, in ZMTP 3.0."""
+_SHAPES = (b"", b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n", os.urandom(300), _GREETING)
+
+
+@contextlib.contextmanager
+def flooded(port: int, connections: int) -> Iterator[list[socket.socket]]:
+    """So many callers at once: some say nothing, some half a request, some garbage, and none hangs up."""
+    callers: list[socket.socket] = []
+    try:
+        for k in range(connections):
+            caller = socket.socket()
+            callers.append(caller)
+            caller.settimeout(5)
+            with contextlib.suppress(OSError):
+                caller.connect(("127.0.0.1", port))
+                caller.sendall(_SHAPES[k % len(_SHAPES)])
+        yield callers
+    finally:
+        for caller in callers:
+            caller.close()
+
+
+@pytest.fixture(autouse=True)
+def _enough_descriptors() -> Iterator[None]:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] != resource.RLIM_INFINITY and before[1] < MOST_DESCRIPTORS:
+        pytest.skip(f"needs {MOST_DESCRIPTORS} file descriptors: raise the limit (ulimit -n)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], MOST_DESCRIPTORS), before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def ask(port: int) -> float:
+    """How long /healthz takes, s."""
+    begin = time.monotonic()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("GET", "/healthz")
+    assert connection.getresponse().read() == b"alive\n"
+    connection.close()
+    return time.monotonic() - begin
+
+
+@MANY
+@needs_proc
+def test_the_preview(connections: int, faults: FaultTable) -> None:
+    """Whoever asks properly is answered meanwhile, and the run is not held up."""
+    with serving() as sink, pumping(sink):
+        ask(sink.port)
+        before = vitals()
+        with flooded(sink.port, connections):
+            answered_s = ask(sink.port)
+            writes_s = []
+            for k in range(50):
+                begin = time.monotonic()
+                sink.write(picture(k))
+                writes_s.append(time.monotonic() - begin)
+        until(lambda: vitals().descriptors <= before.descriptors + 5)
+        after = vitals()
+        ask(sink.port)
+    assert answered_s < 5, answered_s
+    assert sorted(writes_s)[40] < 0.05, writes_s
+    assert after.threads <= before.threads
+    assert after.rss_mb - before.rss_mb < 150
+    faults.add(
+        f"{connections:,} callers at the preview's port",
+        times=connections,
+        lost=f"nothing; {after.rss_mb - before.rss_mb:+.0f} MB after",
+        recovered_s=[answered_s],
+        promised="others are answered, the run is not held up",
+    )
+
+
+@MANY
+@needs_proc
+def test_the_publisher(connections: int, faults: FaultTable) -> None:
+    """A subscriber goes on receiving every frame; one that comes is served."""
+    sink = ZeroMQSink("tcp://127.0.0.1:*")
+    port = int(sink.address.rpartition(":")[2])
+    try:
+        with Subscriber(sink.address, mode="every", timeout_s=20) as subscriber:
+            frames = iter(subscriber)
+            sink.write(published(0))
+            next(frames)
+            before = vitals()
+            with flooded(port, connections):
+                begin = time.monotonic()
+                for k in range(1, 51):
+                    sink.write(published(k))
+                    assert next(frames).header.seq == k
+                passed_s = time.monotonic() - begin
+                with Subscriber(sink.address, timeout_s=20) as late:
+                    late.latest()
+                    late_s = time.monotonic() - begin - passed_s
+            until(lambda: vitals().descriptors <= before.descriptors + 20)
+            gaps = subscriber.statistics().gaps
+    finally:
+        sink.close()
+    assert gaps == 0
+    faults.add(
+        f"{connections:,} callers at the publisher's port",
+        times=connections,
+        lost=f"{gaps} of 50 frames of a subscriber that was there",
+        recovered_s=[late_s],
+        promised="subscribers are served",
+    )
+
+
+@needs_proc
+def test_subscriptions_without_end(faults: FaultTable) -> None:
+    """A subscriber that asks for ever new topics takes no memory of ours, and others are served."""
+    sink = ZeroMQSink("tcp://127.0.0.1:*")
+    port = int(sink.address.rpartition(":")[2])
+    count = 20_000
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as caller:
+            caller.sendall(_HANDSHAKE)
+            for k in range(count):
+                topic = b"\1fused/%06d/" % k + b"x" * 200
+                caller.sendall(bytes((0, len(topic))) + topic)
+            until(lambda: sink._publisher._crowded)
+            with Subscriber(sink.address, timeout_s=20) as subscriber:
+                begin = time.monotonic()
+                while subscriber.statistics().received == 0:
+                    sink.write(published(0))
+                    assert time.monotonic() - begin < 20
+                    time.sleep(0.02)
+                served_s = time.monotonic() - begin
+            assert len(sink._publisher._wanted) == MOST_WANTED
+    finally:
+        sink.close()
+    faults.add(
+        f"{count:,} subscriptions by one subscriber",
+        times=1,
+        lost="nothing",
+        recovered_s=[served_s],
+        promised="others are served",
+    )

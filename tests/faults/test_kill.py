@@ -1,0 +1,204 @@
+"""kill -9 of every process that a run can consist of; what was promised is still there.
+
+There is no process for the engine: it lives in the run's.  A killed worker of the batch command is tested with that.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from itertools import count
+from pathlib import Path
+
+import av
+import cv2
+import pytest
+from fault_table import FaultTable
+from media import luma_of, number_of, read_video
+from publishing import published, publishing
+from runner import FPS, given, rest, running
+from streams import free_port
+from test_push import Viewer, server, write_until
+from vitals import until
+from web import pumping, serving
+
+from streamfuse.sinks.push import PushSink
+from streamfuse.sinks.zeromq import ZeroMQSink
+from streamfuse.sources.sequence import match_pattern
+from streamfuse.subscriber import Subscriber
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="kill -9")
+SECOND = FPS
+"""What an MP4 may lose, frames."""
+
+
+def _readable(path: Path) -> int:
+    """Frames; 0 where all that was written would be of the last second, and may not be a video yet."""
+    try:
+        return len(read_video(path)[0])
+    except av.error.FFmpegError:
+        return 0
+
+
+def test_the_writer_at_any_moment(tmp_path: Path, faults: FaultTable) -> None:
+    moments = random.Random(8)
+    lost: dict[str, list[int]] = {"mp4": [], "mkv": [], "png": []}
+    times = 3
+    for k in range(times):
+        outputs = {kind: tmp_path / f"{k}.{kind}" for kind in ("mp4", "mkv")}
+        images = tmp_path / f"images{k}" / "%04d.png"
+        images.parent.mkdir()
+        with running(*map(str, outputs.values()), str(images)) as process:
+            given(process, moments.randrange(8, 45))
+            time.sleep(moments.uniform(0, 0.1))  # somewhere between two frames, or within one
+            process.send_signal(signal.SIGKILL)
+            told = rest(process)[-1:] or [0]
+            process.wait()
+        for kind, path in outputs.items():
+            frames = _readable(path)
+            lost[kind].append(max(told[0] - frames, 0))
+        pictures = match_pattern(images)
+        assert all(cv2.imread(str(path)) is not None for path, _ in pictures)
+        lost["png"].append(max(told[0] - len(pictures), 0))
+    assert max(lost["mp4"]) <= SECOND, lost
+    assert max(lost["mkv"]) <= SECOND, lost
+    assert max(lost["png"]) == 0, lost
+    for kind, name in (("mp4", "MP4"), ("mkv", "Matroska"), ("png", "images")):
+        promised = "every image that was finished" if kind == "png" else "all but the last second (25 frames)"
+        faults.add(
+            f"kill -9 of a run that writes {name}", times=times, lost=f"{max(lost[kind])} frames", promised=promised
+        )
+
+
+def test_the_process_that_pushes_to_a_media_server(faults: FaultTable) -> None:
+    """The run goes on, drops what it cannot send, counts it, and another process is started."""
+    port = free_port()
+    frames = count()
+    sink = PushSink(f"rtsp://127.0.0.1:{port}/fused", rng=random.Random(0))
+    back_s, dropped = [], []
+    try:
+        watching = Viewer(server(port))
+        write_until(sink, frames, lambda: len(watching.numbers) > 10)
+        for _ in range(3):
+            assert sink._push is not None
+            os.kill(sink._push._process.pid, signal.SIGKILL)
+            drops, seen, begin = sink.drops.total(), len(watching.numbers), time.monotonic()
+            write_until(sink, frames, lambda: sink.drops.total() > drops)  # noqa: B023 - called before it changes
+            write_until(sink, frames, lambda: len(watching.numbers) > seen + 5)  # noqa: B023
+            back_s.append(time.monotonic() - begin)
+            dropped.append(sink.drops.total() - drops)
+        watching.stop()
+    finally:
+        sink.close()
+    assert max(back_s) < 8, back_s
+    faults.add(
+        "kill -9 of the process that pushes to rtsp://",
+        times=3,
+        lost=f"{max(dropped)} frames at most, all counted",
+        recovered_s=back_s,
+        promised="comes back by itself; no other output notices",
+    )
+
+
+def test_a_recording_subscriber(tmp_path: Path, faults: FaultTable) -> None:
+    """Its file plays up to a second before; the publisher and another subscriber do not notice."""
+    sink = ZeroMQSink(f"ipc://{tmp_path}/s")
+    numbers, ending = [0], threading.Event()
+
+    def publish() -> None:
+        for k in count():
+            sink.write(published(k, luma=luma_of(k)))
+            numbers[0] = k
+            if ending.wait(1 / FPS):
+                return
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    lost = []
+    try:
+        with Subscriber(sink.address, mode="every", timeout_s=20) as other:
+            frames = iter(other)
+            for k in range(2):
+                path = tmp_path / f"{k}.mp4"
+                command = [sys.executable, "-m", "streamfuse", "subscribe", sink.address, "-o", str(path)]
+                with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+                    until(lambda: path.exists() and path.stat().st_size > 4000)  # noqa: B023
+                    process.kill()
+                    at = numbers[0]
+                _, pictures = read_video(path)
+                lost.append((at - number_of(pictures[-1])) % 70)
+                for _ in range(5):
+                    next(frames)
+            statistics = other.statistics()
+    finally:
+        ending.set()
+        thread.join()
+        sink.close()
+    assert statistics.restarts == 0
+    assert max(lost) <= SECOND + 2, lost  # two are on the way
+    faults.add(
+        "kill -9 of a subscriber that records",
+        times=2,
+        lost=f"{max(lost)} frames",
+        promised="all but the last second (25 frames); others notice nothing",
+    )
+
+
+def test_the_publisher(faults: FaultTable) -> None:
+    url = f"tcp://127.0.0.1:{free_port()}"
+    back_s = []
+    with Subscriber(url, timeout_s=20) as subscriber:
+        for _ in range(4):
+            with publishing(url):
+                begin = time.monotonic()
+                subscriber.latest()
+                back_s.append(time.monotonic() - begin)
+            # It has been killed, and what it had sent before is taken.
+            while subscriber._next(0.3) is not None:
+                pass
+        statistics = subscriber.statistics()
+    assert statistics.restarts == 3
+    assert max(back_s) < 2.5, back_s
+    faults.add(
+        "kill -9 of the publisher",
+        times=3,
+        lost="what it did not publish meanwhile",
+        recovered_s=back_s[1:],
+        promised="found again when it is back, counted as a restart",
+    )
+
+
+WATCHER = """
+import http.client, sys
+connection = http.client.HTTPConnection("127.0.0.1", {port})
+connection.request("GET", "/stream.mjpg")
+answer = connection.getresponse()
+print(len(answer.read(1000)), flush=True)
+while answer.read(1000):
+    pass
+"""
+
+
+def test_viewers_of_the_preview(faults: FaultTable) -> None:
+    gone_s = []
+    with serving() as sink, pumping(sink):
+        for _ in range(3):
+            command = [sys.executable, "-c", WATCHER.format(port=sink.port)]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "1000\n"
+                assert sink.hub.viewers == 1
+                process.kill()
+            gone_s.append(until(lambda: sink.hub.viewers == 0))
+    faults.add(
+        "kill -9 of a browser that watches",
+        times=3,
+        lost="nothing",
+        recovered_s=gone_s,
+        promised="its place is free again; the run does not notice",
+    )

@@ -1,0 +1,92 @@
+"""A limit on memory: one clear line and an exit code, wherever it is met; never a crash, never half an output."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fault_table import FaultTable
+from media import every, write_video
+from runner import TESTS
+
+resource = pytest.importorskip("resource")
+
+LIMITED = """
+import resource, sys
+limit = int(sys.argv.pop(1)) << 20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+from streamfuse.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("megabytes", [150, 400, 800])
+def test_the_command_under_a_limit(megabytes: int, tmp_path: Path, faults: FaultTable) -> None:
+    """From one that NumPy does not fit into to one that the network does not fit into."""
+    video, out = write_video(tmp_path / "a.mp4", every(40, 5)), tmp_path / "out.mp4"
+    arguments = ["run", "--ir", str(video), "--vis", str(video), "-o", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(megabytes), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=TESTS.parent,
+        timeout=120,
+    )
+    said = done.stderr.splitlines()
+    assert done.returncode == 4, done.stderr
+    assert "out of memory" in said[-1]
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
+    faults.add(
+        f"memory limit of {megabytes} MB (ulimit -v)",
+        times=1,
+        lost="the run; exit 4",
+        promised="one clear error; no half output",
+    )
+
+
+PICTURE = """
+import resource, sys
+from pathlib import Path
+import cv2, numpy as np
+from streamfuse.cli import main
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), used + (100 << 20)))
+main()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc, which Linux has")
+def test_a_picture_that_is_allowed_and_does_not_fit(tmp_path: Path) -> None:
+    """--max-pixels is no promise that there is memory."""
+    import cv2
+    import numpy as np
+
+    path = tmp_path / "large.png"
+    cv2.imwrite(str(path), np.zeros((8000, 8000), np.uint8))
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            PICTURE,
+            "fuse",
+            str(path),
+            str(path),
+            "-o",
+            str(tmp_path / "f.png"),
+            "--engine",
+            "torch",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=TESTS.parent,
+        timeout=120,
+    )
+    assert done.returncode in (3, 4), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "(this is a bug" not in done.stderr
+    assert not (tmp_path / "f.png").exists()
