@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from batches import write_archive
 from commands import ROOT
 from media import every, write_images, write_video
 from published import write_published
@@ -91,6 +92,8 @@ def _rest(stage: Path) -> None:
     opencv_file(stage / "stereo.yaml", {**STEREO, "image_width": 640, "image_height": 480})
     for name in ("ir", "vis"):
         write_video(stage / "PAIRS" / name / "street.mp4", every(40, 18), size=(96, 112))
+    write_archive(stage, 2)
+    (stage / "clips.csv").write_text("ir,vis\nrec/c000/ir.mp4,rec/c000/vis.mp4\n")
     (stage / "small.toml").write_text('base = "default"\ncrop = 64\n')
     (stage / "out").mkdir()
     (stage / "tests").mkdir()

@@ -7,6 +7,7 @@ run.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -14,9 +15,10 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import pytest
 from commands import PAGES, ROOT, Block, all_blocks, blocks, walk
@@ -24,7 +26,7 @@ from publishing import publishing
 from stage import Stage, staged
 from streams import free_port
 
-ADDRESS = r"(tcp://|http://|(?<= ))(?:127\.0\.0\.1|0\.0\.0\.0|HOST):(5556|8080|9100)\b"
+ADDRESS = r"(tcp://|http://|(?<= ))(?:127\.0\.0\.1|0\.0\.0\.0|HOST):(5556|8080|8786|8787|9100)\b"
 """The port may be in use: another one of loopback, the same within a block."""
 MEDIA_SERVER = "rtsp://server/fused"
 """One on loopback."""
@@ -42,6 +44,8 @@ STAND_INS = [
         rf"python {ROOT}/tests/parse.py \1",
         "tests/test_training.py runs two processes",
     ),
+    (r" --scheduler tcp://\S+$", "", "a cluster on this machine; docs/batch.md starts a scheduler"),
+    (r"^pytest tests/faults.*", rf"cd {ROOT} && pytest --help | grep -e --fault-table -e --soak-minutes", "hours"),
     (r"--recipe published ", "--recipe small.toml ", "crops of 256 pixels take 20 seconds a step"),
     (r"(streamfuse train .* weights/recipes/.*)", rf"python {ROOT}/tests/parse.py \1", "hours"),
 ]
@@ -77,7 +81,24 @@ ENDLESS = r"^python examples/"
 """Clients that are stopped when they have said three lines."""
 WITHIN_S = 60.0
 FOREIGN_OPTIONS = frozenset(
-    {"--fail", "--silent", "--standalone", "--nproc-per-node", "--rm", "--user", "--device", "--gpus", "--build-arg"}
+    {
+        "--fail",
+        "--silent",
+        "--standalone",
+        "--nproc-per-node",
+        "--rm",
+        "--user",
+        "--device",
+        "--gpus",
+        "--build-arg",
+        "--port",
+        "--dashboard-address",
+        "--host",
+        "--nthreads",
+        "--fault-table",
+        "--soak-minutes",
+        "--hypothesis-profile",
+    }
 )
 """Of other programs."""
 
@@ -94,7 +115,7 @@ class Runner:
         """What is run for a command of a page."""
 
         def address(match: re.Match[str]) -> str:
-            return f"{match[1]}127.0.0.1:{self.ports.setdefault(match[2], free_port())}"
+            return f"{match[1]}127.0.0.1:{self._port(match[2])}"
 
         command = re.sub(ADDRESS, address, command)
         command = command.replace(MEDIA_SERVER, f"rtsp://127.0.0.1:{self.stage.fused_port}/fused")
@@ -102,15 +123,16 @@ class Runner:
             command = re.sub(pattern, replacement, command)
         return command
 
-    def start(self, command: str, *, ends: bool = True) -> subprocess.Popen[str]:
+    def start(self, command: str, said: IO[str] | int = subprocess.PIPE, *, ends: bool = True) -> subprocess.Popen[str]:
         pace = {name: value for name, (value, _) in PACE.items() if ends or name != "STREAMFUSE_RUN_FRAMES"}
         return subprocess.Popen(
             ["bash", "-c", self.form(command)],
             cwd=self.stage.directory,
             env={**self.stage.environment, **pace},
-            stdout=subprocess.PIPE,
+            stdout=said,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
 
     def run(self, command: str) -> tuple[int, str]:
@@ -136,6 +158,22 @@ class Runner:
                         self.done.add(command)
                 except AssertionError as error:
                     raise AssertionError(f"{block}: {command}\n{error}") from None
+
+    def run_script(self, block: Block) -> None:
+        """A block that is one program, with jobs in the background."""
+        self.ports.clear()
+        text = re.sub(r"--port (\d+)", lambda match: f"--port {self._port(match[1])}", block.text)
+        said = self.stage.directory / "said.txt"  # no pipe: whoever were left over would hold it open
+        with said.open("w") as file, self.start(text, file) as process:
+            try:
+                code = process.wait(300)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+        assert code == 0, f"{block}: exit code {code}:\n{said.read_text()}"
+
+    def _port(self, shown: str) -> int:
+        return self.ports.setdefault(shown, free_port())
 
     @contextmanager
     def _serving(self, command: str) -> Iterator[None]:
@@ -177,18 +215,20 @@ def test_every_command_runs(page: Path, runner: Runner) -> None:
     for block in blocks(page):
         if block.language == "sh":
             runner.run_block(block)
+        elif block.language == "bash":
+            runner.run_script(block)
 
 
 def test_every_block_says_what_it_is() -> None:
     """A block without a language would be skipped."""
-    known = {"sh", "python", "toml", "diff", "mermaid", "text"}
+    known = {"sh", "bash", "csv", "python", "toml", "diff", "mermaid", "text"}
     assert [str(block) for page in PAGES for block in blocks(page) if block.language not in known] == []
     assert [block.page.name for block in all_blocks("text")] == ["CONTRIBUTING.md"]  # run by tests/test_contributing.py
 
 
 def test_the_tables_fit_the_pages() -> None:
     """What is replaced is still there, and what sets the pace is an option."""
-    commands = [command for block in all_blocks("sh") for command in block.commands]
+    commands = [command for block in all_blocks("sh", "bash") for command in block.commands]
     for pattern in (ADDRESS, re.escape(MEDIA_SERVER), SERVERS, CLIENTS, ENDLESS, *(row[0] for row in STAND_INS)):
         assert any(re.search(pattern, command) for command in commands), f"no command has {pattern}"
     known = {
@@ -257,13 +297,17 @@ def test_every_snippet_of_python_runs(block: Block, runner: Runner) -> None:
 
 def test_every_piece_of_toml_is_a_file(tmp_path: Path, runner: Runner) -> None:
     """Of options or of a recipe."""
+    from streamfuse.batch.clips import read_manifest
     from streamfuse.training.recipe import RECIPES, read_recipe
 
     file = tmp_path / "piece.toml"
     kinds = set()
     for block in all_blocks("toml"):
         file.write_text(block.text)
-        if "base" in tomllib.loads(block.text):
+        if "clip" in tomllib.loads(block.text):
+            kinds.add("manifest")
+            assert read_manifest(file, tmp_path, ".mp4")
+        elif "base" in tomllib.loads(block.text):
             kinds.add("recipe")
             assert read_recipe(str(file), RECIPES).steps == 5000
         else:
@@ -277,4 +321,4 @@ def test_every_piece_of_toml_is_a_file(tmp_path: Path, runner: Runner) -> None:
             )
             assert done.returncode == 0, done.stderr
             assert "front-ir.mkv" in done.stdout
-    assert kinds == {"recipe", "options"}
+    assert kinds == {"manifest", "options", "recipe"}
