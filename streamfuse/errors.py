@@ -19,6 +19,8 @@ from __future__ import annotations
 
 
 class StreamfuseError(Exception):
+    """Any of them; `exit_code` is that of the command line."""
+
     exit_code = 1
 
     def __str__(self) -> str:
@@ -28,10 +30,14 @@ class StreamfuseError(Exception):
 
 
 class UsageError(StreamfuseError):
+    """An option or a value that cannot be."""
+
     exit_code = 2
 
 
 class InputError(StreamfuseError):
+    """A source that is missing, unreadable or unsuitable."""
+
     exit_code = 3
 
 
@@ -44,22 +50,28 @@ class NothingReceived(InputError):
 
 
 class EngineError(StreamfuseError):
+    """An engine that is unknown or failed."""
+
     exit_code = 4
 
 
 class EngineUnavailable(EngineError):
-    pass
+    """An engine that cannot run on this machine; `auto` takes another."""
 
 
 class WeightsError(EngineError):
-    pass
+    """A weights file that does not fit the network."""
 
 
 class TrainingError(StreamfuseError):
+    """A training run that cannot go on."""
+
     exit_code = 6
 
 
 class OutputError(StreamfuseError):
+    """An output that cannot be written."""
+
     exit_code = 5
 
 

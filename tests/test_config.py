@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 from media import every, write_images, write_video
+from test_cli import fails
 
 from streamfuse.cli import options
 from streamfuse.cli.run import command as run
@@ -209,3 +210,9 @@ def test_redact_and_mask_hide_what_may_be_secret() -> None:
     ):
         assert redact(text) == redacted
         assert mask(text) == masked
+
+
+def test_every_option_stands_in_the_environment_by_its_long_name(tmp_path: Path) -> None:
+    """Also where the parameter behind it is called otherwise: --recipe, --data."""
+    environment = {"STREAMFUSE_TRAIN_FUSION_RECIPE": "nonesuch", "STREAMFUSE_TRAIN_FUSION_DATA": str(tmp_path)}
+    fails(2, "nonesuch", "train", "fusion", "-o", tmp_path / "run", **environment)

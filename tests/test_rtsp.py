@@ -39,6 +39,7 @@ _HAS_GSTREAMER = (
     ).returncode
     == 0
 )
+HAS_PEER = _PEER is not None and _HAS_GSTREAMER
 pytestmark = [
     pytest.mark.skipif(_PEER is None, reason="STREAMFUSE_DATA is not set: no RTSP peer"),
     pytest.mark.skipif(not _HAS_GSTREAMER, reason="GStreamer's RTSP server is not installed: scripts/peers"),

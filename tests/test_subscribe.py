@@ -1,4 +1,4 @@
-"""Receiving: `streamfuse.Subscriber`, the command, and the few lines that the README promises."""
+"""Receiving: `streamfuse.Subscriber`, the command, and the few lines that the page promises."""
 
 from __future__ import annotations
 
@@ -503,15 +503,15 @@ def test_keys_command(tmp_path: Path) -> None:
     fails(5, "keys are never replaced", "keys", "new", tmp_path / "keys")
 
 
-def readme_program() -> str:
-    text = (ROOT / "README.md").read_text()
-    found = re.search(r"```python\n(import json.*?)```", text[text.index("## Subscribing") :], re.S)
+def shown_program() -> str:
+    text = (ROOT / "docs/subscribing.md").read_text()
+    found = re.search(r"```python\n(import json.*?)```", text, re.S)
     assert found
     return found[1]
 
 
-def test_the_readme_program_works_with_zeromq_and_numpy_alone() -> None:
-    program = readme_program()
+def test_the_shown_program_works_with_zeromq_and_numpy_alone() -> None:
+    program = shown_program()
     assert len(program.strip().splitlines()) <= 10
     imports: Callable[[str], list[str]] = lambda text: re.findall(r"^import (.*)$", text, re.M)  # noqa: E731
     assert [name.strip() for line in imports(program) for name in line.split(",")] == ["json", "numpy as np", "zmq"]

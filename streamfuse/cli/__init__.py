@@ -31,6 +31,11 @@ _COMMANDS = {
     "weights": "Import and inspect weights files.",
 }
 INTERRUPTED = 130
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 a mistake of the program, 2 usage, 3 input, 4 engine or weights, 5 output, 6 training, "
+    "130 or 143 stopped by a signal."
+)
+"""At the end of every --help."""
 
 
 class _Commands(click.Group):
@@ -42,6 +47,7 @@ class _Commands(click.Group):
             return None
         command = import_module(f"streamfuse.cli.{name}").command
         assert isinstance(command, click.Command)
+        _complete(command, f"STREAMFUSE_{name}")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -49,15 +55,33 @@ class _Commands(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
+def _complete(command: click.Command, prefix: str) -> None:
+    """What every command has: how it ends, and options in the environment by the names that users know."""
+    command.epilog = command.epilog or EXIT_CODES
+    for option in command.params:
+        long = next((name for name in option.opts if name.startswith("--")), None)
+        if isinstance(option, click.Option) and long is not None and option.envvar is None and option.expose_value:
+            option.envvar = f"{prefix}_{long[2:]}".replace("-", "_").upper()
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            _complete(below, f"{prefix}_{name}")
+
+
 @click.command(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "STREAMFUSE"}
+    cls=_Commands,
+    epilog=EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "STREAMFUSE"},
 )
 @click.version_option(__version__, message="streamfuse %(version)s")
 def cli() -> None:
     """Fuse an infrared and a visible stream into one picture that shows both.
 
+    \b
+    streamfuse demo
+    streamfuse run --ir ir.mp4 --vis vis.mp4 -o fused.mp4
+    streamfuse run --help
+
     Options may also be given in the environment: STREAMFUSE_RUN_TONE=smooth is --tone smooth of `run`.
-    Exit codes: 0 done, 2 usage, 3 input, 4 engine or weights, 5 output, 6 training, 130 or 143 stopped by a signal.
     """
     logs.show_notes()
 

@@ -100,6 +100,7 @@ def scene(
     type=click.Choice(["checkerboard", "circles", "asymmetric-circles"]),
     default="checkerboard",
     show_default=True,
+    help="What the board shows.",
 )
 @click.option("--pattern", required=True, metavar="COLUMNSxROWS", help="Inner corners, or circles: 9x6.")
 @click.option("--square-mm", type=options.FiniteRange(0.01, 1e5), help="From one corner or circle to the next.")
@@ -153,7 +154,7 @@ def points(
     distance_m: float | None,
     force: bool,
 ) -> None:
-    """Use points that were marked in both pictures: lines ir_x,ir_y,vis_x,vis_y; 4 or more, 8 are better.
+    """Use points that were marked in both pictures: FILE has lines ir_x,ir_y,vis_x,vis_y; 4 or more, 8 are better.
 
     \b
     streamfuse calibrate points points.csv --ir ir.png --vis vis.png -o calib.toml
@@ -187,7 +188,7 @@ def import_file(
     distance_m: float | None,
     force: bool,
 ) -> None:
-    """Take over a calibration: OpenCV YAML or XML, two ROS camera_info files, or a Kalibr camchain.
+    """Take over a calibration: FILES are one of OpenCV, YAML or XML, two camera_info of ROS, or a camchain of Kalibr.
 
     \b
     streamfuse calibrate import stereo.yaml --distance-m 20 -o calib.toml

@@ -27,8 +27,10 @@ ROWS = 4
     show_default=True,
     help="Directory for ir.mp4, vis.mp4, fused.mp4 and sheet.png.",
 )
-@click.option("--seconds", type=options.FiniteRange(0.2, 600), default=5.0, show_default=True)
-@click.option("--fps", type=click.IntRange(1, 120), default=20, show_default=True)
+@click.option(
+    "--seconds", type=options.FiniteRange(0.2, 600), default=5.0, show_default=True, help="Length of the scene."
+)
+@click.option("--fps", type=click.IntRange(1, 120), default=20, show_default=True, help="Its frames a second.")
 @click.option("--size", default="640x480", show_default=True, callback=options.parse_size, help="WIDTHxHEIGHT.")
 @options.force
 @options.engine
@@ -48,6 +50,10 @@ def command(
     """Render a street at night as an infrared and a visible camera see it, and fuse the two.
 
     Only infrared shows the people in the dark and the warm car; only the visible stream shows the sign.
+
+    \b
+    streamfuse demo
+    streamfuse demo --seconds 10 --size 1280x960 -o demo
     """
     from streamfuse.fuser import Fuser
     from streamfuse.pipeline import Pipeline

@@ -14,7 +14,7 @@ def command() -> None:
     """Make keys for --publish."""
 
 
-@command.command("new")
+@command.command("new", short_help="Key pairs for a publisher and a subscriber.")
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 @options.common
 def new(directory: Path) -> None:
@@ -25,7 +25,7 @@ def new(directory: Path) -> None:
 
     \b
     streamfuse keys new keys
-    streamfuse run ... --publish tcp://0.0.0.0:5556 --publish-keys keys/server.key_secret
+    streamfuse run --ir cam0 --vis cam1 --publish tcp://0.0.0.0:5556 --publish-keys keys/server.key_secret
     streamfuse subscribe tcp://HOST:5556 --server-key server.key --client-key client.key_secret
     """
     from streamfuse.curve import new_keys

@@ -18,7 +18,11 @@ Row = tuple[str, str]
 @click.command()
 @options.common
 def command() -> None:
-    """Show this machine's processors, GPU, engines, codecs and cameras, and what `auto` would choose."""
+    """Show this machine's processors, GPU, engines, codecs and cameras, and what `auto` would choose.
+
+    \b
+    streamfuse probe
+    """
     for title, rows in (
         ("machine", _machine()),
         ("engines", _engines()),

@@ -52,7 +52,13 @@ def _shared(function: F) -> F:
             click.option(
                 "--lr", type=options.FiniteRange(0, 1, min_open=True, max_open=True), help="Instead of the recipe's."
             ),
-            click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+            click.option(
+                "--seed",
+                type=click.IntRange(min=0),
+                default=0,
+                show_default=True,
+                help="Of everything that is drawn by lot.",
+            ),
             click.option(
                 "--every",
                 type=click.IntRange(min=1),
@@ -82,11 +88,16 @@ def _shared(function: F) -> F:
     return options.common(options.max_pixels(function))
 
 
-@command.command("autoencoder")
-@click.option("--modality", type=click.Choice(["ir", "vis"]), required=True)
+@command.command("autoencoder", short_help="Stage 1: an encoder for one modality.")
+@click.option("--modality", type=click.Choice(["ir", "vis"]), required=True, help="Whose encoder.")
 @_shared
 def autoencoder(modality: str, recipe_name: str, **shared: Any) -> None:
-    """Stage 1: an encoder, and a decoder that rebuilds the image from its features (Eq. 7)."""
+    """Stage 1: an encoder, and a decoder that rebuilds the image from its features (Eq. 7).
+
+    \b
+    streamfuse train autoencoder --modality ir --data pairs/ -o runs/ir
+    streamfuse train autoencoder --modality vis --data pairs/ -o runs/vis
+    """
     from streamfuse.training.recipe import AUTOENCODERS, read_recipe
 
     def make(recipe: Recipe) -> Task:
@@ -97,7 +108,7 @@ def autoencoder(modality: str, recipe_name: str, **shared: Any) -> None:
     _train(read_recipe(recipe_name, AUTOENCODERS), make, **shared)
 
 
-@command.command("fusion")
+@command.command("fusion", short_help="Stage 2: attention and decoder.")
 @click.option(
     "--ir-encoder", type=click.Path(path_type=Path), help="best.safetensors of its auto-encoder, or a weights file."
 )
@@ -113,7 +124,14 @@ def autoencoder(modality: str, recipe_name: str, **shared: Any) -> None:
 def fusion(
     ir_encoder: Path | None, vis_encoder: Path | None, init: Path | None, recipe_name: str, **shared: Any
 ) -> None:
-    """Stage 2: attention and decoder on the encoders' features (Eq. 8-12); weights.safetensors is the result."""
+    """Stage 2: attention and decoder on the encoders' features (Eq. 8-12); weights.safetensors is the result.
+
+    \b
+    streamfuse train fusion --ir-encoder runs/ir/best.safetensors \\
+        --vis-encoder runs/vis/best.safetensors --data pairs/ -o runs/fusion
+    streamfuse train fusion --init weights/crossfuse.safetensors --data pairs/ -o runs/ours
+    streamfuse train fusion --data pairs/ -o runs/ours --resume
+    """
     from streamfuse.training.recipe import RECIPES, Train, read_recipe
 
     recipe = read_recipe(recipe_name, RECIPES)

@@ -15,7 +15,7 @@ def command() -> None:
     """Import and inspect weights files."""
 
 
-@command.command("import")
+@command.command("import", short_help="Published checkpoints into a safetensors file.")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("-o", "file", type=click.Path(path_type=Path), required=True, help="The .safetensors file to write.")
 @click.option("--ir-file", default="auto_encoder_ir.model", show_default=True, help="Infrared auto-encoder.")
@@ -54,6 +54,10 @@ def import_weights(
     """Read the three published checkpoint files of DIRECTORY and write one safetensors file.
 
     The files are read without running any code in them.
+
+    \b
+    streamfuse weights import checkpoints/ -o mine.safetensors
+    streamfuse weights import checkpoints/ -o mine.safetensors --fusion-file epoch_31.model
     """
     from streamfuse.network import checkpoint
     from streamfuse.network.config import CrossFuseConfig, Output, SkipWeights
@@ -73,7 +77,12 @@ def import_weights(
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @options.common
 def info(file: Path | None) -> None:
-    """Show what a weights file holds; without FILE, the shipped one."""
+    """Show what a weights file holds; without FILE, the shipped one.
+
+    \b
+    streamfuse weights info
+    streamfuse weights info mine.safetensors
+    """
     from streamfuse.network.checkpoint import default_weights, load
 
     path = file or default_weights()

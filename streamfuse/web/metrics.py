@@ -1,4 +1,4 @@
-"""The state of a run as Prometheus reads it; README.md has the table."""
+"""The state of a run as Prometheus reads it; docs/preview.md has the table."""
 
 from __future__ import annotations
 

@@ -1,0 +1,47 @@
+"""The API reference by pdoc: `python docs/build.py DIRECTORY`; `scripts/docs` installs what it needs.
+
+Warnings are errors: a name that cannot be resolved, a docstring that cannot be read.
+"""
+
+import importlib
+import pkgutil
+import sys
+import warnings
+from pathlib import Path
+
+import pdoc
+
+import streamfuse
+
+HARMLESS = (
+    # Of a NamedTuple, whose module pdoc does not look into; and of what can be subscripted in its stubs only.
+    r"Error parsing type annotation ForwardRef\('\w+'\) for streamfuse\.[\w.]+\.__init__",
+    r"Error parsing type annotation \S+ for .* type 'av\.packet\.Packet' is not subscriptable",
+)
+
+
+def modules() -> list[str]:
+    """The package, which does not name its modules itself, and they, each with what is below it."""
+    below = [
+        module.name for module in pkgutil.iter_modules(streamfuse.__path__) if module.name not in ("cli", "__main__")
+    ]
+    return ["streamfuse", *(f"streamfuse.{name}" for name in below)]
+
+
+def build(directory: Path) -> None:
+    """Pages of all modules but the command line's, which has --help."""
+    for name in streamfuse.__all__:  # they load when they are first used, which pdoc does not do
+        setattr(streamfuse, name, getattr(streamfuse, name))
+    firsts = {name: (importlib.import_module(name).__doc__ or "").strip().partition("\n")[0] for name in modules()[1:]}
+    table = "\n".join(f"- `{name}`: {first}" for name, first in firsts.items())
+    streamfuse.__doc__ = f"{streamfuse.__doc__}\n\n## Modules\n\n{table}\n"
+    pdoc.render.configure(docformat="markdown", show_source=False, footer_text=f"streamfuse {streamfuse.__version__}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for message in HARMLESS:
+            warnings.filterwarnings("ignore", message)
+        pdoc.pdoc(*modules(), output_directory=directory)
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]))

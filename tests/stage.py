@@ -1,0 +1,173 @@
+"""What the commands of the pages find: files of the names they use, cameras, servers."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from batches import write_archive
+from commands import ROOT
+from media import every, write_images, write_video
+from published import write_published
+from rig import TILTED, board_pose, draw_board, infrared_look, seen, structure
+from streams import camera_server, free_port
+from test_calibration_import import STEREO, opencv_file
+from test_calibration_points import marked, write
+from test_push import server
+from test_rtsp import HAS_PEER, Peer
+from test_time_offset import picture, waving
+
+from streamfuse.calibration.geometry import inverse
+from streamfuse.frames import Plane
+
+LINKED = (
+    *("LICENSE", "README.md", "calib", "docker", "docs", "examples", "pipelines", "pyproject.toml", "scripts"),
+    *("streamfuse", "weights"),
+)
+"""Of the checkout, which the commands expect to stand in."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    directory: Path
+    environment: dict[str, str]
+    fused_port: int
+    """Where a media server listens."""
+
+
+def _video(path: Path, pictures: list[Plane]) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, pictures[0].shape[::-1], isColor=False)
+    for one in pictures:
+        writer.write(one)
+    writer.release()
+
+
+def _pairs(stage: Path) -> None:
+    """The names of the pages, each a pair that can be registered: infrared is tilted against visible."""
+    scenes = [structure(seed) for seed in range(3)]
+    views = [infrared_look(seen(scene, inverse(TILTED)), k) for k, scene in enumerate(scenes)]
+    for name in ("ir.mp4", "a.mkv"):
+        _video(stage / name, views)
+    for name in ("vis.mp4", "b.mkv"):
+        _video(stage / name, scenes)
+    for name, shown in (("ir", views), ("vis", scenes), ("fused", scenes), ("a", views), ("b", scenes)):
+        (stage / name).mkdir()
+        for k, one in enumerate(shown, 1):
+            suffix = "tif" if name == "a" else "png"
+            assert cv2.imwrite(str(stage / name / f"{k:06d}.{suffix}"), one)
+    assert cv2.imwrite(str(stage / "ir.png"), views[0])
+    assert cv2.imwrite(str(stage / "vis.png"), scenes[0])
+
+
+def _boards(stage: Path) -> None:
+    random = np.random.default_rng(0)
+    board, _ = draw_board("checkerboard", 9, 6)
+    for name in ("lwir", "rgb"):
+        (stage / name).mkdir()
+    for k in range(1, 7):
+        vis = seen(board, board_pose(random, board))
+        assert cv2.imwrite(str(stage / "rgb" / f"{k}.png"), vis)
+        assert cv2.imwrite(str(stage / "lwir" / f"{k}.png"), infrared_look(seen(vis, inverse(TILTED)), k))
+
+
+def _hand(stage: Path) -> None:
+    rng, place = np.random.default_rng(0), waving()
+    for name, look, late_s in (("wave-ir.mp4", "infrared", 0.12), ("wave-vis.mp4", "visible", 0.0)):
+        _video(stage / name, [picture(place(k / 25 + late_s), look, rng) for k in range(250)])
+
+
+def _rest(stage: Path) -> None:
+    names = [f"{k:08d}.png" for k in range(1, 4)]
+    write_images(stage / "sequences/street/ir", names)
+    write_images(stage / "sequences/street/color", names, colour=True)
+    write_published(stage / "checkpoints")
+    write(stage / "points.csv", *marked(0, 12))
+    opencv_file(stage / "stereo.yaml", {**STEREO, "image_width": 640, "image_height": 480})
+    for name in ("ir", "vis"):
+        write_video(stage / "PAIRS" / name / "street.mp4", every(40, 18), size=(96, 112))
+    write_archive(stage, 2)
+    (stage / "clips.csv").write_text("ir,vis\nrec/c000/ir.mp4,rec/c000/vis.mp4\n")
+    (stage / "small.toml").write_text('base = "default"\ncrop = 64\n')
+    (stage / "out").mkdir()
+    (stage / "tests").mkdir()
+    (stage / "tests/test_one.py").write_text("def test_one() -> None:\n    pass\n")
+
+
+def _programs(stage: Path) -> Path:
+    """What `scripts/env` makes, from the environment in use: nothing is installed."""
+    programs = stage / ".venv/bin"
+    programs.mkdir(parents=True)
+    for name, call in (("python", ""), ("streamfuse", " -m streamfuse"), ("pip", " -m pip"), ("pytest", " -m pytest")):
+        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{call} "$@"\n')
+        (programs / name).chmod(0o755)
+    for stamp in ("installed", "installed-test", "installed-check", "installed-docs"):
+        (stage / ".venv" / stamp).touch()
+    return programs
+
+
+@contextmanager
+def _media_server() -> Iterator[int]:
+    """Takes what is pushed to it, one stream after the other."""
+    port, ended = free_port(), threading.Event()
+    source = server(port)
+
+    def take() -> None:
+        for _ in source:
+            if ended.is_set():
+                return
+
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    try:
+        yield port
+    finally:
+        ended.set()
+        source.interrupt()
+        thread.join(20)
+
+
+@contextmanager
+def _cameras() -> Iterator[dict[str, str]]:
+    """Sources by the names of the pages: MJPEG cameras, and an RTSP server where there is one."""
+    with ExitStack() as stack:
+        port = stack.enter_context(camera_server())
+        found = {f"cam{k}": f"http://127.0.0.1:{port}/cam{k}" for k in range(4)}
+        if HAS_PEER:
+            peer = Peer()
+            stack.callback(peer.kill)
+            found |= {f"rtsp://camera/{name}": f"rtsp://127.0.0.1:{peer.port}/{name}" for name in ("ir", "rgb")}
+        else:
+            found |= {f"rtsp://camera/{name}": f"http://127.0.0.1:{port}/cam-{name}" for name in ("ir", "rgb")}
+        yield found
+
+
+@contextmanager
+def staged(directory: Path) -> Iterator[Stage]:
+    """A directory with all of it; the names of cameras come from a --config file, as a user's would."""
+    for name in LINKED:
+        if (ROOT / name).exists():
+            (directory / name).symlink_to(ROOT / name)
+    for make in (_pairs, _boards, _hand):
+        make(directory)
+    for name in ("ir", "vis"):
+        (directory / "PAIRS" / name).mkdir(parents=True)
+    _rest(directory)
+    programs = _programs(directory)
+    with _cameras() as cameras, _media_server() as fused_port:
+        table = "".join(f'"{name}" = "{address}"\n' for name, address in cameras.items())
+        (directory / "stand-ins.toml").write_text(f"[sources]\n{table}")
+        paths = f"{programs}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {
+            **os.environ,
+            "PATH": paths,
+            "PYTHONPATH": str(ROOT),
+            "STREAMFUSE_RUN_CONFIG": str(directory / "stand-ins.toml"),
+        }
+        yield Stage(directory, environment, fused_port)
