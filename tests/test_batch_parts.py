@@ -144,6 +144,16 @@ def run_parts(clip: Clip, fusing: Fusing) -> tuple[list[Outcome], Outcome]:
     return outcomes, worker.join(clip, fusing, made, False, [outcome.figures or {} for outcome in outcomes])
 
 
+def test_what_is_too_large_is_refused_in_the_worker(tmp_path: Path, fusing: Fusing) -> None:
+    vis = write_video(tmp_path / "vis.mp4", every(40, 5))
+    clip = Clip(tmp_path / "fused.mp4", str(vis), str(vis))
+    small = replace(fusing, max_pixels=100)
+    outcome = worker.fuse(clip, small, made_of(clip, small), False)
+    assert outcome.error is not None
+    assert "more than 100 are refused" in outcome.error
+    assert made_of(clip, small) == made_of(clip, fusing)  # which changes nothing in what is made
+
+
 SLOW = {"g": "3", "keyint_min": "3", "sc_threshold": "0"}
 """Key frames 1.2 s apart in recordings of 2.5 frames a second: these are fused by a real network."""
 

@@ -54,7 +54,7 @@ def test_the_wheel_has_the_program_its_network_and_its_licence(built: tuple[Path
     files = set(record(built[1]))
     own = {name for name in tracked() if name.startswith("streamfuse/")}
     described = {name for name in files if ".dist-info/" in name}
-    assert files - described == own | {"streamfuse/data/crossfuse.safetensors"}
+    assert files - described == own | {f"streamfuse/data/crossfuse{which}.safetensors" for which in ("", "-lite")}
     assert "streamfuse/py.typed" in own
     assert {name.partition("/")[2] for name in described} >= {"METADATA", "entry_points.txt", "licenses/LICENSE"}
 

@@ -47,6 +47,16 @@ STAND_INS = [
     (r" --scheduler tcp://\S+$", "", "a cluster on this machine; docs/batch.md starts a scheduler"),
     (r"^pytest tests/faults.*", rf"cd {ROOT} && pytest --help | grep -e --fault-table -e --soak-minutes", "hours"),
     (r"--recipe published ", "--recipe small.toml ", "crops of 256 pixels take 20 seconds a step"),
+    (
+        r"(streamfuse .* --precision int8.*)",
+        rf"python {ROOT}/tests/parse.py \1",
+        "minutes; tests/test_int8.py does both",
+    ),
+    (
+        r"(streamfuse bench --sweep.*)",
+        rf"python {ROOT}/tests/parse.py \1",
+        "minutes; tests/test_sweep.py measures some",
+    ),
     (r"(streamfuse train .* weights/recipes/.*)", rf"python {ROOT}/tests/parse.py \1", "hours"),
 ]
 PACE = {
@@ -68,6 +78,8 @@ PACE = {
     "STREAMFUSE_TRAIN_AUTOENCODER_BATCH": ("1", "the same"),
     "STREAMFUSE_TRAIN_AUTOENCODER_RECIPE": ("small.toml", "crops of 64 pixels"),
     "STREAMFUSE_TRAIN_FUSION_RECIPE": ("small.toml", "the same"),
+    "STREAMFUSE_TRAIN_DISTILL_STEPS": ("1", "the same"),
+    "STREAMFUSE_TRAIN_DISTILL_BATCH": ("1", "the same"),
     "STREAMFUSE_TRAIN_FUSION_STEPS": ("1", "the same"),
     "STREAMFUSE_TRAIN_FUSION_BATCH": ("2", "the same; two processes need two"),
     "PIP_DRY_RUN": ("1", "the environment stays as it is"),

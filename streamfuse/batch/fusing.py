@@ -10,9 +10,10 @@ from typing import Any
 from streamfuse import __version__
 from streamfuse.batch.clips import Clip
 from streamfuse.errors import InputError, UsageError
+from streamfuse.limits import MAX_PIXELS
 from streamfuse.sinks.encoder import VideoFormat
 
-_SAME_RESULT = frozenset({"weights", "weights_digest", "calib", "threads", "split_s", "hw_decode"})
+_SAME_RESULT = frozenset({"weights", "weights_digest", "calib", "threads", "split_s", "hw_decode", "max_pixels"})
 """Options that do not change what comes out, and files that are known by what they hold."""
 
 
@@ -44,6 +45,8 @@ class Fusing:
     tolerance_ms: float | None = None
     split_s: float | None = None
     """Recordings that are longer are fused in parts of about so many seconds."""
+    max_pixels: int = MAX_PIXELS
+    """Of one picture; see `streamfuse.limits`."""
     version: str = __version__
     """A worker that runs another one refuses the clip."""
 
@@ -87,7 +90,7 @@ def check(fusing: Fusing, clips: list[Clip]) -> Fusing:
         fusing.video.check(clip.output)
     if fusing.split_s is not None and fusing.split_s < 1:
         raise UsageError(f"parts must be at least 1 s long, got {fusing.split_s:g}")
-    return replace(fusing, weights_digest=info.digest)
+    return replace(fusing, weights_digest=info.whole_digest)
 
 
 def made_of(clip: Clip, fusing: Fusing) -> dict[str, Any]:

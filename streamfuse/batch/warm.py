@@ -58,7 +58,7 @@ def _make_engine(fusing: Fusing) -> Engine:
     from streamfuse.network.checkpoint import default_weights, read_info
 
     path = Path(fusing.weights) if fusing.weights else default_weights()
-    if read_info(path).digest != fusing.weights_digest:
+    if read_info(path).whole_digest != fusing.weights_digest:
         raise WeightsError(f"worker {socket.gethostname()} has other weights in {path}: give all the same file")
     cv2.setNumThreads(fusing.threads)
     return create_engine(

@@ -23,6 +23,7 @@ from streamfuse.batch.fusing import Fusing
 from streamfuse.batch.parts import WHOLE, Excerpt, Part, Window
 from streamfuse.batch.warm import warm_fuser
 from streamfuse.errors import DamagedInput, InputError, OutputError, StreamfuseError
+from streamfuse.limits import allowing
 
 if TYPE_CHECKING:
     from streamfuse.sources.base import Source
@@ -56,7 +57,8 @@ def _answer(work: Callable[[list[str]], Outcome], fusing: Fusing) -> Outcome:
             raise StreamfuseError(
                 f"worker {socket.gethostname()} has streamfuse {__version__}, not {fusing.version}: install the same"
             )
-        return work(notes.texts)
+        with allowing(fusing.max_pixels):
+            return work(notes.texts)
     except StreamfuseError as error:
         return Outcome(str(error), error.exit_code)
     except Exception as error:  # an answer, too: this clip fails, and no other

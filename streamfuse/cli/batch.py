@@ -16,6 +16,7 @@ from streamfuse.cli import logs, options
 from streamfuse.cli.run import stopping_on_signals
 from streamfuse.cli.show import PLAIN_LINE_S
 from streamfuse.errors import DamagedInput, StreamfuseError, UsageError
+from streamfuse.limits import max_pixels
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 @options.hardware
 @options.calibration
 @options.pairing
+@options.max_pixels
 @options.config
 @options.print_config
 @options.log_json
@@ -120,6 +122,7 @@ def command(
         ir_offset_ms=ir_offset_ms,
         tolerance_ms=tolerance_ms,
         split_s=split,
+        max_pixels=max_pixels(),
     )
     clips, alone = _list_clips(manifest, ir, vis, vot, output, fusing.suffix)
     fusing = check(fusing, clips)

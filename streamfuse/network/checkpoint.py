@@ -65,6 +65,14 @@ class WeightsInfo:
         """What it is best run at."""
         return _parse_preset(self.metadata, self.path)
 
+    @property
+    def whole_digest(self) -> str:
+        """Of all that its presets run: of this file, and of the small network's."""
+        lite = self.lite()
+        if lite is None or lite is self:
+            return self.digest
+        return hashlib.sha256(f"{self.digest} {lite.digest}".encode()).hexdigest()
+
     def lite(self) -> WeightsInfo | None:
         """The small network that goes with it, or None; itself, if it is one.  Raises WeightsError for a bad one."""
         if self.preset is Preset.REALTIME:
