@@ -2,9 +2,10 @@
 
 Baselines, both in eager FP32 PyTorch: `plain` is `streamfuse.network.crossfuse` as it stands; `published` computes
 the same as the published code does, window by window and with the two filters as full convolutions.  Runs are
-interleaved (A, B, C, A, B, C ...), so that a noisy machine is noisy for all.
+interleaved (A, B, C, A, B, C ...), so that a noisy machine is noisy for all.  Engines are named by precision and
+preset; the two blends and the Laplacian pyramid of `peers` are there to compare with.
 
-    python benchmarks/engine.py [--size 640x480] [--runs N] [--engines openvino:bf16,torch:bf16] [--json FILE]
+    python benchmarks/engine.py [--size 640x480] [--runs N] [--engines openvino:bf16:quality,torch:bf16] [--json FILE]
 
 With STREAMFUSE_DATA set the pictures are a real pair, else noise.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import statistics
@@ -23,17 +25,25 @@ from typing import Any
 
 import cv2
 import numpy as np
+import peers
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from streamfuse.bench.likeness import compare
 from streamfuse.engines import create_engine
 from streamfuse.engines.base import Raw, read_cpu
 from streamfuse.errors import EngineError
 from streamfuse.frames import Plane
 from streamfuse.network import checkpoint, crossfuse
+from streamfuse.network.config import Preset
 
-ENGINES = "openvino:bf16,openvino:fp32,torch:bf16,torch:fp32"
+ENGINES = ",".join(
+    [
+        *(f"openvino:{precision}:{preset}" for precision in ("bf16", "fp32", "int8") for preset in Preset),
+        *(f"torch:bf16:{preset}" for preset in Preset),
+    ]
+)
 
 
 class _WindowByWindow(crossfuse.CrossAttentionModule):
@@ -104,14 +114,6 @@ def pictures(height: int, width: int) -> tuple[Plane, Plane, str]:
     return loaded[0], loaded[1], "a real pair"
 
 
-def psnr(raw: Raw, reference: Raw, direct: bool) -> float:
-    """Of luma 0..255: clamped for a direct network, over the reference's range for a min-max one."""
-    low, high = (0.0, 1.0) if direct else (float(reference.min()), float(reference.max()))
-    a, b = (np.clip((x.astype(np.float64) - low) / (high - low), 0, 1) * 255 for x in (raw, reference))
-    error = float(np.mean((a - b) ** 2))
-    return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
-
-
 def measure(size: tuple[int, int], runs: int, names: list[str]) -> dict[str, Any]:
     ir, vis, what = pictures(*size)
     network = checkpoint.load(checkpoint.default_weights())
@@ -119,13 +121,16 @@ def measure(size: tuple[int, int], runs: int, names: list[str]) -> dict[str, Any
     candidates: dict[str, Callable[[Plane, Plane], Raw]] = {
         "published": baseline(published_form(network)),
         "plain": plain,
+        "opencv blend": peers.opencv_blend,
+        "ffmpeg blend": peers.ffmpeg_blend(*size),
+        "laplacian pyramid": peers.laplacian_pyramid,
     }
     starts: dict[str, float] = {}
     for name in names:
-        kind, _, precision = name.partition(":")
+        kind, precision, preset = [*name.split(":"), "auto"][:3]
         begin = time.perf_counter()
         try:
-            engine = create_engine(kind, precision=precision)
+            engine = create_engine(kind, precision=precision, preset=preset)
             engine.prepare(*size)
         except EngineError as error:
             print(f"{name} left out: {error}")
@@ -134,7 +139,7 @@ def measure(size: tuple[int, int], runs: int, names: list[str]) -> dict[str, Any
         candidates[name] = engine.fuse
     reference = plain(ir, vis)
     quality = {
-        name: psnr(fuse(ir, vis), reference, network.config.output == "direct") for name, fuse in candidates.items()
+        name: compare(fuse(ir, vis), reference, network.config.output, ir, vis) for name, fuse in candidates.items()
     }
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(runs):
@@ -155,7 +160,9 @@ def measure(size: tuple[int, int], runs: int, names: list[str]) -> dict[str, Any
                 "fps": 1000 / statistics.median(values),
                 "ratio_to_plain": plain_ms / statistics.median(values),
                 "ratio_to_published": statistics.median(times["published"]) / statistics.median(values),
-                "psnr_db": quality[name],
+                "psnr_db": quality[name].psnr_db if math.isfinite(quality[name].psnr_db) else None,
+                "ssim": quality[name].ssim,
+                "scores": quality[name].scores,
                 "prepare_s": starts.get(name, 0.0),
             }
             for name, values in times.items()
@@ -174,13 +181,13 @@ def main() -> None:
     result = measure((height, width), options.runs, options.engines.split(","))
     print(f"{result['machine']}; {result['size']}, {result['pictures']}, {options.runs} interleaved runs")
     print(
-        f"{'':<15}{'median ms':>10}{'min ms':>9}{'fps':>7}{'x plain':>9}{'x published':>13}"
+        f"{'':<24}{'median ms':>10}{'min ms':>9}{'fps':>7}{'x plain':>9}{'x published':>13}"
         f"{'PSNR dB':>9}{'prepare s':>11}"
     )
     for name, row in result["engines"].items():
         print(
-            f"{name:<15}{row['median_ms']:10.1f}{row['min_ms']:9.1f}{row['fps']:7.2f}{row['ratio_to_plain']:9.2f}"
-            f"{row['ratio_to_published']:13.2f}{row['psnr_db']:9.1f}{row['prepare_s']:11.2f}"
+            f"{name:<24}{row['median_ms']:10.1f}{row['min_ms']:9.1f}{row['fps']:7.2f}{row['ratio_to_plain']:9.2f}"
+            f"{row['ratio_to_published']:13.2f}{row['psnr_db'] or math.inf:9.1f}{row['prepare_s']:11.2f}"
         )
     print(f"peak memory of this process, all engines loaded: {result['peak_memory_mb']:.0f} MB")
     if options.json:

@@ -1,0 +1,72 @@
+"""Other ways to one picture, for comparison: two blends, which are the floor, and a classical method of fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import count
+
+import av
+import av.filter
+import cv2
+import numpy as np
+
+from streamfuse.engines.base import Raw
+from streamfuse.frames import Plane
+
+LEVELS = 5
+
+Fuse = Callable[[Plane, Plane], Raw]
+"""Two (H, W) uint8 to (H, W) float32 in 0..1."""
+
+
+def opencv_blend(ir: Plane, vis: Plane) -> Raw:
+    """The mean of both, by `cv2.addWeighted`."""
+    return np.multiply(cv2.addWeighted(ir, 0.5, vis, 0.5, 0), np.float32(1 / 255))
+
+
+def ffmpeg_blend(height: int, width: int) -> Fuse:
+    """The mean of both, by FFmpeg's filter `blend`."""
+    graph = av.filter.Graph()
+    gray = av.VideoFormat("gray", width, height)
+    inputs = [graph.add_buffer(width=width, height=height, format=gray, time_base=Fraction(1, 25)) for _ in range(2)]
+    blend, sink = graph.add("blend", "all_mode=average"), graph.add("buffersink")
+    for index, source in enumerate(inputs):
+        source.link_to(blend, 0, index)
+    blend.link_to(sink)
+    graph.configure()
+
+    ticks = count()
+
+    def fuse(ir: Plane, vis: Plane) -> Raw:
+        tick = next(ticks)
+        for index, plane in enumerate((ir, vis)):
+            frame = av.VideoFrame.from_ndarray(plane, format="gray")
+            frame.pts, frame.time_base = tick, Fraction(1, 25)
+            inputs[index].push(frame)
+        out = sink.pull()
+        assert graph.configured  # the filters do not keep it alive
+        assert isinstance(out, av.VideoFrame)
+        return np.multiply(out.to_ndarray(), np.float32(1 / 255))
+
+    return fuse
+
+
+def laplacian_pyramid(ir: Plane, vis: Plane) -> Raw:
+    """P. Burt, E. Adelson, 1983: of each detail the stronger, of what is left the mean."""
+    levels = [_pyramid(np.multiply(plane, np.float32(1 / 255))) for plane in (ir, vis)]
+    *details, (base_ir, base_vis) = zip(*levels, strict=True)
+    fused = (base_ir + base_vis) / 2
+    for a, b in reversed(details):
+        fused = cv2.pyrUp(fused, dstsize=(a.shape[1], a.shape[0])) + np.where(np.abs(a) >= np.abs(b), a, b)
+    return np.asarray(fused, np.float32)
+
+
+def _pyramid(picture: Raw) -> list[Raw]:
+    """Details from fine to coarse, and the base."""
+    details = []
+    for _ in range(LEVELS):
+        smaller = cv2.pyrDown(picture)
+        details.append(picture - cv2.pyrUp(smaller, dstsize=(picture.shape[1], picture.shape[0])))
+        picture = np.asarray(smaller, np.float32)
+    return [*details, picture]

@@ -1,0 +1,156 @@
+"""Measures all that the README says about speed, and writes it there.
+
+    python benchmarks/performance.py                 measures for a quarter of an hour; writes JSON and README.md
+    python benchmarks/performance.py --render        writes README.md from docs/performance.json
+
+Nothing else should be busy.  With STREAMFUSE_DATA set the pictures of the comparison are a real pair, and INT8 networks
+are calibrated on its training pairs; without it they are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+FIGURES = ROOT / "docs/performance.json"
+BEGIN, END = "<!-- performance: python benchmarks/performance.py -->\n", "<!-- end of performance -->\n"
+
+
+def measure() -> dict[str, Any]:
+    data = os.environ.get("STREAMFUSE_DATA")
+    if data is not None:
+        for preset in ("quality", "balanced", "realtime"):
+            _streamfuse(
+                *("build", "--size", "640x480", "--precision", "int8", "--preset", preset),
+                *("--calibrate", str(Path(data) / "data/train/m3svd")),
+            )
+    with tempfile.TemporaryDirectory() as scratch:
+        engines, sweep = Path(scratch) / "engines.json", Path(scratch) / "sweep.json"
+        _python("benchmarks/engine.py", "--json", str(engines))
+        _streamfuse("bench", "--sweep", "--frames", "30", "--json", str(sweep))
+        large = [_large(preset, Path(scratch)) for preset in ("balanced", "realtime")]
+        return {
+            "date": datetime.now(UTC).date().isoformat(),
+            "engines": json.loads(engines.read_text()),
+            "sweep": [*json.loads(sweep.read_text()), *large],
+            "start": {preset: _start_s(preset, Path(scratch)) for preset in ("balanced", "realtime")},
+        }
+
+
+def _large(preset: str, scratch: Path) -> dict[str, Any]:
+    """What 4K costs."""
+    out = scratch / f"large-{preset}.json"
+    _streamfuse("bench", "--preset", preset, "--size", "3840x2160", "--frames", "4", "--json", str(out))
+    row: dict[str, Any] = json.loads(out.read_text())
+    return row
+
+
+def _start_s(preset: str, scratch: Path) -> float:
+    """From the command to one fused 640x480 frame in a file, all compiled before; the least of three."""
+    demo = scratch / "demo"
+    if not demo.exists():
+        _streamfuse("demo", "--seconds", "0.1", "--size", "640x480", "-o", str(demo))
+    times = []
+    for _ in range(4):  # the first compiles
+        begin = time.perf_counter()
+        _streamfuse(
+            *("run", "--ir", str(demo / "ir.mp4"), "--vis", str(demo / "vis.mp4"), "--frames", "1"),
+            *("--preset", preset, "-o", str(scratch / "one.mp4"), "--force"),
+        )
+        times.append(time.perf_counter() - begin)
+    return min(times[1:])
+
+
+def _streamfuse(*arguments: str) -> None:
+    _run("-m", "streamfuse", *arguments)
+
+
+def _python(*arguments: str) -> None:
+    _run(*arguments)
+
+
+def _run(*arguments: str) -> None:
+    print("+", *arguments, file=sys.stderr, flush=True)
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def render(figures: Mapping[str, Any]) -> str:
+    """What stands between the marks in README.md."""
+    engines = figures["engines"]
+    lines = [
+        f"On {engines['machine']}, {figures['date']}. In one run, interleaved, on {engines['pictures']} of "
+        f"{engines['size']}; `eager` is the network as it is written in FP32 PyTorch:",
+        "",
+        "| | ms | x eager | PSNR to FP32, dB | SSIM to FP32 |",
+        "|---|---|---|---|---|",
+        *_engine_rows(engines["engines"]),
+        "",
+        "From two H.264 files to one on the same cores, decoding and encoding with it, and what a process takes at "
+        "most; each row a process of its own, the demo scene:",
+        "",
+        "| OpenVINO | size | network, ms | files to file, fps | memory, MB |",
+        "|---|---|---|---|---|",
+        *_sweep_rows(figures["sweep"]),
+        "",
+        "From the command to the first fused frame with a warm cache: "
+        + ", ".join(f"{seconds:.1f} s ({preset})" for preset, seconds in figures["start"].items())
+        + ".",
+        "",
+        "To measure another machine: `python benchmarks/performance.py`, or `streamfuse bench --sweep` for the whole "
+        "table with memory, metrics and shares of the machine's peak (docs/performance.json has this one's).",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _engine_rows(rows: Mapping[str, Any]) -> list[str]:
+    out = []
+    for name, row in rows.items():
+        said = {"published": "as published, eager", "plain": "eager"}.get(name, name.replace(":", " "))
+        psnr, ssim = row["psnr_db"], row["ssim"]
+        out.append(
+            f"| {said} | {row['median_ms']:.1f} | {row['ratio_to_plain']:.1f} "
+            f"| {'' if psnr is None or psnr > 100 else f'{psnr:.1f}'} | {'' if ssim is None else f'{ssim:.4f}'} |"
+        )
+    return out
+
+
+def _sweep_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    measured = [row for row in rows if "skipped" not in row and row["engine"] == "openvino"]
+    best = "bf16" if any(row["precision"] == "bf16" for row in measured) else "fp32"
+    chosen = [row for row in measured if row["precision"] == best]
+    order = {"quality": 0, "balanced": 1, "realtime": 2}
+    chosen.sort(key=lambda row: (order[row["preset"]], int(row["size"].partition("x")[0])))
+    return [
+        f"| {row['precision']} {row['preset']} | {row['size']} | {row['network']['p50_ms']:.1f} "
+        f"| {row['end_to_end_fps']:.1f} | {row['memory_mb']:.0f} |"
+        for row in chosen
+    ]
+
+
+def write(figures: Mapping[str, Any]) -> None:
+    readme = ROOT / "README.md"
+    before, _, rest = readme.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    readme.write_text(f"{before}{BEGIN}\n{render(figures)}\n{END}{after}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--render", action="store_true")
+    if not parser.parse_args().render:
+        FIGURES.write_text(json.dumps(measure(), indent=1, allow_nan=False) + "\n")
+    write(json.loads(FIGURES.read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""The README's section on speed is what was measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small import picture
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import peers  # noqa: E402
+import performance  # noqa: E402
+
+
+def test_the_readme_says_what_was_measured() -> None:
+    figures = json.loads((ROOT / "docs/performance.json").read_text())
+    text = (ROOT / "README.md").read_text()
+    section = text.partition(performance.BEGIN)[2].partition(performance.END)[0].strip()
+    assert section == performance.render(figures).strip(), "python benchmarks/performance.py --render"
+    assert figures["engines"]["machine"] in section
+
+
+def test_writing_changes_the_section_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = json.loads((ROOT / "docs/performance.json").read_text())
+    before = (ROOT / "README.md").read_text()
+    (tmp_path / "README.md").write_text(before.replace(performance.render(figures), "old\n"))
+    monkeypatch.setattr(performance, "ROOT", tmp_path)
+    performance.write(figures)
+    assert (tmp_path / "README.md").read_text() == before
+
+
+def test_peers_fuse() -> None:
+    ir, vis = picture(1), picture(2)
+    mean = (ir.astype(np.float64) + vis) / 2 / 255
+    for fuse in (peers.opencv_blend, peers.ffmpeg_blend(*ir.shape)):
+        assert np.abs(fuse(ir, vis) - mean).max() < 1.01 / 255
+    assert np.abs(peers.laplacian_pyramid(ir, ir) - ir / 255).max() < 1e-5
+    both = peers.laplacian_pyramid(ir, vis)
+    assert both.std() > mean.std()
