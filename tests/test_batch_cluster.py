@@ -27,12 +27,15 @@ from streamfuse.errors import StreamfuseError, UsageError
 
 @contextmanager
 def two_workers(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """The example of docs/batch.md up to its last line but one, at a free port; that line's command and options."""
+    """The example of docs/batch.md up to `streamfuse batch`, at a free port; that line's command and options."""
     text = (ROOT / "docs/batch.md").read_text()
     example = next(block for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) if "dask scheduler" in block)
     example = example.replace("8786", str(free_port())).replace("8787", "0")
-    *start, command, end = example.strip().splitlines()
-    assert end.startswith("kill ")
+    lines = example.strip().splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("streamfuse batch"))
+    start, command, ends = lines[:place], lines[place], lines[place + 1 :]
+    assert ends
+    assert all(line.startswith("kill ") for line in ends)
     dask = f"{sys.executable} -m dask"
     script = "\n".join([line.replace("dask", dask, 1) for line in start] + ["wait"])
     process = subprocess.Popen(
