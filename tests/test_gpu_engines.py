@@ -16,9 +16,9 @@ from streamfuse.engines.auto import AutoEngine
 from streamfuse.engines.base import Engine, Precision, Raw
 from streamfuse.engines.device import CudaDevice
 from streamfuse.engines.tensorrt import find_flavour, network_to_compile
+from streamfuse.engines.torch import TorchEngine
 from streamfuse.errors import EngineError, EngineUnavailable, UsageError, WeightsError
 from streamfuse.frames import Plane
-from streamfuse.network import checkpoint
 from streamfuse.network.config import Output, Preset
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is an NVIDIA GPU")
@@ -195,9 +195,10 @@ def real_pairs(data_dir: Path, count: int) -> list[tuple[Plane, Plane]]:
 @pytest.mark.parametrize("preset", Preset)
 def test_fp16_is_close_to_fp32_on_real_pairs(data_dir: Path, preset: Preset) -> None:
     """Of what TensorRT gets to compile, with the shipped weights.  Measured: 73.7 dB."""
-    path = checkpoint.default_weights()
     with create_engine("torch", precision="fp32", device="cpu") as exact:
+        assert isinstance(exact, TorchEngine)
         exact.use(preset)
+        path = exact.weights.path
         for ir, vis in real_pairs(data_dir, 2):
             half = network_to_compile(path, Precision.FP16, ir.shape[0], ir.shape[1], preset)
             with torch.inference_mode():

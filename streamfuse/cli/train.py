@@ -159,6 +159,10 @@ def distill(teacher: Path | None, init: Path | None, recipe_name: str, **shared:
     """A small network that gives a large one's pictures, for preset realtime.
 
     The result, weights.safetensors, goes beside the teacher's weights: NAME-lite.safetensors beside NAME.safetensors.
+
+    \b
+    streamfuse train distill --data pairs/ -o runs/lite
+    streamfuse train distill --teacher mine.safetensors --data pairs/ -o runs/lite
     """
     from streamfuse.training.recipe import STUDENTS, read_recipe
 
