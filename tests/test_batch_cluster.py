@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import dask
 import psutil
 import pytest
 from batches import ROOT, batch, done, options, outputs_of, report_of, until, write_archive
@@ -103,6 +102,16 @@ def listening_on(address: str) -> set[str]:
     return {connection.laddr.ip for connection in connections if connection.status == "LISTEN"}
 
 
+INVITED = """
+import os, sys
+from streamfuse.batch import cluster
+
+if __name__ == "__main__":
+    with cluster.remote(sys.argv[1]) as client:
+        print(client.submit(os.getppid, pure=False).result())
+"""
+
+
 def test_nobody_else_is_let_into_a_cluster_of_our_own(tmp_path: Path) -> None:
     with cluster.local(1, []) as client:
         address = client.scheduler_info()["address"]
@@ -120,12 +129,18 @@ def test_nobody_else_is_let_into_a_cluster_of_our_own(tmp_path: Path) -> None:
             files[name] = tmp_path / name
             files[name].write_text(getattr(security, name))
         as_documented = {
-            "distributed.comm.tls.ca-file": str(files["tls_ca_file"]),
-            "distributed.comm.tls.client.cert": str(files["tls_client_cert"]),
-            "distributed.comm.tls.client.key": str(files["tls_client_key"]),
+            "DASK_DISTRIBUTED__COMM__TLS__CA_FILE": str(files["tls_ca_file"]),
+            "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT": str(files["tls_client_cert"]),
+            "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY": str(files["tls_client_key"]),
         }
-        with dask.config.set(as_documented), cluster.remote(address) as invited:
-            assert invited.submit(os.getppid, pure=False).result() == os.getpid()
+        invited = subprocess.run(
+            [sys.executable, "-c", INVITED, address],
+            env={**os.environ, **as_documented, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert (invited.returncode, invited.stdout) == (0, f"{os.getpid()}\n"), invited.stderr
         ports = psutil.Process().net_connections("tcp")
         assert {one.laddr.ip for one in ports if one.status == "LISTEN"} == {"127.0.0.1"}
 

@@ -13,7 +13,7 @@ from streamfuse.errors import UsageError
 from streamfuse.network.checkpoint import load, save
 from streamfuse.network.config import Attention
 from streamfuse.network.crossfuse import CrossFuse
-from streamfuse.training.losses import FUSION_LOSSES
+from streamfuse.training.losses import FUSION_LOSSES, IMITATION_LOSSES
 from streamfuse.training.recipe import (
     ABLATIONS,
     LOSSES,
@@ -34,7 +34,7 @@ def test_recipes_survive_the_way_to_a_file_and_back(name: str) -> None:
 
 
 def test_every_loss_has_a_name_in_recipes() -> None:
-    assert set(LOSSES) == set(FUSION_LOSSES)
+    assert set(LOSSES) == {*FUSION_LOSSES, *IMITATION_LOSSES}
 
 
 def test_ablations_differ_from_the_first_in_one_thing() -> None:
