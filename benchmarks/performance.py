@@ -16,13 +16,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from streamfuse.recording import record_scene
+
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "docs/performance.json"
+FILES = {
+    "quality": ("640x480",),
+    "balanced": ("320x240", "640x480", "1280x720"),
+    "realtime": ("320x240", "640x480", "1280x720", "1920x1080"),
+}
+"""Sizes that recordings are fused at, by preset."""
 BEGIN, END = "<!-- performance: python benchmarks/performance.py -->\n", "<!-- end of performance -->\n"
 
 
@@ -35,37 +43,39 @@ def measure() -> dict[str, Any]:
                 *("--calibrate", str(Path(data) / "data/train/m3svd")),
             )
     with tempfile.TemporaryDirectory() as scratch:
-        engines, sweep = Path(scratch) / "engines.json", Path(scratch) / "sweep.json"
+        engines = Path(scratch) / "engines.json"
         _python("benchmarks/engine.py", "--json", str(engines))
-        _streamfuse("bench", "--sweep", "--frames", "30", "--json", str(sweep))
-        large = [_large(preset, Path(scratch)) for preset in ("balanced", "realtime")]
         return {
             "date": datetime.now(UTC).date().isoformat(),
             "engines": json.loads(engines.read_text()),
-            "sweep": [*json.loads(sweep.read_text()), *large],
+            "files": [_bench(preset, size, Path(scratch)) for preset, sizes in FILES.items() for size in sizes],
             "start": {preset: _start_s(preset, Path(scratch)) for preset in ("balanced", "realtime")},
         }
 
 
-def _large(preset: str, scratch: Path) -> dict[str, Any]:
-    """What 4K costs."""
-    out = scratch / f"large-{preset}.json"
-    _streamfuse("bench", "--preset", preset, "--size", "3840x2160", "--frames", "4", "--json", str(out))
+def _bench(preset: str, size: str, scratch: Path) -> dict[str, Any]:
+    out = scratch / f"{preset}-{size}.json"
+    _streamfuse("bench", "--preset", preset, "--size", size, "--frames", "30", "--json", str(out))
     row: dict[str, Any] = json.loads(out.read_text())
     return row
 
 
 def _start_s(preset: str, scratch: Path) -> float:
     """From the command to one fused 640x480 frame in a file, all compiled before; the least of three."""
-    demo = scratch / "demo"
-    if not demo.exists():
-        _streamfuse("demo", "--seconds", "0.1", "--size", "640x480", "-o", str(demo))
+    ir, vis = (
+        record_scene(scratch, (480, 640), 2)
+        if not (scratch / "ir.mp4").exists()
+        else (
+            scratch / "ir.mp4",
+            scratch / "vis.mp4",
+        )
+    )
     times = []
-    for _ in range(4):  # the first compiles
+    for _ in range(4):  # the first may compile
         begin = time.perf_counter()
         _streamfuse(
-            *("run", "--ir", str(demo / "ir.mp4"), "--vis", str(demo / "vis.mp4"), "--frames", "1"),
-            *("--preset", preset, "-o", str(scratch / "one.mp4"), "--force"),
+            *("run", "--ir", str(ir), "--vis", str(vis), "--frames", "1", "--preset", preset),
+            *("-o", str(scratch / "one.mp4"), "--force"),
         )
         times.append(time.perf_counter() - begin)
     return min(times[1:])
@@ -98,16 +108,20 @@ def render(figures: Mapping[str, Any]) -> str:
         "From two H.264 files to one on the same cores, decoding and encoding with it, and what a process takes at "
         "most; each row a process of its own, the demo scene:",
         "",
-        "| OpenVINO | size | network, ms | files to file, fps | memory, MB |",
+        f"| {figures['files'][0]['engine']} | size | network, ms | files to file, fps | memory, MB |",
         "|---|---|---|---|---|",
-        *_sweep_rows(figures["sweep"]),
+        *(
+            f"| {row['precision']} {row['preset']} | {row['size']} | {row['network']['p50_ms']:.1f} "
+            f"| {row['end_to_end_fps']:.1f} | {row['memory_mb']:.0f} |"
+            for row in figures["files"]
+        ),
         "",
         "From the command to the first fused frame with a warm cache: "
         + ", ".join(f"{seconds:.1f} s ({preset})" for preset, seconds in figures["start"].items())
         + ".",
         "",
         "To measure another machine: `python benchmarks/performance.py`, or `streamfuse bench --sweep` for the whole "
-        "table with memory, metrics and shares of the machine's peak (docs/performance.json has this one's).",
+        "table with memory, metrics and shares of the peak; docs/performance.json has more of this machine.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -122,19 +136,6 @@ def _engine_rows(rows: Mapping[str, Any]) -> list[str]:
             f"| {'' if psnr is None or psnr > 100 else f'{psnr:.1f}'} | {'' if ssim is None else f'{ssim:.4f}'} |"
         )
     return out
-
-
-def _sweep_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    measured = [row for row in rows if "skipped" not in row and row["engine"] == "openvino"]
-    best = "bf16" if any(row["precision"] == "bf16" for row in measured) else "fp32"
-    chosen = [row for row in measured if row["precision"] == best]
-    order = {"quality": 0, "balanced": 1, "realtime": 2}
-    chosen.sort(key=lambda row: (order[row["preset"]], int(row["size"].partition("x")[0])))
-    return [
-        f"| {row['precision']} {row['preset']} | {row['size']} | {row['network']['p50_ms']:.1f} "
-        f"| {row['end_to_end_fps']:.1f} | {row['memory_mb']:.0f} |"
-        for row in chosen
-    ]
 
 
 def write(figures: Mapping[str, Any]) -> None:
