@@ -174,7 +174,7 @@ class NetworkEngine(Engine):
         return self._lite if self.preset is Preset.REALTIME and self._lite is not None else self._whole
 
     def use(self, preset: Preset) -> None:
-        if preset is Preset.REALTIME and self._lite is None:
+        if preset is Preset.REALTIME and preset in type(self).presets and self._lite is None:
             raise EngineError(
                 f"there is no {self._whole.path.stem}-lite.safetensors beside {self._whole.path}, which preset "
                 "realtime runs: make it with streamfuse train distill, or use preset balanced"

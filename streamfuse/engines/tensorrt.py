@@ -144,7 +144,8 @@ def create(weights: Path | None, precision: str, threads: int | None, device: st
 
 class TensorrtEngine(StreamedEngine):
     name = "tensorrt"
-    presets = tuple(Preset)
+    presets = (Preset.QUALITY, Preset.BALANCED)
+    """TensorRT-RTX makes no engine of the small network, and does not say why."""
     keeps_builds = True
 
     def __init__(

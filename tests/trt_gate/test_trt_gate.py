@@ -33,7 +33,7 @@ from streamfuse.engines.tensorrt import (
     network_to_compile,
 )
 from streamfuse.errors import EngineUnavailable
-from streamfuse.network.checkpoint import default_weights, read_info
+from streamfuse.network.checkpoint import default_weights
 from streamfuse.network.config import Preset
 
 try:
@@ -180,13 +180,8 @@ def test_engine_computes_in_fp16_but_for_the_islands(
     assert {dtype for kind, dtype in kinds if kind in {"NORMALIZATION", "SOFTMAX"}} == {"FLOAT"}
 
 
-@pytest.mark.parametrize("preset", [Preset.BALANCED, Preset.REALTIME])
-def test_smaller_deep_path_is_one_engine_too(compiler: Compiler, preset: Preset) -> None:
-    weights = read_info(default_weights())
-    lite = weights.lite()
-    assert lite is not None
-    path = lite.path if preset is Preset.REALTIME else weights.path
-    scaled = network_to_compile(path, Precision.FP16, 480, 640, preset)
+def test_smaller_deep_path_is_one_engine_too(compiler: Compiler) -> None:
+    scaled = network_to_compile(default_weights(), Precision.FP16, 480, 640, Preset.BALANCED)
     total, taken, parts = operations(*export(scaled, 480, 640))
     assert total == taken > 300
     assert parts == ["_run_on_acc_0"]
