@@ -2,8 +2,8 @@
 
 Engines lay channels side by side and work on many at once: a picture of one channel, a kernel from one channel to a
 few and an enlargement leave most of them idle.  With blocks of pixels for channels the same numbers come of convs
-from 4 channels to 32 on a quarter of the places.  Measured with 8 shallow channels at 640x480 on a CPU that
-multiplies BF16: 0.58 of the time of the whole network.  With 32 there is nothing to be gained.
+from 4 channels to 32 on a quarter of the places.  Measured with 8 shallow channels at 640x480 on a busy CPU
+that multiplies BF16: 0.58 of the time of the whole small network (least of 60 runs).  With 32 nothing was gained.
 """
 
 from __future__ import annotations

@@ -180,8 +180,8 @@ AUTOENCODERS: dict[str, Recipe] = {
 _LITE = CrossFuseConfig(skip_weights=SkipWeights.MAGNITUDE, output=Output.DIRECT, shallow=8, deep=32, growth=16)
 STUDENTS: dict[str, Recipe] = {
     "default": Recipe(
-        steps=12_000,
-        batch=4,
+        steps=6000,
+        batch=2,
         crop=320,
         lr=2e-3,
         ema=0.998,
