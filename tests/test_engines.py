@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ needs_bf16 = pytest.mark.skipif(not read_cpu().has_bf16, reason="this CPU does n
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 SIZE = (64, 80)
 CPU_ENGINES = ("openvino", "torch")
+TASKS = Path("/proc/self/task")
 
 
 def pair(size: tuple[int, int] = SIZE) -> tuple[Plane, Plane]:
@@ -80,6 +83,23 @@ def test_bf16_is_what_openvino_computes_in(weights: Path) -> None:
     heavy = [precision for layer, precision in said if layer in {"Convolution", "GroupConvolution", "FullyConnected"}]
     assert len(heavy) > 30
     assert set(heavy) == {"bf16"}
+
+
+@pytest.mark.skipif(not TASKS.exists(), reason="the system has no /proc")
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core is all there is to be pinned to")
+def test_openvino_leaves_its_threads_to_the_scheduler(weights: Path) -> None:
+    """Or the engines of several processes would share the first cores, and the others idle."""
+    asked = "Cpus_allowed_list"
+    whole = [line for line in Path("/proc/self/status").read_text().splitlines() if asked in line]
+    seen: set[str] = set()
+    with OpenvinoEngine(weights, threads=1) as engine, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(lambda: [engine.fuse(*pair((240, 320))) for _ in range(10)])
+        while not running.done():
+            for status in TASKS.glob("*/status"):
+                with suppress(OSError):  # a thread that has just ended
+                    seen.update(line for line in status.read_text().splitlines() if asked in line)
+    assert len(running.result()) == 10
+    assert seen == set(whole)
 
 
 @pytest.mark.parametrize("name", CPU_ENGINES)

@@ -70,6 +70,8 @@ class OpenvinoEngine(NetworkEngine):
         self._options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _HINTS[best if self.precision is Precision.INT8 else self.precision],
             "PERFORMANCE_HINT": "LATENCY",
+            # Pinned, the threads of every process sit on the first cores: two engines of one thread share one core.
+            "ENABLE_CPU_PINNING": False,
         }
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
