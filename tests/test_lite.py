@@ -22,6 +22,7 @@ from streamfuse.network.checkpoint import default_weights, read_info, save
 from streamfuse.network.config import CrossFuseConfig, Output, Preset, SkipWeights
 from streamfuse.network.crossfuse import CrossFuse
 from streamfuse.training.export import export_weights
+from streamfuse.training.losses import leaning
 from streamfuse.training.pairs import Pair, find_pairs
 from streamfuse.training.recipe import STUDENTS, Recipe, Train
 from streamfuse.training.tasks import DistillTask, FusionTask, start_network
@@ -108,6 +109,16 @@ def test_a_student_becomes_like_its_teacher(tmp_path: Path, pairs: list[Pair]) -
     assert (info.preset, info.config) == (Preset.REALTIME, SMALL)
 
 
+def test_what_is_taught_may_lean_to_the_visible_picture() -> None:
+    recipe = dataclasses.replace(RECIPE, losses={"imitation": 1.0}, lean=1.0)
+    task = DistillTask(recipe, start_network(recipe, None, None), Bright())
+    batch = torch.stack([torch.from_numpy(picture(seed)) for seed in (0, 100)])[None, :, :64, :64].float()
+    ir, vis = batch.chunk(2, dim=1)
+    wanted = leaning(torch.maximum(ir, vis), ir, vis, 1.0)
+    assert float(task.losses(wanted, batch)["imitation"]) == pytest.approx(0, abs=1e-4)
+    assert float(task.losses(torch.maximum(ir, vis), batch)["imitation"]) > 0.003
+
+
 def test_what_distilling_and_fusing_refuse(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="loss imitation needs a teacher: streamfuse train distill"):
         FusionTask(RECIPE, CrossFuse(SMALL))
@@ -116,6 +127,8 @@ def test_what_distilling_and_fusing_refuse(tmp_path: Path) -> None:
         DistillTask(dataclasses.replace(RECIPE, network=minmax), CrossFuse(minmax), Bright())
     with pytest.raises(UsageError, match="trains all, or fusion"):
         Recipe(factor=4, train=Train.SHALLOW)
+    with pytest.raises(UsageError, match="for a lean above 0 the loss imitation or likeness"):
+        Recipe(lean=0.5)
     with pytest.raises(UsageError, match="a factor of 1, 2, 4 or 8"):
         Recipe(factor=3, train=Train.ALL)
 

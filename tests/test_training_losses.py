@@ -89,3 +89,17 @@ def test_the_selected_picture_has_the_detail_of_the_busier_source_and_the_warmth
     assert float(losses.selection(fused, ir, vis)) == 0
     assert float(losses.contrast(fused, ir, vis)) == pytest.approx(0, abs=1e-6)
     assert float(losses.contrast(fused / 2, ir, vis)) > 0.5
+
+
+def test_leaning_takes_the_visible_detail_and_leaves_what_is_warm_or_behind_smoke() -> None:
+    stripes = (20 * torch.sin(torch.arange(160.0) * 0.8)).expand(1, 1, 160, 160)
+    vis = (100 + stripes).clone()
+    vis[:, :, :, 80:] = 180  # smoke
+    ir = torch.full_like(vis, 60) + stripes.flip(3) * (torch.arange(160) >= 80)  # detail behind the smoke
+    ir[:, :, 60:100, 20:60] = 220  # a warm body
+    taught = (ir + vis) / 2
+    lent = losses.leaning(taught, ir, vis, 0.8)
+    moved = (lent - taught) / (vis - taught)
+    assert float(moved[:, :, 10:40, 20:60].median()) == pytest.approx(0.8, abs=0.05)
+    assert torch.equal(lent[:, :, 72:88, 32:48], taught[:, :, 72:88, 32:48])
+    assert float(moved[:, :, :, 120:].abs().max()) < 0.05

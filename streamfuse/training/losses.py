@@ -20,6 +20,8 @@ MASK_SIDE = 11
 """Pixels: the means of Eq. 10 that decide between infrared and visible."""
 LEVELS = 32
 """Bins a side of the soft joint histogram."""
+WARM = 64.0
+"""Grey levels that infrared is brighter by where nothing of it may be lost."""
 
 
 def _band(length: int, sigma: float, side: int, like: Tensor) -> Tensor:
@@ -122,17 +124,27 @@ def _spread(x: Tensor, sigma: int) -> Tensor:
     return _blur(F.pad(x, (reach,) * 4, mode="reflect"), sigma, 2 * reach + 1)
 
 
+def _variance(x: Tensor) -> Tensor:
+    """Within 8 pixels, grey levels squared."""
+    return (_spread(x * x, 8) - _spread(x, 8).square()).clamp_min(0)
+
+
+def _busier(a: Tensor, b: Tensor) -> Tensor:
+    """0..1, near 1 where `a` varies more within 8 pixels; by weights var^0.7."""
+    a_power, b_power = ((_variance(x) + 2) ** 0.7 for x in (a, b))
+    return a_power / (a_power + b_power)
+
+
 def selected(ir: Tensor, vis: Tensor) -> Tensor:
     """A fused image put together by hand, for `selection`.
 
     Detail (what a Gaussian mean of 16 pixels takes away) comes from the source that varies more within 8 pixels,
-    by weights var^0.7, and is raised by a third.  Below it lies 0.55 of the brighter of the two means, which keeps a
+    and is raised by a third.  Below it lies 0.55 of the brighter of the two means, which keeps a
     warm body warm, and 0.35 of their sum, which shows both scenes, less 14 levels.  Nothing depends on the rest of
     the crop: from a target that held the crop's mean, a network learned another level for each attention window.
     """
     ir_base, vis_base = _spread(ir, 16), _spread(vis, 16)
-    ir_power, vis_power = (((_spread(x * x, 8) - _spread(x, 8).square()).clamp_min(0) + 2) ** 0.7 for x in (ir, vis))
-    share = ir_power / (ir_power + vis_power)
+    share = _busier(ir, vis)
     base = 0.55 * torch.maximum(ir_base, vis_base) + 0.35 * (ir_base + vis_base) - 14
     detail = share * (ir - ir_base) + (1 - share) * (vis - vis_base)
     return (base + 1.35 * detail).clamp(0, 255)
@@ -150,7 +162,7 @@ def contrast(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
     """
     wanted = selected(ir, vis)
     whole = (fused.std(dim=(1, 2, 3)) + 1).log() - (wanted.std(dim=(1, 2, 3)) + 1).log()
-    local_f, local_w = (((_spread(x * x, 8) - _spread(x, 8).square()).clamp_min(0) + 1).sqrt() for x in (fused, wanted))
+    local_f, local_w = ((_variance(x) + 1).sqrt() for x in (fused, wanted))
     return whole.abs().mean() + (local_f - local_w).abs().mean() / local_w.mean()
 
 
@@ -195,6 +207,16 @@ def information(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
     a, b, f = _bins(ir), _bins(vis), _bins(fused)
     entropy = _mutual_information(a, a) + _mutual_information(b, b)
     return 1 - ((_mutual_information(a, f) + _mutual_information(b, f)) / entropy.clamp_min(0.1)).mean()
+
+
+def leaning(taught: Tensor, ir: Tensor, vis: Tensor, share: float) -> Tensor:
+    """The teacher's picture, drawn to the visible one by up to `share` where that is the busier of the two.
+
+    Not where something is warm, that is, where infrared is the brighter by WARM levels over 3 pixels; and hardly where
+    the visible picture is flat, so that smoke stays as transparent as the teacher has it.
+    """
+    warm = (_spread(ir - vis, 3) / WARM).clamp(0, 1)
+    return taught + share * (1 - warm) * _busier(vis, ir) * (vis - taught)
 
 
 def imitation(fused: Tensor, taught: Tensor) -> Tensor:

@@ -97,13 +97,19 @@ class Recipe:
     network: CrossFuseConfig = _DIRECT
     factor: int = 1
     """By how much smaller the deep path's pictures are: see `streamfuse.network.scaled`."""
+    lean: float = 0.0
+    """Of distillation: how far the teacher's picture is drawn to the visible one; see `losses.leaning`."""
 
     @property
     def preset(self) -> Preset:
         """What the result is best run at."""
         if self.factor == 1:
             return Preset.QUALITY
-        return Preset.REALTIME if {"imitation", "likeness"} & self.losses.keys() else Preset.BALANCED
+        return Preset.REALTIME if self._taught else Preset.BALANCED
+
+    @property
+    def _taught(self) -> bool:
+        return bool({"imitation", "likeness"} & self.losses.keys())
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -119,6 +125,8 @@ class Recipe:
             raise UsageError("a recipe needs steps and batch of at least 1, and a crop from 64 in steps of 8")
         if not (0 < self.lr < 1 and self.zoom >= 1 and 0 <= self.ema < 1 and 0 <= self.light < 1):
             raise UsageError("a recipe needs 0 < lr < 1, zoom >= 1, 0 <= ema < 1 and 0 <= light < 1")
+        if not 0 <= self.lean <= (1 if self._taught else 0):
+            raise UsageError("a recipe needs 0 <= lean <= 1, and for a lean above 0 the loss imitation or likeness")
         if self.factor not in (1, 2, 4, 8) or self.crop < 16 * self.factor:
             raise UsageError("a recipe needs a factor of 1, 2, 4 or 8, and a crop of at least 16 times as many pixels")
         if self.factor > 1 and self.train is Train.SHALLOW:

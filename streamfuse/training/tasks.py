@@ -19,7 +19,7 @@ from streamfuse.network.checkpoint import load
 from streamfuse.network.config import CrossFuseConfig, Output
 from streamfuse.network.crossfuse import CrossFuse, DecoderConv, Encoder, to_luma
 from streamfuse.network.scaled import DeepScaled
-from streamfuse.training.losses import FUSION_LOSSES, IMITATION_LOSSES, reconstruction
+from streamfuse.training.losses import FUSION_LOSSES, IMITATION_LOSSES, leaning, reconstruction
 from streamfuse.training.recipe import Norm, Recipe, Train
 from streamfuse.training.state import read_format, read_network
 
@@ -183,6 +183,9 @@ class DistillTask(FusionTask):
             [self._teacher.fuse(np.ascontiguousarray(ir), np.ascontiguousarray(vis)) for ir, vis in pictures]
         )
         wanted = torch.from_numpy(taught).to(rendered)[:, None].clamp(0, 1) * 255
+        if self.recipe.lean:
+            ir, vis = batch.chunk(2, dim=1)
+            wanted = leaning(wanted, ir, vis, self.recipe.lean)
         return {name: IMITATION_LOSSES[name](rendered, wanted) for name in names}
 
 

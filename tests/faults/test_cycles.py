@@ -59,7 +59,7 @@ def test_start_and_stop(cycles: int, tmp_path: Path, faults: FaultTable) -> None
     for number in range(cycles + 40):
         _once(number, tmp_path, ir, vis)
         if number >= 40:  # what is loaded and cached with the first ones stays
-            samples.append(vitals())
+            samples.append(vitals(trim=True))
     threads, descriptors = growth(samples, "threads"), growth(samples, "descriptors")
     assert threads <= 0, python_threads()
     assert descriptors <= 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import statistics
 import threading
@@ -23,7 +24,12 @@ class Vitals:
     descriptors: int
 
 
-def vitals() -> Vitals:
+def vitals(*, trim: bool = False) -> Vitals:
+    """`trim`: after what is free, but kept for later by the C library in an arena of each thread, was given back."""
+    if trim:
+        malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+        if malloc_trim is not None:
+            malloc_trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return Vitals(
         pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
