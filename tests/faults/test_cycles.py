@@ -19,6 +19,9 @@ from streamfuse.sinks.zeromq import ZeroMQSink
 
 pytestmark = needs_proc
 FRAMES = 4
+OPENCV_KB_A_CYCLE = 0.5
+"""OpenCV keeps 0.9 KB of each thread that ever had its pool convert or scale a picture; without the pool
+(`cv2.setNumThreads(1)`) nothing is kept.  Every fourth cycle has two such threads."""
 
 
 def _fuser() -> Fuser:
@@ -64,7 +67,8 @@ def test_start_and_stop(cycles: int, tmp_path: Path, faults: FaultTable) -> None
     assert threads <= 0, python_threads()
     assert descriptors <= 0
     grown = growth(samples, "rss_mb")
-    assert grown < 5, [round(sample.rss_mb) for sample in samples[:: cycles // 20]]
+    most = 5 + OPENCV_KB_A_CYCLE * cycles / 2 / 1e3
+    assert grown < most, [round(sample.rss_mb) for sample in samples[:: cycles // 20]]
     faults.add(
         f"start and stop of a pipeline, {cycles:,} times",
         times=cycles,
