@@ -36,7 +36,7 @@ from streamfuse.engines.base import Raw, read_cpu
 from streamfuse.errors import EngineError
 from streamfuse.frames import Plane
 from streamfuse.network import checkpoint, crossfuse
-from streamfuse.network.config import Preset
+from streamfuse.network.config import Preset, SkipBorder
 
 ENGINES = ",".join(
     [
@@ -64,8 +64,9 @@ class _WindowByWindow(crossfuse.CrossAttentionModule):
         return out
 
 
-def _filter_as_convolution(x: Tensor) -> Tensor:
+def _filter_as_convolution(x: Tensor, border: SkipBorder = SkipBorder.ZEROS) -> Tensor:
     """`crossfuse.channel_sum_mean` as the published code has it: a conv from all channels to all channels."""
+    assert border is SkipBorder.ZEROS
     channels = x.shape[1]
     return F.conv2d(x, torch.full((channels, channels, 3, 3), 1 / 9), padding=1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from streamfuse.cli.weights import command
 from streamfuse.errors import OutputError, WeightsError
 from streamfuse.network import checkpoint
-from streamfuse.network.config import CrossFuseConfig, Output, SkipWeights
+from streamfuse.network.config import CrossFuseConfig, Output, SkipBorder, SkipWeights
 from streamfuse.network.crossfuse import CrossFuse
 from streamfuse.network.published import import_published
 
@@ -89,10 +90,19 @@ def test_wrong_tensors_are_named(weights: Path, tmp_path: Path, key: str, value:
         checkpoint.load(changed(weights, tmp_path, {key: value}))
 
 
+def test_what_files_need_not_say_and_may(weights: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, skip_border=SkipBorder.REFLECT, shallow=4, deep=8, growth=4)
+    checkpoint.save(CrossFuse(config), tmp_path / "w.safetensors")
+    assert checkpoint.load(tmp_path / "w.safetensors").config == config
+    metadata = {key: value for key, value in checkpoint.read_info(weights).metadata.items() if key != "skip_border"}
+    assert checkpoint.parse_config(metadata, weights) == CONFIG
+
+
 def test_wrong_metadata_is_named(weights: Path, tmp_path: Path) -> None:
     for metadata, words in (
         ({"depth": "x"}, "depth 'x'"),
         ({"skip_weights": "none"}, "skip_weights 'none'"),
+        ({"skip_border": "grey"}, "skip_border 'grey'"),
         ({"format": "other"}, "not a streamfuse weights file"),
     ):
         with pytest.raises(WeightsError, match=words):

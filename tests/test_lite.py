@@ -21,6 +21,7 @@ from streamfuse.frames import Plane
 from streamfuse.network.checkpoint import default_weights, read_info, save
 from streamfuse.network.config import CrossFuseConfig, Output, Preset, SkipWeights
 from streamfuse.network.crossfuse import CrossFuse
+from streamfuse.scene.scene import Scene
 from streamfuse.training.export import export_weights
 from streamfuse.training.losses import leaning
 from streamfuse.training.pairs import Pair, find_pairs
@@ -131,6 +132,17 @@ def test_what_distilling_and_fusing_refuse(tmp_path: Path) -> None:
         Recipe(lean=0.5)
     with pytest.raises(UsageError, match="a factor of 1, 2, 4 or 8"):
         Recipe(factor=3, train=Train.ALL)
+
+
+def test_the_shipped_one_draws_no_frame() -> None:
+    """Its skip once saw zeros outside of the picture, and the outermost pixels were brighter by 50 grey levels."""
+    scene = Scene(120, 160)
+    ir, vis = scene.infrared(1.0, 0), cv2.cvtColor(scene.visible(1.0, 0), cv2.COLOR_BGR2GRAY)
+    with TorchEngine(precision="fp32") as engine:
+        engine.use(Preset.REALTIME)
+        fused = engine.fuse(ir, vis.astype(np.uint8)) * 255
+    for turned in (fused, fused.T, fused[::-1], fused.T[::-1]):
+        assert abs(turned[0].mean() - turned[1].mean()) < 5
 
 
 LEAST_SSIM = 0.95

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streamfuse.network import crossfuse
-from streamfuse.network.config import CrossFuseConfig, Output, SkipWeights
+from streamfuse.network.config import CrossFuseConfig, Output, SkipBorder, SkipWeights
 from streamfuse.network.crossfuse import CrossFuse
 from streamfuse.network.folding import fold
 
@@ -100,6 +100,16 @@ def test_filters_are_a_channel_sum_and_a_box() -> None:
     x = torch.randn(1, 32, 9, 11)
     published = F.conv2d(x, torch.full((32, 32, 3, 3), 1 / 9), padding=1)
     assert torch.allclose(crossfuse.channel_sum_mean(x).expand_as(published), published, atol=1e-5)
+
+
+def test_a_mirrored_border_of_the_mean_has_no_frame() -> None:
+    level = torch.ones(1, 4, 6, 7)
+    frame = crossfuse.channel_sum_mean(level)
+    assert float(frame[0, 0, 0, 0]) == pytest.approx(4 * 4 / 9)
+    assert torch.allclose(crossfuse.channel_sum_mean(level, SkipBorder.REFLECT), torch.full_like(frame, 4.0))
+    x = torch.randn(1, 3, 6, 7)
+    inner = crossfuse.channel_sum_mean(F.pad(x, (1, 1, 1, 1), mode="reflect"))[:, :, 1:-1, 1:-1]
+    assert torch.allclose(crossfuse.channel_sum_mean(x, SkipBorder.REFLECT), inner, atol=1e-6)
 
 
 def test_magnitude_weights_stay_in_range_where_signed_ones_explode() -> None:

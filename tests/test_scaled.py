@@ -11,7 +11,7 @@ import torch
 from skimage.metrics import structural_similarity
 
 from streamfuse.network.checkpoint import default_weights, load
-from streamfuse.network.config import CrossFuseConfig, Output, Preset, SkipWeights
+from streamfuse.network.config import CrossFuseConfig, Output, Preset, SkipBorder, SkipWeights
 from streamfuse.network.crossfuse import CrossFuse
 from streamfuse.network.scaled import DeepScaled, FoldedDeepScaled
 from streamfuse.scene.scene import Scene
@@ -89,10 +89,17 @@ def test_realtime_needs_one_attention_window(size: tuple[int, int], factor: int)
 
 
 @functools.cache
-def narrow() -> CrossFuse:
+def narrow(border: SkipBorder = SkipBorder.ZEROS) -> CrossFuse:
     """A network of chance, narrow enough for blocks of pixels, with norms that do something."""
     torch.manual_seed(3)
-    config = CrossFuseConfig(skip_weights=SkipWeights.MAGNITUDE, output=Output.DIRECT, shallow=8, deep=32, growth=16)
+    config = CrossFuseConfig(
+        skip_weights=SkipWeights.MAGNITUDE,
+        output=Output.DIRECT,
+        skip_border=border,
+        shallow=8,
+        deep=32,
+        growth=16,
+    )
     small = CrossFuse(config).eval()
     for module in small.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -104,9 +111,12 @@ def narrow() -> CrossFuse:
 @pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("size", [(96, 128), (98, 142), (97, 141)])
 @pytest.mark.parametrize("factor", [1, 2, 4])
-def test_what_is_composed_is_what_can_be_trained(size: tuple[int, int], factor: int, folded: bool) -> None:
-    pair = scene(*size)
-    whole, composed = DeepScaled(narrow(), *size, factor), FoldedDeepScaled(narrow(), *size, factor, folded=folded)
+@pytest.mark.parametrize("border", list(SkipBorder))
+def test_what_is_composed_is_what_can_be_trained(
+    size: tuple[int, int], factor: int, folded: bool, border: SkipBorder
+) -> None:
+    pair, small = scene(*size), narrow(border)
+    whole, composed = DeepScaled(small, *size, factor), FoldedDeepScaled(small, *size, factor, folded=folded)
     blocks = folded and factor > 1 and size[0] % 2 == 0
     assert (composed.blocks is not None) == blocks
     with torch.inference_mode():

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streamfuse.network.config import SkipBorder
 from streamfuse.network.crossfuse import EPS
 
 BLOCK = 2
@@ -26,11 +27,15 @@ WIDEST = 16
 class BlockedDetail(nn.Module):
     """What comes of the shallow features and, enlarged by `factor`, of the deep ones."""
 
-    def __init__(self, conv_ir: nn.Conv2d, conv_vis: nn.Conv2d, skip_weight: Tensor, factor: int) -> None:
+    def __init__(
+        self, conv_ir: nn.Conv2d, conv_vis: nn.Conv2d, skip_weight: Tensor, border: SkipBorder, factor: int
+    ) -> None:
         """`skip_weight`: (1, C, 1, 1), what the end of the decoder makes of the shallow skip; `factor`: even."""
         super().__init__()
         channels = skip_weight.shape[1]
         self.times = factor // BLOCK
+        # Of two pixels a repeated block's nearer one is the picture's last but one: mirrored at the outermost.
+        self.beyond = "replicate" if border is SkipBorder.REFLECT else "constant"
         for name, conv in (("ir", conv_ir), ("vis", conv_vis)):
             for key, tensor in _shallow(conv).items():
                 self.register_buffer(f"{key}_{name}", tensor)
@@ -58,8 +63,9 @@ class BlockedDetail(nn.Module):
         kernel, bias, total, total_bias, strength = (
             getattr(self, f"{key}_{name}") for key in ("kernel", "bias", "total", "total_bias", "strength")
         )
-        # The sum over the channels is 0 outside of the picture, where x is reflected: so it is a step of its own.
-        both = torch.cat((x, F.pad(F.conv2d(x, total, total_bias), (1, 1, 1, 1))), dim=1)
+        # Outside of the picture the sum over the channels is 0, or its own mirror image, but not that of the mirrored
+        # picture that x is: so it is a step of its own.
+        both = torch.cat((x, F.pad(F.conv2d(x, total, total_bias), (1, 1, 1, 1), mode=self.beyond)), dim=1)
         return F.conv2d(x, kernel, bias), F.conv2d(both, strength, bias).abs()
 
 

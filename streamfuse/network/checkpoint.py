@@ -9,6 +9,7 @@ A weights file is a safetensors file of floating-point tensors named as the modu
     output        "minmax" | "direct"
     attention     "re-softmax" | "softmax"      re-softmax where it is not said
     fusion        "cam" | "cnn" | "dense"       cam where it is not said
+    skip_border   "zeros" | "reflect"           zeros where it is not said
     shallow, deep, growth   channels            32, 128, 64 where they are not said
     preset        "quality" | "balanced" | "realtime"   what it is best run at; quality where it is not said;
                                                 realtime: it is itself a small network, for that preset
@@ -32,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamfuse.errors import WeightsError
 from streamfuse.files import write_whole
-from streamfuse.network.config import Attention, CrossFuseConfig, Fusion, Output, Preset, SkipWeights
+from streamfuse.network.config import Attention, CrossFuseConfig, Fusion, Output, Preset, SkipBorder, SkipWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 FORMAT = "streamfuse-crossfuse-1"
 MAX_HEADER_BYTES = 10_000_000
+_LATER = ("attention", "fusion", "skip_border")
+"""Metadata that files may lack."""
 _WIDTHS = ("shallow", "deep", "growth")
 MAX_DIMENSIONS = 8
 
@@ -149,7 +152,7 @@ def _read_header(path: Path) -> dict[str, Any]:
 
 def parse_config(metadata: Mapping[str, str], path: Path) -> CrossFuseConfig:
     usual = CrossFuseConfig()
-    values = {key: str(getattr(usual, key)) for key in ("attention", "fusion", *_WIDTHS)} | dict(metadata)
+    values = {key: str(getattr(usual, key)) for key in (*_LATER, *_WIDTHS)} | dict(metadata)
     try:
         return CrossFuseConfig(
             int(values["depth"]),
@@ -157,10 +160,11 @@ def parse_config(metadata: Mapping[str, str], path: Path) -> CrossFuseConfig:
             Output(values["output"]),
             Attention(values["attention"]),
             Fusion(values["fusion"]),
+            SkipBorder(values["skip_border"]),
             **{key: int(values[key]) for key in _WIDTHS},
         )
     except (KeyError, ValueError):
-        keys = ("depth", "skip_weights", "output", "attention", "fusion", *_WIDTHS)
+        keys = ("depth", "skip_weights", "output", *_LATER, *_WIDTHS)
         said = ", ".join(f"{key} {values.get(key, '')!r}" for key in keys)
         raise WeightsError(f"{path}: bad metadata: {said}") from None
 
@@ -244,9 +248,7 @@ def save(network: CrossFuse, path: Path, *, half: bool = True, extra: Mapping[st
         "depth": str(config.depth),
         "skip_weights": str(config.skip_weights),
         "output": str(config.output),
-        "attention": str(config.attention),
-        "fusion": str(config.fusion),
-        **{key: str(getattr(config, key)) for key in _WIDTHS},
+        **{key: str(getattr(config, key)) for key in (*_LATER, *_WIDTHS)},
         **(extra or {}),
     }
     dtype = torch.float16 if half else torch.float32

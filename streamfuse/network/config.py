@@ -22,6 +22,15 @@ class SkipWeights(enum.StrEnum):
     """|s_ir| / (|s_ir| + |s_vis|): in 0..1."""
 
 
+class SkipBorder(enum.StrEnum):
+    """What the shallow skip's 3x3 mean takes for the pixels outside of the picture."""
+
+    ZEROS = "zeros"
+    """As published: at the border the mean is too small, which a network is trained with, or shows as a frame."""
+    REFLECT = "reflect"
+    """The picture's own, mirrored at its outermost ones."""
+
+
 class Output(enum.StrEnum):
     """What the last layer's values mean."""
 
@@ -79,6 +88,7 @@ class CrossFuseConfig:
     output: Output = Output.MINMAX
     attention: Attention = Attention.RE_SOFTMAX
     fusion: Fusion = Fusion.CAM
+    skip_border: SkipBorder = SkipBorder.ZEROS
     shallow: int = 32
     """Channels of the features at full scale."""
     deep: int = 128

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamfuse.network.config import MIN_SIDE, Attention, CrossFuseConfig, Fusion, Output, SkipWeights
+from streamfuse.network.config import MIN_SIDE, Attention, CrossFuseConfig, Fusion, Output, SkipBorder, SkipWeights
 
 WINDOW = 32  # side of an attention window, deep pixels
 PATCH = 2  # side of a token, deep pixels
@@ -229,13 +229,19 @@ class ConvFusion(nn.Module):
         return out
 
 
-def channel_sum_mean(x: Tensor) -> Tensor:
+def channel_sum_mean(x: Tensor, border: SkipBorder = SkipBorder.ZEROS) -> Tensor:
     """s: 3x3 mean of the sum over the channels, (B, C, H, W) to (B, 1, H, W), in FP32.
 
     Eq. 4-6 filter each channel alone; the published filter has every weight 1/9 between all channels.
-    Zero padding, divisor always 9.
     """
-    return F.avg_pool2d(x.float().sum(dim=1, keepdim=True), 3, stride=1, padding=1)
+    return mean3x3(x.float().sum(dim=1, keepdim=True), border)
+
+
+def mean3x3(x: Tensor, border: SkipBorder) -> Tensor:
+    """(B, C, H, W) to the same; the divisor is always 9."""
+    if border is SkipBorder.REFLECT:
+        return F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 3, stride=1)
+    return F.avg_pool2d(x, 3, stride=1, padding=1)
 
 
 def deep_skip(x: Tensor, ir: Tensor, vis: Tensor, form: SkipWeights) -> Tensor:
@@ -247,9 +253,9 @@ def deep_skip(x: Tensor, ir: Tensor, vis: Tensor, form: SkipWeights) -> Tensor:
     return x + (s_ir / total).to(x.dtype) * ir + (s_vis / total).to(x.dtype) * vis
 
 
-def shallow_skip(x: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
-    """x + w_ir / 2 * ir + w_vis * vis by gradient strength, each (B, 32, H, W).  Eq. 4-6 have no 1/2."""
-    return x + skip_by_strength(ir, vis, channel_sum_mean(ir), channel_sum_mean(vis))
+def shallow_skip(ir: Tensor, vis: Tensor, border: SkipBorder) -> Tensor:
+    """w_ir / 2 * ir + w_vis * vis by gradient strength, each (B, 32, H, W).  Eq. 4-6 have no 1/2."""
+    return skip_by_strength(ir, vis, channel_sum_mean(ir, border), channel_sum_mean(vis, border))
 
 
 def skip_by_strength(ir: Tensor, vis: Tensor, s_ir: Tensor, s_vis: Tensor) -> Tensor:
@@ -276,7 +282,7 @@ class Decoder(nn.Module):
     def __init__(self, config: CrossFuseConfig) -> None:
         super().__init__()
         shallow, deep = config.shallow, config.deep
-        self.skip_weights = config.skip_weights
+        self.skip_weights, self.skip_border = config.skip_weights, config.skip_border
         self.conv1 = DecoderConv(deep, deep // 2)
         self.conv2 = DecoderConv(deep // 2, deep // 2)
         self.conv3 = DecoderConv(deep // 2, shallow)
@@ -289,7 +295,7 @@ class Decoder(nn.Module):
         if rows or cols:  # the max-pools floored an odd size
             top, left = rows // 2, cols // 2
             x = F.pad(x, (left, cols - left, top, rows - top), mode="reflect")
-        x = shallow_skip(x, *shallow)  # (B, 32, H, W)
+        x = x + shallow_skip(*shallow, self.skip_border)  # (B, 32, H, W)
         out: Tensor = self.last(x)
         return out
 

@@ -265,7 +265,7 @@ class FoldedDecoder(Decoder):
 
     def __init__(self, decoder: Decoder) -> None:
         nn.Module.__init__(self)
-        self.skip_weights = decoder.skip_weights
+        self.skip_weights, self.skip_border = decoder.skip_weights, decoder.skip_border
         self.conv1, self.conv2, self.conv3 = decoder.conv1, decoder.conv2, decoder.conv3
         self.conv4, self.last = decoder.conv4, decoder.last
         for name, tensor in zip(("tail_weight", "tail_bias", "skip_weight"), _compose_decoder(decoder), strict=True):
@@ -278,8 +278,7 @@ class FoldedDecoder(Decoder):
     def forward(self, x: Tensor, deep: tuple[Tensor, Tensor], shallow: tuple[Tensor, Tensor]) -> Tensor:
         x = self.picture(x, deep)
         x = self.fit(x, *shallow[0].shape[2:])
-        nothing = torch.zeros((), dtype=x.dtype, device=x.device)
-        return x + F.conv2d(shallow_skip(nothing, *shallow), self.skip_weight)
+        return x + F.conv2d(shallow_skip(*shallow, self.skip_border), self.skip_weight)
 
     @staticmethod
     def fit(x: Tensor, height: int, width: int) -> Tensor:

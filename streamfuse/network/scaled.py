@@ -17,8 +17,9 @@ from streamfuse.network.crossfuse import (
     CrossAttentionModule,
     CrossFuse,
     Decoder,
-    channel_sum_mean,
     conv3x3,
+    mean3x3,
+    shallow_skip,
     skip_by_strength,
 )
 from streamfuse.network.folding import FoldedAttention, FoldedDecoder, fold
@@ -62,8 +63,8 @@ class DeepScaled(nn.Module):
 
     def _detail(self, ir: Tensor, vis: Tensor) -> Tensor:
         """(B, 1, H, W): what comes of the shallow features."""
-        ir, vis = self.encoder_ir.conv(ir), self.encoder_vis.conv(vis)
-        return F.conv2d(skip_by_strength(ir, vis, channel_sum_mean(ir), channel_sum_mean(vis)), _skip(self.decoder))
+        shallow = self.encoder_ir.conv(ir), self.encoder_vis.conv(vis)
+        return F.conv2d(shallow_skip(*shallow, self.decoder.skip_border), _skip(self.decoder))
 
     def _smaller(self, image: Tensor) -> Tensor:
         """Averaged over factor x factor pixels, sides rounded up: the last pixels are repeated."""
@@ -103,7 +104,7 @@ class FoldedDeepScaled(DeepScaled):
         convs = network.encoder_ir.conv, network.encoder_vis.conv
         self.blocks: BlockedDetail | None = None
         if folded and self.factor > 1 and network.config.shallow <= WIDEST and not (height % BLOCK or width % BLOCK):
-            self.blocks = BlockedDetail(*convs, self.decoder.skip_weight, self.factor)
+            self.blocks = BlockedDetail(*convs, self.decoder.skip_weight, self.decoder.skip_border, self.factor)
         else:
             self.sum_ir, self.sum_vis = (_summed(conv) for conv in convs)
 
@@ -119,7 +120,8 @@ class FoldedDeepScaled(DeepScaled):
     def _detail(self, ir: Tensor, vis: Tensor) -> Tensor:
         shallow = self.encoder_ir.conv(ir), self.encoder_vis.conv(vis)
         # The sum over the channels is that of their kernels: 32 channels need not be read again.
-        skip = skip_by_strength(*shallow, _mean(self.sum_ir(ir)), _mean(self.sum_vis(vis)))
+        means = (mean3x3(one.float(), self.decoder.skip_border) for one in (self.sum_ir(ir), self.sum_vis(vis)))
+        skip = skip_by_strength(*shallow, *means)
         return F.conv2d(skip, self.decoder.skip_weight)
 
 
@@ -152,8 +154,3 @@ def _summed(conv: nn.Conv2d) -> nn.Conv2d:
     one.weight.data = conv.weight.data.double().sum(0, keepdim=True).to(conv.weight.dtype)
     one.bias.data = conv.bias.data.double().sum(0, keepdim=True).to(conv.weight.dtype)
     return one.requires_grad_(False)
-
-
-def _mean(x: Tensor) -> Tensor:
-    """3x3 mean with zero padding, divisor always 9: see `channel_sum_mean`."""
-    return F.avg_pool2d(x.float(), 3, stride=1, padding=1)

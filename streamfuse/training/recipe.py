@@ -24,7 +24,7 @@ from typing import Any
 
 from streamfuse.errors import UsageError
 from streamfuse.files import read_toml
-from streamfuse.network.config import Attention, CrossFuseConfig, Fusion, Output, Preset, SkipWeights
+from streamfuse.network.config import Attention, CrossFuseConfig, Fusion, Output, Preset, SkipBorder, SkipWeights
 
 LOSSES = (
     "intensity",
@@ -185,7 +185,7 @@ AUTOENCODERS: dict[str, Recipe] = {
 }
 """Of stage 1."""
 
-_LITE = CrossFuseConfig(skip_weights=SkipWeights.MAGNITUDE, output=Output.DIRECT, shallow=8, deep=32, growth=16)
+_LITE = dataclasses.replace(_DIRECT, skip_border=SkipBorder.REFLECT, shallow=8, deep=32, growth=16)
 STUDENTS: dict[str, Recipe] = {
     "default": Recipe(
         steps=6000,
