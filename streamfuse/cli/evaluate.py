@@ -55,20 +55,15 @@ class _Inputs:
 
 @dataclass(frozen=True)
 class _Fusing:
-    weights: Path | None
-    engine: str
-    precision: str
-    preset: str
-    device: str
+    choice: options.EngineChoice
     tone: str
 
     def make_fuser(self) -> Fuser:
-        from streamfuse.fuser import Fuser
-
-        return Fuser(self.weights, self.engine, self.precision, self.tone, preset=self.preset, device=self.device)
+        return self.choice.fuser(self.tone)
 
     def describe(self, engine: Engine) -> str:
-        name = self.weights.name if self.weights is not None else "the shipped weights"
+        weights = self.choice.weights
+        name = weights.name if weights is not None else "the shipped weights"
         return f"CrossFuse with {name} ({engine.name} {engine.precision}, preset {engine.preset}, tone {self.tone})"
 
 
@@ -95,11 +90,7 @@ def command(
     vis: str | None,
     vot: Path | None,
     fused: str | None,
-    weights: Path | None,
-    engine: str,
-    precision: str,
-    preset: str,
-    device: str,
+    engine: options.EngineChoice,
     tone: str | None,
     video: bool,
     fps: float | None,
@@ -127,7 +118,7 @@ def command(
     as_stream = video or not _are_images(inputs)
     if not as_stream:
         _refuse_for_images(every=every, frames=frames, fps=fps)
-    fusing = _fusing(weights, engine, precision, preset, device, tone, fused, as_stream)
+    fusing = _fusing(engine, tone, fused, as_stream)
     _check_outputs([json_file, markdown_file, report / PAGE if report is not None else None], force)
     check_research_packages("scipy", "skimage")
     if as_stream:
@@ -165,21 +156,12 @@ def _refuse_for_images(**given: object) -> None:
             raise UsageError(f"--{name} is for streams: add --video to take directories of images as streams")
 
 
-def _fusing(
-    weights: Path | None,
-    engine: str,
-    precision: str,
-    preset: str,
-    device: str,
-    tone: str | None,
-    fused: str | None,
-    as_stream: bool,
-) -> _Fusing | None:
+def _fusing(engine: options.EngineChoice, tone: str | None, fused: str | None, as_stream: bool) -> _Fusing | None:
     if fused is None:
         if tone == "smooth" and not as_stream:
             raise UsageError("images have no time to be smooth over: use --tone per-frame or fixed:LO,HI, or --video")
-        return _Fusing(weights, engine, precision, preset, device, tone or ("smooth" if as_stream else "per-frame"))
-    if weights is not None or tone is not None or {engine, precision, preset, device} != {"auto"}:
+        return _Fusing(engine, tone or ("smooth" if as_stream else "per-frame"))
+    if tone is not None or engine != options.EngineChoice():
         raise UsageError(
             "--fused is fused already: leave out --weights, --engine, --precision, --preset, --device and --tone"
         )

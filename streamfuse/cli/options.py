@@ -13,6 +13,8 @@ import click
 from streamfuse.cli.config import SOURCE as SOURCE
 from streamfuse.cli.config import config as config
 from streamfuse.cli.config import print_config as print_config
+from streamfuse.cli.engine import EngineChoice as EngineChoice
+from streamfuse.cli.engine import engine as engine
 from streamfuse.cli.logs import log_json as log_json
 from streamfuse.cli.logs import show_notes as show_notes
 from streamfuse.cli.logs import silence_notes as silence_notes
@@ -38,31 +40,6 @@ common = click.option("--debug", is_flag=True, expose_value=False, help="Show th
 """`streamfuse.cli.main` reads it: it must also know when parsing itself fails."""
 
 force = click.option("--force", is_flag=True, help="Replace an output that exists.")
-
-engine = together(
-    click.option("--engine", default="auto", show_default=True, help="auto, openvino, tensorrt or torch."),
-    click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16, fp16 or int8."),
-    click.option(
-        "--preset",
-        type=click.Choice(["auto", "quality", "balanced", "realtime"]),
-        default="auto",
-        show_default=True,
-        help="All of the network, its deep path on smaller pictures, or a small network in its place; auto is "
-        "what the weights are best run at, and for live sources less where that does not keep up.",
-    ),
-    click.option(
-        "--weights",
-        type=click.Path(path_type=Path),
-        help="A safetensors file of `streamfuse weights import`; default: the shipped one.",
-    ),
-    click.option(
-        "--device",
-        default="auto",
-        show_default=True,
-        help="auto, cpu, cuda or cuda:N; a GPU that is named is not replaced by the CPU.",
-    ),
-)
-"""--engine, --precision, --weights and --device."""
 
 video = together(
     click.option("--codec", default="h264", show_default=True, help="h264, hevc, or ffv1 (lossless, into .mkv)."),
