@@ -14,7 +14,7 @@ from streamfuse.errors import OutputError, UsageError
 
 @click.command()
 @options.engine
-@click.option("--size", default="640x480", show_default=True, callback=options.parse_size, help="WIDTHxHEIGHT.")
+@options.size
 @click.option(
     "--frames", type=click.IntRange(2, 100_000), default=50, show_default=True, help="Pairs for each of the figures."
 )

@@ -31,7 +31,7 @@ ROWS = 4
     "--seconds", type=options.FiniteRange(0.2, 600), default=5.0, show_default=True, help="Length of the scene."
 )
 @click.option("--fps", type=click.IntRange(1, 120), default=20, show_default=True, help="Its frames a second.")
-@click.option("--size", default="640x480", show_default=True, callback=options.parse_size, help="WIDTHxHEIGHT.")
+@options.size
 @options.force
 @options.engine
 @options.common

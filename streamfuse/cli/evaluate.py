@@ -70,12 +70,12 @@ class _Fusing:
 @click.command()
 @click.option("--ir", type=options.SOURCE, help="Infrared: a directory of images, an image, or a video.")
 @click.option("--vis", type=options.SOURCE, help="Visible: the same kinds.")
-@click.option("--vot", type=click.Path(path_type=Path), help="A VOT-RGBT sequence, for both channels.")
+@options.vot
 @click.option("--fused", type=options.SOURCE, help="What was fused already; without it, the pairs are fused first.")
 @options.engine
 @click.option("--tone", help="per-frame, smooth or fixed:LO,HI; default per-frame, of streams smooth.")
 @click.option("--video", is_flag=True, help="Take directories of images as streams.")
-@click.option("--fps", type=options.FiniteRange(0.001, 10_000), help="Rate of images that are a stream; default 25.")
+@click.option("--fps", type=options.RATE, help="Rate of images that are a stream; default 25.")
 @click.option("--every", type=click.IntRange(1), help="Score every N-th frame of a stream; default: about 25 frames.")
 @click.option("--frames", type=click.IntRange(1), help="Stop after this many frames of a stream.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here.")
@@ -114,7 +114,7 @@ def command(
     from streamfuse.evaluation.report import PAGE
     from streamfuse.optional import check_research_packages
 
-    inputs = _inputs(ir, vis, vot, fused, fps)
+    inputs = _Inputs(*options.two_sources(ir, vis, vot), vot, fused, fps)
     as_stream = video or not _are_images(inputs)
     if not as_stream:
         _refuse_for_images(every=every, frames=frames, fps=fps)
@@ -129,17 +129,6 @@ def command(
     _write(evaluation, json_file, markdown_file, report)
     if damage is not None:
         raise damage
-
-
-def _inputs(ir: str | None, vis: str | None, vot: Path | None, fused: str | None, fps: float | None) -> _Inputs:
-    if vot is not None:
-        if ir is not None or vis is not None:
-            raise UsageError("--vot names both channels: leave out --ir and --vis")
-        return _Inputs("", "", vot, fused, fps)
-    if ir is None or vis is None:
-        missing = " and ".join(flag for flag, value in (("--ir", ir), ("--vis", vis)) if value is None)
-        raise UsageError(f"{missing} missing: two sources are needed, or --vot DIR")
-    return _Inputs(ir, vis, None, fused, fps)
 
 
 def _are_images(inputs: _Inputs) -> bool:

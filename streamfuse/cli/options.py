@@ -36,10 +36,15 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+RATE = FiniteRange(0.001, 10_000)
+"""Frames a second, of images that are a stream."""
+
 common = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 """`streamfuse.cli.main` reads it: it must also know when parsing itself fails."""
 
 force = click.option("--force", is_flag=True, help="Replace an output that exists.")
+
+vot = click.option("--vot", type=click.Path(path_type=Path), help="A VOT-RGBT sequence, for both channels.")
 
 video = together(
     click.option("--codec", default="h264", show_default=True, help="h264, hevc, or ffv1 (lossless, into .mkv)."),
@@ -61,7 +66,7 @@ hardware = together(
 """--hw-decode and --hw-encode."""
 
 pairing = together(
-    click.option("--fps", type=FiniteRange(0.001, 10_000), help="Rate of images; default 25, or as the sequence says."),
+    click.option("--fps", type=RATE, help="Rate of images; default 25, or as the sequence says."),
     click.option(
         "--agc",
         type=click.Choice(["percentile", "plateau"]),
@@ -146,6 +151,21 @@ def parse_size(ctx: click.Context, param: click.Parameter, text: str) -> tuple[i
     if not all(32 <= side <= MAX_SIDE for side in sides):
         raise UsageError(f"--size {text!r}: give WIDTHxHEIGHT, 32 to {MAX_SIDE} pixels a side")
     return int(height), int(width)
+
+
+size = click.option("--size", default="640x480", show_default=True, callback=parse_size, help="WIDTHxHEIGHT.")
+
+
+def two_sources(ir: str | None, vis: str | None, vot: Path | None) -> tuple[str, str]:
+    """--ir and --vis, which are both needed; empty with --vot, which names both.  Raises UsageError."""
+    if vot is not None:
+        if ir is not None or vis is not None:
+            raise UsageError("--vot names both channels: leave out --ir and --vis")
+        return "", ""
+    if ir is None or vis is None:
+        missing = " and ".join(flag for flag, value in (("--ir", ir), ("--vis", vis)) if value is None)
+        raise UsageError(f"{missing} missing: two sources are needed, or --vot DIR")
+    return ir, vis
 
 
 def on_terminal() -> bool:

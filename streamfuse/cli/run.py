@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--ir", type=options.SOURCE, help="Infrared: a video, images, cam0, rtsp://..., or synthetic:ir.")
 @click.option("--vis", type=options.SOURCE, help="Visible: the same kinds, or synthetic:vis.")
-@click.option("--vot", type=click.Path(path_type=Path), help="A VOT-RGBT sequence, for both channels.")
+@options.vot
 @click.option(
     "-o",
     "--output",
@@ -132,14 +132,8 @@ def _open_sources(
     from streamfuse.sources.uri import open_pair
     from streamfuse.sources.vot import open_vot
 
-    if vot is not None:
-        if ir is not None or vis is not None:
-            raise UsageError("--vot names both channels: leave out --ir and --vis")
-        return open_vot(vot, fps, agc)
-    if ir is None or vis is None:
-        missing = " and ".join(flag for flag, value in (("--ir", ir), ("--vis", vis)) if value is None)
-        raise UsageError(f"{missing} missing: two sources are needed, or --vot DIR")
-    return open_pair(ir, vis, fps=fps, agc=agc, gpu=gpu)
+    ir, vis = options.two_sources(ir, vis, vot)
+    return open_vot(vot, fps, agc) if vot is not None else open_pair(ir, vis, fps=fps, agc=agc, gpu=gpu)
 
 
 def watch(pipeline: Pipeline) -> int:
