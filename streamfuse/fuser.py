@@ -6,14 +6,14 @@ import time
 from collections import deque
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from streamfuse.alignment import Aligner
 from streamfuse.calibration.model import Calibration, load
+from streamfuse.closing import Closing
 from streamfuse.color import split_bgr, to_bgr
 from streamfuse.engines import create_engine
 from streamfuse.engines.presets import choose_preset, parse_preset
@@ -50,7 +50,7 @@ class _Begun(NamedTuple):
     submitted_ns: int
 
 
-class Fuser:
+class Fuser(Closing):
     """Fuses pairs of pictures.
 
     >>> fused = streamfuse.Fuser().fuse(cv2.imread("ir.png"), cv2.imread("vis.png"))
@@ -166,14 +166,6 @@ class Fuser:
     def close(self) -> None:
         self._begun.clear()
         self.engine.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _check_size(height: int, width: int) -> None:

@@ -17,11 +17,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from streamfuse.channel import Channel
 from streamfuse.clocks import TimeLine
+from streamfuse.closing import Closing
 from streamfuse.errors import DamagedInput, InputError
 from streamfuse.flow import ClockNotes, Flow, Item, LiveFlow, OnLoss, RecordedFlow
 from streamfuse.frames import DEFAULT_PERIOD_NS, Content, Frame, FramePair, FusedFrame
@@ -49,7 +49,7 @@ STOPPED = "stopped"
 NAMES = {"ir": "infrared", "vis": "visible"}
 
 
-class Pipeline:
+class Pipeline(Closing):
     """Fuses two sources into any number of sinks, and into frames for whoever iterates.
 
     >>> with Pipeline("ir.mp4", "vis.mp4") as pipeline:
@@ -408,14 +408,6 @@ class Pipeline:
                 sink.close(failed=True)
         if self._owns_fuser:
             self._fuser.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _join(self) -> None:
         for thread in self._threads:

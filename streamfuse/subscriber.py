@@ -19,13 +19,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from streamfuse.channel import Channel
+from streamfuse.closing import Closing
 from streamfuse.curve import client_keys
 from streamfuse.endpoint import check_url
 from streamfuse.errors import NothingReceived, UsageError
@@ -129,7 +128,7 @@ class _Counts:
     ages_ms: deque[float] = field(default_factory=lambda: deque(maxlen=AGES))
 
 
-class Subscriber:
+class Subscriber(Closing):
     """An iterator of received frames, and a context manager.
 
     Frames are taken by one thread, which may be as slow as it likes: for the latest, another thread receives meanwhile,
@@ -327,11 +326,3 @@ class Subscriber:
             self._connection.close()
         if self.mode is Mode.LATEST:
             self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

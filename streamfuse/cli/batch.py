@@ -71,11 +71,7 @@ def command(
     crf: int,
     effort: str,
     tone: str,
-    engine: str,
-    precision: str,
-    preset: str,
-    weights: Path | None,
-    device: str,
+    engine: options.EngineChoice,
     hw_decode: bool,
     hw_encode: bool,
     calib: Path | None,
@@ -104,11 +100,11 @@ def command(
     if scheduler is not None and workers is not None:
         raise UsageError("--workers is of this machine: a cluster that is named with --scheduler has its own")
     fusing = Fusing(
-        weights=_absolute(weights),
-        engine=engine,
-        precision=precision,
-        preset=preset,
-        device=device,
+        weights=_absolute(engine.weights),
+        engine=engine.engine,
+        precision=engine.precision,
+        preset=engine.preset,
+        device=engine.device,
         tone=tone,
         calib=_absolute(calib),
         crop=crop == "overlap",
@@ -126,7 +122,7 @@ def command(
     )
     clips, alone = _list_clips(manifest, ir, vis, vot, output, fusing.suffix)
     fusing = check(fusing, clips)
-    place = _Place(scheduler, workers, threads, device)
+    place = _Place(scheduler, workers, threads, engine.device)
     return _run(clips, alone, place, fusing, force, report or output)
 
 

@@ -14,7 +14,7 @@ from streamfuse.errors import OutputError, UsageError
 
 @click.command()
 @options.engine
-@click.option("--size", default="640x480", show_default=True, callback=options.parse_size, help="WIDTHxHEIGHT.")
+@options.size
 @click.option(
     "--frames", type=click.IntRange(2, 100_000), default=50, show_default=True, help="Pairs for each of the figures."
 )
@@ -23,11 +23,7 @@ from streamfuse.errors import OutputError, UsageError
 @options.force
 @options.common
 def command(
-    engine: str,
-    precision: str,
-    preset: str,
-    weights: Path | None,
-    device: str,
+    engine: options.EngineChoice,
     size: tuple[int, int],
     frames: int,
     json_file: Path | None,
@@ -43,21 +39,20 @@ def command(
     """
     from streamfuse.bench.measure import bench
     from streamfuse.bench.report import markdown
-    from streamfuse.engines import create_engine
     from streamfuse.network.checkpoint import default_weights, read_info
     from streamfuse.network.config import Preset
 
     if json_file is not None and json_file.exists() and not force:
         raise OutputError(f"{json_file} exists: choose another place, or replace it with --force")
     if sweep:
-        if (engine, precision, preset) != ("auto", "auto", "auto"):
+        if {engine.engine, engine.precision, engine.preset} != {"auto"}:
             raise UsageError("--sweep measures every engine, precision and preset: leave those options out")
-        _sweep(device, weights, frames, json_file)
+        _sweep(engine.device, engine.weights, frames, json_file)
         return
-    info = read_info(weights or default_weights())
-    with create_engine(engine, weights=weights, precision=precision, device=device, preset=preset) as made:
+    info = read_info(engine.weights or default_weights())
+    with engine.open() as made:
         runs = (info.lite() if made.preset is Preset.REALTIME else None) or info
-        result = bench(made, runs.config, *size, frames, say=_say, weights=weights)
+        result = bench(made, runs.config, *size, frames, say=_say, weights=engine.weights)
     click.echo(markdown(result))
     if json_file is not None:
         _write(json_file, result.as_dict())

@@ -45,11 +45,7 @@ TERMINAL_S, PLAIN_S = 1.0, 10.0
 def command(
     sizes: list[tuple[int, int]],
     roots: tuple[Path, ...],
-    engine: str,
-    precision: str,
-    preset: str,
-    weights: Path | None,
-    device: str,
+    engine: options.EngineChoice,
 ) -> None:
     """Compile the network for pictures of a size and keep it, so that the first run starts at once.
 
@@ -61,11 +57,9 @@ def command(
     It stays in the user's cache directory (STREAMFUSE_CACHE).  Ctrl-C ends it at once; what is not complete
     is not kept.
     """
-    from streamfuse.engines import create_engine
-
-    if (precision == "int8") != bool(roots):
+    if (engine.precision == "int8") != bool(roots):
         raise UsageError("--precision int8 needs --calibrate PAIRS to measure on, and nothing else does")
-    with create_engine(engine, weights=weights, precision=precision, device=device, preset=preset) as made:
+    with engine.open() as made:
         for height, width in sizes:
             what = f"{made.name} {made.precision}, preset {made.preset}, for {width}x{height}"
             begin = time.monotonic()

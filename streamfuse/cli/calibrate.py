@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from streamfuse.cli import options
 from streamfuse.cli.calibrate_time import time_command
+from streamfuse.cli.together import together
 from streamfuse.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from streamfuse.calibration.outcome import Outcome
     from streamfuse.frames import Plane
 
-F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
 
@@ -35,31 +34,20 @@ class Size(click.ParamType[tuple[int, int]]):
         return int(match[2]), int(match[1])
 
 
-def _output(function: F) -> F:
-    """-o, --check, --force, --max-pixels and --distance-m."""
-    for option in reversed(
-        (
-            click.option("-o", "--output", type=PATH, required=True, help="The calibration to write: calib.toml."),
-            click.option("--check", type=PATH, help="The check picture; default beside the calibration, as PNG."),
-            click.option(
-                "--distance-m", type=options.FiniteRange(0.01, 1e6), help="Distance of what was seen, metres."
-            ),
-            options.force,
-            options.max_pixels,
-            options.common,
-        )
-    ):
-        function = option(function)
-    return function
-
-
-def _sizes(function: F) -> F:
-    for role, name in (("vis", "a visible"), ("ir", "an infrared")):
-        function = click.option(f"--{role}-size", type=Size(), help=f"The size of {name} picture, instead of one.")(
-            function
-        )
-        function = click.option(f"--{role}", type=PATH, help=f"For its size and the check, {name} picture.")(function)
-    return function
+_output = together(
+    click.option("-o", "--output", type=PATH, required=True, help="The calibration to write: calib.toml."),
+    click.option("--check", type=PATH, help="The check picture; default beside the calibration, as PNG."),
+    click.option("--distance-m", type=options.FiniteRange(0.01, 1e6), help="Distance of what was seen, metres."),
+    options.force,
+    options.max_pixels,
+    options.common,
+)
+_sizes = together(
+    click.option("--ir", type=PATH, help="For its size and the check, an infrared picture."),
+    click.option("--ir-size", type=Size(), help="The size of an infrared picture, instead of one."),
+    click.option("--vis", type=PATH, help="For its size and the check, a visible picture."),
+    click.option("--vis-size", type=Size(), help="The size of a visible picture, instead of one."),
+)
 
 
 @click.group()

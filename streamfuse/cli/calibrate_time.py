@@ -26,7 +26,7 @@ from streamfuse.cli import options
     show_default=True,
     help="The largest offset that is looked for.",
 )
-@click.option("--fps", type=options.FiniteRange(0.001, 10_000), help="Rate of images; default 25.")
+@click.option("--fps", type=options.RATE, help="Rate of images; default 25.")
 @options.max_pixels
 @options.config
 @options.common

@@ -14,19 +14,17 @@ import difflib
 import functools
 import json
 import os
-from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import click
 from click.core import ParameterSource
 
+from streamfuse.cli.together import F
 from streamfuse.errors import StreamfuseError, UsageError
 from streamfuse.files import Settings, read_settings
 from streamfuse.sources.uri import mask, redact
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 SOURCES = "sources"
 _PRINT = "print_config"
@@ -58,18 +56,6 @@ class _SecretType(click.types.StringParamType):
 SECRET = _SecretType()
 
 
-def config(function: F) -> F:
-    """--config FILE: defaults for the other options of the command."""
-    return click.option(
-        "--config",
-        type=click.Path(path_type=Path, dir_okay=False),
-        is_eager=True,
-        expose_value=False,
-        callback=_read_config,
-        help="A TOML file with these options, such as pipelines/archive.toml; flags and environment come first.",
-    )(function)
-
-
 def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
     if path is None:
         return
@@ -93,6 +79,17 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
             raise UsageError(f"{settings.where(key)}: {key}: {what}") from None
         defaults[option.name or key] = written
     ctx.default_map = defaults
+
+
+config = click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    is_eager=True,
+    expose_value=False,
+    callback=_read_config,
+    help="A TOML file with these options, such as pipelines/archive.toml; flags and environment come first.",
+)
+"""Defaults for the other options of the command."""
 
 
 def _check_sources(settings: Settings) -> None:

@@ -31,7 +31,7 @@ ROWS = 4
     "--seconds", type=options.FiniteRange(0.2, 600), default=5.0, show_default=True, help="Length of the scene."
 )
 @click.option("--fps", type=click.IntRange(1, 120), default=20, show_default=True, help="Its frames a second.")
-@click.option("--size", default="640x480", show_default=True, callback=options.parse_size, help="WIDTHxHEIGHT.")
+@options.size
 @options.force
 @options.engine
 @options.common
@@ -41,11 +41,7 @@ def command(
     fps: int,
     size: tuple[int, int],
     force: bool,
-    engine: str,
-    precision: str,
-    preset: str,
-    weights: Path | None,
-    device: str,
+    engine: options.EngineChoice,
 ) -> int:
     """Render a street at night as an infrared and a visible camera see it, and fuse the two.
 
@@ -55,7 +51,6 @@ def command(
     streamfuse demo
     streamfuse demo --seconds 10 --size 1280x960 -o demo
     """
-    from streamfuse.fuser import Fuser
     from streamfuse.pipeline import Pipeline
     from streamfuse.recording import record
     from streamfuse.sinks import open_sink
@@ -69,7 +64,7 @@ def command(
     except OSError as error:
         raise OutputError(f"cannot make {output}: {error.strerror}") from None
     ir, vis, fused, sheet = (output / name for name in names)
-    fuser = Fuser(weights, engine, precision, tone="smooth", preset=preset, device=device)
+    fuser = engine.fuser("smooth")
     height, width = size
     query = f"?seconds={seconds:g}&fps={fps}&size={width}x{height}"
     for channel, path in (("ir", ir), ("vis", vis)):

@@ -55,32 +55,27 @@ class _Inputs:
 
 @dataclass(frozen=True)
 class _Fusing:
-    weights: Path | None
-    engine: str
-    precision: str
-    preset: str
-    device: str
+    choice: options.EngineChoice
     tone: str
 
     def make_fuser(self) -> Fuser:
-        from streamfuse.fuser import Fuser
-
-        return Fuser(self.weights, self.engine, self.precision, self.tone, preset=self.preset, device=self.device)
+        return self.choice.fuser(self.tone)
 
     def describe(self, engine: Engine) -> str:
-        name = self.weights.name if self.weights is not None else "the shipped weights"
+        weights = self.choice.weights
+        name = weights.name if weights is not None else "the shipped weights"
         return f"CrossFuse with {name} ({engine.name} {engine.precision}, preset {engine.preset}, tone {self.tone})"
 
 
 @click.command()
 @click.option("--ir", type=options.SOURCE, help="Infrared: a directory of images, an image, or a video.")
 @click.option("--vis", type=options.SOURCE, help="Visible: the same kinds.")
-@click.option("--vot", type=click.Path(path_type=Path), help="A VOT-RGBT sequence, for both channels.")
+@options.vot
 @click.option("--fused", type=options.SOURCE, help="What was fused already; without it, the pairs are fused first.")
 @options.engine
 @click.option("--tone", help="per-frame, smooth or fixed:LO,HI; default per-frame, of streams smooth.")
 @click.option("--video", is_flag=True, help="Take directories of images as streams.")
-@click.option("--fps", type=options.FiniteRange(0.001, 10_000), help="Rate of images that are a stream; default 25.")
+@click.option("--fps", type=options.RATE, help="Rate of images that are a stream; default 25.")
 @click.option("--every", type=click.IntRange(1), help="Score every N-th frame of a stream; default: about 25 frames.")
 @click.option("--frames", type=click.IntRange(1), help="Stop after this many frames of a stream.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here.")
@@ -95,11 +90,7 @@ def command(
     vis: str | None,
     vot: Path | None,
     fused: str | None,
-    weights: Path | None,
-    engine: str,
-    precision: str,
-    preset: str,
-    device: str,
+    engine: options.EngineChoice,
     tone: str | None,
     video: bool,
     fps: float | None,
@@ -123,11 +114,11 @@ def command(
     from streamfuse.evaluation.report import PAGE
     from streamfuse.optional import check_research_packages
 
-    inputs = _inputs(ir, vis, vot, fused, fps)
+    inputs = _Inputs(*options.two_sources(ir, vis, vot), vot, fused, fps)
     as_stream = video or not _are_images(inputs)
     if not as_stream:
         _refuse_for_images(every=every, frames=frames, fps=fps)
-    fusing = _fusing(weights, engine, precision, preset, device, tone, fused, as_stream)
+    fusing = _fusing(engine, tone, fused, as_stream)
     _check_outputs([json_file, markdown_file, report / PAGE if report is not None else None], force)
     check_research_packages("scipy", "skimage")
     if as_stream:
@@ -138,17 +129,6 @@ def command(
     _write(evaluation, json_file, markdown_file, report)
     if damage is not None:
         raise damage
-
-
-def _inputs(ir: str | None, vis: str | None, vot: Path | None, fused: str | None, fps: float | None) -> _Inputs:
-    if vot is not None:
-        if ir is not None or vis is not None:
-            raise UsageError("--vot names both channels: leave out --ir and --vis")
-        return _Inputs("", "", vot, fused, fps)
-    if ir is None or vis is None:
-        missing = " and ".join(flag for flag, value in (("--ir", ir), ("--vis", vis)) if value is None)
-        raise UsageError(f"{missing} missing: two sources are needed, or --vot DIR")
-    return _Inputs(ir, vis, None, fused, fps)
 
 
 def _are_images(inputs: _Inputs) -> bool:
@@ -165,21 +145,12 @@ def _refuse_for_images(**given: object) -> None:
             raise UsageError(f"--{name} is for streams: add --video to take directories of images as streams")
 
 
-def _fusing(
-    weights: Path | None,
-    engine: str,
-    precision: str,
-    preset: str,
-    device: str,
-    tone: str | None,
-    fused: str | None,
-    as_stream: bool,
-) -> _Fusing | None:
+def _fusing(engine: options.EngineChoice, tone: str | None, fused: str | None, as_stream: bool) -> _Fusing | None:
     if fused is None:
         if tone == "smooth" and not as_stream:
             raise UsageError("images have no time to be smooth over: use --tone per-frame or fixed:LO,HI, or --video")
-        return _Fusing(weights, engine, precision, preset, device, tone or ("smooth" if as_stream else "per-frame"))
-    if weights is not None or tone is not None or {engine, precision, preset, device} != {"auto"}:
+        return _Fusing(engine, tone or ("smooth" if as_stream else "per-frame"))
+    if tone is not None or engine != options.EngineChoice():
         raise UsageError(
             "--fused is fused already: leave out --weights, --engine, --precision, --preset, --device and --tone"
         )

@@ -41,11 +41,7 @@ def command(
     output: Path,
     force: bool,
     tone: str,
-    engine: str,
-    precision: str,
-    preset: str,
-    weights: Path | None,
-    device: str,
+    engine: options.EngineChoice,
     calib: Path | None,
     crop: str | None,
 ) -> None:
@@ -58,8 +54,6 @@ def command(
     streamfuse fuse ir.png vis.png -o fused.png
     streamfuse fuse M3FD/Ir M3FD/Vis -o fused/
     """
-    from streamfuse.fuser import Fuser
-
     if tone == "smooth":
         raise UsageError("images have no time to be smooth over: use --tone per-frame or fixed:LO,HI")
     try:
@@ -67,7 +61,7 @@ def command(
         _check_outputs(jobs, force)
     except OSError as error:
         raise InputError(f"{error.filename or ir} cannot be read: {error.strerror}") from None
-    with Fuser(weights, engine, precision, tone, calib, crop == "overlap", preset, device) as fuser:
+    with engine.fuser(tone, calib, crop) as fuser:
         failed = _fuse_all(fuser, jobs)
     if failed:
         raise DamagedInput(f"{len(failed)} of {len(jobs)} pairs could not be fused: {'; '.join(failed[:3])}")

@@ -6,16 +6,14 @@ import functools
 import json
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import click
 
+from streamfuse.cli.together import F
 from streamfuse.telemetry import Summary
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 log = logging.getLogger("streamfuse")
 FIELDS = "fields"

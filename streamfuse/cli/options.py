@@ -5,174 +5,121 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import click
 
 from streamfuse.cli.config import SOURCE as SOURCE
 from streamfuse.cli.config import config as config
 from streamfuse.cli.config import print_config as print_config
+from streamfuse.cli.engine import EngineChoice as EngineChoice
+from streamfuse.cli.engine import engine as engine
 from streamfuse.cli.logs import log_json as log_json
 from streamfuse.cli.logs import show_notes as show_notes
 from streamfuse.cli.logs import silence_notes as silence_notes
 from streamfuse.cli.preview import Preview as Preview
 from streamfuse.cli.preview import preview as preview
 from streamfuse.cli.publish import publish as publish
+from streamfuse.cli.together import F, together
 from streamfuse.errors import UsageError
 from streamfuse.limits import MAX_PIXELS, allowing
 
-F = TypeVar("F", bound=Callable[..., Any])
+
+class FiniteRange(click.FloatRange):
+    """A range that NaN and infinity are outside of."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
 
 
-def common(function: F) -> F:
-    """--debug, which `streamfuse.cli.main` reads: it must also know when parsing itself fails."""
-    return click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")(function)
+RATE = FiniteRange(0.001, 10_000)
+"""Frames a second, of images that are a stream."""
 
+common = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+"""`streamfuse.cli.main` reads it: it must also know when parsing itself fails."""
 
-def engine(function: F) -> F:
-    """--engine, --precision, --weights and --device."""
-    for option in reversed(
-        (
-            click.option("--engine", default="auto", show_default=True, help="auto, openvino, tensorrt or torch."),
-            click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16, fp16 or int8."),
-            click.option(
-                "--preset",
-                type=click.Choice(["auto", "quality", "balanced", "realtime"]),
-                default="auto",
-                show_default=True,
-                help="All of the network, its deep path on smaller pictures, or a small network in its place; auto is "
-                "what the weights are best run at, and for live sources less where that does not keep up.",
-            ),
-            click.option(
-                "--weights",
-                type=click.Path(path_type=Path),
-                help="A safetensors file of `streamfuse weights import`; default: the shipped one.",
-            ),
-            click.option(
-                "--device",
-                default="auto",
-                show_default=True,
-                help="auto, cpu, cuda or cuda:N; a GPU that is named is not replaced by the CPU.",
-            ),
-        )
-    ):
-        function = option(function)
-    return function
+force = click.option("--force", is_flag=True, help="Replace an output that exists.")
 
+vot = click.option("--vot", type=click.Path(path_type=Path), help="A VOT-RGBT sequence, for both channels.")
 
-def video(function: F) -> F:
-    """--codec, --crf, --effort and --tone: of a fused video."""
-    for option in reversed(
-        (
-            click.option(
-                "--codec", default="h264", show_default=True, help="h264, hevc, or ffv1 (lossless, into .mkv)."
-            ),
-            click.option(
-                "--crf", type=int, default=20, show_default=True, help="Quality of h264 and hevc: 0 (best) to 51."
-            ),
-            click.option(
-                "--effort", default="veryfast", show_default=True, help="Of the encoder: ultrafast to veryslow."
-            ),
-            click.option(
-                "--tone",
-                default="smooth",
-                show_default=True,
-                help="Output range and level over time: per-frame, smooth or fixed:LO,HI.",
-            ),
-        )
-    ):
-        function = option(function)
-    return function
+video = together(
+    click.option("--codec", default="h264", show_default=True, help="h264, hevc, or ffv1 (lossless, into .mkv)."),
+    click.option("--crf", type=int, default=20, show_default=True, help="Quality of h264 and hevc: 0 (best) to 51."),
+    click.option("--effort", default="veryfast", show_default=True, help="Of the encoder: ultrafast to veryslow."),
+    click.option(
+        "--tone",
+        default="smooth",
+        show_default=True,
+        help="Output range and level over time: per-frame, smooth or fixed:LO,HI.",
+    ),
+)
+"""--codec, --crf, --effort and --tone: of a fused video."""
 
+hardware = together(
+    click.option("--hw-decode", is_flag=True, help="Decode video files on the NVIDIA GPU, if it can."),
+    click.option("--hw-encode", is_flag=True, help="Encode h264 and hevc on the NVIDIA GPU, if it can."),
+)
+"""--hw-decode and --hw-encode."""
 
-def hardware(function: F) -> F:
-    """--hw-decode and --hw-encode."""
-    for option in reversed(
-        (
-            click.option("--hw-decode", is_flag=True, help="Decode video files on the NVIDIA GPU, if it can."),
-            click.option("--hw-encode", is_flag=True, help="Encode h264 and hevc on the NVIDIA GPU, if it can."),
-        )
-    ):
-        function = option(function)
-    return function
+pairing = together(
+    click.option("--fps", type=RATE, help="Rate of images; default 25, or as the sequence says."),
+    click.option(
+        "--agc",
+        type=click.Choice(["percentile", "plateau"]),
+        default="percentile",
+        show_default=True,
+        help="How grey of more than 8 bits becomes 8 bits: in proportion, or equalised, which shows more but "
+        "is noisier.",
+    ),
+    click.option(
+        "--ir-offset-ms", type=FiniteRange(-1e12, 1e12), default=0.0, help="Added to every infrared time stamp."
+    ),
+    click.option(
+        "--tolerance-ms",
+        type=FiniteRange(0, 1e12),
+        help="Largest time between the two frames of a pair; default half a frame of the slower stream.",
+    ),
+)
+"""--fps, --agc, --ir-offset-ms and --tolerance-ms: how two streams are read and paired."""
 
+live = together(
+    click.option(
+        "--max-age-ms",
+        type=FiniteRange(1, 60_000),
+        default=500.0,
+        show_default=True,
+        help="Live: how long a frame may wait for its partner and the engine before it is dropped.",
+    ),
+    click.option(
+        "--policy",
+        type=click.Choice(["latest", "ordered"]),
+        default="latest",
+        show_default=True,
+        help="Live: the newest pair, or every pair in its order while it is not too old.",
+    ),
+    click.option(
+        "--on-loss",
+        type=click.Choice(["wait", "passthrough"]),
+        default="wait",
+        show_default=True,
+        help="Live, while one stream is away: give nothing, or the other stream as it is.",
+    ),
+)
+"""--max-age-ms, --policy and --on-loss, which recordings have no use for."""
 
-def pairing(function: F) -> F:
-    """--fps, --agc, --ir-offset-ms and --tolerance-ms: how two streams are read and paired."""
-    for option in reversed(
-        (
-            click.option(
-                "--fps", type=FiniteRange(0.001, 10_000), help="Rate of images; default 25, or as the sequence says."
-            ),
-            click.option(
-                "--agc",
-                type=click.Choice(["percentile", "plateau"]),
-                default="percentile",
-                show_default=True,
-                help="How grey of more than 8 bits becomes 8 bits: in proportion, or equalised, which shows more but "
-                "is noisier.",
-            ),
-            click.option(
-                "--ir-offset-ms", type=FiniteRange(-1e12, 1e12), default=0.0, help="Added to every infrared time stamp."
-            ),
-            click.option(
-                "--tolerance-ms",
-                type=FiniteRange(0, 1e12),
-                help="Largest time between the two frames of a pair; default half a frame of the slower stream.",
-            ),
-        )
-    ):
-        function = option(function)
-    return function
-
-
-def live(function: F) -> F:
-    """--max-age-ms, --policy and --on-loss, which recordings have no use for."""
-    for option in reversed(
-        (
-            click.option(
-                "--max-age-ms",
-                type=FiniteRange(1, 60_000),
-                default=500.0,
-                show_default=True,
-                help="Live: how long a frame may wait for its partner and the engine before it is dropped.",
-            ),
-            click.option(
-                "--policy",
-                type=click.Choice(["latest", "ordered"]),
-                default="latest",
-                show_default=True,
-                help="Live: the newest pair, or every pair in its order while it is not too old.",
-            ),
-            click.option(
-                "--on-loss",
-                type=click.Choice(["wait", "passthrough"]),
-                default="wait",
-                show_default=True,
-                help="Live, while one stream is away: give nothing, or the other stream as it is.",
-            ),
-        )
-    ):
-        function = option(function)
-    return function
-
-
-def calibration(function: F) -> F:
-    """--calib and --crop."""
-    for option in reversed(
-        (
-            click.option(
-                "--calib",
-                type=click.Path(path_type=Path),
-                help="A file of `streamfuse calibrate`: where infrared lies in the visible picture.",
-            ),
-            click.option("--crop", type=click.Choice(["overlap"]), help="Cut the result to what both cameras see."),
-        )
-    ):
-        function = option(function)
-    return function
+calibration = together(
+    click.option(
+        "--calib",
+        type=click.Path(path_type=Path),
+        help="A file of `streamfuse calibrate`: where infrared lies in the visible picture.",
+    ),
+    click.option("--crop", type=click.Choice(["overlap"]), help="Cut the result to what both cameras see."),
+)
+"""--calib and --crop."""
 
 
 def max_pixels(function: F) -> F:
@@ -194,20 +141,6 @@ def max_pixels(function: F) -> F:
     return cast(F, wrapper)
 
 
-def force(function: F) -> F:
-    return click.option("--force", is_flag=True, help="Replace an output that exists.")(function)
-
-
-class FiniteRange(click.FloatRange):
-    """A range that NaN and infinity are outside of."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number", param, ctx)
-        return number
-
-
 MAX_SIDE = 4096
 
 
@@ -218,6 +151,21 @@ def parse_size(ctx: click.Context, param: click.Parameter, text: str) -> tuple[i
     if not all(32 <= side <= MAX_SIDE for side in sides):
         raise UsageError(f"--size {text!r}: give WIDTHxHEIGHT, 32 to {MAX_SIDE} pixels a side")
     return int(height), int(width)
+
+
+size = click.option("--size", default="640x480", show_default=True, callback=parse_size, help="WIDTHxHEIGHT.")
+
+
+def two_sources(ir: str | None, vis: str | None, vot: Path | None) -> tuple[str, str]:
+    """--ir and --vis, which are both needed; empty with --vot, which names both.  Raises UsageError."""
+    if vot is not None:
+        if ir is not None or vis is not None:
+            raise UsageError("--vot names both channels: leave out --ir and --vis")
+        return "", ""
+    if ir is None or vis is None:
+        missing = " and ".join(flag for flag, value in (("--ir", ir), ("--vis", vis)) if value is None)
+        raise UsageError(f"{missing} missing: two sources are needed, or --vot DIR")
+    return ir, vis
 
 
 def on_terminal() -> bool:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from streamfuse.cli import logs
 from streamfuse.cli.config import SECRET
+from streamfuse.cli.together import F, together
 from streamfuse.errors import UsageError
 
 if TYPE_CHECKING:
     from streamfuse.sinks.base import Sink
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,29 +46,26 @@ class Preview:
 def preview(function: F) -> F:
     """The options, handed to the command as one `preview`, a Preview."""
 
+    @together(
+        click.option(
+            "--preview",
+            metavar="HOST:PORT",
+            help="Show the result in a browser, such as on 127.0.0.1:8080; from other machines it takes a token.",
+        ),
+        click.option(
+            "--preview-token",
+            type=SECRET,
+            metavar="TOKEN",
+            envvar="STREAMFUSE_PREVIEW_TOKEN",
+            help="What viewers must show; default: none on this machine, else one is made and printed. "
+            "Rather in the environment, STREAMFUSE_PREVIEW_TOKEN: others may see a command line.",
+        ),
+        click.option(
+            "--metrics", metavar="HOST:PORT", help="Serve /metrics, /status, /readyz without the preview, or apart."
+        ),
+    )
     @functools.wraps(function)
     def wrapper(*args: Any, preview: str | None, preview_token: str | None, metrics: str | None, **kwargs: Any) -> Any:
         return function(*args, preview=Preview(preview, metrics, preview_token), **kwargs)
 
-    for option in reversed(
-        (
-            click.option(
-                "--preview",
-                metavar="HOST:PORT",
-                help="Show the result in a browser, such as on 127.0.0.1:8080; from other machines it takes a token.",
-            ),
-            click.option(
-                "--preview-token",
-                type=SECRET,
-                metavar="TOKEN",
-                envvar="STREAMFUSE_PREVIEW_TOKEN",
-                help="What viewers must show; default: none on this machine, else one is made and printed. "
-                "Rather in the environment, STREAMFUSE_PREVIEW_TOKEN: others may see a command line.",
-            ),
-            click.option(
-                "--metrics", metavar="HOST:PORT", help="Serve /metrics, /status, /readyz without the preview, or apart."
-            ),
-        )
-    ):
-        wrapper = option(wrapper)
     return cast(F, wrapper)

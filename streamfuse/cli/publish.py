@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from streamfuse.cli.together import F, together
 from streamfuse.errors import UsageError
 
 if TYPE_CHECKING:
     from streamfuse.sinks.zeromq import ZeroMQSink
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +54,41 @@ class Publication:
 def publish(function: F) -> F:
     """--publish and what belongs to it; the command gets `publish`, a Publication or None."""
 
+    @together(
+        click.option(
+            "--publish",
+            metavar="URL",
+            help="Send the frames to other programs by ZeroMQ: tcp://127.0.0.1:5556, ipc:///run/fused.",
+        ),
+        click.option(
+            "--publish-encoding",
+            type=click.Choice(["bgr8", "mono8", "yuv420p", "jpeg"]),
+            default="bgr8",
+            show_default=True,
+            help="Of the pixels; the luma of mono8 and yuv420p is exact.",
+        ),
+        click.option(
+            "--publish-quality",
+            type=click.IntRange(1, 100),
+            default=85,
+            show_default=True,
+            help="Of jpeg, 1 to 100 (best).",
+        ),
+        click.option(
+            "--publish-keys",
+            type=click.Path(path_type=Path),
+            help="Encrypt: the server.key_secret of `streamfuse keys new`; needed for addresses in a network.",
+        ),
+        click.option(
+            "--publish-clients",
+            type=click.Path(path_type=Path),
+            help="Who may subscribe: a directory of public keys; default: clients/ beside the secret key.",
+        ),
+        click.option(
+            "--stream", default="main", show_default=True, metavar="NAME", help="Under which name it is published."
+        ),
+        click.option("--insecure", is_flag=True, help="Publish into a network without keys: anybody can watch."),
+    )
     @functools.wraps(function)
     def wrapper(
         *args: Any,
@@ -75,42 +108,4 @@ def publish(function: F) -> F:
             )
         return function(*args, publish=publication, **kwargs)
 
-    for option in reversed(
-        (
-            click.option(
-                "--publish",
-                metavar="URL",
-                help="Send the frames to other programs by ZeroMQ: tcp://127.0.0.1:5556, ipc:///run/fused.",
-            ),
-            click.option(
-                "--publish-encoding",
-                type=click.Choice(["bgr8", "mono8", "yuv420p", "jpeg"]),
-                default="bgr8",
-                show_default=True,
-                help="Of the pixels; the luma of mono8 and yuv420p is exact.",
-            ),
-            click.option(
-                "--publish-quality",
-                type=click.IntRange(1, 100),
-                default=85,
-                show_default=True,
-                help="Of jpeg, 1 to 100 (best).",
-            ),
-            click.option(
-                "--publish-keys",
-                type=click.Path(path_type=Path),
-                help="Encrypt: the server.key_secret of `streamfuse keys new`; needed for addresses in a network.",
-            ),
-            click.option(
-                "--publish-clients",
-                type=click.Path(path_type=Path),
-                help="Who may subscribe: a directory of public keys; default: clients/ beside the secret key.",
-            ),
-            click.option(
-                "--stream", default="main", show_default=True, metavar="NAME", help="Under which name it is published."
-            ),
-            click.option("--insecure", is_flag=True, help="Publish into a network without keys: anybody can watch."),
-        )
-    ):
-        wrapper = option(wrapper)
     return cast(F, wrapper)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--ir", type=options.SOURCE, help="Infrared: a video, images, cam0, rtsp://..., or synthetic:ir.")
 @click.option("--vis", type=options.SOURCE, help="Visible: the same kinds, or synthetic:vis.")
-@click.option("--vot", type=click.Path(path_type=Path), help="A VOT-RGBT sequence, for both channels.")
+@options.vot
 @click.option(
     "-o",
     "--output",
@@ -59,11 +59,7 @@ def command(
     crf: int,
     effort: str,
     tone: str,
-    engine: str,
-    precision: str,
-    preset: str,
-    weights: Path | None,
-    device: str,
+    engine: options.EngineChoice,
     hw_decode: bool,
     hw_encode: bool,
     calib: Path | None,
@@ -92,7 +88,6 @@ def command(
     """
     from streamfuse.engines.base import gpu_of
     from streamfuse.flow import OnLoss
-    from streamfuse.fuser import Fuser
     from streamfuse.live_pairing import Policy
     from streamfuse.pipeline import Pipeline
     from streamfuse.sinks import open_sinks
@@ -100,16 +95,16 @@ def command(
 
     if not outputs and publish is None and preview.address is None:
         raise UsageError("nowhere to write to: give -o FILE, --preview 127.0.0.1:8080 or --publish URL")
-    gpu = gpu_of(device) if hw_decode else None
+    gpu = gpu_of(engine.device) if hw_decode else None
     sources = _open_sources(ir, vis, vot, fps, agc, gpu)
-    fuser = Fuser(weights, engine, precision, tone, calib, crop == "overlap", preset, device)
+    fuser = engine.fuser(tone, calib, crop)
     files = [path for source in sources for path in source.files]
     period_ns = max(source.period_ns or 0 for source in sources) or None
     sinks: list[Sink] = []
     try:
         sinks += preview.sinks()
         if publish is not None:
-            sinks.append(publish.open(weights, calib))
+            sinks.append(publish.open(engine.weights, calib))
         sinks += open_sinks(
             outputs, video=VideoFormat(codec, crf, effort, hw_encode), force=force, period_ns=period_ns, inputs=files
         )
@@ -137,14 +132,8 @@ def _open_sources(
     from streamfuse.sources.uri import open_pair
     from streamfuse.sources.vot import open_vot
 
-    if vot is not None:
-        if ir is not None or vis is not None:
-            raise UsageError("--vot names both channels: leave out --ir and --vis")
-        return open_vot(vot, fps, agc)
-    if ir is None or vis is None:
-        missing = " and ".join(flag for flag, value in (("--ir", ir), ("--vis", vis)) if value is None)
-        raise UsageError(f"{missing} missing: two sources are needed, or --vot DIR")
-    return open_pair(ir, vis, fps=fps, agc=agc, gpu=gpu)
+    ir, vis = options.two_sources(ir, vis, vot)
+    return open_vot(vot, fps, agc) if vot is not None else open_pair(ir, vis, fps=fps, agc=agc, gpu=gpu)
 
 
 def watch(pipeline: Pipeline) -> int:

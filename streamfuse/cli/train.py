@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from streamfuse.cli import options
+from streamfuse.cli.together import together
 from streamfuse.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 PLAIN_LINE_S = 10.0
 """Between progress lines where there is no terminal."""
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @click.group()
@@ -32,60 +31,37 @@ def command() -> None:
     """
 
 
-def _shared(function: F) -> F:
-    for option in reversed(
-        (
-            click.option(
-                "--data",
-                "roots",
-                type=click.Path(path_type=Path),
-                multiple=True,
-                required=True,
-                help="A data set: paired directories or videos, LLVIP, MSRS, M3FD, KAIST; may be repeated.",
-            ),
-            click.option("-o", "directory", type=click.Path(path_type=Path), required=True, help="Where the run goes."),
-            click.option(
-                "--recipe", "recipe_name", default="default", show_default=True, help="A name or a .toml file."
-            ),
-            click.option("--steps", type=click.IntRange(min=1), help="Instead of the recipe's."),
-            click.option("--batch", type=click.IntRange(min=1), help="Instead of the recipe's; over all processes."),
-            click.option(
-                "--lr", type=options.FiniteRange(0, 1, min_open=True, max_open=True), help="Instead of the recipe's."
-            ),
-            click.option(
-                "--seed",
-                type=click.IntRange(min=0),
-                default=0,
-                show_default=True,
-                help="Of everything that is drawn by lot.",
-            ),
-            click.option(
-                "--every",
-                type=click.IntRange(min=1),
-                default=8,
-                show_default=True,
-                help="Use every nth frame of videos.",
-            ),
-            click.option(
-                "--save-every",
-                type=click.IntRange(min=1),
-                default=250,
-                show_default=True,
-                help="Steps between checkpoints.",
-            ),
-            click.option(
-                "--workers",
-                type=click.IntRange(min=0),
-                default=0,
-                show_default=True,
-                help="Processes that read images.",
-            ),
-            click.option("--stop-after", type=click.IntRange(min=1), help="End after this step, to be resumed later."),
-            click.option("--resume", is_flag=True, help="Go on with the run in -o."),
-        )
-    ):
-        function = option(function)
-    return options.common(options.max_pixels(function))
+_shared = together(
+    click.option(
+        "--data",
+        "roots",
+        type=click.Path(path_type=Path),
+        multiple=True,
+        required=True,
+        help="A data set: paired directories or videos, LLVIP, MSRS, M3FD, KAIST; may be repeated.",
+    ),
+    click.option("-o", "directory", type=click.Path(path_type=Path), required=True, help="Where the run goes."),
+    click.option("--recipe", "recipe_name", default="default", show_default=True, help="A name or a .toml file."),
+    click.option("--steps", type=click.IntRange(min=1), help="Instead of the recipe's."),
+    click.option("--batch", type=click.IntRange(min=1), help="Instead of the recipe's; over all processes."),
+    click.option("--lr", type=options.FiniteRange(0, 1, min_open=True, max_open=True), help="Instead of the recipe's."),
+    click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything that is drawn by lot."
+    ),
+    click.option(
+        "--every", type=click.IntRange(min=1), default=8, show_default=True, help="Use every nth frame of videos."
+    ),
+    click.option(
+        "--save-every", type=click.IntRange(min=1), default=250, show_default=True, help="Steps between checkpoints."
+    ),
+    click.option(
+        "--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that read images."
+    ),
+    click.option("--stop-after", type=click.IntRange(min=1), help="End after this step, to be resumed later."),
+    click.option("--resume", is_flag=True, help="Go on with the run in -o."),
+    options.max_pixels,
+    options.common,
+)
 
 
 @command.command("autoencoder", short_help="Stage 1: an encoder for one modality.")

@@ -13,17 +13,17 @@ import functools
 import platform
 import re
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from streamfuse.closing import Closing
 from streamfuse.errors import EngineError, UsageError, is_out_of_memory
 from streamfuse.frames import Plane
 from streamfuse.network.checkpoint import WeightsInfo, default_weights, read_info
@@ -51,7 +51,7 @@ class Fused(NamedTuple):
     raw: Raw
 
 
-class Engine(ABC):
+class Engine(Closing):
     """Fuses pictures.  One thread at a time may use it, not always the same."""
 
     name: str
@@ -142,16 +142,8 @@ class Engine(ABC):
             times[run] = (time.perf_counter_ns() - begin) / 1e6
         return times
 
-    def close(self) -> None:  # noqa: B027  # an engine that holds nothing has nothing to let go of
+    def close(self) -> None:  # an engine that holds nothing has nothing to let go of
         """Let go of the network and its memory; may be called again.  A later `prepare` builds anew."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class NetworkEngine(Engine):

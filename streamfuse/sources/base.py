@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import enum
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from streamfuse.closing import Closing
 from streamfuse.frames import Clock, Frame
 
 
@@ -23,7 +22,7 @@ class State(enum.StrEnum):
     BACKOFF = "waiting to reconnect"
 
 
-class Source(ABC):
+class Source(Closing):
     """An iterator of frames with rising stamps.
 
     Made in any thread; iterated, then closed, by one thread only.  The attributes describe what is
@@ -67,7 +66,7 @@ class Source(ABC):
         """
         return None
 
-    def start_at(self, stamp_ns: int) -> None:  # noqa: B027 - what cannot jump is read from its beginning
+    def start_at(self, stamp_ns: int) -> None:  # what cannot jump is read from its beginning
         """Begin the iteration at the last place at or before `stamp_ns` (ns) that can be jumped to.
 
         Frames before `stamp_ns` may come, too.  Only before the source is iterated.
@@ -78,16 +77,8 @@ class Source(ABC):
         """Recordings are live until they end; any thread may ask."""
         return State.LIVE
 
-    def interrupt(self) -> None:  # noqa: B027 - what never waits need not be interrupted
+    def interrupt(self) -> None:  # what never waits need not be interrupted
         """End the iteration soon, even if no frame comes; any thread may call it."""
 
-    def close(self) -> None:  # noqa: B027 - many sources hold nothing that needs closing
+    def close(self) -> None:  # many sources hold nothing that needs closing
         """Release files and devices.  Calling it twice is fine."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

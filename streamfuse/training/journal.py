@@ -6,14 +6,13 @@ import csv
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from streamfuse.closing import Closing
 from streamfuse.errors import OutputError
 from streamfuse.files import write_whole
 from streamfuse.sheet import contact_sheet
@@ -22,7 +21,7 @@ from streamfuse.sinks.images import write_image
 Row = Mapping[str, float]
 
 
-class Journal:
+class Journal(Closing):
     """losses.csv, losses.png, events.out.tfevents.* and samples/*.png in a directory.
 
     A run that is resumed goes on in the same files; rows of steps that it will do again are taken out.
@@ -47,12 +46,7 @@ class Journal:
         self._events = SummaryWriter(str(directory), purge_step=first_step + 1)
         self._write_all()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._events.close()
 
     def add(self, step: int, values: Row) -> None:
