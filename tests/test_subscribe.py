@@ -158,12 +158,10 @@ def test_latest_skips_what_is_old_and_every_does_not() -> None:
 def test_a_slow_reader_of_the_latest_gets_new_frames(tmp_path: Path) -> None:
     with publishing(f"ipc://{tmp_path}/s"), Subscriber(f"ipc://{tmp_path}/s") as subscriber:
         subscriber.latest()
-        ages_ms = []
         for _ in range(6):
+            asleep_ns = time.time_ns()
             time.sleep(0.3)  # that is the reader's work: the case, and not a wait for something
-            frame = subscriber.latest()
-            ages_ms.append((time.time_ns() - frame.header.published_ns) / 1e6)
-        assert max(ages_ms) < 150, ages_ms
+            assert subscriber.latest().header.published_ns > asleep_ns  # a queue's next one would be of before
         statistics = subscriber.statistics()
         assert statistics.skipped > 40
         assert statistics.gaps == 0
