@@ -117,6 +117,23 @@ def test_only_what_nobody_writes_any_more_is_cleared(tmp_path: Path) -> None:
     assert set(work.iterdir()) == {own, far}  # still being written
 
 
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="no os.waitid")
+def test_a_dead_process_that_nobody_has_waited_for_writes_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "a.mp4"
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    work = receipts.work_of(out)
+    work.mkdir()
+    left = work / f"{socket.gethostname()}.{process.pid}.0a1b2c3d.mp4"
+    left.touch()
+    receipts.sweep(out)
+    assert left.exists()
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
+    receipts.sweep(out)
+    assert not work.exists()
+    process.communicate()
+
+
 def test_parts_of_other_options_are_other_files(tmp_path: Path) -> None:
     out = tmp_path / "a.mp4"
     assert receipts.part_of(out, MADE, 0) != receipts.part_of(out, MADE, 1)

@@ -196,6 +196,9 @@ def _owner(path: Path) -> tuple[str, int] | None:
 
 
 def _alive(pid: int) -> bool:
+    """A dead one that its parent has not looked after yet, a zombie, writes nothing any more."""
     import psutil
 
-    return psutil.pid_exists(pid)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
