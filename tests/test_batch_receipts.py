@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -82,6 +83,40 @@ def test_killed_at_any_moment_nothing_half_counts(tmp_path: Path) -> None:
         receipts.receipt_of(out).write_text(json.dumps(receipt))
     assert not receipts.standing(out, new).done
     assert not receipts.standing(out, MADE).done
+
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+from streamfuse.batch import receipts
+
+renames = int(sys.argv[2])
+def replace(self, target, rename=Path.replace):
+    global renames
+    renames -= 1
+    if renames < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(self, target)
+Path.replace = replace
+out = Path(sys.argv[1])
+with receipts.aside(out) as aside:
+    aside.write_text("video")
+    receipts.deliver(aside, out, json.loads(sys.argv[3]), {"frames": 3}, False)
+"""
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_killed_while_it_delivers_it_leaves_at_most_a_receipt(tmp_path: Path, renames: int) -> None:
+    out = tmp_path / "a.mp4"
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(out), str(renames), json.dumps(MADE)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(receipts.work_of(out).iterdir())) == 2 - renames
+    receipts.sweep(out)
+    assert list(tmp_path.iterdir()) == [receipts.receipt_of(out)] * renames
+    assert receipts.standing(out, MADE) == receipts.Standing()
 
 
 def test_two_that_deliver_the_same_leave_one(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def fuse(
         with receipts.aside(clip.output) as aside, _renamed(aside, clip.output):
             figures = _fuse_into(aside, clip, fusing.for_clip(clip), window, part=place is not None)
             figures["notes"] = notes
-            receipts.deliver(aside if figures["frames"] else None, target, made, figures, force or place is not None)
+            receipts.deliver(aside, target, made, figures, force or place is not None)
         if place is None:
             receipts.tidy(clip.output)
         return Outcome(figures=figures)
