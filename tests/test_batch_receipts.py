@@ -48,6 +48,25 @@ def test_an_output_is_done_only_for_what_it_was_made_of(tmp_path: Path) -> None:
         assert receipts.standing(out, {**MADE, **change}).exists == words
 
 
+def test_a_part_without_frames_is_done_without_a_file(tmp_path: Path) -> None:
+    out = tmp_path / "a.mp4"
+    figures = {"frames": 0, "seconds": 1.0}
+    with receipts.aside(out) as aside:
+        receipts.deliver(aside, out, MADE, figures, False)
+    assert receipts.standing(out, MADE) == receipts.Standing(True, figures=figures)
+    assert receipts.standing(out, {**MADE, "window": [0, 5]}) == receipts.Standing()
+    assert list(tmp_path.iterdir()) == [receipts.receipt_of(out)]
+
+
+def test_an_option_that_came_or_went_is_told(tmp_path: Path) -> None:
+    out = tmp_path / "a.mp4"
+    made(out)
+    now = {**MADE, "options": {"crf": 20, "ir_offset_ms": 5.0}}
+    assert receipts.standing(out, now).exists == (
+        "was made with ir-offset-ms None instead of 5.0, tone smooth instead of None"
+    )
+
+
 def test_a_file_that_changed_or_is_somebody_elses(tmp_path: Path) -> None:
     out = tmp_path / "a.mp4"
     out.write_text("mine")
@@ -177,5 +196,7 @@ def test_parts_of_other_options_are_other_files(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_says_why(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"cannot look at .*: Not a directory"):
+        receipts.standing(tmp_path / "file/a.mp4", MADE)
     with pytest.raises(OutputError, match="cannot write into"), receipts.aside(tmp_path / "file/a.mp4"):
         pass

@@ -117,6 +117,20 @@ def test_parts_that_finish_in_any_order_are_joined_in_theirs(tmp_path: Path, fus
     assert max(np.abs(a.astype(int) - b).mean() for a, b in zip(pictures, whole, strict=True)) < 1
 
 
+def test_what_an_earlier_run_made_keeps_its_figures(tmp_path: Path, fusing: Fusing) -> None:
+    listed = clips(tmp_path, 1)
+    (made,) = run_all(Here(), listed, fusing)
+    here = Here()
+    (entry,) = run_all(here, listed, fusing)
+    assert (entry.status, entry.figures) == (Status.SKIPPED, made.figures)
+    assert here.log == []
+    other = check(Fusing(crf=30), [])
+    (entry,) = plan(listed, other, False)
+    assert (entry.status, entry.code) == (Status.FAILED, 5)
+    (entry,) = plan(listed, other, True)
+    assert entry.status is Status.LEFT
+
+
 def test_no_more_is_given_than_there_are_threads(tmp_path: Path, fusing: Fusing) -> None:
     here = Here(2)
     entries = run_all(here, clips(tmp_path, 5), fusing)
