@@ -18,9 +18,12 @@ MAX_SETTINGS_BYTES = 1 << 16
 """Of a TOML file; what people write has some kilobytes."""
 
 
-def write_whole(path: Path, data: bytes, *, durable: bool = False) -> None:
-    """Write a file, whole or not at all; `durable`: even if the power fails.  Raises OutputError."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+def write_whole(path: Path, data: bytes, *, durable: bool = False, aside: Path | None = None) -> None:
+    """Write a file, whole or not at all; `durable`: even if the power fails.  Raises OutputError.
+
+    `aside`: its name until it is whole, on the same file system; a killed process leaves it.
+    """
+    aside = aside or path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with aside.open("wb") as file:
             file.write(data)

@@ -27,7 +27,9 @@ from batches import (
 )
 from media import every, read_video, write_images, write_video
 
-from streamfuse.batch import cluster
+from streamfuse.batch import cluster, receipts
+from streamfuse.batch.clips import pair_patterns
+from streamfuse.batch.fusing import Fusing, check, made_of
 from streamfuse.cli.batch import command
 from streamfuse.errors import StreamfuseError
 
@@ -44,8 +46,12 @@ def check_outputs(root: Path, names: list[str], weights: Path) -> None:
         assert made_times == times
         assert all(np.array_equal(one, other) for one, other in zip(made, pictures, strict=True))
         assert colour_in(root / "out" / f"{name}.mp4") == pytest.approx(colour_of(k), abs=3)
-    hidden = {path.name for path in (root / "out").iterdir() if path.name.startswith(".")}
-    assert hidden == {f".{name}.mp4.batch.json" for name in names}  # and nothing half done
+    check_nothing_half_done(root / "out", names)
+
+
+def check_nothing_half_done(out: Path, names: list[str]) -> None:
+    hidden = {path.name for path in out.iterdir() if path.name.startswith(".")}
+    assert hidden == {f".{name}.mp4.batch.json" for name in names}
 
 
 def killed_half_way(root: Path, count: int, weights: Path, patience_s: float) -> None:
@@ -191,6 +197,25 @@ def test_changed_options_need_force_and_only_what_changed_is_made_again(tmp_path
     done(*args, "--force")
     assert (out / "c000.mp4").stat().st_mtime_ns == before
     assert report_of(out)["counts"]["done"] == 1
+
+
+def test_what_a_worker_left_that_died_after_its_last_rename_goes_in_the_next_run(tmp_path: Path, weights: Path) -> None:
+    write_archive(tmp_path, 1)
+    clips, _ = pair_patterns(f"{tmp_path}/rec/*/ir.mp4", f"{tmp_path}/rec/*/vis.mp4", tmp_path / "out", ".mp4")
+    output = clips[0].output
+    made = made_of(clips[0], check(Fusing(weights=str(weights)), clips))
+    figures = {"frames": FRAMES, "seconds": 1.0, "parts": 1}
+    with receipts.aside(output) as aside:
+        aside.write_bytes(b"whole")
+        receipts.deliver(aside, output, made, figures, False)
+    receipts.work_of(output).mkdir()
+    receipts.part_of(output, made, 0).touch()
+    said = command.main(
+        [*patterns(tmp_path), "-o", str(output.parent), "--weights", str(weights)], standalone_mode=False
+    )
+    assert said == 0
+    assert report_of(output.parent)["counts"]["skipped"] == 1
+    check_nothing_half_done(output.parent, ["c000"])
 
 
 def test_ctrl_c_stops_at_once_and_says_what_is_left(tmp_path: Path, weights: Path) -> None:

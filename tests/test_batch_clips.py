@@ -20,16 +20,16 @@ def test_csv_and_toml_say_the_same(tmp_path: Path) -> None:
     out = tmp_path / "out"
     (tmp_path / "a.csv").write_text(
         "\ufeffir, vis, output, vot, calib, ir-offset-ms\n"
-        "ir/1.mp4, vis/1.mp4,,,,\n"
-        '"ir/a, b.mp4", vis/2.mp4, sub/two.mkv,, calib.toml, -12.5\n'
-        ",,,seq/street,,\n",
+        'ir/1.mp4 , vis/1.mp4," ",,,\n'
+        '"ir/a, b.mp4", vis/2.mp4, sub/two.mkv,, calib.toml, -12\n'
+        ",,,seq/street.2,,\n",
         encoding="utf-8",
     )
     (tmp_path / "a.toml").write_text(
         '[[clip]]\nir = "ir/1.mp4"\nvis = "vis/1.mp4"\n'
         '[[clip]]\nir = "ir/a, b.mp4"\nvis = "vis/2.mp4"\noutput = "sub/two.mkv"\n'
-        'calib = "calib.toml"\nir-offset-ms = -12.5\n'
-        '[[clip]]\nvot = "seq/street"\n'
+        'calib = "calib.toml"\nir-offset-ms = -12\n'
+        '[[clip]]\nvot = "seq/street.2"\n'
     )
     expected = [
         Clip(out / "1.mp4", str(tmp_path / "ir/1.mp4"), str(tmp_path / "vis/1.mp4")),
@@ -38,9 +38,9 @@ def test_csv_and_toml_say_the_same(tmp_path: Path) -> None:
             str(tmp_path / "ir/a, b.mp4"),
             str(tmp_path / "vis/2.mp4"),
             calib=str(tmp_path / "calib.toml"),
-            ir_offset_ms=-12.5,
+            ir_offset_ms=-12.0,
         ),
-        Clip(out / "street.mp4", vot=str(tmp_path / "seq/street")),
+        Clip(out / "street.2.mp4", vot=str(tmp_path / "seq/street.2")),
     ]
     assert read_manifest(tmp_path / "a.csv", out, ".mp4") == expected
     assert read_manifest(tmp_path / "a.toml", out, ".mp4") == expected
@@ -55,12 +55,20 @@ def test_csv_and_toml_say_the_same(tmp_path: Path) -> None:
         ("m.csv", 'ir,vis\n"a,b\n', r"m.csv:\d: not valid CSV"),
         ("m.csv", "ir,vis,vot\na,b,c\n", "give ir and vis, or vot"),
         ("m.csv", "ir,vis,ir-offset-ms\na,b,soon\n", "m.csv:2: ir-offset-ms must be a number"),
-        ("m.csv", "ir,vis\n", "lists no clips"),
+        ("m.csv", "ir,vis,ir-offset-ms\na,b,inf\n", "m.csv:2: ir-offset-ms must be a number"),
+        ("m.CSV", "ir,vis\n", "lists no clips"),
         ("m.csv", "", "lists no clips"),
         ("m.csv", "ir,vis\nrtsp://me:secret@camera/a,b\n", r"m.csv:2: rtsp://\*\*\*@camera/a is no recording"),
         ("m.csv", "ir,vis\ncam0,b\n", "cam0 is no recording"),
+        ("m.csv", "ir,vis\na,https://host/b.mp4\n", "https://host/b.mp4 is no recording"),
+        ("m.csv", "ir,vis\na,synthetic:vis\n", "synthetic:vis is no recording"),
+        ("m.csv", "ir,vis\na,${STREAMFUSE_UNSET}/b\n", "m.csv:2: .* STREAMFUSE_UNSET, which is not set"),
         ("m.csv", "ir,vis\na/x.mp4,b/x.mp4\nc/x.mp4,d/x.mp4\n", "would both become"),
         ("m.csv", "ir,vis,output\na,out/b.mp4,b.mp4\n", "would overwrite an input"),
+        ("m.csv", "ir,vis,output\na,b,x/../1.mp4\nc,d,1.mp4\n", "would both become"),
+        ("m.csv", "ir,vis,output\na,out/x/../b.mp4,b.mp4\n", "would overwrite an input"),
+        ("m.TOML", "[[clip]]\nir = 'a'\nviz = 'b'\n", "clip 1: unknown 'viz'"),
+        ("m.toml", "clip = [3]\n", r"a list of \[\[clip\]\]"),
         ("m.toml", "[[clip]]\nir = 'a'\nvis = 3\n", "clip 1: vis must be text"),
         ("m.toml", "[[clip]]\nir = 'a'\n", "clip 1: give ir and vis"),
         ("m.toml", "[[clip]]\nir-offset-ms = true\n", "must be a number"),
@@ -115,12 +123,28 @@ def test_patterns_that_do_not_fit(tmp_path: Path) -> None:
             pair_patterns(f"{tmp_path}/{ir}", f"{tmp_path}/{vis}", tmp_path, ".mp4")
 
 
-def test_sequences_of_a_tree(tmp_path: Path) -> None:
+def test_paths_from_home_and_from_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "me"))
+    monkeypatch.setenv("STREAMFUSE_DISK", str(tmp_path / "disk"))
+    (tmp_path / "m.csv").write_text(
+        "ir,vis,calib,output\n${STREAMFUSE_DISK}/ir.mp4,~/vis.mp4,~/c.toml,~/o.mp4\n~nobody-here.mp4,v/b.mp4,,\n"
+    )
+    clip, other = read_manifest(tmp_path / "m.csv", tmp_path, ".mp4")
+    assert clip.inputs == (f"{tmp_path}/disk/ir.mp4", f"{tmp_path}/me/vis.mp4")
+    assert (clip.calib, clip.output) == (f"{tmp_path}/me/c.toml", tmp_path / "me/o.mp4")
+    assert other.ir == f"{tmp_path}/~nobody-here.mp4"
+
+
+def test_sequences_of_a_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path / "t/a/sequence", tmp_path / "t/a/ir/sequence", tmp_path / "t/b/c/ir/1.png", tmp_path / "t/b/x/1")
     (tmp_path / "t/b/c/color").mkdir()
     clips = sequence_clips(tmp_path / "t", tmp_path / "o", ".mp4")
     assert [clip.output for clip in clips] == [tmp_path / "o/a.mp4", tmp_path / "o/b/c.mp4"]
     assert [clip.output for clip in sequence_clips(tmp_path / "t/a", tmp_path / "o", ".mp4")] == [tmp_path / "o/a.mp4"]
+    monkeypatch.chdir(tmp_path)
+    assert sequence_clips(Path("t"), Path("o"), ".mp4") == clips
+    assert clips[0].inputs == (str(tmp_path / "t/a"),)
     for tree, words in ((tmp_path / "gone", "there is no directory"), (tmp_path / "t/b/x", "holds no VOT-RGBT")):
         with pytest.raises(InputError, match=words):
             sequence_clips(tree, tmp_path, ".mp4")

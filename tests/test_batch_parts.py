@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -26,13 +27,15 @@ from streamfuse.sinks.video import VideoSink
 from streamfuse.sources.uri import open_pair
 
 GOP = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
+SLOW = {"g": "3", "keyint_min": "3", "sc_threshold": "0"}
+"""Key frames 1.2 s apart in recordings of 2.5 frames a second: these are fused by a real network."""
 
 
 def fuse(ir: Path, vis: Path, out: Path, video: VideoFormat, window: Window, offset_ms: float = 0.0) -> Part:
     """What a worker does with a part, with an engine that gives infrared back."""
     a, b = open_pair(str(ir), str(vis))
-    part = Part(VideoSink(out, video, period_ns=b.period_ns), window)
-    sources = Excerpt(a, window.around(round(offset_ms * 1e6))), Excerpt(b, window.around())
+    part = Part(VideoSink(out, video, period_ns=b.period_ns), window, round(offset_ms * 1e6))
+    sources = Excerpt(a, window.less(round(offset_ms * 1e6))), Excerpt(b, window)
     fuser = Fuser(engine=PassThrough(), tone="smooth")
     Pipeline(*sources, sinks=[part], fuser=fuser, ir_offset_ms=offset_ms).run()
     return part
@@ -154,8 +157,61 @@ def test_what_is_too_large_is_refused_in_the_worker(tmp_path: Path, fusing: Fusi
     assert made_of(clip, small) == made_of(clip, fusing)  # which changes nothing in what is made
 
 
-SLOW = {"g": "3", "keyint_min": "3", "sc_threshold": "0"}
-"""Key frames 1.2 s apart in recordings of 2.5 frames a second: these are fused by a real network."""
+@pytest.mark.parametrize(
+    ("ir_stamps", "vis_stamps", "offset_ms"),
+    [
+        (every(100, 150, 30), every(200, 75), 0.0),
+        (every(200, 75), every(100, 150, 30), 0.0),
+        (every(130, 115), every(200, 75), -740.0),
+        ([stamp for stamp in every(200, 75) if not 4500 < stamp < 5700], every(200, 75), 0.0),
+        (every(200, 75), [stamp for stamp in every(200, 75) if not 4100 < stamp < 5300], 0.0),
+        ([stamp for stamp in every(200, 75) if not 4500 < stamp < 11_000], every(200, 75), 0.0),
+        (every(200, 60, 130), every(200, 120), 0.0),
+        (every(200, 120), every(200, 60), 440.0),
+    ],
+    ids=["ir twice", "visible twice", "offset", "ir gap", "visible gap", "ir away", "visible longer", "ir longer"],
+)
+def test_in_parts_every_frame_is_counted_as_without(
+    tmp_path: Path,
+    fusing: Fusing,
+    monkeypatch: pytest.MonkeyPatch,
+    ir_stamps: list[float],
+    vis_stamps: list[float],
+    offset_ms: float,
+) -> None:
+    monkeypatch.setattr(warm, "_make_engine", lambda fusing: PassThrough())
+    ir = write_video(tmp_path / "ir.mp4", ir_stamps, options=SLOW)
+    vis = write_video(tmp_path / "vis.mp4", vis_stamps, options=SLOW)
+    names = (tmp_path / name for name in ("parts.mp4", "whole.mp4"))
+    clip, unsplit = (Clip(name, str(ir), str(vis), ir_offset_ms=offset_ms) for name in names)
+    outcomes, joined = run_parts(clip, fusing)
+    assert len(outcomes) >= 2
+    whole = worker.fuse(unsplit, fusing, made_of(unsplit, fusing), False)
+    assert joined.figures is not None
+    assert whole.figures is not None
+    assert joined.figures["drops"] == whole.figures["drops"]
+    lost = Counter({name: 0 for name in ("infrared", "visible")})
+    for reason, count in joined.figures["drops"].items():
+        lost[reason.split(":")[0]] += count
+    assert lost["infrared"] + joined.figures["frames"] == len(ir_stamps)
+    assert lost["visible"] + joined.figures["frames"] == len(vis_stamps)
+
+
+def test_missing_images_are_counted_in_the_part_where_they_are_missing(
+    tmp_path: Path, fusing: Fusing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm, "_make_engine", lambda fusing: PassThrough())
+    names = [f"{k:03d}.png" for k in range(250)]
+    vis = write_images(tmp_path / "vis", names)
+    ir = write_images(tmp_path / "ir", [name for name in names if name not in ("040.png", "124.png", "125.png")])
+    pattern = "%03d.png"
+    clip, unsplit = (Clip(tmp_path / name, str(ir / pattern), str(vis / pattern)) for name in ("a.mp4", "b.mp4"))
+    _, joined = run_parts(clip, fusing)
+    whole = worker.fuse(unsplit, fusing, made_of(unsplit, fusing), False)
+    assert joined.figures is not None
+    assert whole.figures is not None
+    assert joined.figures["drops"] == whole.figures["drops"]
+    assert 3 in whole.figures["drops"].values()
 
 
 def write_slow(path: Path, count: int, **more: Any) -> Path:

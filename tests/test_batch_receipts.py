@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -47,6 +48,25 @@ def test_an_output_is_done_only_for_what_it_was_made_of(tmp_path: Path) -> None:
         assert receipts.standing(out, {**MADE, **change}).exists == words
 
 
+def test_a_part_without_frames_is_done_without_a_file(tmp_path: Path) -> None:
+    out = tmp_path / "a.mp4"
+    figures = {"frames": 0, "seconds": 1.0}
+    with receipts.aside(out) as aside:
+        receipts.deliver(aside, out, MADE, figures, False)
+    assert receipts.standing(out, MADE) == receipts.Standing(True, figures=figures)
+    assert receipts.standing(out, {**MADE, "window": [0, 5]}) == receipts.Standing()
+    assert list(tmp_path.iterdir()) == [receipts.receipt_of(out)]
+
+
+def test_an_option_that_came_or_went_is_told(tmp_path: Path) -> None:
+    out = tmp_path / "a.mp4"
+    made(out)
+    now = {**MADE, "options": {"crf": 20, "ir_offset_ms": 5.0}}
+    assert receipts.standing(out, now).exists == (
+        "was made with ir-offset-ms None instead of 5.0, tone smooth instead of None"
+    )
+
+
 def test_a_file_that_changed_or_is_somebody_elses(tmp_path: Path) -> None:
     out = tmp_path / "a.mp4"
     out.write_text("mine")
@@ -84,6 +104,40 @@ def test_killed_at_any_moment_nothing_half_counts(tmp_path: Path) -> None:
     assert not receipts.standing(out, MADE).done
 
 
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+from streamfuse.batch import receipts
+
+renames = int(sys.argv[2])
+def replace(self, target, rename=Path.replace):
+    global renames
+    renames -= 1
+    if renames < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(self, target)
+Path.replace = replace
+out = Path(sys.argv[1])
+with receipts.aside(out) as aside:
+    aside.write_text("video")
+    receipts.deliver(aside, out, json.loads(sys.argv[3]), {"frames": 3}, False)
+"""
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_killed_while_it_delivers_it_leaves_at_most_a_receipt(tmp_path: Path, renames: int) -> None:
+    out = tmp_path / "a.mp4"
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(out), str(renames), json.dumps(MADE)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(receipts.work_of(out).iterdir())) == 2 - renames
+    receipts.sweep(out)
+    assert list(tmp_path.iterdir()) == [receipts.receipt_of(out)] * renames
+    assert receipts.standing(out, MADE) == receipts.Standing()
+
+
 def test_two_that_deliver_the_same_leave_one(tmp_path: Path) -> None:
     out = tmp_path / "a.mp4"
     with receipts.aside(out) as one, receipts.aside(out) as other:
@@ -117,6 +171,23 @@ def test_only_what_nobody_writes_any_more_is_cleared(tmp_path: Path) -> None:
     assert set(work.iterdir()) == {own, far}  # still being written
 
 
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="no os.waitid")
+def test_a_dead_process_that_nobody_has_waited_for_writes_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "a.mp4"
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    work = receipts.work_of(out)
+    work.mkdir()
+    left = work / f"{socket.gethostname()}.{process.pid}.0a1b2c3d.mp4"
+    left.touch()
+    receipts.sweep(out)
+    assert left.exists()
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
+    receipts.sweep(out)
+    assert not work.exists()
+    process.communicate()
+
+
 def test_parts_of_other_options_are_other_files(tmp_path: Path) -> None:
     out = tmp_path / "a.mp4"
     assert receipts.part_of(out, MADE, 0) != receipts.part_of(out, MADE, 1)
@@ -125,5 +196,7 @@ def test_parts_of_other_options_are_other_files(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_says_why(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"cannot look at .*: Not a directory"):
+        receipts.standing(tmp_path / "file/a.mp4", MADE)
     with pytest.raises(OutputError, match="cannot write into"), receipts.aside(tmp_path / "file/a.mp4"):
         pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import io
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ def _clip(row: Mapping[str, Any], where: str, base: Path, outputs: Path, suffix:
     named = Path(vot or vis)
     output = row.get("output") or (named.name if vot else named.stem) + suffix
     calib = row.get("calib", "")
-    return Clip(_absolute(outputs / output), ir, vis, vot, calib and str(_absolute(base / calib)), offset_ms)
+    return Clip(_absolute(output, outputs), ir, vis, vot, calib and str(_absolute(calib, base)), offset_ms)
 
 
 def _offset(value: object) -> float | None:
@@ -136,11 +137,12 @@ def _recording(text: str, base: Path) -> str:
     text = expand(text)
     if has_scheme(text) or text.startswith("synthetic:") or parse_address(text) is not None:
         raise UsageError(f"{redact(text)} is no recording: give a video file, or a directory or pattern of images")
-    return str(_absolute(base / text))
+    return str(_absolute(text, base))
 
 
-def _absolute(path: Path) -> Path:
-    return Path(path).expanduser().absolute()
+def _absolute(path: str | Path, base: Path = Path()) -> Path:
+    """From `base`; ~ is the home directory, and a name that begins so and is nobody's stays as it is."""
+    return (base / os.path.expanduser(path)).absolute()  # noqa: PTH111 - Path.expanduser raises for nobody's
 
 
 def pair_patterns(ir: str, vis: str, outputs: Path, suffix: str) -> tuple[list[Clip], list[Alone]]:

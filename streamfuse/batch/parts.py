@@ -10,8 +10,10 @@ gives luma is never off by more than 5 grey levels, so that 0.1 are left at wors
 from __future__ import annotations
 
 import itertools
+from array import array
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,14 +21,13 @@ from typing import TYPE_CHECKING
 from streamfuse.errors import OutputError
 from streamfuse.files import reason
 from streamfuse.frames import DEFAULT_PERIOD_NS, Frame, FusedFrame
+from streamfuse.pairing import NO_PARTNER, OTHER_ENDED
 from streamfuse.sinks.base import Sink
 from streamfuse.sources.base import Source
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
     from av.video.stream import VideoStream
-
-    from streamfuse.telemetry import Summary
 
 LEAD_S = 4.0
 TAIL_S = 0.5
@@ -46,11 +47,18 @@ class Window:
             self.stop_ns is None or stamp_ns < self.stop_ns
         )
 
-    def around(self, offset_ns: int = 0) -> Window:
-        """What must be read, of a stream whose stamps `offset_ns` is added to."""
+    def less(self, offset_ns: int) -> Window:
+        """The same on the time line of a stream whose stamps `offset_ns` is added to."""
+        return self._moved(-offset_ns, -offset_ns)
+
+    def around(self) -> Window:
+        """What must be read."""
+        return self._moved(-round(LEAD_S * NANO), round(TAIL_S * NANO))
+
+    def _moved(self, start_ns: int, stop_ns: int) -> Window:
         return Window(
-            None if self.start_ns is None else self.start_ns - round(LEAD_S * NANO) - offset_ns,
-            None if self.stop_ns is None else self.stop_ns + round(TAIL_S * NANO) - offset_ns,
+            None if self.start_ns is None else self.start_ns + start_ns,
+            None if self.stop_ns is None else self.stop_ns + stop_ns,
         )
 
 
@@ -86,59 +94,122 @@ def _end_ns(source: Source) -> int | None:
 
 
 class Excerpt(Source):
-    """The frames of a recording in a window."""
+    """The frames of a recording in a window and around it; those in it are counted."""
 
     def __init__(self, source: Source, window: Window) -> None:
         super().__init__()
-        self._source, self._window = source, window
+        self._source, self.window, self._around = source, window, window.around()
         self.name, self.clock, self.size, self.files = source.name, source.clock, source.size, source.files
         self.period_ns, self.first_stamp_ns = source.period_ns, source.first_stamp_ns
         self.drops, self.held = source.drops, source.held
+        self.stamps = array("q")
+        """Of the frames in the window, as far as it was read."""
+        self.last_ns: int | None = None
+        """Stamp of the last frame that was read."""
+        self.ended = False
+        """There is no frame after that."""
+        self._frames: Iterator[Frame] | None = None
+        self._interrupted = False
+        self._first = Counter(source.drops)
+        self._before: Counter[str] | None = None
+        self._after: Counter[str] | None = None
 
     def __iter__(self) -> Iterator[Frame]:
-        if self._window.start_ns is not None:
-            self._source.start_at(self._window.start_ns)
-        for frame in self._source:
-            if self._window.stop_ns is not None and frame.stamp_ns >= self._window.stop_ns:
-                return
-            if frame.stamp_ns in self._window:
+        if self._around.start_ns is not None:
+            self._source.start_at(self._around.start_ns)
+        self._frames = self._count()
+        for frame in self._frames:
+            if frame.stamp_ns in self._around:
                 yield frame
+
+    def _count(self) -> Iterator[Frame]:
+        if self.window.start_ns is None:
+            self._before = Counter()
+        for frame in self._source:
+            self.last_ns = frame.stamp_ns
+            if self._before is None and frame.stamp_ns >= (self.window.start_ns or 0):
+                self._before = Counter(self.drops)
+            if frame.stamp_ns in self.window:
+                self.stamps.append(frame.stamp_ns)
+            elif self._before is not None and self._after is None:
+                self._after = Counter(self.drops)
+            if self._around.stop_ns is not None and frame.stamp_ns >= self._around.stop_ns:
+                return
+            yield frame
+        self.ended = True
         self.damage = self._source.damage
 
+    @property
+    def lost(self) -> Counter[str]:
+        """Frames of the window that could not be read, by reason."""
+        if self._before is None:
+            return Counter()
+        return (self.drops if self._after is None else self._after) - self._before
+
+    @property
+    def read(self) -> int:
+        """Of the frames that the header promises."""
+        return len(self.stamps) + (self.lost - self._first).total()
+
+    def after(self, stamp_ns: int | None) -> int:
+        """How many of the window's frames come after that; None: all."""
+        return len(self.stamps) - (0 if stamp_ns is None else bisect_right(self.stamps, stamp_ns))
+
+    def interrupt(self) -> None:
+        self._interrupted = True
+        self._source.interrupt()
+
     def close(self) -> None:
+        """Where nobody wanted the rest of a window, as the other stream has a gap there, its frames are counted."""
+        if self._frames is not None and self.window.stop_ns is not None:
+            while not self._interrupted and self._after is None and next(self._frames, None) is not None:
+                pass
         self._source.close()
 
 
 class Part(Sink):
-    """Passes on to another sink what is in a window, and counts what became of the frames there."""
+    """Passes on to another sink what is in a window, and knows which frames of it were used."""
 
-    def __init__(self, sink: Sink, window: Window) -> None:
-        self._sink, self._window = sink, window
-        self._before: Mapping[str, int] | None = None
-        self._after: Mapping[str, int] | None = None
+    def __init__(self, sink: Sink, window: Window, ir_offset_ns: int = 0) -> None:
+        self._sink, self._window, self._ir_window = sink, window, window.less(ir_offset_ns)
         self.name = sink.name
         self.frames = 0
-
-    def attach(self, state: Callable[[], Summary]) -> None:
-        self._state = state
+        """Written: so many visible ones of the window were used."""
+        self.infrared = 0
+        """So many infrared ones."""
+        self.last_ns: tuple[int | None, int | None] = (None, None)
+        """Stamps of the last infrared and visible frame that were used."""
 
     def write(self, frame: FusedFrame) -> None:
+        self.last_ns = frame.ir_stamp_ns, frame.vis_stamp_ns
+        if frame.ir_stamp_ns is not None and frame.ir_stamp_ns in self._ir_window:
+            self.infrared += 1
         if frame.time_ns in self._window:
-            if self._before is None:
-                self._before = self._state().drops if self._window.start_ns is not None else {}
             self._sink.write(frame)
             self.frames += 1
-        elif self._before is not None and self._after is None:
-            self._after = self._state().drops
 
     def close(self, *, failed: bool = False) -> None:
         self._sink.close(failed=failed)
 
-    def lost(self, end: Summary) -> dict[str, int]:
-        """Frames of the window that went nowhere, by reason; `end`: of the run that is over."""
-        lost = Counter(end.drops if self._after is None else self._after)
-        lost.subtract(self._before or {})
-        return {reason: count for reason, count in lost.items() if count}
+
+def lost(part: Part, ir: Excerpt, vis: Excerpt, ir_offset_ns: int = 0) -> dict[str, int]:
+    """Frames of the window that went nowhere, by "stream: reason", after the run.
+
+    They are told by their stamps, so that each is counted in one part, whichever way the threads ran.
+    """
+    counts: Counter[str] = Counter()
+    for name, own, used, last_ns, other, later_ns in (
+        ("infrared", ir, part.infrared, part.last_ns[0], vis, -ir_offset_ns),
+        ("visible", vis, part.frames, part.last_ns[1], ir, ir_offset_ns),
+    ):
+        missing = len(own.stamps) - used
+        ends = [last_ns, None if other.last_ns is None else other.last_ns + later_ns]
+        late = (
+            min(missing, own.after(max((end for end in ends if end is not None), default=None))) if other.ended else 0
+        )
+        counts.update({f"{name}: {OTHER_ENDED}": late, f"{name}: {NO_PARTNER}": missing - late})
+        counts.update({f"{name}: {why}": count for why, count in own.lost.items()})
+    return {why: count for why, count in counts.items() if count}
 
 
 def join(parts: Sequence[Path], output: Path) -> None:

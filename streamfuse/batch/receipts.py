@@ -123,21 +123,19 @@ def aside(output: Path) -> Iterator[Path]:
             work.rmdir()  # unless there are parts
 
 
-def deliver(aside: Path | None, output: Path, made_of: dict[str, Any], figures: dict[str, Any], force: bool) -> None:
+def deliver(aside: Path, output: Path, made_of: dict[str, Any], figures: dict[str, Any], force: bool) -> None:
     """The file written aside takes the output's name, with its receipt.
 
-    `aside`: None for a part in which there was nothing to write.  Where another process was faster with the same,
-    that one's stays.  Raises OutputError, also for somebody else's file that is there by now, unless `force`.
+    Of a part without frames there is only the receipt.  Where another process was faster with the same, that one's
+    stays.  Raises OutputError, also for somebody else's file that is there by now, unless `force`.
     """
     found = standing(output, made_of)
     if found.exists and not force:
         raise OutputError(f"{output} exists by now and {found.exists}: choose another place, or replace with --force")
     try:
         if found.done:
-            if aside is not None:
-                aside.unlink()
             return
-        stat = aside.stat() if aside is not None else None
+        stat = aside.stat() if figures["frames"] else None
         receipt = {
             "size": stat.st_size if stat else 0,
             "mtime_ns": stat.st_mtime_ns if stat else 0,
@@ -145,13 +143,13 @@ def deliver(aside: Path | None, output: Path, made_of: dict[str, Any], figures: 
             "figures": figures,
         }
         text = (json.dumps(receipt, indent=1) + "\n").encode()
-        write_whole(receipt_of(output), text)
-        if aside is None:
+        write_whole(receipt_of(output), text, aside=aside.with_suffix(".json"))
+        if stat is None:
             return
         aside.replace(output)
         # Where two deliver at once, the receipt is that of the one that came last.
         if (now := _read(receipt_of(output))) is not None and not _is_of(output, now) and _is_of(output, receipt):
-            write_whole(receipt_of(output), text)
+            write_whole(receipt_of(output), text, aside=aside.with_suffix(".json"))
     except OSError as error:
         raise OutputError(f"cannot write {output}: {reason(error.errno, str(error))}") from None
 
@@ -196,6 +194,9 @@ def _owner(path: Path) -> tuple[str, int] | None:
 
 
 def _alive(pid: int) -> bool:
+    """A dead one that its parent has not looked after yet, a zombie, writes nothing any more."""
     import psutil
 
-    return psutil.pid_exists(pid)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False

@@ -24,6 +24,7 @@ from streamfuse.batch.parts import WHOLE, Excerpt, Part, Window
 from streamfuse.batch.warm import warm_fuser
 from streamfuse.errors import DamagedInput, InputError, OutputError, StreamfuseError
 from streamfuse.limits import allowing
+from streamfuse.pairing import OTHER_ENDED
 
 if TYPE_CHECKING:
     from streamfuse.sources.base import Source
@@ -107,7 +108,7 @@ def fuse(
         with receipts.aside(clip.output) as aside, _renamed(aside, clip.output):
             figures = _fuse_into(aside, clip, fusing.for_clip(clip), window, part=place is not None)
             figures["notes"] = notes
-            receipts.deliver(aside if figures["frames"] else None, target, made, figures, force or place is not None)
+            receipts.deliver(aside, target, made, figures, force or place is not None)
         if place is None:
             receipts.tidy(clip.output)
         return Outcome(figures=figures)
@@ -150,6 +151,10 @@ def _sum(figures: list[dict[str, Any]]) -> dict[str, Any]:
     for one in figures:
         for reason, count in one["drops"].items():
             drops[reason] = drops.get(reason, 0) + count
+    for name, promised in figures[-1]["promised"].items():  # nobody wanted the rest: the other stream has ended
+        if (unread := promised - sum(one["read"][name] for one in figures)) > 0:
+            reason = f"{name}: {OTHER_ENDED}"
+            drops[reason] = drops.get(reason, 0) + unread
     return {
         "frames": sum(one["frames"] for one in figures),
         "seconds": sum(one["seconds"] for one in figures),
@@ -169,14 +174,17 @@ def _fuse_into(aside: Path, clip: Clip, fusing: Fusing, window: Window, *, part:
     began = time.monotonic()
     task = _Task()
     with warm_fuser(fusing) as fuser:
-        ir, vis = _open(clip, fusing)
-        if part:
-            offset_ns = round(fusing.ir_offset_ms * 1e6)
-            ir, vis = Excerpt(ir, window.around(offset_ns)), Excerpt(vis, window.around())
+        offset_ns = round(fusing.ir_offset_ms * 1e6)
+        sources = _open(clip, fusing)
+        ir, vis = Excerpt(sources[0], window.less(offset_ns)), Excerpt(sources[1], window)
         period_ns = max(ir.period_ns or 0, vis.period_ns or 0) or None
-        sink = Part(VideoSink(aside, fusing.video, period_ns=period_ns), window)
+        sink = Part(VideoSink(aside, fusing.video, period_ns=period_ns), window, offset_ns)
         pipeline = Pipeline(
-            ir, vis, sinks=[sink], fuser=fuser, tolerance_ms=fusing.tolerance_ms, ir_offset_ms=fusing.ir_offset_ms
+            *((ir, vis) if part else sources),
+            sinks=[sink],
+            fuser=fuser,
+            tolerance_ms=fusing.tolerance_ms,
+            ir_offset_ms=fusing.ir_offset_ms,
         )
 
         def on_tick(summary: Summary) -> None:
@@ -197,11 +205,19 @@ def _fuse_into(aside: Path, clip: Clip, fusing: Fusing, window: Window, *, part:
         if task.given_up():
             raise StreamfuseError("given up")
         engine = f"{fuser.engine.name} {fuser.engine.precision} {fuser.engine.preset}"
+    counts: dict[str, Any] = {"drops": pipeline.summary().drops}
+    if part:
+        named = (("infrared", ir, sources[0].frame_count), ("visible", vis, sources[1].frame_count))
+        counts = {
+            "drops": parts.lost(sink, ir, vis, offset_ns),
+            "read": {name: excerpt.read for name, excerpt, _ in named},
+            "promised": {name: count for name, excerpt, count in named if count is not None and not excerpt.ended},
+        }
     return {
         "frames": sink.frames,
         "seconds": time.monotonic() - began,
         "parts": 1,
-        "drops": sink.lost(pipeline.summary()),
+        **counts,
         "damage": damage,
         "empty": empty,
         "worker": f"{socket.gethostname()}:{os.getpid()}",

@@ -198,9 +198,11 @@ def _run(clips: list[Clip], alone: list[Alone], place: _Place, fusing: Fusing, f
                         state = run.state()
         except StreamfuseError as error:
             lost = error
-        for entry in entries:
-            if entry.status in (Status.LEFT, Status.FAILED):
-                receipts.sweep(entry.clip.output)
+    for entry in entries:  # a killed process may have left something, also after its output had its name
+        if entry.status in (Status.LEFT, Status.FAILED):
+            receipts.sweep(entry.clip.output)
+        else:
+            receipts.tidy(entry.clip.output)
     report = Report(entries, alone, state, name, begun)
     page = write(report, directory)
     _show(report, page)
