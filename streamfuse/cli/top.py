@@ -7,7 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import click
@@ -42,13 +42,20 @@ def command(url: str, once: bool, interval: float, token: str | None) -> None:
     """
     reader = _Reader(url, token)
     state = reader.read()
+    if once:
+        show(state, None, reader.name, console())
+        return
+    _watch(reader, state, interval, console())
+
+
+def console(file: IO[str] | None = None) -> Console:
     from rich.console import Console
 
-    console = Console()
-    if once:
-        console.print(_view(state, None, reader.name))
-        return
-    _watch(reader, state, interval, console)
+    return Console(file=file)
+
+
+def show(state: dict[str, Any], before: dict[str, Any] | None, name: str, console: Console) -> None:
+    console.print(_view(state, before, name))
 
 
 def _watch(reader: _Reader, state: dict[str, Any], interval: float, console: Console) -> None:
@@ -81,7 +88,7 @@ class _Reader:
         self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         self._token = token or next(iter(parse_qs(parts.query).get("token", [])), None)
         # A proxy for the web is none for this.
-        self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def read(self) -> dict[str, Any]:
         """Raises InputError."""
@@ -89,7 +96,7 @@ class _Reader:
         if self._token is not None:
             request.add_header("Authorization", f"Bearer {self._token}")
         try:
-            with self._open(request, timeout=TIMEOUT_S) as answer:
+            with self.opener.open(request, timeout=TIMEOUT_S) as answer:
                 state = json.load(answer)
         except urllib.error.HTTPError as error:
             with error:
