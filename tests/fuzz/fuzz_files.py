@@ -17,7 +17,7 @@ from test_hostile_text import KALIBR, OPENCV, OURS, PIPELINE, POINTS, RECIPE, RO
 
 from streamfuse.batch import receipts
 from streamfuse.batch.clips import Clip, read_manifest
-from streamfuse.batch.report import Report, render
+from streamfuse.batch.report import Report, write
 from streamfuse.batch.run import Entry, Status, idle
 from streamfuse.calibration.imported import Request, calibrate_import
 from streamfuse.calibration.model import load
@@ -29,7 +29,7 @@ from streamfuse.sources.address import parse_address
 from streamfuse.sources.synthetic import SyntheticSource
 from streamfuse.sources.uri import expand, mask, redact
 from streamfuse.sources.vot import open_vot
-from streamfuse.training.recipe import read_recipe
+from streamfuse.training.recipe import RECIPES, read_recipe
 from streamfuse.web.place import parse as parse_place
 
 
@@ -40,67 +40,71 @@ def _sequence() -> Path:
     return directory() / "vot"
 
 
-def vot(data: bytes) -> None:
+def vot(data: bytes) -> object:
     sequence = _sequence()
     (sequence / "sequence").write_bytes(data)
-    for source in held(lambda: open_vot(sequence)) or ():
+    found = held(lambda: open_vot(sequence))
+    for source in found or ():
         assert all(path.is_file() for path in source.files)
+    return found
 
 
-def _manifest(data: bytes, name: str) -> None:
-    for clip in held(lambda: read_manifest(file(data, name), directory() / "out", ".mp4")) or ():
-        assert clip.output.is_absolute()
+def _manifest(data: bytes, name: str) -> object:
+    found = held(lambda: read_manifest(file(data, name), directory() / "out", ".mp4"))
+    assert all(clip.output.is_absolute() for clip in found or ())
+    return found
 
 
-def pipeline(data: bytes) -> None:
+def pipeline(data: bytes) -> object:
     path = file(data, "pipeline.toml")
     run = cli.get_command(click.Context(cli), "run")
     assert run is not None
     with contextlib.suppress(click.ClickException):  # of one option, as on the command line
-        held(lambda: run.make_context("run", ["--config", str(path)]))
+        return held(lambda: run.make_context("run", ["--config", str(path)]))
+    return None
 
 
-def calibration(data: bytes) -> None:
+def calibration(data: bytes) -> object:
     found = held(lambda: load(file(data, "calibration.toml")))
     if found is not None:
         assert load(file(found.to_toml().encode(), "again.toml")).id == found.id
+    return found
 
 
-def imported(data: bytes) -> None:
+def imported(data: bytes) -> object:
     """The first byte chooses between one file and a pair of ROS."""
     request = Request(vis_size=(480, 640), ir_size=(480, 640))
     paths = [file(data[1:], "camera.yaml")]
     if data[:1] == b"2":
         paths.append(file(ROS.replace("camera_name: ir", "camera_name: vis").encode(), "other.yaml"))
-    held(lambda: calibrate_import(paths, request))
+    return held(lambda: calibrate_import(paths, request))
 
 
-def points(data: bytes) -> None:
-    held(lambda: read_points(file(data, "points.csv"), (48, 64), (48, 64)))
+def points(data: bytes) -> object:
+    return held(lambda: read_points(file(data, "points.csv"), (48, 64), (48, 64)))
 
 
-def recipe(data: bytes) -> None:
-    held(lambda: read_recipe(str(file(data, "recipe.toml")), {}))
+def recipe(data: bytes) -> object:
+    return held(lambda: read_recipe(str(file(data, "recipe.toml")), RECIPES))
 
 
-def keys(data: bytes) -> None:
+def keys(data: bytes) -> object:
     path = file(data, "a.key_secret")
     path.chmod(0o600)
-    held(lambda: load_public(path))
-    held(lambda: load_pair(path))
+    return held(lambda: load_public(path)) and held(lambda: load_pair(path))
 
 
-def address(data: bytes) -> None:
+def address(data: bytes) -> object:
     text = os.fsdecode(data)
-    for system in ("Linux", "Darwin", "Windows"):
-        held(partial(parse_address, text, system))
+    found = [held(partial(parse_address, text, system)) for system in ("Darwin", "Windows", "Linux")]
     held(lambda: expand(text))
     held(lambda: check_url(text))
     held(lambda: parse_place("--preview", text))
     if text.startswith("synthetic:"):
         held(lambda: SyntheticSource.from_uri(text))
-    mask(text)
-    redact(text)
+    assert isinstance(mask(text), str)
+    assert isinstance(redact(text), str)
+    return found[-1]
 
 
 # Receipts: what they say is shown by the report of a later run.
@@ -120,16 +124,15 @@ FIGURES: dict[str, Any] = {
 RECEIPT: dict[str, Any] = {"size": 5, "mtime_ns": 10**18, "made_of": MADE, "figures": FIGURES}
 
 
-def receipt(data: bytes) -> None:
+def receipt(data: bytes) -> object:
     output = file(b"video", "out/a.mp4")
     os.utime(output, ns=(10**18, 10**18))
     receipts.receipt_of(output).write_bytes(data)
     found = held(lambda: receipts.standing(output, MADE))
-    if found is not None and found.done:
-        entry = Entry(Clip(output, "ir.mp4", "vis.mp4"), status=Status.SKIPPED, figures=found.figures)
-        report = Report([entry], [], idle([entry]), "here", datetime.now(UTC))
-        json.dumps(report.as_dict())
-        render(report.as_dict()).encode()
+    if found is None or not found.done:
+        return None
+    entry = Entry(Clip(output, "ir.mp4", "vis.mp4"), status=Status.SKIPPED, figures=found.figures)
+    return held(lambda: write(Report([entry], [], idle([entry]), "here", datetime.now(UTC)), directory() / "report"))
 
 
 _ADDRESSES = (
@@ -154,11 +157,11 @@ TARGETS = {
         (b'[[clip]]\nir = "a.mp4"\nvis = "b.mp4"\noutput = "o.mp4"\nir-offset-ms = 2\n[[clip]]\nvot = "s"\n',),
     ),
     "pipeline": Target(pipeline, (PIPELINE.encode(), *files("pipelines/*.toml"))),
-    "recipe": Target(recipe, (RECIPE.encode(), *files("streamfuse/training/**/*.toml"))),
+    "recipe": Target(recipe, (*files("weights/recipes/[12].toml"), RECIPE.encode())),
     "calibration": Target(calibration, (OURS.encode(), *files("calib/*.toml"))),
     "imported": Target(imported, tuple(n + t.encode() for n in (b"1", b"2") for t in (OPENCV, XML, KALIBR, ROS))),
     "points": Target(points, (POINTS.encode(),)),
-    "keys": Target(keys, (_KEY.encode(), _SECRET.encode())),
+    "keys": Target(keys, (_SECRET.encode(), _KEY.encode())),
     "address": Target(address, tuple(text.encode() for text in _ADDRESSES)),
     "receipt": Target(receipt, (json.dumps(RECEIPT).encode(), json.dumps(RECEIPT | {"size": 0}).encode())),
 }

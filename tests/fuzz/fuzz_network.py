@@ -34,16 +34,15 @@ TURNS = 30
 """Of the event loop, in which a request is answered."""
 
 
-def wire(data: bytes) -> None:
+def wire(data: bytes) -> object:
     """Three parts, on lines."""
     parts = data.split(b"\n", 2)
     try:
         found = unpack(parts)
     except Malformed:
-        return
+        return None
     pixels = memoryview(parts[2])
-    for read in (luma_of, bgr_of, picture_of):
-        held(partial(read, found, pixels))
+    return [held(partial(read, found, pixels)) for read in (luma_of, bgr_of, picture_of)][-1]
 
 
 def _messages() -> tuple[bytes, ...]:
@@ -123,7 +122,7 @@ class _Preview:
 _preview = cache(_Preview)
 
 
-def request(data: bytes) -> None:
+def request(data: bytes) -> object:
     preview = _preview()
     preview.errors.clear()
     answer = preview.loop.run_until_complete(preview.ask(data))
@@ -131,12 +130,13 @@ def request(data: bytes) -> None:
     assert answer == b"" or answer.startswith(b"HTTP/1.")
     assert b"HTTP/1.1 500" not in answer
     assert TOKEN.encode() not in answer or TOKEN.encode() in data  # whoever sends nonsense is told which
+    return b"HTTP/1.1 200 OK" in answer
 
 
-def browser(data: bytes) -> None:
+def browser(data: bytes) -> object:
     """What a browser says in its socket, on lines."""
 
-    async def listen() -> None:
+    async def listen() -> object:
         viewer = _Viewer(cast(Any, None), Hub())
         viewer._sent = Shown(picture(size=SIZE), 1)
         for text in data.decode("utf-8", "replace").split("\n"):
@@ -144,8 +144,9 @@ def browser(data: bytes) -> None:
         for task in viewer.tasks():
             task.cancel()
         await asyncio.gather(*viewer.tasks(), return_exceptions=True)
+        return viewer._views
 
-    _preview().loop.run_until_complete(listen())
+    return _preview().loop.run_until_complete(listen())
 
 
 # `streamfuse top`, of which whoever has the address may give any answer.
@@ -165,12 +166,14 @@ class _Socket:
         pass
 
 
-def answer(data: bytes) -> None:
+def answer(data: bytes) -> object:
     class Connection(http.client.HTTPConnection):
         def connect(self) -> None:
             self.sock = cast(Any, _Socket(data))
 
     class Handler(urllib.request.HTTPHandler):
+        handler_order = 0  # before the one that connects
+
         def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
             return self.do_open(Connection, req)
 
@@ -183,6 +186,7 @@ def answer(data: bytes) -> None:
 
     held(show)
     assert all(line.isprintable() for line in shown.getvalue().split("\n"))
+    return shown.getvalue()
 
 
 def _answer(text: str) -> bytes:
@@ -200,8 +204,8 @@ def _state() -> str:
 _TOKEN = f"Authorization: Bearer {TOKEN}"
 _SOCKET = _REQUEST.replace("/stream.mjpg?view=fused&token=x", "/socket").replace("Bearer abc", f"Bearer {TOKEN}")
 _REQUESTS = (
-    _REQUEST,
     f"GET /snapshot.jpg?view=visible HTTP/1.1\r\nHost: localhost\r\n{_TOKEN}\r\n\r\n",
+    _REQUEST,
     f"GET /status?token={TOKEN} HTTP/1.1\r\nHost: [::1]:8080\r\nSec-Fetch-Site: cross-site\r\n\r\n"
     f"GET /metrics HTTP/1.0\r\n{_TOKEN}\r\n\r\n",
     f"POST / HTTP/1.1\r\nHost: localhost\r\n{_TOKEN}\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
@@ -225,6 +229,16 @@ TARGETS = {
             _answer(_state()),
             b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n",
             b"HTTP/1.1 302 Found\r\nLocation: http://other/\r\nContent-Length: 0\r\n\r\n",
+        ),
+        (
+            b"SSH-2.0-OpenSSH_9.6\r\n",
+            b"HTTP/1.1 302 Found\r\nLocation: ftp://other/\r\nContent-Length: 0\r\n\r\n",
+            _answer('{"fused": 0}'),
+            _answer("[" * 100_000),
+            _answer(_state().replace('"live"', "3")),
+            _answer(_state().replace('"recording"', '"[/]"').replace("cam0", "[/]").replace("late: by far", "[/x]")),
+            _answer(_state().replace("late: by far", r"late\u001b[2J\u009b\n")),
+            _answer(_state().replace('"fps": 0.0', '"fps": 1' + "0" * 400)),
         ),
     ),
 }

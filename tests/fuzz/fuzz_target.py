@@ -15,9 +15,9 @@ ROOT = Path(__file__).parent.parent.parent
 @dataclass(frozen=True)
 class Target:
     run: Callable[[bytes], object]
-    """Any exception that it raises is a finding."""
+    """Any exception that it raises is a finding; what it returns is true where the bytes were understood."""
     seeds: tuple[bytes, ...]
-    """What is right, or nearly so: where the fuzzer begins."""
+    """Where the fuzzer begins: the first is right, the others nearly so."""
     findings: tuple[bytes, ...] = ()
     """What once came to something worse."""
 

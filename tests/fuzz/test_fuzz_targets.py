@@ -27,6 +27,12 @@ def test_a_target_takes(target: Target, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
+def test_a_target_understands_what_is_right(name: str) -> None:
+    """Else it would be refused at the door, and nothing behind it be tested."""
+    assert TARGETS[name].run(TARGETS[name].seeds[0])
+
+
+@pytest.mark.parametrize("name", TARGETS)
 def test_a_target_takes_its_seeds_spoiled(name: str) -> None:
     """Cut off, with a byte changed, and with what no text has."""
     target = TARGETS[name]
