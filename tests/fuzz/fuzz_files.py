@@ -123,6 +123,12 @@ FIGURES: dict[str, Any] = {
 }
 RECEIPT: dict[str, Any] = {"size": 5, "mtime_ns": 10**18, "made_of": MADE, "figures": FIGURES}
 
+WRONG: tuple[dict[str, Any], ...] = (
+    *({"frames": None}, {"seconds": "1"}, {"seconds": 10**400}, {"drops": []}, {"drops": {"late": {}}}),
+    *({"damage": [1]}, {"notes": [1]}, {"notes": 1}, {"worker": 1}, {"notes": ["\ud800"]}, {"parts": []}),
+)
+"""Figures that no report can show, or not without care."""
+
 
 def receipt(data: bytes) -> object:
     output = file(b"video", "out/a.mp4")
@@ -151,6 +157,7 @@ TARGETS = {
             b"ir,vis,output,calib,ir-offset-ms\na/ir.mp4,a/vis.mp4,a.mp4,c.toml,-3.5\nb/ir/%06d.png,b/vis/,,,\n",
             b'vot,output\n"street",s.mp4\n',
         ),
+        (b"vot,output\ns,a\0b\n",),
     ),
     "manifest-toml": Target(
         lambda data: _manifest(data, "clips.toml"),
@@ -163,5 +170,13 @@ TARGETS = {
     "points": Target(points, (POINTS.encode(),)),
     "keys": Target(keys, (_SECRET.encode(), _KEY.encode())),
     "address": Target(address, tuple(text.encode() for text in _ADDRESSES)),
-    "receipt": Target(receipt, (json.dumps(RECEIPT).encode(), json.dumps(RECEIPT | {"size": 0}).encode())),
+    "receipt": Target(
+        receipt,
+        (json.dumps(RECEIPT).encode(), json.dumps(RECEIPT | {"size": 0}).encode()),
+        (
+            b"[" * 100_000,
+            json.dumps(RECEIPT | {"made_of": {**MADE, "options": [1]}}).encode(),
+            *(json.dumps(RECEIPT | {"figures": FIGURES | change}).encode() for change in WRONG),
+        ),
+    ),
 }
