@@ -18,6 +18,13 @@ prints it and exits with `exit_code`; a traceback is shown only with `--debug`.
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """`text` as one line with nothing in it that a terminal would obey: other characters become escapes, as \\x1b."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class StreamfuseError(Exception):
     """Any of them; `exit_code` is that of the command line."""
 
@@ -25,8 +32,7 @@ class StreamfuseError(Exception):
 
     def __str__(self) -> str:
         """On one line whatever was read from outside, and nothing in it that a terminal would obey."""
-        text = super().__str__()
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        return printable(super().__str__())
 
 
 class UsageError(StreamfuseError):

@@ -15,7 +15,8 @@ Shape: TypeAlias = tuple[int, int]
 
 MOST_STEPS = 10_000
 """Segments, tags or boxes that are looked at; a real header has tens."""
-_WORD = re.compile(rb"(?:\s+|#[^\n]*\n)*(\d{1,10})\s")
+_WORD = re.compile(rb"(?:\s|#[^\n]*\n)*(\d{1,10})\s")  # `\s+` would be tried in every way that spaces can be split
+_FILLING = re.compile(rb"\xff+")
 
 
 def image_shape(data: Buffer) -> Shape | None:
@@ -34,8 +35,8 @@ def jpeg_shape(data: Buffer) -> Shape | None:
     """As the first frame header of a JPEG has them."""
     at = 2
     for _ in range(MOST_STEPS):
-        while data[at : at + 2] == b"\xff\xff":  # filling
-            at += 1
+        if filling := _FILLING.match(data, at):  # as much as there is before a marker, which begins with its last byte
+            at = filling.end() - 1
         if at + 9 > len(data) or data[at] != 0xFF:
             return None
         marker = data[at + 1]

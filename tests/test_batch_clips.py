@@ -69,6 +69,7 @@ def test_csv_and_toml_say_the_same(tmp_path: Path) -> None:
         ("m.csv", "ir,vis,output\na,out/x/../b.mp4,b.mp4\n", "would overwrite an input"),
         ("m.TOML", "[[clip]]\nir = 'a'\nviz = 'b'\n", "clip 1: unknown 'viz'"),
         ("m.toml", "clip = [3]\n", r"a list of \[\[clip\]\]"),
+        ("m.csv", "vot,output\ns,a\0b\n", "m.csv:2: .* holds a zero byte"),
         ("m.toml", "[[clip]]\nir = 'a'\nvis = 3\n", "clip 1: vis must be text"),
         ("m.toml", "[[clip]]\nir = 'a'\n", "clip 1: give ir and vis"),
         ("m.toml", "[[clip]]\nir-offset-ms = true\n", "must be a number"),
@@ -148,3 +149,17 @@ def test_sequences_of_a_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for tree, words in ((tmp_path / "gone", "there is no directory"), (tmp_path / "t/b/x", "holds no VOT-RGBT")):
         with pytest.raises(InputError, match=words):
             sequence_clips(tree, tmp_path, ".mp4")
+
+
+def test_links_that_lead_round_in_a_circle_are_names_like_others(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "m.csv").write_text("ir,vis,output\nloop/ir.mp4,loop/vis.mp4,loop/out.mp4\n")
+    (clip,) = read_manifest(tmp_path / "m.csv", tmp_path, ".mp4")
+    assert clip.output == tmp_path / "loop/out.mp4"
+
+
+def test_a_home_that_nobody_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("m.csv").write_text("vot\n~nobody-of-this-name/s\n")
+    with pytest.raises(UsageError, match=r"m\.csv:2: ~nobody-of-this-name/s: there is no such user"):
+        read_manifest(Path("m.csv"), Path("out"), ".mp4")

@@ -82,7 +82,13 @@ def test_a_file_that_changed_or_is_somebody_elses(tmp_path: Path) -> None:
     assert receipts.standing(out, MADE) == receipts.Standing()  # a receipt alone says nothing
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"made_of": 3}', '{"made_of": {}, "figures": 1}', "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", '{"made_of": 3}', '{"made_of": {}, "figures": 1}', "\xff", "[" * 100_000),
+        *('{"made_of": {}, "figures": {}}', '{"made_of": {}, "figures": {"frames": 1, "seconds": 1, "drops": 1}}'),
+    ],
+)
 def test_a_broken_receipt_is_none(tmp_path: Path, text: str) -> None:
     out = tmp_path / "a.mp4"
     made(out)
@@ -200,3 +206,9 @@ def test_what_cannot_be_written_says_why(tmp_path: Path) -> None:
         receipts.standing(tmp_path / "file/a.mp4", MADE)
     with pytest.raises(OutputError, match="cannot write into"), receipts.aside(tmp_path / "file/a.mp4"):
         pass
+
+
+def test_options_that_are_none_are_other_options(tmp_path: Path) -> None:
+    out = tmp_path / "a.mp4"
+    made(out, made_of={**MADE, "options": ["crf"]})
+    assert receipts.standing(out, MADE).exists == "was made with other options"

@@ -53,6 +53,13 @@ def test_the_json_counts_every_clip_once(tmp_path: Path, made: Report) -> None:
     assert [path.name for path in sorted(page.parent.iterdir())] == ["batch.html", "batch.json"]
 
 
+def test_a_name_of_bytes_that_are_no_text_can_be_reported(tmp_path: Path) -> None:
+    entries = [entry(tmp_path, "\udcff", Status.DONE)]
+    page = report.write(Report(entries, [], idle(entries), "this machine", datetime.now(UTC)), tmp_path)
+    assert r"\udcff.mp4" in page.read_text()
+    assert json.loads((tmp_path / "batch.json").read_text())["clips"][0]["output"].endswith("\udcff.mp4")
+
+
 def test_a_report_that_cannot_be_written_says_so(tmp_path: Path, made: Report) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot make"):

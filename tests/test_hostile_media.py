@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from itertools import islice
 from pathlib import Path
@@ -99,6 +100,16 @@ def test_headers_of_any_bytes_give_a_size_or_none(noise: bytes, kind: str, keep:
         except InputError:
             return
     assert picture is None or picture.size <= 4 << 16
+
+
+@pytest.mark.parametrize(
+    "data", [b"P5" + b" " * 28 + b"x", b"\xff\xd8" + b"\xff" * (4 << 20)], ids=["blanks", "filling"]
+)
+def test_a_header_takes_no_more_time_than_it_has_bytes(data: bytes) -> None:
+    """28 blanks took a minute, doubled by every further one; four megabytes of filling, seconds."""
+    began = time.process_time()
+    assert image_shape(data) is None
+    assert time.process_time() - began < 1
 
 
 CHILD = """

@@ -78,6 +78,7 @@ def test_socket_takes_the_cookie() -> None:
         ("http://evil.example", False),
         ("http://127.0.0.1:1", False),  # another server of this machine
         ("null", False),
+        ("http://[", False),
         ("http://evil.example@{host}", False),
     ],
 )

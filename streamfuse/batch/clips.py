@@ -113,12 +113,12 @@ def _clip(row: Mapping[str, Any], where: str, base: Path, outputs: Path, suffix:
     try:
         ir, vis, vot = (text and _recording(text, base) for text in (ir, vis, vot))
         offset_ms = _offset(row.get("ir-offset-ms"))
+        named = Path(vot or vis)
+        output = row.get("output") or (named.name if vot else named.stem) + suffix
+        calib = row.get("calib", "")
+        return Clip(_absolute(output, outputs), ir, vis, vot, calib and str(_absolute(calib, base)), offset_ms)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
-    named = Path(vot or vis)
-    output = row.get("output") or (named.name if vot else named.stem) + suffix
-    calib = row.get("calib", "")
-    return Clip(_absolute(output, outputs), ir, vis, vot, calib and str(_absolute(calib, base)), offset_ms)
 
 
 def _offset(value: object) -> float | None:
@@ -142,7 +142,17 @@ def _recording(text: str, base: Path) -> str:
 
 def _absolute(path: str | Path, base: Path = Path()) -> Path:
     """From `base`; ~ is the home directory, and a name that begins so and is nobody's stays as it is."""
+    if "\0" in str(path):
+        raise UsageError(f"{path} holds a zero byte, which no name can have")
     return (base / os.path.expanduser(path)).absolute()  # noqa: PTH111 - Path.expanduser raises for nobody's
+
+
+def _resolved(path: Path) -> Path:
+    """Without links, unless they lead round in a circle."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return path
 
 
 def pair_patterns(ir: str, vis: str, outputs: Path, suffix: str) -> tuple[list[Clip], list[Alone]]:
@@ -205,11 +215,11 @@ def _distinct(clips: Iterable[Clip]) -> list[Clip]:
         raise UsageError("the manifest lists no clips")
     by_output: dict[Path, Clip] = {}
     for clip in listed:
-        other = by_output.setdefault(clip.output.resolve(), clip)
+        other = by_output.setdefault(_resolved(clip.output), clip)
         if other is not clip:
             raise UsageError(f"{clip.inputs[-1]} and {other.inputs[-1]} would both become {clip.output}: name outputs")
     for clip in listed:
         for text in clip.inputs:
-            if Path(text).resolve() in by_output:
+            if _resolved(Path(text)) in by_output:
                 raise UsageError(f"the output {text} would overwrite an input: choose another directory with -o")
     return listed

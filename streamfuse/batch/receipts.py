@@ -25,6 +25,8 @@ from typing import Any
 from streamfuse.errors import OutputError
 from streamfuse.files import reason, write_whole
 
+MAX_BYTES = 1 << 20
+"""Of a receipt, which has some thousand."""
 LEFTOVER_S = 86_400.0
 """A file of another machine's process that has not grown for so long is not being written any more."""
 
@@ -76,11 +78,30 @@ def standing(output: Path, made_of: dict[str, Any]) -> Standing:
 def _read(path: Path) -> dict[str, Any] | None:
     """None for what is no receipt, too: then the output counts as somebody else's."""
     try:
-        receipt = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+        with path.open("rb") as file:
+            receipt = json.loads(file.read(MAX_BYTES))
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     whole = isinstance(receipt, dict) and all(isinstance(receipt.get(key), dict) for key in ("made_of", "figures"))
-    return receipt if whole else None
+    return receipt if whole and _are_figures(receipt["figures"]) else None
+
+
+def _are_figures(figures: dict[str, Any]) -> bool:
+    """Whether a report can show them; what an older program did not write may be missing."""
+    drops, notes = figures.get("drops", {}), figures.get("notes", [])
+    return (
+        all(_is_number(figures.get(key)) for key in ("frames", "seconds"))
+        and (figures.get("parts") is None or _is_number(figures["parts"]))
+        and all(isinstance(figures.get(key), str | None) for key in ("damage", "worker", "engine"))
+        and isinstance(drops, dict)
+        and all(map(_is_number, drops.values()))
+        and isinstance(notes, list)
+        and all(isinstance(note, str) for note in notes)
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value < 1e15
 
 
 def _is_of(output: Path, receipt: dict[str, Any]) -> bool:
@@ -97,7 +118,9 @@ def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
         return "with another calibration"
     if before.get("version") != now["version"]:
         return f"by streamfuse {before.get('version')}"
-    old, new = (made.get("options") or {} for made in (before, now))
+    old, new = (made.get("options") for made in (before, now))
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return "with other options"
     changed = [key for key in sorted(new.keys() | old.keys()) if old.get(key) != new.get(key)]
     return "with " + ", ".join(f"{key.replace('_', '-')} {old.get(key)} instead of {new.get(key)}" for key in changed)
 

@@ -101,7 +101,7 @@ def write(report: Report, directory: Path) -> Path:
         raise OutputError(f"cannot make {directory}: {reason(error.errno, str(error))}") from None
     made = report.as_dict()
     write_whole(directory / JSON, (json.dumps(made, indent=1) + "\n").encode())
-    write_whole(directory / PAGE, render(made).encode())
+    write_whole(directory / PAGE, render(made).encode("utf-8", "backslashreplace"))
     return directory / PAGE
 
 

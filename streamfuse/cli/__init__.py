@@ -132,4 +132,4 @@ def _show(message: str, debug: bool) -> None:
         return
     if debug:
         traceback.print_exc()
-    click.echo(f"{click.style('error:', fg='red')} {message}", err=True)
+    logs.say(message, mark=f"{click.style('error:', fg='red')} ")

@@ -288,4 +288,4 @@ def _show(report: Report, page: Path) -> None:
     lines = [f"{name:<9}{count}" for name, count in counts.items() if count or name in ("done", "skipped", "failed")]
     lines.append(f"frames   {report.state.frames} in {report.state.elapsed_s:.1f} s, {report.fps:.2f} fps")
     lines.append(f"report   {page}")
-    click.echo("\n".join(lines), err=True)
+    logs.say(*lines)

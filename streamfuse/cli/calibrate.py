@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamfuse.cli import options
+from streamfuse.cli import logs, options
 from streamfuse.cli.calibrate_time import time_command
 from streamfuse.cli.together import together
 from streamfuse.errors import OutputError, UsageError
@@ -122,7 +122,7 @@ def board(
     files = _Files(output, check, force)
     scenes, notes = pair_images(ir, vis, None)
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        logs.say(f"note: {note}")
     target = Board(Kind(kind), sides[0], sides[1], square_mm)
     files.write(calibrate_boards(scenes, target, lenses=lenses, distance_m=distance_m))
 
@@ -242,19 +242,20 @@ class _Files:
             write_image(self._check, draw_check(calibration, *pictures))
         calibration.save(self._output)
         for line in outcome.details:
-            click.echo(line)
+            logs.say(line, err=False)
         for warning in outcome.warnings:
-            click.echo(f"{click.style('warning:', fg='yellow')} {warning}", err=True)
-        click.echo(f"method    {calibration.method}")
+            logs.say(warning, mark=f"{click.style('warning:', fg='yellow')} ")
+        logs.say(f"method    {calibration.method}", err=False)
         error = "not known" if calibration.rms_px is None else f"{calibration.rms_px:.2f} px RMS in the visible picture"
         click.echo(f"error     {error}")
         click.echo(f"valid     {_validity(outcome)}")
-        click.echo(f"written   {self._output} (id {calibration.id})")
+        logs.say(f"written   {self._output} (id {calibration.id})", err=False)
         if pictures is not None:
-            click.echo(f"check     {self._check}: infrared edges must lie on the same things of the visible picture")
+            seen = "infrared edges must lie on the same things of the visible picture"
+            logs.say(f"check     {self._check}: {seen}", err=False)
         else:
             click.echo("check     no picture was given: add --ir IMAGE and --vis IMAGE to see whether it is right")
-        click.echo(f"next      streamfuse run --calib {self._output} --ir IR --vis VIS -o fused.mp4")
+        logs.say(f"next      streamfuse run --calib {self._output} --ir IR --vis VIS -o fused.mp4", err=False)
 
 
 def _validity(outcome: Outcome) -> str:

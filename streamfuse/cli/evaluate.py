@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from streamfuse.cli import options
-from streamfuse.errors import DamagedInput, OutputError, UsageError
+from streamfuse.cli import logs, options
+from streamfuse.errors import DamagedInput, OutputError, UsageError, printable
 
 if TYPE_CHECKING:
     from streamfuse.engines.base import Engine
@@ -176,7 +176,7 @@ def _evaluate_images(inputs: _Inputs, fusing: _Fusing | None, pictures: bool) ->
 
     scenes, notes = pair_images(inputs.ir, inputs.vis, inputs.fused)
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        logs.say(f"note: {note}")
     with ExitStack() as stack:
         fuser = None
         method = f"images of {inputs.fused}"
@@ -243,7 +243,7 @@ def _show(evaluation: Evaluation) -> None:
     from streamfuse.evaluation.tables import terminal_tables
 
     console = Console(highlight=False)
-    console.print(evaluation.method, markup=False)
+    console.print(printable(evaluation.method), markup=False)
     for table in terminal_tables(evaluation):
         console.print(table)
     for metric, reason in evaluation.undefined.items():
@@ -262,4 +262,4 @@ def _write(evaluation: Evaluation, json_file: Path | None, markdown_file: Path |
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror}") from None
     if report is not None:
-        click.echo(f"report: {write_report(report, evaluation)}", err=True)
+        logs.say(f"report: {write_report(report, evaluation)}")

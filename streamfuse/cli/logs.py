@@ -1,4 +1,8 @@
-"""What the program says, on stderr: lines for people, or with --log-json one JSON object a line."""
+"""What the program says, on stderr: lines for people, or with --log-json one JSON object a line.
+
+Names of files, addresses and what others send are in them, so nothing is written but by `say` and `_JsonLines`, which
+leave no character in it that a terminal would obey.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from typing import Any, cast
 import click
 
 from streamfuse.cli.together import F
+from streamfuse.errors import printable
 from streamfuse.telemetry import Summary
 
 log = logging.getLogger("streamfuse")
@@ -21,11 +26,16 @@ FIELDS = "fields"
 FLAG = "--log-json"
 
 
+def say(*lines: str, err: bool = True, mark: str = "") -> None:
+    """Write lines, on stdout if not `err`; `mark` stands before each and may have a colour."""
+    click.echo("\n".join(mark + printable(line) for line in lines), err=err)
+
+
 class _Notes(logging.Handler):
     """What the library says once becomes a line."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"note: {record.getMessage()}", err=True)
+        say(f"note: {record.getMessage()}")
 
 
 class _JsonLines(logging.Handler):
@@ -39,7 +49,8 @@ class _JsonLines(logging.Handler):
         }
         if record.exc_info:
             line["traceback"] = logging.Formatter().formatException(record.exc_info)
-        click.echo(json.dumps(line, ensure_ascii=False, default=str), err=True)
+        text = json.dumps(line, ensure_ascii=False, default=str)
+        click.echo("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text), err=True)
 
 
 def _handle(handler: logging.Handler) -> None:

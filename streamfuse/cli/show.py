@@ -89,4 +89,4 @@ def show_summary(summary: Summary) -> None:
             f"  {name:<18}{stage.p50_ms:9.2f}{stage.p95_ms:9.2f}{stage.p99_ms:9.2f}"
             for name, stage in summary.stages.items()
         ]
-    click.echo("\n".join(lines), err=True)
+    logs.say(*lines)

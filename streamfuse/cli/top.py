@@ -1,25 +1,31 @@
-"""`streamfuse top`: the state of a run that serves --preview or --metrics, in the terminal."""
+"""`streamfuse top`: the state of a run that serves --preview or --metrics, in the terminal.
+
+Whoever has the address may answer anything; what is shown of it gives the terminal no orders.
+"""
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
 import urllib.request
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import click
 
 from streamfuse.cli import options
 from streamfuse.cli.config import SECRET
-from streamfuse.errors import InputError, UsageError
+from streamfuse.errors import InputError, UsageError, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 TIMEOUT_S = 5.0
+MAX_BYTES = 1 << 16
+"""Of an answer; a state has some thousand."""
 _STATE_STYLES = {"live": "green", "recording": "green", "stalled": "yellow"}
 
 
@@ -42,13 +48,20 @@ def command(url: str, once: bool, interval: float, token: str | None) -> None:
     """
     reader = _Reader(url, token)
     state = reader.read()
+    if once:
+        show(state, None, reader.name, console())
+        return
+    _watch(reader, state, interval, console())
+
+
+def console(file: IO[str] | None = None) -> Console:
     from rich.console import Console
 
-    console = Console()
-    if once:
-        console.print(_view(state, None, reader.name))
-        return
-    _watch(reader, state, interval, console)
+    return Console(file=file, markup=False, emoji=False)
+
+
+def show(state: dict[str, Any], before: dict[str, Any] | None, name: str, console: Console) -> None:
+    console.print(_view(state, before, name))
 
 
 def _watch(reader: _Reader, state: dict[str, Any], interval: float, console: Console) -> None:
@@ -67,21 +80,32 @@ def _watch(reader: _Reader, state: dict[str, Any], interval: float, console: Con
                 console.print(view)
             time.sleep(interval)
             try:
-                before, state = state, reader.read()
-                view = _view(state, before, reader.name)
+                before, now = state, reader.read()
+                view = _view(now, before, reader.name)
+                state = now
             except InputError as error:  # it may come back
                 view = Group(_view(state, None, reader.name), Text(str(error), style="red"))
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A run sends nobody elsewhere, and the token would go there, too."""
+
+    def redirect_request(self, *args: Any) -> None:
+        return None
+
+
 class _Reader:
     def __init__(self, url: str, token: str | None) -> None:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
+        try:
+            parts = urlsplit(url if "://" in url else f"http://{url}")
+        except ValueError:
+            parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError("top: give the address of --preview or --metrics, such as http://127.0.0.1:8080")
         self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         self._token = token or next(iter(parse_qs(parts.query).get("token", [])), None)
         # A proxy for the web is none for this.
-        self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects())
 
     def read(self) -> dict[str, Any]:
         """Raises InputError."""
@@ -89,11 +113,13 @@ class _Reader:
         if self._token is not None:
             request.add_header("Authorization", f"Bearer {self._token}")
         try:
-            with self._open(request, timeout=TIMEOUT_S) as answer:
-                state = json.load(answer)
+            with self.opener.open(request, timeout=TIMEOUT_S) as answer:
+                state = _plain(json.loads(answer.read(MAX_BYTES)))
         except urllib.error.HTTPError as error:
             with error:
                 raise InputError(f"{self.name}: {_why(error.code)}") from None
+        except (http.client.HTTPException, RecursionError):
+            raise InputError(f"{self.name}: that is no streamfuse") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             words = getattr(reason, "strerror", None) or reason
@@ -103,6 +129,17 @@ class _Reader:
         return state
 
 
+def _plain(value: Any) -> Any:
+    """A value of JSON without what a terminal would obey."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {printable(key): _plain(item) for key, item in value.items()}
+    return value
+
+
 def _why(code: int) -> str:
     if code == 401:
         return "it wants a token: give --token, or STREAMFUSE_PREVIEW_TOKEN"
@@ -110,6 +147,14 @@ def _why(code: int) -> str:
 
 
 def _view(state: dict[str, Any], before: dict[str, Any] | None, name: str) -> RenderableType:
+    """Raises InputError for a state that is not as `streamfuse.web.status` makes it."""
+    try:
+        return _tables(state, before, name)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+        raise InputError(f"{name}: its state is not understood: is it of another version of streamfuse?") from None
+
+
+def _tables(state: dict[str, Any], before: dict[str, Any] | None, name: str) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -132,12 +177,12 @@ def _view(state: dict[str, Any], before: dict[str, Any] | None, name: str) -> Re
         role = "ir" if source["stream"] == "infrared" else "vis"
         style = _STATE_STYLES.get(source["state"], "red")
         streams.add_row(
-            source["stream"],
+            str(source["stream"]),
             Text(source["state"], style=style),
             str(state["read"].get(role, 0)),
             _rate(state, before, role),
             str(source["reconnects"]),
-            source["clock"] or "",
+            str(source["clock"] or ""),
         )
     stages = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     stages.add_column("latency, ms")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from streamfuse.cli import options
+from streamfuse.cli import logs, options
 from streamfuse.errors import OutputError, UsageError
 
 
@@ -102,4 +102,4 @@ def _describe(path: Path) -> None:
     }
     width = max(len(key) for key in rows)
     for key, value in rows.items():
-        click.echo(f"{key:<{width}}  {value}")
+        logs.say(f"{key:<{width}}  {value}", err=False)

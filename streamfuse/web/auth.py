@@ -60,7 +60,7 @@ class Guard:
     def check_origin(self, request: web.Request) -> None:
         """Raises HTTPForbidden for a WebSocket that a foreign page opens; programs send no origin."""
         origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != request.host.lower():
+        if origin is not None and _netloc(origin) != request.host.lower():
             raise web.HTTPForbidden(text="foreign pages get nothing from here\n")
 
     def cookie(self, request: web.Request) -> str | None:
@@ -90,6 +90,14 @@ def _cookie_value(token: str) -> str:
 def _same(given: str, wanted: str) -> bool:
     """In a time that does not tell how much of it is right."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode())
+
+
+def _netloc(origin: str) -> str | None:
+    """`http://[::1]:8080` to `[::1]:8080`; None where there is no sense in it."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _hostname(host: str) -> str:

@@ -120,6 +120,7 @@ class Server:
     def _app(self, site: Site) -> web.Application:
         @web.middleware
         async def guarded(request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
+            _check_text(request)
             if request.path not in _OPEN:
                 site.guard.check(request)
             return cast(web.StreamResponse, await handler(request))
@@ -221,6 +222,15 @@ class Server:
     def _admit(self) -> None:
         if self._hub.viewers >= MOST_VIEWERS:
             raise web.HTTPServiceUnavailable(text=f"{MOST_VIEWERS} viewers are here already\n")
+
+
+def _check_text(request: web.Request) -> None:
+    """Raises HTTPBadRequest for headers that are not UTF-8, which aiohttp could not repeat in its own refusals."""
+    try:
+        for value in request.headers.values():
+            value.encode()
+    except UnicodeEncodeError:
+        raise web.HTTPBadRequest(text="headers must be text\n") from None
 
 
 async def _page(request: web.Request) -> web.Response:

@@ -1,0 +1,9 @@
+"""All targets of fuzzing, by name."""
+
+from __future__ import annotations
+
+import fuzz_files
+import fuzz_network
+import fuzz_weights
+
+TARGETS = {**fuzz_files.TARGETS, **fuzz_weights.TARGETS, **fuzz_network.TARGETS}

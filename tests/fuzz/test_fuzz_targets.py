@@ -1,0 +1,44 @@
+"""The targets of fuzzing take what is right, and all that was ever found by them; the fuzzer itself is not needed."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from fuzz_target import Target
+from fuzz_targets import TARGETS
+
+CASES = [
+    pytest.param(target, data, id=f"{name}-{kind}-{number}")
+    for name, target in TARGETS.items()
+    for kind, several in (("seed", target.seeds), ("found", target.findings))
+    for number, data in enumerate(several)
+]
+
+
+@pytest.mark.parametrize(("target", "data"), CASES)
+@pytest.mark.timeout(60)
+def test_a_target_takes(target: Target, data: bytes) -> None:
+    """In no time to speak of."""
+    target.run(data)  # also what is set up once
+    began = time.process_time()
+    target.run(data)
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_target_understands_what_is_right(name: str) -> None:
+    """Else it would be refused at the door, and nothing behind it be tested."""
+    assert TARGETS[name].run(TARGETS[name].seeds[0])
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_target_takes_its_seeds_spoiled(name: str) -> None:
+    """Cut off, with a byte changed, and with what no text has."""
+    target = TARGETS[name]
+    for seed in target.seeds:
+        for at in range(0, len(seed), max(1, len(seed) // 20)):
+            target.run(seed[:at])
+            target.run(seed[:at] + b"\xff" + seed[at + 1 :])
+            target.run(seed[:at] + b"[" + seed[at:])
+    target.run(b"")
