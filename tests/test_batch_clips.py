@@ -156,10 +156,3 @@ def test_links_that_lead_round_in_a_circle_are_names_like_others(tmp_path: Path)
     (tmp_path / "m.csv").write_text("ir,vis,output\nloop/ir.mp4,loop/vis.mp4,loop/out.mp4\n")
     (clip,) = read_manifest(tmp_path / "m.csv", tmp_path, ".mp4")
     assert clip.output == tmp_path / "loop/out.mp4"
-
-
-def test_a_home_that_nobody_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("m.csv").write_text("vot\n~nobody-of-this-name/s\n")
-    with pytest.raises(UsageError, match=r"m\.csv:2: ~nobody-of-this-name/s: there is no such user"):
-        read_manifest(Path("m.csv"), Path("out"), ".mp4")
