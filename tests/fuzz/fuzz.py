@@ -2,8 +2,8 @@
 
     python tests/fuzz/fuzz.py TARGET [-max_total_time=60] [CORPUS]
 
-Without a target it names them all.  Options are libFuzzer's (-help=1); the corpus, a directory, is filled with the
-target's seeds.  What it finds is written to a file crash-...; it becomes one of the target's `findings`.
+Without a target it names them all.  Options are libFuzzer's (-help=1); the corpus is a directory, which begins with
+the target's seeds.  What it finds is written to a file crash-...; it becomes one of the target's `findings`.
 """
 
 from __future__ import annotations
