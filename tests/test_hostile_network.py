@@ -90,7 +90,7 @@ def sent(port: int, data: bytes) -> bytes:
 def test_requests(preview: PreviewSink, caplog: pytest.LogCaptureFixture, data: bytes) -> None:
     with no_trace(caplog):
         answer = sent(preview.port, data)
-        assert answer == b"" or answer.startswith(b"HTTP/1.")
+        assert answer == b"" or answer.startswith(b"HTTP/")
         assert b" 500 " not in answer[:20]
         assert TOKEN.encode() not in answer
         assert alive(preview.port)

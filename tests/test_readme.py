@@ -38,6 +38,7 @@ STAND_INS = [
     (r"^docker compose -f (\S+) .*", r"test -f \1", "the same"),
     (r"^docker run .* streamfuse(:cuda)? (run .*)", r"streamfuse \2", "no engine that runs images"),
     (r"^scripts/docs$", "bash -n scripts/docs", "installs; tests/test_api_docs.py builds the pages"),
+    (r"^scripts/fuzz .*", "bash -n scripts/fuzz", "installs; tests/fuzz/test_fuzz_targets.py runs the targets"),
     (r"^scripts/check$", "bash -n scripts/check", "takes minutes; CI runs it"),
     (
         r"^torchrun .* -m (streamfuse .*)",
