@@ -97,6 +97,9 @@ def run_all(here: Here, clips: list[Clip], fusing: Fusing) -> list[Entry]:
     a_run(here.tick)
     state = a_run.state()
     assert (state.done, state.failed, state.running) == (idle(entries).done, idle(entries).failed, 0)
+    assert state.frames == sum(
+        entry.figures["frames"] for entry in entries if entry.status is Status.DONE and entry.figures
+    )
     return entries
 
 
@@ -157,22 +160,27 @@ def test_a_clip_whose_workers_always_die_fails_and_no_other(tmp_path: Path, fusi
     assert [name for _, name, _ in here.log].count("0") == 2
 
 
+@pytest.mark.parametrize("died", [False, True])
 def test_when_a_part_fails_the_others_are_not_begun(
-    tmp_path: Path, fusing: Fusing, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fusing: Fusing, monkeypatch: pytest.MonkeyPatch, died: bool
 ) -> None:
+    """Of two that run, the first to end fails, or its worker dies and then the other fails."""
     video = str(write_video(tmp_path / "long.mp4", every(400, 50), options=GOP))
     long, short = Clip(tmp_path / "long-fused.mp4", video, video), clips(tmp_path, 1)[0]
     fuse = worker.fuse
 
     def fuse_or_fail(clip: Clip, *args: Any) -> worker.Outcome:
-        return worker.Outcome(f"no place for {clip.output.name}", 5) if clip is long else fuse(clip, *args)
+        return worker.Outcome(f"no place for {args[-1]}", 5, "Traceback") if clip is long else fuse(clip, *args)
 
     monkeypatch.setattr(worker, "fuse", fuse_or_fail)
-    here = Here(2)
+    deaths = iter([False, died])  # while it looks, and of the first part
+    here = Here(2, lambda clip: clip is long and next(deaths, False))
     entries = run_all(here, [long, short], check(Fusing(split_s=5), []))
-    assert (entries[0].status, entries[0].error, entries[0].code) == (Status.FAILED, "no place for long-fused.mp4", 5)
+    failed = entries[0]
+    assert (failed.status, failed.code, failed.trace) == (Status.FAILED, 5, "Traceback")
+    assert failed.error == f"no place for {int(died)}"
     assert entries[1].status is Status.DONE
-    assert [(kind, name) for kind, name, _ in here.log].count(("part", "long-fused")) == 2
+    assert [(kind, name) for kind, name, _ in here.log].count(("part", "long-fused")) == 2 + died
 
 
 def test_what_a_worker_sends_that_cannot_run_us_fails_that_clip(tmp_path: Path, fusing: Fusing) -> None:
@@ -187,12 +195,13 @@ def test_what_a_worker_sends_that_cannot_run_us_fails_that_clip(tmp_path: Path, 
 
 
 def test_a_cluster_that_is_lost_is_said_and_nothing_counts_as_failed(tmp_path: Path, fusing: Fusing) -> None:
-    here = Here(1)
-    here.end = "cancelled"
+    here = Here(2)
+    here.end, here.status = "cancelled", "closed"
     entries = plan(clips(tmp_path, 2), fusing, False)
     with pytest.raises(StreamfuseError, match="does not answer any more"):
         Run(here, entries, fusing, False)(here.tick)  # type: ignore[arg-type]
     assert [entry.status for entry in entries] == [Status.LEFT] * 2
+    assert here.cancelled == []
 
     def gone() -> dict[str, int]:
         raise TimeoutError

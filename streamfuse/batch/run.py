@@ -201,7 +201,7 @@ class Run:
             unit = self._ready.popleft()
             if unit.entry.status is Status.LEFT:  # else another part has failed
                 self._send(unit)
-        while self._suspects and not self._running and not self._ready and self._threads:
+        while self._suspects and not self._running and self._threads:
             unit = self._suspects.popleft()
             if unit.entry.status is Status.LEFT:
                 self._send(replace(unit, alone=True))
