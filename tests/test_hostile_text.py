@@ -284,6 +284,7 @@ _ADDRESSES = st.one_of(
 
 @given(_ADDRESSES, st.sampled_from(["Linux", "Darwin", "Windows"]))
 @example("synthetic:ir?fps=1/0", "Linux")
+@example("synthetic:ir?fps=1.5/2", "Linux")
 @example("synthetic:ir?seconds=" + "9" * 5000, "Linux")
 @example("http://[::1", "Linux")
 @example("cam0?fps=" + "9" * 5000, "Linux")

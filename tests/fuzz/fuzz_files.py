@@ -169,7 +169,9 @@ TARGETS = {
     "imported": Target(imported, tuple(n + t.encode() for n in (b"1", b"2") for t in (OPENCV, XML, KALIBR, ROS))),
     "points": Target(points, (POINTS.encode(),)),
     "keys": Target(keys, (_SECRET.encode(), _KEY.encode())),
-    "address": Target(address, tuple(text.encode() for text in _ADDRESSES)),
+    "address": Target(
+        address, tuple(text.encode() for text in _ADDRESSES), (b"synthetic:ir?fps=1.5/2", b"synthetic:ir?seconds=1.5/2")
+    ),
     "receipt": Target(
         receipt,
         (json.dumps(RECEIPT).encode(), json.dumps(RECEIPT | {"size": 0}).encode()),
