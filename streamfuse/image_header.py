@@ -26,7 +26,7 @@ def image_shape(data: Buffer) -> Shape | None:
         for begins, read in _KINDS:
             if bytes(data[: len(begins)]) == begins:
                 return read(data)
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):
         pass
     return None
 

@@ -225,3 +225,8 @@ def test_ffmpeg_keeps_the_option() -> None:
     context.width, context.height = 64, 48
     with pytest.raises(av.error.ArgumentError):
         context.open()
+
+
+def test_a_header_that_points_farther_than_any_file_reaches() -> None:
+    assert image_shape(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 1 << 63)) is None
+    assert image_shape(b"\0\0\0\x0cjP  \r\n\x87\n" + struct.pack(">I4sQ", 1, b"x", (1 << 64) - 1)) is None

@@ -26,7 +26,7 @@ from streamfuse.sources.address import parse_address
 from streamfuse.sources.synthetic import SyntheticSource
 from streamfuse.sources.uri import expand, mask, open_source, redact
 from streamfuse.sources.vot import open_vot
-from streamfuse.training.recipe import read_recipe
+from streamfuse.training.recipe import RECIPES, read_recipe
 from streamfuse.web.place import parse as parse_place
 
 
@@ -131,9 +131,10 @@ RECIPE = 'base = "published"\nsteps = 5000\nlr = 1e-3\nbf16 = true\n[losses]\nin
 @given(st.one_of(st.binary(max_size=200), spoiled(RECIPE)))
 @example(b"steps = " + b"9" * 5000)
 @example(b"base = []")
+@example(b"[network]\ndepth = 6")
 @example(b"[losses]\nintensity = " + b"9" * 400)
 def test_recipes(data: bytes) -> None:
-    with_file(data, lambda path: read_recipe(str(path), {}), "recipe.toml")
+    with_file(data, lambda path: read_recipe(str(path), RECIPES), "recipe.toml")
 
 
 # Calibrations, ours and others'
@@ -284,6 +285,7 @@ _ADDRESSES = st.one_of(
 
 @given(_ADDRESSES, st.sampled_from(["Linux", "Darwin", "Windows"]))
 @example("synthetic:ir?fps=1/0", "Linux")
+@example("synthetic:ir?fps=1.5/2", "Linux")
 @example("synthetic:ir?seconds=" + "9" * 5000, "Linux")
 @example("http://[::1", "Linux")
 @example("cam0?fps=" + "9" * 5000, "Linux")

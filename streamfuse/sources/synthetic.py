@@ -43,7 +43,7 @@ _ALLOWED = {
     "seed": "a whole number from 0 to 4294967295",
 }
 # Short digit runs only: Fraction("1e999999999") would take the machine down with it.
-_NUMBER = re.compile(r"\d{1,9}(\.\d{1,9})?(/[1-9]\d{0,8})?", re.ASCII)
+_NUMBER = re.compile(r"\d{1,9}(\.\d{1,9}|/[1-9]\d{0,8})?", re.ASCII)
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})", re.ASCII)
 _SEED = re.compile(r"\d{1,10}", re.ASCII)
 

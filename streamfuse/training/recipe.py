@@ -242,7 +242,11 @@ def from_dict(values: Mapping[str, Any], label: str) -> Recipe:
         elif key == "network":
             if not isinstance(value, dict):
                 raise UsageError(f"{label}: network is a table")
-            fields[key] = CrossFuseConfig(**_typed_fields(value, _DIRECT, label))
+            known = _typed_fields(value, _DIRECT, label)
+            try:
+                fields[key] = CrossFuseConfig(**known)
+            except ValueError as error:
+                raise UsageError(f"{label}: {error}") from None
         else:
             fields |= _typed_fields({key: value}, DEFAULT, label)
     return Recipe(**fields)

@@ -8,6 +8,7 @@ the target's seeds.  What it finds is written to a file crash-...; it becomes on
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 from pathlib import Path
@@ -20,7 +21,10 @@ LIMITS = ("-timeout=20", "-rss_limit_mb=4096")
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 with atheris.instrument_imports(include=["streamfuse", "tomllib", "yaml", "csv"]):
+    from fuzz_target import Target, file
     from fuzz_targets import TARGETS
+
+STRANGE = (b"9" * 400, b"1e999", b"-1", b"nan", b"null", b"true", b"[]", b"{}", b'""', b"\0", b"\x1b", b"\xff")
 
 
 def main(arguments: list[str]) -> None:
@@ -36,10 +40,18 @@ def main(arguments: list[str]) -> None:
         for number, seed in enumerate((*target.seeds, *target.findings)):
             if len(seed) <= longest:
                 (corpus / f"seed-{number:03d}").write_bytes(seed)
+    words = _dictionary(target)
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MORE_MEMORY, resource.RLIM_INFINITY))
-    atheris.Setup([sys.argv[0], *LIMITS, f"-max_len={longest}", *arguments[1:]], target.run)
+    atheris.Setup([sys.argv[0], *LIMITS, f"-max_len={longest}", f"-dict={words}", *arguments[1:]], target.run)
     atheris.Fuzz()
+
+
+def _dictionary(target: Target) -> Path:
+    """A file of words for the fuzzer to put in: those of the seeds, and strange ones."""
+    words = {word for seed in target.seeds for word in re.findall(rb"[\w.-]{2,40}", seed)}
+    lines = ("".join(f"\\x{byte:02x}" for byte in word) for word in (*STRANGE, *sorted(words)[:500]))
+    return file("".join(f'"{line}"\n' for line in lines).encode(), "dictionary")
 
 
 if __name__ == "__main__":

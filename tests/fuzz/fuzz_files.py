@@ -164,12 +164,14 @@ TARGETS = {
         (b'[[clip]]\nir = "a.mp4"\nvis = "b.mp4"\noutput = "o.mp4"\nir-offset-ms = 2\n[[clip]]\nvot = "s"\n',),
     ),
     "pipeline": Target(pipeline, (PIPELINE.encode(), *files("pipelines/*.toml"))),
-    "recipe": Target(recipe, (*files("weights/recipes/[12].toml"), RECIPE.encode())),
+    "recipe": Target(recipe, (*files("weights/recipes/[12].toml"), RECIPE.encode()), (b"[network]\ndepth = 6\n",)),
     "calibration": Target(calibration, (OURS.encode(), *files("calib/*.toml"))),
     "imported": Target(imported, tuple(n + t.encode() for n in (b"1", b"2") for t in (OPENCV, XML, KALIBR, ROS))),
     "points": Target(points, (POINTS.encode(),)),
     "keys": Target(keys, (_SECRET.encode(), _KEY.encode())),
-    "address": Target(address, tuple(text.encode() for text in _ADDRESSES)),
+    "address": Target(
+        address, tuple(text.encode() for text in _ADDRESSES), (b"synthetic:ir?fps=1.5/2", b"synthetic:ir?seconds=1.5/2")
+    ),
     "receipt": Target(
         receipt,
         (json.dumps(RECEIPT).encode(), json.dumps(RECEIPT | {"size": 0}).encode()),

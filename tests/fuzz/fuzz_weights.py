@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import cv2
 import numpy as np
@@ -74,9 +75,12 @@ def _images() -> tuple[bytes, ...]:
     return tuple(cv2.imencode(kind, picture)[1].tobytes() for kind in kinds)
 
 
+BIG = struct.pack("<2sHHHQ", b"II", 43, 8, 0, 1 << 63)
+"""A large TIFF whose tags are farther away than any file has bytes."""
+
 TARGETS = {
     "weights": Target(weights, (_weights(),)),
     "training": Target(training, (_training(),)),
     "pickled": Target(pickled, (_pickled(archive=True), _pickled(archive=False))),
-    "image": Target(image, _images(), (b"P5" + b" " * 28 + b"x", b"\xff\xd8" + b"\xff" * (4 << 20))),
+    "image": Target(image, _images(), (b"P5" + b" " * 28 + b"x", b"\xff\xd8" + b"\xff" * (4 << 20), BIG)),
 }
