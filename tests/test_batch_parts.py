@@ -299,8 +299,10 @@ def test_a_damaged_recording_in_parts(tmp_path: Path, fusing: Fusing) -> None:
     assert joined.figures is not None
     assert "cut off at" in joined.figures["damage"]
     unsplit = Clip(tmp_path / "unsplit.mp4", clip.ir, clip.vis)
-    assert worker.fuse(unsplit, fusing, made_of(unsplit, fusing), False).error is None
+    alone = worker.fuse(unsplit, fusing, made_of(unsplit, fusing), False)
+    assert alone.figures is not None
     assert read_video(clip.output)[0] == read_video(unsplit.output)[0]
+    assert joined.figures["drops"] == alone.figures["drops"]  # what was cut off is damage, and not lost twice
     assert not list(tmp_path.glob(".*.work"))
 
 

@@ -172,9 +172,17 @@ def test_only_what_nobody_writes_any_more_is_cleared(tmp_path: Path) -> None:
     os.utime(old, (0, 0))
     receipts.sweep(out)
     assert set(work.iterdir()) == {own, far, part}
+    dead.touch()
     made(out)
+    assert set(work.iterdir()) == {own, far, part}
+    dead.touch()
     receipts.tidy(out)
     assert set(work.iterdir()) == {own, far}  # still being written
+    for path in (own, far):
+        path.unlink()
+    dead.touch()
+    receipts.tidy(out)
+    assert not work.exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "waitid"), reason="no os.waitid")
@@ -204,6 +212,10 @@ def test_what_cannot_be_written_says_why(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"cannot look at .*: Not a directory"):
         receipts.standing(tmp_path / "file/a.mp4", MADE)
+    (tmp_path / "a.mp4").mkdir()
+    with pytest.raises(OutputError, match=r"cannot write .*/a.mp4: Is a directory"):
+        made(tmp_path / "a.mp4", force=True)
+    assert not receipts.work_of(tmp_path / "a.mp4").exists()
     with pytest.raises(OutputError, match="cannot write into"), receipts.aside(tmp_path / "file/a.mp4"):
         pass
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +73,43 @@ def test_what_went_wrong_is_always_listed(tmp_path: Path, monkeypatch: pytest.Mo
     page = report.render(made.as_dict())
     assert "and 1 more that went well" in page
     assert page.index("is not a video") < page.index("the batch was stopped") < page.index("cut off at 1 s")
+
+
+def test_a_row_says_what_became_of_a_clip(tmp_path: Path) -> None:
+    entries = [
+        entry(tmp_path / "a/x", "good", Status.DONE, seconds=0.0, notes=["infrared was scaled"], parts=3),
+        entry(tmp_path / "a/y", "cut", Status.DONE, damage="cut off at 1 s & <more>", drops={"visible: corrupt": 2}),
+        entry(tmp_path / "a/y", "old", Status.SKIPPED),
+        entry(tmp_path / "a/y", "bad & <b>", Status.FAILED),
+        Entry(Clip(tmp_path / "a/y/s.mp4", vot="/seq/<s>"), status=Status.LEFT),
+    ]
+    entries[3].fail("not <i>", 3)
+    state = replace(idle(entries), frames=7300, elapsed_s=3730.4)
+    made = Report(entries, [], state, "here", datetime.now(UTC)).as_dict()
+    assert (made["fps"], made["ended"][-1]) == (round(7300 / 3730.4, 3), "Z")
+    good, cut, *_, left = made["clips"]
+    assert (good["fps"], good["parts"], good["notes"]) == (None, 3, ["infrared was scaled"])
+    assert (cut["drops"], cut["worker"], cut["engine"]) == ({"visible: corrupt": 2}, "host:1", "e")
+    assert (left["vot"], "ir" in left) == ("/seq/<s>", False)
+    page = report.render(made)
+    rows = re.findall("<tr class.*?</tr>", page, re.DOTALL)
+    assert [re.findall('<tr class="([a-z]+)"', row)[0] for row in rows] == [
+        "failed",
+        "left",
+        "damaged",
+        "done",
+        "skipped",
+    ]
+    failed, left, cut, good, old = rows
+    assert ">y/bad &amp; &lt;b&gt;.mp4<small>not &lt;i&gt;</small>" in failed
+    assert 'title="/seq/&lt;s&gt;"' in left
+    assert "<small>cut off at 1 s &amp; &lt;more&gt;; 2 visible: corrupt</small>" in cut
+    assert ">x/good.mp4<small>infrared was scaled</small>" in good
+    assert "<small>" not in old
+    assert f"outputs in {tmp_path / 'a'}<" in page
+    assert "1:02:10" in page
+    for absent in ("more that went well", "Without a partner", 'tile alone"'):
+        assert absent not in page
 
 
 def test_the_page(tmp_path: Path, made: Report, browser: Browser) -> None:  # noqa: F811

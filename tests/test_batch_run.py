@@ -91,9 +91,9 @@ def clips(root: Path, count: int, frames: int = 3) -> list[Clip]:
     return [Clip(root / f"{k}.mp4", video, video) for k in range(count)]
 
 
-def run_all(here: Here, clips: list[Clip], fusing: Fusing) -> list[Entry]:
-    entries = plan(clips, fusing, False)
-    a_run = Run(here, entries, fusing, False)  # type: ignore[arg-type]
+def run_all(here: Here, clips: list[Clip], fusing: Fusing, force: bool = False) -> list[Entry]:
+    entries = plan(clips, fusing, force)
+    a_run = Run(here, entries, fusing, force)  # type: ignore[arg-type]
     a_run(here.tick)
     state = a_run.state()
     assert (state.done, state.failed, state.running) == (idle(entries).done, idle(entries).failed, 0)
@@ -132,6 +132,20 @@ def test_what_an_earlier_run_made_keeps_its_figures(tmp_path: Path, fusing: Fusi
     assert (entry.status, entry.code) == (Status.FAILED, 5)
     (entry,) = plan(listed, other, True)
     assert entry.status is Status.LEFT
+
+
+@pytest.mark.parametrize("split_s", [None, 5.0])
+def test_with_force_what_was_made_otherwise_is_replaced(tmp_path: Path, fusing: Fusing, split_s: float | None) -> None:
+    video = str(write_video(tmp_path / "long.mp4", every(400, 30), options=GOP))
+    listed = [Clip(tmp_path / "fused.mp4", video, video)]
+    run_all(Here(), listed, fusing)
+    before = (tmp_path / "fused.mp4").read_bytes()
+    here = Here()
+    (entry,) = run_all(here, listed, check(Fusing(crf=40, split_s=split_s), []), True)
+    assert (entry.status, entry.error) == (Status.DONE, None)
+    assert here.log[-1][0] == ("fuse" if split_s is None else "join")
+    assert (tmp_path / "fused.mp4").read_bytes() != before
+    assert not list(tmp_path.glob(".*.work"))
 
 
 def test_no_more_is_given_than_there_are_threads(tmp_path: Path, fusing: Fusing) -> None:

@@ -211,7 +211,7 @@ def _clear(work: Path) -> None:
 def _owner(path: Path) -> tuple[str, int] | None:
     """Host and process that write this file; None for a finished part or a receipt."""
     pieces = path.name.rsplit(".", 3)
-    if len(pieces) != 4 or not pieces[1].isdecimal() or path.name.startswith("."):
+    if len(pieces) != 4 or not pieces[1].isdecimal():
         return None
     return pieces[0], int(pieces[1])
 

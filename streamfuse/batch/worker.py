@@ -109,8 +109,6 @@ def fuse(
             figures = _fuse_into(aside, clip, fusing.for_clip(clip), window, part=place is not None)
             figures["notes"] = notes
             receipts.deliver(aside, target, made, figures, force or place is not None)
-        if place is None:
-            receipts.tidy(clip.output)
         return Outcome(figures=figures)
 
     return _answer(work, fusing)
