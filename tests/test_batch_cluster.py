@@ -88,8 +88,8 @@ def processes_of(address: str, word: str) -> list[psutil.Process]:
     """Those of a Dask cluster."""
     port = address.rpartition(":")[2]
     found = []
-    for each in psutil.process_iter():
-        line = " ".join(each.cmdline())
+    for each in psutil.process_iter(["cmdline"]):  # None of one that is just ending
+        line = " ".join(each.info["cmdline"] or [])
         if line.startswith(f"{sys.executable} -m dask {word}") and port in line:
             found.append(each)
     return found

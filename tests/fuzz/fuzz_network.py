@@ -90,21 +90,27 @@ class _Preview:
         self.loop = asyncio.new_event_loop()
         self.errors: list[object] = []
         self.loop.set_exception_handler(lambda loop, context: self.errors.append(context))
-        handler = logging.Handler()
-        handler.emit = lambda record: self.errors.append(record.exc_info or record)  # type: ignore[method-assign]
-        _log.addHandler(handler)
+        self._handler = logging.Handler()
+        self._handler.emit = lambda record: self.errors.append(record.exc_info or record)  # type: ignore[method-assign]
+        _log.addHandler(self._handler)
+        self._hub = Hub()
         self.make = self.loop.run_until_complete(self._start())
 
+    def close(self) -> None:
+        self.loop.run_until_complete(self._runner.cleanup())
+        self._hub.close()
+        self.loop.close()
+        _log.removeHandler(self._handler)
+
     async def _start(self) -> Any:
-        hub = Hub()
-        hub.open()
-        hub.publish(picture(size=SIZE))
+        self._hub.open()
+        self._hub.publish(picture(size=SIZE))
         site = Site(Place(Address("127.0.0.1", 8080), cast(Any, None)), Guard(True, 8080, TOKEN), pages=True)
-        runner = web.AppRunner(
-            Server([site], hub, Run())._app(site), handler_cancellation=True, access_log=None, logger=_log
+        self._runner = web.AppRunner(
+            Server([site], self._hub, Run())._app(site), handler_cancellation=True, access_log=None, logger=_log
         )
-        await runner.setup()
-        return runner.server
+        await self._runner.setup()
+        return self._runner.server
 
     async def ask(self, data: bytes) -> bytes:
         transport, protocol = _Transport(), self.make()
@@ -121,6 +127,13 @@ class _Preview:
 
 
 _preview = cache(_Preview)
+
+
+def end() -> None:
+    """Of what is kept from input to input."""
+    if _preview.cache_info().currsize:
+        _preview().close()
+        _preview.cache_clear()
 
 
 def request(data: bytes) -> object:

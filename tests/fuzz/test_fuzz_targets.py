@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
 
+import fuzz_network
 import pytest
 from fuzz_target import Target
 from fuzz_targets import TARGETS
@@ -14,6 +17,13 @@ CASES = [
     for kind, several in (("seed", target.seeds), ("found", target.findings))
     for number, data in enumerate(several)
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ended() -> Iterator[None]:
+    yield
+    fuzz_network.end()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("streamfuse")]
 
 
 @pytest.mark.parametrize(("target", "data"), CASES)
