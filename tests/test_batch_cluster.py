@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
 from batches import ROOT, batch, done, options, outputs_of, report_of, until, write_archive
@@ -100,6 +101,13 @@ def listening_on(address: str) -> set[str]:
     members += [child for member in members for child in member.children(recursive=True)]
     connections = [connection for member in members for connection in member.net_connections("tcp")]
     return {connection.laddr.ip for connection in connections if connection.status == "LISTEN"}
+
+
+def test_workers_of_this_machine_do_not_sample_themselves() -> None:
+    """There is no page that would show it."""
+    with cluster.local(1, []) as client:
+        client.wait_for_workers(1)
+        assert list(client.run(dask.config.get, "distributed.worker.profile.enabled").values()) == [False]
 
 
 INVITED = """

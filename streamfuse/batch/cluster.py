@@ -83,6 +83,11 @@ def local(workers: int, gpus: list[str]) -> Iterator[Client]:
         "distributed.scheduler.allowed-failures": DEATHS,
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
+        # What Dask measures of itself, for pages that are not there: a fortieth of a worker's core.
+        "distributed.worker.profile.enabled": False,
+        "distributed.admin.system-monitor.interval": "10s",
+        "distributed.admin.system-monitor.gil.enabled": False,
+        "distributed.admin.tick.interval": "1s",
     }
     security = Security.temporary()
     common = {"security": security, "protocol": "tls://", "host": "127.0.0.1", "dashboard": False}
