@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ import dask
 import psutil
 import pytest
 from batches import ROOT, batch, done, options, outputs_of, report_of, until, write_archive
+from distributed import Client
 from media import every, write_video
 from streams import free_port
 
@@ -151,6 +153,23 @@ def test_nobody_else_is_let_into_a_cluster_of_our_own(tmp_path: Path) -> None:
         assert (invited.returncode, invited.stdout) == (0, f"{os.getpid()}\n"), invited.stderr
         ports = psutil.Process().net_connections("tcp")
         assert {one.laddr.ip for one in ports if one.status == "LISTEN"} == {"127.0.0.1"}
+
+
+def test_nothing_is_left_of_a_client_that_found_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Collected in the thread that the next one waits for, it would stop that for 10 s."""
+    monkeypatch.setattr(cluster, "CONNECT_S", 0.2)
+    gc.collect()
+    before = sum(type(each) is Client for each in gc.get_objects())
+    gc.disable()
+    try:
+        with (
+            pytest.raises(StreamfuseError, match="no Dask scheduler answers"),
+            cluster.remote(f"tcp://127.0.0.1:{free_port()}"),
+        ):
+            pass
+        assert sum(type(each) is Client for each in gc.get_objects()) <= before
+    finally:
+        gc.enable()
 
 
 def test_it_is_known_how_far_a_long_clip_is(tmp_path: Path, weights: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import shutil
@@ -123,10 +124,14 @@ def remote(address: str) -> Iterator[Client]:
         raise UsageError(f"--scheduler {address}: give tcp://HOST:PORT or tls://HOST:PORT")
     for handler in logging.getLogger("distributed").handlers:  # what matters of it is said in words of ours
         handler.setLevel(logging.CRITICAL)
+    client, why = None, ""
     try:
         client = Client(address, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
-        why = str(error).partition("\n")[0]
-        raise StreamfuseError(f"no Dask scheduler answers at {address}: {why or type(error).__name__}") from None
+        why = str(error).partition("\n")[0] or type(error).__name__
+    if client is None:
+        # What is left of it takes a lock of Dask's when it is collected: not in the thread that a next one waits for.
+        gc.collect()
+        raise StreamfuseError(f"no Dask scheduler answers at {address}: {why}")
     with client:
         yield client
