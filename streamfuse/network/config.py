@@ -68,7 +68,7 @@ class Preset(enum.StrEnum):
     BALANCED = "balanced"
     """The deep path on pictures of a quarter of the side, or less, so that one attention window holds them."""
     REALTIME = "realtime"
-    """The same of the small network that stands beside the weights, trained to give the same pictures."""
+    """The same of the small network that stands beside the weights, taught by its pictures."""
 
     def factor(self, height: int, width: int) -> int:
         """By how much smaller the deep path's pictures are, for pictures of (height, width)."""
