@@ -202,7 +202,7 @@ def test_skip_weights_in_fp16_would_be_noticed(
 ) -> None:
     monkeypatch.setattr(
         "streamfuse.network.crossfuse.channel_sum_mean",
-        lambda x, border: F.avg_pool2d(x.sum(dim=1, keepdim=True), 3, stride=1, padding=1),
+        lambda x, border=None: F.avg_pool2d(x.sum(dim=1, keepdim=True), 3, stride=1, padding=1),
     )
     built = compiler(network, 64, 64)
     assert ("REDUCE", "HALF") in {(layer.kind, layer.dtype) for layer in built.layers}
