@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from streamfuse.batch import cluster
-from streamfuse.batch.clips import Clip
 from streamfuse.batch.fusing import Fusing, check
+from streamfuse.batch.recordings import Clip
 from streamfuse.batch.run import Run, Status, plan
+from streamfuse.bench.recording import record_scene
 from streamfuse.engines.base import read_cpu
-from streamfuse.recording import record_scene
 
 
 def throughput(workers: int, clips: list[Clip], fusing: Fusing) -> float:

@@ -27,8 +27,8 @@ import numpy as np
 
 from streamfuse.calibration.geometry import Matrix3, Size, corners, difference, inverse, overlap_corners, project
 from streamfuse.calibration.scene import Evidence, doubt, estimate
-from streamfuse.evaluation.honest import mutual_information
-from streamfuse.frames import Plane
+from streamfuse.color import Plane
+from streamfuse.evaluation.reference_metrics import mutual_information
 from streamfuse.sources.file import VideoFile
 from streamfuse.sources.pixels import read_image_file
 

@@ -30,11 +30,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from streamfuse.bench.likeness import compare
+from streamfuse.bench.similarity import compare
+from streamfuse.color import Plane
 from streamfuse.engines import create_engine
 from streamfuse.engines.base import Raw, read_cpu
 from streamfuse.errors import EngineError
-from streamfuse.frames import Plane
 from streamfuse.network import checkpoint, crossfuse
 from streamfuse.network.config import Preset, SkipBorder
 

@@ -19,9 +19,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from streamfuse.evaluation import fmi, honest, paper
+from streamfuse.color import Plane
+from streamfuse.evaluation import fmi
+from streamfuse.evaluation import paper_metrics as paper
+from streamfuse.evaluation import reference_metrics as reference
 from streamfuse.evaluation.score import Triple, score_all
-from streamfuse.frames import Plane
 from streamfuse.sources.pixels import read_image_file
 
 SIZES = [(270, 360)] * 7 + [(496, 632)] * 4 + [(450, 620)] * 4 + [(576, 768)] * 3 + [(280, 280)] * 3
@@ -51,11 +53,17 @@ def shares(triples: list[Triple]) -> dict[str, float]:
         "FMI_pixel": fmi.fmi_pixel,
         "SCD": paper.sum_of_correlations,
         "EN": lambda a, b, f: paper.entropy(f),
-        "true_MI": lambda a, b, f: (honest.mutual_information(a, f), honest.mutual_information(b, f)),
-        "Q_ABF": honest.edge_preservation,
-        "SSIM": lambda a, b, f: (honest.structural_similarity(a, f), honest.structural_similarity(b, f)),
-        "VIF": lambda a, b, f: (honest.visual_information(a, f), honest.visual_information(b, f)),
-        "AG": lambda a, b, f: honest.average_gradient(f),
+        "true_MI": lambda a, b, f: (
+            reference.mutual_information(a, f),
+            reference.mutual_information(b, f),
+        ),
+        "Q_ABF": reference.edge_preservation,
+        "SSIM": lambda a, b, f: (
+            reference.structural_similarity(a, f),
+            reference.structural_similarity(b, f),
+        ),
+        "VIF": lambda a, b, f: (reference.visual_information(a, f), reference.visual_information(b, f)),
+        "AG": lambda a, b, f: reference.average_gradient(f),
     }
     spent = dict.fromkeys(metrics, 0.0)
     for name, metric in metrics.items():

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from streamfuse.color import Plane
 from streamfuse.engines.base import Engine, Precision
-from streamfuse.frames import FusedFrame, Plane
+from streamfuse.frames import FusedFrame
 from streamfuse.fuser import Fuser
 from streamfuse.network.config import Output
 from streamfuse.pipeline import Pipeline

@@ -11,8 +11,8 @@ import av.filter
 import cv2
 import numpy as np
 
+from streamfuse.color import Plane
 from streamfuse.engines.base import Raw
-from streamfuse.frames import Plane
 
 LEVELS = 5
 

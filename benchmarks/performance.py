@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from streamfuse.recording import record_scene
+from streamfuse.bench.recording import record_scene
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "docs/performance.json"

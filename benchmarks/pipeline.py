@@ -27,12 +27,13 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.bench.measure import fuse_files
+from streamfuse.bench.recording import record_scene
+from streamfuse.color import Plane
 from streamfuse.engines import create_engine
 from streamfuse.engines.base import Engine, Precision, read_cpu
-from streamfuse.frames import FusedFrame, Plane
+from streamfuse.frames import FusedFrame
 from streamfuse.fuser import Fuser
 from streamfuse.network.config import Output
-from streamfuse.recording import record_scene
 from streamfuse.sinks.video import VideoSink
 from streamfuse.sources.file import VideoFile
 

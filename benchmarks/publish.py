@@ -26,11 +26,12 @@ import numpy as np
 import zmq
 
 from streamfuse import Subscriber
-from streamfuse.curve import client_keys, new_keys, server_keys
-from streamfuse.frames import Chroma, FusedFrame
-from streamfuse.payload import encode
+from streamfuse.color import Chroma
+from streamfuse.frames import FusedFrame
 from streamfuse.sinks.zeromq import ZeroMQSink
-from streamfuse.wire import Encoding, pack, unpack
+from streamfuse.zeromq.curve import client_keys, new_keys, server_keys
+from streamfuse.zeromq.payload import encode
+from streamfuse.zeromq.wire import Encoding, pack, unpack
 
 LUMA = np.random.default_rng(0).integers(0, 256, (480, 1920), dtype=np.uint8)
 WINDOW = 3

@@ -14,7 +14,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from streamfuse import NothingReceived, Subscriber
-from streamfuse.subscriber import Received
+from streamfuse.zeromq.subscriber import Received
 
 FRAME_ID = "visible_camera_optical"
 """The fused picture is seen from the visible camera."""

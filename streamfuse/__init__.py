@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from streamfuse.fuser import Fuser
     from streamfuse.pipeline import Pipeline
     from streamfuse.sinks import open_sink
-    from streamfuse.sources.uri import open_source
-    from streamfuse.subscriber import Subscriber
+    from streamfuse.sources import open_source
+    from streamfuse.zeromq.subscriber import Subscriber
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Fuser": "streamfuse.fuser",
     "Pipeline": "streamfuse.pipeline",
-    "Subscriber": "streamfuse.subscriber",
+    "Subscriber": "streamfuse.zeromq.subscriber",
     "open_sink": "streamfuse.sinks",
-    "open_source": "streamfuse.sources.uri",
+    "open_source": "streamfuse.sources",
     **dict.fromkeys(("Frame", "FramePair", "FusedFrame"), "streamfuse.frames"),
     **dict.fromkeys(
         (

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from streamfuse.calibration.geometry import Points, Size, resize_matrix, same_aspect
 from streamfuse.calibration.model import Calibration
 from streamfuse.calibration.overlap import FEATHER_PX, FILL_PX, Box, Mask, feather, infrared_places, largest_box
+from streamfuse.color import Chroma, Plane
 from streamfuse.errors import InputError, UsageError
-from streamfuse.frames import Chroma, Plane
 from streamfuse.network.config import MIN_SIDE
 
 log = logging.getLogger("streamfuse")

@@ -10,16 +10,30 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from streamfuse.color import Chroma, Plane, check_plane, to_bgr
+
 DEFAULT_PERIOD_NS = 40_000_000
 """Between the frames of a stream that does not tell its rate: 25 fps."""
 
-Plane: TypeAlias = npt.NDArray[np.uint8]
-"""(H, W) uint8, one channel; may be a strided view on a decoder's buffer."""
+
+class Role(enum.StrEnum):
+    """Which of the two streams a frame, a source or a count belongs to."""
+
+    IR = "ir"
+    VIS = "vis"
+
+    @property
+    def other(self) -> Role:
+        return Role.VIS if self is Role.IR else Role.IR
+
+    @property
+    def label(self) -> str:
+        """The name in messages, metrics and pictures: "infrared" or "visible"."""
+        return "infrared" if self is Role.IR else "visible"
 
 
 class Clock(enum.StrEnum):
@@ -57,42 +71,6 @@ class Content(enum.StrEnum):
     """Visible alone: the infrared stream is away."""
 
 
-class Matrix(enum.StrEnum):
-    """How RGB became YCbCr; kept so that an output can carry the same colours."""
-
-    BT601 = "bt601"
-    BT709 = "bt709"
-    BT2020 = "bt2020"
-
-
-def _check_plane(owner: str, name: str, plane: Plane) -> None:
-    if plane.ndim != 2 or plane.dtype != np.uint8:
-        raise ValueError(f"{owner}.{name} must be (H, W) uint8, got {plane.shape} {plane.dtype}")
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Chroma:
-    """The colour of a frame, in the subsampling in which it was read."""
-
-    u: Plane
-    """Cb, (H / sy, W / sx) rounded up, sx and sy 1 or 2."""
-    v: Plane
-    """Cr, same shape as `u`."""
-    full_range: bool = False
-    """True: 0..255 about 128 (JPEG).  False: 16..240 about 128 (video)."""
-    matrix: Matrix = Matrix.BT601
-
-    def __post_init__(self) -> None:
-        _check_plane("Chroma", "u", self.u)
-        _check_plane("Chroma", "v", self.v)
-        if self.u.shape != self.v.shape:
-            raise ValueError(f"Chroma planes differ in shape: u {self.u.shape}, v {self.v.shape}")
-
-    def __repr__(self) -> str:
-        height, width = self.u.shape
-        return f"Chroma({width}x{height}, {self.matrix}, {'full' if self.full_range else 'limited'} range)"
-
-
 @dataclass(frozen=True, slots=True, repr=False)
 class Frame:
     """One picture of one stream."""
@@ -116,7 +94,7 @@ class Frame:
     """The arrival as `Clock.ARRIVAL` has it, ns of the monotonic clock, whatever `clock` is; None: `arrival_ns`."""
 
     def __post_init__(self) -> None:
-        _check_plane("Frame", "luma", self.luma)
+        check_plane("Frame", "luma", self.luma)
 
     def __repr__(self) -> str:
         height, width = self.luma.shape
@@ -163,7 +141,7 @@ class FusedFrame:
     """Stage name to the time it took for this frame, ns."""
 
     def __post_init__(self) -> None:
-        _check_plane("FusedFrame", "luma", self.luma)
+        check_plane("FusedFrame", "luma", self.luma)
 
     def __repr__(self) -> str:
         height, width = self.luma.shape
@@ -176,6 +154,4 @@ class FusedFrame:
 
     def to_bgr(self) -> npt.NDArray[np.uint8]:
         """The picture as OpenCV has it: (H, W, 3) uint8 BGR, or (H, W, 3) grey where there is no chroma."""
-        from streamfuse.color import to_bgr
-
         return to_bgr(self.luma, self.chroma)

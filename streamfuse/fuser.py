@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from streamfuse.alignment import Aligner
 from streamfuse.calibration.model import Calibration, load
-from streamfuse.closing import Closing
-from streamfuse.color import split_bgr, to_bgr
+from streamfuse.closeable import Closeable
+from streamfuse.color import Chroma, Plane, split_bgr, to_bgr
 from streamfuse.engines import create_engine
 from streamfuse.engines.presets import choose_preset, parse_preset
 from streamfuse.errors import EngineError, InputError
-from streamfuse.frames import DEFAULT_PERIOD_NS, Chroma, Plane
+from streamfuse.frames import DEFAULT_PERIOD_NS
 from streamfuse.network.config import MIN_SIDE
 from streamfuse.tone import make_tone
 
@@ -50,7 +50,7 @@ class _Begun(NamedTuple):
     submitted_ns: int
 
 
-class Fuser(Closing):
+class Fuser(Closeable):
     """Fuses pairs of pictures.
 
     >>> fused = streamfuse.Fuser().fuse(cv2.imread("ir.png"), cv2.imread("vis.png"))

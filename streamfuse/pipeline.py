@@ -6,7 +6,7 @@
 
 Decoding, inference and encoding release the GIL, so threads are enough.  Every object has one owner; all that waits is
 bounded.  Recordings are never dropped: a full channel holds back what fills it.  Live sources cannot be held back:
-what is too much of them is dropped, and counted (`streamfuse.flow`).
+what is too much of them is dropped, and counted (`streamfuse.pairing.flow`).
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from streamfuse.channel import Channel
-from streamfuse.clocks import TimeLine
-from streamfuse.closing import Closing
+from streamfuse.closeable import Closeable
 from streamfuse.errors import DamagedInput, InputError
-from streamfuse.flow import ClockNotes, Flow, Item, LiveFlow, OnLoss, RecordedFlow
 from streamfuse.frames import DEFAULT_PERIOD_NS, Content, Frame, FramePair, FusedFrame
 from streamfuse.fuser import Fuser
-from streamfuse.live_pairing import TOO_OLD, LivePairing, Policy
-from streamfuse.pairing import OTHER_ENDED, default_tolerance_ns
+from streamfuse.pairing.flow import ClockNotes, Flow, Item, LiveFlow, OnLoss, RecordedFlow
+from streamfuse.pairing.live import TOO_OLD, LivePairing, Policy
+from streamfuse.pairing.recorded import OTHER_ENDED, default_tolerance_ns
+from streamfuse.pairing.time_line import TimeLine
 from streamfuse.sinks.base import Sink
+from streamfuse.sources import open_pair
 from streamfuse.sources.base import Source
-from streamfuse.sources.uri import open_pair
 from streamfuse.telemetry import TO_FUSED, SourceSummary, Summary, Telemetry
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ STOPPED = "stopped"
 NAMES = {"ir": "infrared", "vis": "visible"}
 
 
-class Pipeline(Closing):
+class Pipeline(Closeable):
     """Fuses two sources into any number of sinks, and into frames for whoever iterates.
 
     >>> with Pipeline("ir.mp4", "vis.mp4") as pipeline:

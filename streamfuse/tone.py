@@ -16,8 +16,8 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from streamfuse.color import Plane
 from streamfuse.errors import UsageError
-from streamfuse.frames import Plane
 
 Raw: TypeAlias = npt.NDArray[np.float32]
 """(H, W) float32: what the network's last layer gave."""

@@ -18,8 +18,8 @@ import numpy as np
 import psutil
 from media import SIZE, every, read_video, write_video
 
+from streamfuse.color import Plane
 from streamfuse.engines import create_engine
-from streamfuse.frames import Plane
 from streamfuse.fuser import Fuser
 from streamfuse.pipeline import Pipeline
 from streamfuse.sinks.video import VideoSink

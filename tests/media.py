@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from streamfuse.color import Chroma, Plane
 from streamfuse.engines.base import Engine, Precision
-from streamfuse.frames import Chroma, Clock, Frame, Plane
+from streamfuse.frames import Clock, Frame
 from streamfuse.network.config import Output
 from streamfuse.sources.base import Source
 

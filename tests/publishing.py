@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from media import SIZE, luma_of
 
-from streamfuse.frames import Chroma, Clock, FusedFrame, Matrix, Plane
+from streamfuse.color import Chroma, Matrix, Plane
+from streamfuse.frames import Clock, FusedFrame
 from streamfuse.sinks.zeromq import ZeroMQSink
-from streamfuse.wire import Encoding
+from streamfuse.zeromq.wire import Encoding
 
 
 def noise(index: int, size: tuple[int, int] = SIZE) -> Plane:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from streamfuse.calibration.geometry import Lens, Matrix3, Size, corners, project
 from streamfuse.calibration.model import Calibration
-from streamfuse.frames import Plane
+from streamfuse.color import Plane
 
 VGA: Size = (480, 640)
 TILTED = np.array([[0.93, 0.052, 21.0], [-0.047, 0.95, 14.0], [2.1e-5, -3.2e-5, 1.0]])

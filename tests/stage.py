@@ -25,7 +25,7 @@ from test_rtsp import HAS_PEER, Peer
 from test_time_offset import picture, waving
 
 from streamfuse.calibration.geometry import inverse
-from streamfuse.frames import Plane
+from streamfuse.color import Plane
 
 LINKED = (
     *("LICENSE", "README.md", "calib", "docker", "docs", "examples", "pipelines", "pyproject.toml", "scripts"),

@@ -14,11 +14,11 @@ import pytest
 from media import every, write_video
 
 from streamfuse.cli.run import command as run
+from streamfuse.color import Plane
 from streamfuse.errors import UsageError
-from streamfuse.frames import Plane
+from streamfuse.sources import open_pair, open_source
 from streamfuse.sources.agc import AGCS, FROZEN, SHUTTER, Grey, Percentile, Plateau, ShutterHold, make_agc
 from streamfuse.sources.pixels import PixelReader
-from streamfuse.sources.uri import open_pair, open_source
 from streamfuse.sources.vot import open_vot
 
 SIZE = (120, 160)

@@ -28,8 +28,8 @@ from batches import (
 from media import every, read_video, write_images, write_video
 
 from streamfuse.batch import cluster, receipts
-from streamfuse.batch.clips import pair_patterns
 from streamfuse.batch.fusing import Fusing, check, made_of
+from streamfuse.batch.recordings import pair_patterns
 from streamfuse.cli.batch import command
 from streamfuse.errors import StreamfuseError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from streamfuse.batch.clips import Clip, pair_patterns, read_manifest, sequence_clips
+from streamfuse.batch.recordings import Clip, pair_patterns, read_manifest, sequence_clips
 from streamfuse.errors import InputError, StreamfuseError, UsageError
 
 

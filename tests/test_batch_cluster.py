@@ -21,8 +21,8 @@ from media import every, write_video
 from streams import free_port
 
 from streamfuse.batch import cluster
-from streamfuse.batch.clips import Clip
 from streamfuse.batch.fusing import Fusing, check
+from streamfuse.batch.recordings import Clip
 from streamfuse.batch.run import Run, State, plan
 from streamfuse.errors import StreamfuseError, UsageError
 

@@ -15,16 +15,16 @@ from batches import options
 from media import PassThrough, every, read_video, write_images, write_video
 
 from streamfuse.batch import receipts, warm, worker
-from streamfuse.batch.clips import Clip
 from streamfuse.batch.fusing import Fusing, check, made_of
-from streamfuse.batch.parts import WHOLE, Excerpt, Part, Window, cut, join
+from streamfuse.batch.recordings import Clip
+from streamfuse.batch.segments import WHOLE, Excerpt, Part, Window, cut, join
 from streamfuse.batch.worker import Outcome
 from streamfuse.errors import InputError, OutputError
 from streamfuse.fuser import Fuser
 from streamfuse.pipeline import Pipeline
 from streamfuse.sinks.encoder import VideoFormat
 from streamfuse.sinks.video import VideoSink
-from streamfuse.sources.uri import open_pair
+from streamfuse.sources import open_pair
 
 GOP = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
 SLOW = {"g": "3", "keyint_min": "3", "sc_threshold": "0"}

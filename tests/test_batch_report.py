@@ -13,7 +13,7 @@ import pytest
 from test_web_browser import browser  # noqa: F401
 
 from streamfuse.batch import report
-from streamfuse.batch.clips import Alone, Clip
+from streamfuse.batch.recordings import Alone, Clip
 from streamfuse.batch.report import Report
 from streamfuse.batch.run import Entry, Status, idle
 from streamfuse.errors import OutputError

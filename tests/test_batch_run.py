@@ -13,8 +13,8 @@ from distributed import KilledWorker
 from media import PassThrough, every, read_video, write_video
 
 from streamfuse.batch import run, warm, worker
-from streamfuse.batch.clips import Clip
 from streamfuse.batch.fusing import Fusing, check
+from streamfuse.batch.recordings import Clip
 from streamfuse.batch.run import Entry, Run, Status, idle, plan
 from streamfuse.errors import StreamfuseError
 

@@ -14,8 +14,9 @@ from rig import TILTED, VGA, calibration, infrared_look, lens, seen, structure
 from streamfuse.alignment import Aligner
 from streamfuse.calibration.geometry import Matrix3, inverse
 from streamfuse.calibration.overlap import FEATHER_PX, FILL_PX, Box, feather, infrared_places, largest_box
+from streamfuse.color import Chroma, Plane
 from streamfuse.errors import InputError, UsageError
-from streamfuse.frames import Chroma, FusedFrame, Plane
+from streamfuse.frames import FusedFrame
 from streamfuse.fuser import Fuser
 
 IDENTITY = np.eye(3)

@@ -13,9 +13,9 @@ from streamfuse.calibration.boards import calibrate_boards
 from streamfuse.calibration.geometry import Lens, Matrix3, Size, inverse, project
 from streamfuse.calibration.overlap import infrared_places
 from streamfuse.calibration.target import Board, Kind, find_board
+from streamfuse.color import Plane
 from streamfuse.errors import InputError
-from streamfuse.evaluation.pairs import pair_images
-from streamfuse.frames import Plane
+from streamfuse.sources.image_pairs import pair_images
 
 KINDS = ["checkerboard", "circles", "asymmetric-circles"]
 SHAPES = {"checkerboard": (8, 5), "circles": (6, 5), "asymmetric-circles": (4, 9)}

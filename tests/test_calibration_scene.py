@@ -14,8 +14,8 @@ from streamfuse.calibration.evidence import calibrate_scene
 from streamfuse.calibration.geometry import Matrix3, Size, difference, inverse, overlap_corners
 from streamfuse.calibration.scene import Evidence, doubt, estimate, register
 from streamfuse.calibration.structure import features
+from streamfuse.color import Plane
 from streamfuse.errors import InputError
-from streamfuse.frames import Plane
 from streamfuse.sources.file import VideoFile
 from streamfuse.sources.pixels import read_image_file
 

@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 from media import MS, frame_at
 
-from streamfuse.clocks import ArrivalTracker, Stamper, TimeLine, skew
 from streamfuse.frames import Clock, Frame
+from streamfuse.pairing.skew import skew
+from streamfuse.pairing.time_line import TimeLine
+from streamfuse.sources.clocks import ArrivalTracker, Stamper
 
 SECOND = 1000 * MS
 T0 = 5_000 * SECOND

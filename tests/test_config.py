@@ -13,7 +13,8 @@ from test_cli import fails
 from streamfuse.cli import options
 from streamfuse.cli.run import command as run
 from streamfuse.errors import InputError, StreamfuseError, UsageError
-from streamfuse.sources.uri import expand, mask, open_pair, open_source, redact
+from streamfuse.sources import open_pair, open_source
+from streamfuse.urls import expand, mask, redact
 
 SECRET = "pa@ss/w:o%rd?"
 

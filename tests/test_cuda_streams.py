@@ -13,11 +13,11 @@ import torch
 from sim_device import Kind, SimDevice
 from torch import Tensor
 
+from streamfuse.color import Plane
 from streamfuse.engines.base import Precision
 from streamfuse.engines.cuda_streams import Program, Ring, StreamedEngine
 from streamfuse.engines.torch import TorchEngine
 from streamfuse.errors import EngineError, EngineUnavailable
-from streamfuse.frames import Plane
 from streamfuse.network import checkpoint
 
 SHAPE = (3, 4)

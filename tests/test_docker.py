@@ -83,7 +83,7 @@ def test_compose() -> None:
 
 
 def test_the_sources_of_compose_open() -> None:
-    from streamfuse.sources.uri import open_pair
+    from streamfuse.sources import open_pair
 
     command = composed()["services"]["fuse"]["command"]
     ir, vis = open_pair(command[command.index("--ir") + 1], command[command.index("--vis") + 1])

@@ -16,12 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from streamfuse.color import Plane
 from streamfuse.engines import create_engine
 from streamfuse.engines.base import Precision, read_cpu
 from streamfuse.engines.cache import Cache, entry_key
 from streamfuse.engines.openvino import OpenvinoEngine
 from streamfuse.errors import EngineError, WeightsError
-from streamfuse.frames import Plane
 from streamfuse.network import checkpoint
 from streamfuse.network.config import CrossFuseConfig, Output, Preset, SkipWeights
 from streamfuse.network.crossfuse import CrossFuse

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from media import SIZE, PassThrough, every, luma_of, number_of, write_images, write_video
 
+from streamfuse.color import Plane
 from streamfuse.errors import DamagedInput, InputError
-from streamfuse.evaluation.pairs import pair_images
 from streamfuse.evaluation.run import Evaluator
 from streamfuse.evaluation.score import Triple
 from streamfuse.evaluation.streams import expected_frames, fuse_stream, read_images, read_streams
 from streamfuse.evaluation.video import Temporal, TemporalScorer, every_nth, own_flicker
-from streamfuse.frames import Plane
 from streamfuse.fuser import Fuser
 from streamfuse.pipeline import Pipeline
-from streamfuse.sources.uri import open_pair
+from streamfuse.sources import open_pair
+from streamfuse.sources.image_pairs import pair_images
 
 
 def flat(level: int) -> Plane:

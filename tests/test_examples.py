@@ -21,7 +21,7 @@ from publishing import published, publishing
 from streams import free_port
 
 from streamfuse.sinks.zeromq import ZeroMQSink
-from streamfuse.wire import Encoding
+from streamfuse.zeromq.wire import Encoding
 
 EXAMPLES = ROOT / "examples"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -162,7 +162,7 @@ def test_ros2_messages_with_stand_ins_for_ros(monkeypatch: pytest.MonkeyPatch) -
             self.header = Header()
 
     namespace["Image"] = Message
-    from streamfuse.subscriber import Subscriber
+    from streamfuse.zeromq.subscriber import Subscriber
 
     for encoding, expected in ((Encoding.BGR8, "bgr8"), (Encoding.MONO8, "mono8"), (Encoding.JPEG, "bgr8")):
         url = f"tcp://127.0.0.1:{free_port()}"

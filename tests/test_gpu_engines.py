@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from streamfuse.color import Plane
 from streamfuse.engines import create_engine
 from streamfuse.engines.auto import AutoEngine
 from streamfuse.engines.base import Engine, Precision, Raw
@@ -18,7 +19,6 @@ from streamfuse.engines.device import CudaDevice
 from streamfuse.engines.tensorrt import find_flavour, network_to_compile
 from streamfuse.engines.torch import TorchEngine
 from streamfuse.errors import EngineError, EngineUnavailable, UsageError, WeightsError
-from streamfuse.frames import Plane
 from streamfuse.network.config import Output, Preset
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is an NVIDIA GPU")

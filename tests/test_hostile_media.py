@@ -23,14 +23,14 @@ from streams import camera_server
 from streamfuse.cli.fuse import command as fuse
 from streamfuse.errors import InputError
 from streamfuse.fuser import Fuser
-from streamfuse.image_header import image_shape
-from streamfuse.limits import MAX_PIXELS, allowing, max_pixels
 from streamfuse.pipeline import Pipeline
+from streamfuse.sources import open_pair
 from streamfuse.sources.address import parse_address
 from streamfuse.sources.connection import Connection, Lost
 from streamfuse.sources.file import CORRUPT, VideoFile
+from streamfuse.sources.image_header import image_shape
+from streamfuse.sources.limits import MAX_PIXELS, allowing, max_pixels
 from streamfuse.sources.pixels import decode_image, read_image_file
-from streamfuse.sources.uri import open_pair
 from streamfuse.sources.vot import open_vot
 
 KINDS = (".png", ".jpg", ".tif", ".bmp", ".pgm", ".ppm", ".webp", ".jp2")

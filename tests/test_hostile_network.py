@@ -23,14 +23,14 @@ from test_hostile_text import held
 from test_wire import header, message
 from web import TOKEN, Run, pumping, serving
 
-from streamfuse.curve import client_keys, is_allowed, new_keys, server_keys
-from streamfuse.limits import allowing
 from streamfuse.sinks.preview import PreviewSink
 from streamfuse.sinks.zeromq import ZeroMQSink
-from streamfuse.subscriber import Subscriber
+from streamfuse.sources.limits import allowing
 from streamfuse.web.hub import Hub, Shown
 from streamfuse.web.viewer import _Viewer
-from streamfuse.wire import Encoding, Malformed, pack, unpack
+from streamfuse.zeromq.curve import client_keys, is_allowed, new_keys, server_keys
+from streamfuse.zeromq.subscriber import Subscriber
+from streamfuse.zeromq.wire import Encoding, Malformed, pack, unpack
 
 _REQUEST = """GET /stream.mjpg?view=fused&token=x HTTP/1.1\r
 Host: 127.0.0.1:8080\r
@@ -168,7 +168,7 @@ def test_headers_that_are_nearly_right(text: bytes, topic: bytes, more: int) -> 
 
 def test_a_jpeg_of_more_pixels_than_are_taken_is_left_out() -> None:
     """Three megabytes would become 800."""
-    from streamfuse.payload import encode
+    from streamfuse.zeromq.payload import encode
 
     frame = published(0, size=(480, 640), luma=np.zeros((480, 640), np.uint8))
     head = header(size=(480, 640), encoding=Encoding.JPEG, step=None)

@@ -20,14 +20,15 @@ from streamfuse.calibration.imported import Request, calibrate_import
 from streamfuse.calibration.model import Calibration, load
 from streamfuse.calibration.points import read_points
 from streamfuse.cli import cli
-from streamfuse.endpoint import check_url
 from streamfuse.errors import InputError, StreamfuseError, UsageError
+from streamfuse.sources import open_source
 from streamfuse.sources.address import parse_address
 from streamfuse.sources.synthetic import SyntheticSource
-from streamfuse.sources.uri import expand, mask, open_source, redact
 from streamfuse.sources.vot import open_vot
 from streamfuse.training.recipe import RECIPES, read_recipe
-from streamfuse.web.place import parse as parse_place
+from streamfuse.urls import expand, mask, redact
+from streamfuse.web.address import parse as parse_place
+from streamfuse.zeromq.endpoint import check_url
 
 
 def held(call: Callable[[], Any]) -> Any:

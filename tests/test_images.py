@@ -12,10 +12,11 @@ from media import MS, luma_of, number_of, write_images
 
 from streamfuse.errors import InputError, UsageError
 from streamfuse.frames import Frame
+from streamfuse.sources import open_pair, open_source
 from streamfuse.sources.base import Source
 from streamfuse.sources.sequence import MISSING, UNREADABLE, list_images, match_images, open_images
-from streamfuse.sources.uri import open_pair, open_source, redact
 from streamfuse.sources.vot import open_vot
+from streamfuse.urls import redact
 
 
 def contents(source: Source) -> list[tuple[int, int]]:

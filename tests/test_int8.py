@@ -10,12 +10,12 @@ from small import picture
 from test_cli import fails, streamfuse
 from test_lite import random_weights
 
-from streamfuse.bench.likeness import psnr
+from streamfuse.bench.similarity import psnr
+from streamfuse.cli.build import calibration_pairs
+from streamfuse.color import Plane
 from streamfuse.engines.cache import Cache
 from streamfuse.engines.openvino import OpenvinoEngine
-from streamfuse.engines.quantize import calibration_pairs
 from streamfuse.errors import EngineError, InputError, UsageError
-from streamfuse.frames import Plane
 from streamfuse.network.checkpoint import default_weights, read_info
 from streamfuse.network.config import Output
 

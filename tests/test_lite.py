@@ -12,16 +12,16 @@ import torch
 from media import PassThrough
 from small import ALONE, picture
 
+from streamfuse.color import Plane
 from streamfuse.engines import create_engine
 from streamfuse.engines.base import Raw
 from streamfuse.engines.torch import TorchEngine
 from streamfuse.errors import EngineError, InputError, UsageError, WeightsError
-from streamfuse.evaluation.honest import structural_similarity
-from streamfuse.frames import Plane
+from streamfuse.evaluation.reference_metrics import structural_similarity
 from streamfuse.network.checkpoint import default_weights, read_info, save
 from streamfuse.network.config import CrossFuseConfig, Output, Preset, SkipWeights
 from streamfuse.network.crossfuse import CrossFuse
-from streamfuse.scene.scene import Scene
+from streamfuse.sources.scene.scene import Scene
 from streamfuse.training.export import export_weights
 from streamfuse.training.losses import leaning
 from streamfuse.training.pairs import Pair, find_pairs

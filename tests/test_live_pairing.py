@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from media import MS, ListSource, frame_at
 
-from streamfuse.flow import ClockNotes, LiveFlow, OnLoss
 from streamfuse.frames import Clock, Frame, FramePair
-from streamfuse.live_pairing import MOST_HELD, OTHER_AWAY, TOO_OLD, TOO_SLOW, LivePairing, Policy
-from streamfuse.pairing import NO_PARTNER
+from streamfuse.pairing.flow import ClockNotes, LiveFlow, OnLoss
+from streamfuse.pairing.live import MOST_HELD, OTHER_AWAY, TOO_OLD, TOO_SLOW, LivePairing, Policy
+from streamfuse.pairing.recorded import NO_PARTNER
 from streamfuse.sources.base import State
 
 

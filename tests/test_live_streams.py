@@ -22,11 +22,11 @@ from streams import babbling_server, camera_server, directory_server, free_port,
 
 from streamfuse.errors import InputError
 from streamfuse.frames import Clock, Frame
+from streamfuse.sources import open_source
 from streamfuse.sources.address import Address, parse_address
 from streamfuse.sources.base import Source, State
 from streamfuse.sources.connection import Lost, explain
 from streamfuse.sources.live import LiveSource
-from streamfuse.sources.uri import open_source
 
 
 def address(text: str) -> Address:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from media import MS, every, frame_at
 
-from streamfuse.pairing import NO_PARTNER, OTHER_ENDED, default_tolerance_ns, pair_frames
+from streamfuse.pairing.recorded import NO_PARTNER, OTHER_ENDED, default_tolerance_ns, pair_frames
 
 TOLERANCE_NS = 20 * MS
 

@@ -15,17 +15,18 @@ import numpy.typing as npt
 import pytest
 from media import MS, ListSource, PassThrough, every, frame_at, number_of, read_video, write_images, write_video
 
+from streamfuse.color import Plane
 from streamfuse.errors import DamagedInput, EngineError, InputError, OutputError
-from streamfuse.frames import FusedFrame, Plane
+from streamfuse.frames import FusedFrame
 from streamfuse.fuser import Fuser
-from streamfuse.live_pairing import Policy
+from streamfuse.pairing.live import Policy
 from streamfuse.pipeline import Pipeline
 from streamfuse.sinks import open_sink
 from streamfuse.sinks.base import Sink
 from streamfuse.sinks.preview import PreviewSink
 from streamfuse.sinks.video import VideoSink
 from streamfuse.sinks.zeromq import ZeroMQSink
-from streamfuse.sources.uri import open_pair
+from streamfuse.sources import open_pair
 from streamfuse.sources.vot import open_vot
 from streamfuse.telemetry import STAGES
 

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pytest
 from media import MS, PassThrough
 
+from streamfuse.color import Plane
 from streamfuse.engines import create_engine
 from streamfuse.engines.presets import choose_preset
 from streamfuse.errors import EngineError, UsageError
-from streamfuse.frames import Plane
 from streamfuse.fuser import Fuser
 from streamfuse.network.config import Preset
 

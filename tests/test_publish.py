@@ -21,13 +21,13 @@ from media import ListSource, PassThrough, frame_at
 from publishing import noise, published
 from streams import free_port
 
-from streamfuse.curve import client_keys, new_keys, server_keys
 from streamfuse.errors import OutputError, StreamfuseError, UsageError
 from streamfuse.fuser import Fuser
 from streamfuse.pipeline import Pipeline
-from streamfuse.publisher import FULL, NOBODY
 from streamfuse.sinks.zeromq import ZeroMQSink
-from streamfuse.wire import Encoding, Header, unpack
+from streamfuse.zeromq.curve import client_keys, new_keys, server_keys
+from streamfuse.zeromq.publisher import FULL, NOBODY
+from streamfuse.zeromq.wire import Encoding, Header, unpack
 
 ROOT = Path(__file__).parent.parent
 

@@ -15,8 +15,9 @@ import pytest
 from media import MS, luma_of, number_of
 from streams import free_port
 
+from streamfuse.color import Chroma
 from streamfuse.errors import UsageError
-from streamfuse.frames import Chroma, FusedFrame
+from streamfuse.frames import FusedFrame
 from streamfuse.sinks import open_sink
 from streamfuse.sinks.push import AWAY, PushSink
 from streamfuse.sources.address import parse_address

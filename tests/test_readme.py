@@ -310,7 +310,7 @@ def test_every_snippet_of_python_runs(block: Block, runner: Runner) -> None:
 
 def test_every_piece_of_toml_is_a_file(tmp_path: Path, runner: Runner) -> None:
     """Of options or of a recipe."""
-    from streamfuse.batch.clips import read_manifest
+    from streamfuse.batch.recordings import read_manifest
     from streamfuse.training.recipe import RECIPES, read_recipe
 
     file = tmp_path / "piece.toml"

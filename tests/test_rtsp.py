@@ -20,12 +20,13 @@ import pytest
 from media import PassThrough
 from streams import free_port
 
-from streamfuse.flow import OnLoss
-from streamfuse.frames import Clock, Content, Plane
+from streamfuse.color import Plane
+from streamfuse.frames import Clock, Content
 from streamfuse.fuser import Fuser
+from streamfuse.pairing.flow import OnLoss
 from streamfuse.pipeline import Pipeline
+from streamfuse.sources import open_source
 from streamfuse.sources.base import State
-from streamfuse.sources.uri import open_source
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 _DATA = os.environ.get("STREAMFUSE_DATA")

@@ -14,7 +14,7 @@ from streamfuse.network.checkpoint import default_weights, load
 from streamfuse.network.config import CrossFuseConfig, Output, Preset, SkipBorder, SkipWeights
 from streamfuse.network.crossfuse import CrossFuse
 from streamfuse.network.scaled import DeepScaled, FoldedDeepScaled
-from streamfuse.scene.scene import Scene
+from streamfuse.sources.scene.scene import Scene
 
 Picture = npt.NDArray[np.float32]
 

@@ -25,10 +25,11 @@ from test_cli import ROOT, SMALL, fails, streamfuse
 from test_publish import sink, until
 
 from streamfuse import NothingReceived, Subscriber, UsageError
-from streamfuse.curve import new_keys, server_keys
-from streamfuse.frames import Clock, Content, Matrix
-from streamfuse.link import Link
-from streamfuse.wire import Encoding, pack, topic_of
+from streamfuse.color import Matrix
+from streamfuse.frames import Clock, Content
+from streamfuse.zeromq.curve import new_keys, server_keys
+from streamfuse.zeromq.link import Link
+from streamfuse.zeromq.wire import Encoding, pack, topic_of
 
 
 def test_importing_it_loads_no_network_no_engine_and_no_opencv() -> None:

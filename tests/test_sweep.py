@@ -12,7 +12,7 @@ from test_cli import fails
 from test_lite import SMALL, random_weights
 
 from streamfuse.bench import sweep
-from streamfuse.bench.likeness import as_luma, compare, psnr
+from streamfuse.bench.similarity import as_luma, compare, psnr
 from streamfuse.engines.base import Cpu
 from streamfuse.errors import EngineError
 from streamfuse.network.config import Output, Preset

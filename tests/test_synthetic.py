@@ -10,13 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
+from streamfuse.color import Plane
 from streamfuse.errors import UsageError
-from streamfuse.frames import Clock, Frame, Plane
-from streamfuse.scene.actors import Walker, draw
-from streamfuse.scene.paint import View, units_per_metre
-from streamfuse.scene.scene import WALKERS, Scene
-from streamfuse.scene.smoke import Smoke
-from streamfuse.scene.street import CAR, CAR_LENGTH, SIGN, SIGN_HEAT
+from streamfuse.frames import Clock, Frame
+from streamfuse.sources.scene.actors import Walker, draw
+from streamfuse.sources.scene.paint import View, units_per_metre
+from streamfuse.sources.scene.scene import WALKERS, Scene
+from streamfuse.sources.scene.smoke import Smoke
+from streamfuse.sources.scene.street import CAR, CAR_LENGTH, SIGN, SIGN_HEAT
 from streamfuse.sources.synthetic import SyntheticSource
 
 VIEW = View(480, 640)

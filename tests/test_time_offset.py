@@ -15,8 +15,9 @@ from media import MS, ListSource
 
 from streamfuse.calibration.time_offset import Motion, MotionMeter, TimeOffset, estimate, measure
 from streamfuse.cli.calibrate_time import time_command
+from streamfuse.color import Plane
 from streamfuse.errors import InputError
-from streamfuse.frames import Clock, Frame, Plane
+from streamfuse.frames import Clock, Frame
 from streamfuse.sources.base import Source
 from streamfuse.sources.file import VideoFile
 from streamfuse.sources.synthetic import SyntheticSource

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from streamfuse.color import Plane
 from streamfuse.errors import UsageError
-from streamfuse.frames import Plane
 from streamfuse.tone import Direct, PerFrame, RangeFollower, Raw, Smooth, Steady, make_tone
 
 FPS = 25

@@ -37,7 +37,7 @@ def test_gradient_counts_what_is_brighter_than_its_neighbours() -> None:
 def test_ssim_and_vif_are_those_of_scikit_image_and_of_the_evaluation() -> None:
     from skimage.metrics import structural_similarity
 
-    from streamfuse.evaluation import honest
+    from streamfuse.evaluation import reference_metrics
 
     a, b = picture(1), picture(2)
     x, y = (torch.from_numpy(p).double()[None, None] for p in (a, b))
@@ -48,7 +48,7 @@ def test_ssim_and_vif_are_those_of_scikit_image_and_of_the_evaluation() -> None:
     near = np.clip(a.astype(int) + np.random.default_rng(0).integers(-9, 10, a.shape), 0, 255).astype(np.uint8)
     ours = float(losses.vif(x, torch.from_numpy(near).double()[None, None]))
     assert 0.05 < ours < 0.9
-    assert ours == pytest.approx(honest.visual_information(a, near), abs=1e-6)
+    assert ours == pytest.approx(reference_metrics.visual_information(a, near), abs=1e-6)
 
 
 def test_mutual_information_of_an_image_with_itself_is_its_entropy() -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from media import MS, every, luma_of, number_of, write_video
 
+from streamfuse.color import Matrix
 from streamfuse.errors import InputError
-from streamfuse.frames import Frame, Matrix
+from streamfuse.frames import Frame
 from streamfuse.sources.file import BACKWARDS, CORRUPT, VideoFile
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from media import MS, every, luma_of, number_of, read_video
 
+from streamfuse.color import Chroma, Matrix
 from streamfuse.errors import OutputError, UsageError
-from streamfuse.frames import Chroma, Clock, FusedFrame, Matrix
+from streamfuse.frames import Clock, FusedFrame
 from streamfuse.sinks import encoder as encoder_module
 from streamfuse.sinks import open_sink, open_sinks
 from streamfuse.sinks.encoder import VideoFormat

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from web import GREYS, picture
 
-from streamfuse.color import to_bgr
-from streamfuse.frames import Chroma, Content, FusedFrame, Matrix, Plane
+from streamfuse.color import Chroma, Matrix, Plane, to_bgr
+from streamfuse.frames import Content, FusedFrame
 from streamfuse.web.hub import Closed, Hub, View
 from streamfuse.web.jpeg import JpegEncoder
 

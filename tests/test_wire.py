@@ -13,10 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from publishing import noise, published
 
+from streamfuse.color import Matrix
 from streamfuse.errors import InputError
-from streamfuse.frames import Clock, Content, Matrix
-from streamfuse.payload import bgr_of, encode, luma_of, picture_of
-from streamfuse.wire import Encoding, Header, Malformed, NewerSchema, pack, payload_bytes, step_of, topic_of, unpack
+from streamfuse.frames import Clock, Content
+from streamfuse.zeromq.payload import bgr_of, encode, luma_of, picture_of
+from streamfuse.zeromq.wire import (
+    Encoding,
+    Header,
+    Malformed,
+    NewerSchema,
+    pack,
+    payload_bytes,
+    step_of,
+    topic_of,
+    unpack,
+)
 
 
 def header(encoding: Encoding = Encoding.MONO8, size: tuple[int, int] = (48, 64), **changes: Any) -> Header:

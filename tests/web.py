@@ -18,7 +18,8 @@ import numpy as np
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
 from media import SIZE
 
-from streamfuse.frames import Chroma, Content, FusedFrame, Plane
+from streamfuse.color import Chroma, Plane
+from streamfuse.frames import Content, FusedFrame
 from streamfuse.sinks.preview import PreviewSink
 from streamfuse.sources.base import State
 from streamfuse.telemetry import SourceSummary, StageSummary, Summary

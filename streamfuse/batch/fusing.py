@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from streamfuse import __version__
-from streamfuse.batch.clips import Clip
+from streamfuse.batch.recordings import Clip
 from streamfuse.errors import InputError, UsageError
-from streamfuse.limits import MAX_PIXELS
 from streamfuse.sinks.encoder import VideoFormat
+from streamfuse.sources.limits import MAX_PIXELS
 
 _SAME_RESULT = frozenset({"weights", "weights_digest", "calib", "threads", "split_s", "hw_decode", "max_pixels"})
 """Options that do not change what comes out, and files that are known by what they hold."""
@@ -46,7 +46,7 @@ class Fusing:
     split_s: float | None = None
     """Recordings that are longer are fused in parts of about so many seconds."""
     max_pixels: int = MAX_PIXELS
-    """Of one picture; see `streamfuse.limits`."""
+    """Of one picture; see `streamfuse.sources.limits`."""
     version: str = __version__
     """A worker that runs another one refuses the clip."""
 

@@ -13,7 +13,7 @@ from string import Template
 from typing import Any
 
 from streamfuse import __version__
-from streamfuse.batch.clips import Alone
+from streamfuse.batch.recordings import Alone
 from streamfuse.batch.run import Entry, State, Status
 from streamfuse.errors import OutputError
 from streamfuse.files import reason, write_whole

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from streamfuse.batch import receipts, worker
-from streamfuse.batch.clips import Clip
 from streamfuse.batch.fusing import Fusing, made_of
-from streamfuse.batch.parts import WHOLE, Window
+from streamfuse.batch.recordings import Clip
+from streamfuse.batch.segments import WHOLE, Window
 from streamfuse.batch.worker import Outcome
 from streamfuse.errors import OutputError, StreamfuseError
 from streamfuse.notes import warn_once

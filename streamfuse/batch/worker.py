@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamfuse import __version__
-from streamfuse.batch import parts, receipts
-from streamfuse.batch.clips import Clip
+from streamfuse.batch import receipts, segments
 from streamfuse.batch.fusing import Fusing
-from streamfuse.batch.parts import WHOLE, Excerpt, Part, Window
+from streamfuse.batch.recordings import Clip
+from streamfuse.batch.segments import WHOLE, Excerpt, Part, Window
 from streamfuse.batch.warm import warm_fuser
 from streamfuse.errors import DamagedInput, InputError, OutputError, StreamfuseError
-from streamfuse.limits import allowing
-from streamfuse.pairing import OTHER_ENDED
+from streamfuse.pairing.recorded import OTHER_ENDED
+from streamfuse.sources.limits import allowing
 
 if TYPE_CHECKING:
     from streamfuse.sources.base import Source
@@ -85,7 +85,7 @@ def look(clip: Clip, fusing: Fusing) -> Outcome:
         offset_ns = round(fusing.for_clip(clip).ir_offset_ms * 1e6)
         ir, vis = _open(clip, fusing)
         with ir, vis:
-            return Outcome(windows=tuple(parts.cut(ir, vis, fusing.split_s, offset_ns)))
+            return Outcome(windows=tuple(segments.cut(ir, vis, fusing.split_s, offset_ns)))
 
     return _answer(work, fusing)
 
@@ -126,7 +126,7 @@ def join(clip: Clip, fusing: Fusing, made_of: dict[str, Any], force: bool, figur
             raise InputError(whole["damage"] or next(one["empty"] for one in figures if one["empty"]))
         files = [receipts.part_of(clip.output, made_of, place) for place, one in enumerate(figures) if one["frames"]]
         with receipts.aside(clip.output) as aside, _renamed(aside, clip.output):
-            parts.join(files, aside)
+            segments.join(files, aside)
             whole["seconds"] += time.monotonic() - began
             receipts.deliver(aside, clip.output, made_of, whole, force)
         receipts.tidy(clip.output)
@@ -207,7 +207,7 @@ def _fuse_into(aside: Path, clip: Clip, fusing: Fusing, window: Window, *, part:
     if part:
         named = (("infrared", ir, sources[0].frame_count), ("visible", vis, sources[1].frame_count))
         counts = {
-            "drops": parts.lost(sink, ir, vis, offset_ns),
+            "drops": segments.lost(sink, ir, vis, offset_ns),
             "read": {name: excerpt.read for name, excerpt, _ in named},
             "promised": {name: count for name, excerpt, count in named if count is not None and not excerpt.ended},
         }
@@ -258,7 +258,7 @@ def topic_of(key: str) -> str:
 
 def _open(clip: Clip, fusing: Fusing) -> tuple[Source, Source]:
     from streamfuse.engines.base import gpu_of
-    from streamfuse.sources.uri import open_pair
+    from streamfuse.sources import open_pair
     from streamfuse.sources.vot import open_vot
 
     if clip.vot:

@@ -18,15 +18,15 @@ import torch
 
 from streamfuse import __version__
 from streamfuse.bench.counting import Work, count_work
-from streamfuse.bench.likeness import Likeness, compare, original
 from streamfuse.bench.peak import Peak, measure_peak
+from streamfuse.bench.recording import record_scene
+from streamfuse.bench.similarity import Likeness, compare, original
+from streamfuse.color import Plane
 from streamfuse.engines.base import Engine, read_cpu
 from streamfuse.engines.cuda_streams import DTYPES
-from streamfuse.frames import Plane
 from streamfuse.fuser import Fuser
 from streamfuse.network.config import CrossFuseConfig
 from streamfuse.pipeline import Pipeline
-from streamfuse.recording import record_scene
 from streamfuse.sinks.video import VideoSink
 from streamfuse.sources.file import VideoFile
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from streamfuse.bench.likeness import Likeness
 from streamfuse.bench.measure import Result, Times
+from streamfuse.bench.similarity import Likeness
 
 
 def markdown(result: Result) -> str:

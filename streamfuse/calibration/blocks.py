@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from streamfuse.calibration.geometry import Matrix3, Points, Size, inverse, project, resize_matrix
 from streamfuse.calibration.structure import Features, features, warp
-from streamfuse.frames import Plane
+from streamfuse.color import Plane
 
 LEAST_PRESENT = 0.75
 """Of a block: blocks at the end of the infrared picture are partly empty."""

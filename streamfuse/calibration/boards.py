@@ -12,9 +12,9 @@ from streamfuse.calibration.fit import Fit, fit_homography, least_squares
 from streamfuse.calibration.geometry import Lens, Points, Size, project, residuals, rms
 from streamfuse.calibration.outcome import Outcome, conclude
 from streamfuse.calibration.target import Board, find_board
+from streamfuse.color import Plane
 from streamfuse.errors import InputError
-from streamfuse.evaluation.pairs import ImagePaths
-from streamfuse.frames import Plane
+from streamfuse.sources.image_pairs import ImagePaths
 from streamfuse.sources.pixels import read_image_file
 
 TOLERANCE_PX = 2.0

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from streamfuse.calibration.model import Calibration
 from streamfuse.calibration.overlap import infrared_places
-from streamfuse.frames import Plane
+from streamfuse.color import Plane
 
 EDGE_BGR = (60, 120, 255)
 OUTLINE_BGR = (120, 220, 60)

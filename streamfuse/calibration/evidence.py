@@ -9,13 +9,15 @@ import numpy as np
 
 from streamfuse.calibration.outcome import Outcome, conclude
 from streamfuse.calibration.scene import register
+from streamfuse.color import Plane
 from streamfuse.errors import InputError
-from streamfuse.evaluation.pairs import pair_images
-from streamfuse.frames import DEFAULT_PERIOD_NS, Plane
-from streamfuse.pairing import default_tolerance_ns, pair_frames
+from streamfuse.frames import DEFAULT_PERIOD_NS
+from streamfuse.pairing.recorded import default_tolerance_ns, pair_frames
+from streamfuse.sources import open_pair
+from streamfuse.sources.image_pairs import pair_images
 from streamfuse.sources.pixels import read_image_file
 from streamfuse.sources.sequence import is_image_list
-from streamfuse.sources.uri import has_scheme, open_pair
+from streamfuse.urls import has_scheme
 
 MOST_PAIRS = 12
 """Spread over what there is; more cost time and add little."""

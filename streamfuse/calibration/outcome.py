@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from streamfuse.calibration.geometry import Lens, Matrix3, Size
 from streamfuse.calibration.model import Calibration, check_solution, normalized
-from streamfuse.frames import Plane
+from streamfuse.color import Plane
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from streamfuse.calibration.geometry import LENS_TOLERANCE_PX, Lens, Points, Size, inverse, project
 from streamfuse.calibration.model import Calibration
+from streamfuse.color import Chroma, Plane
 from streamfuse.errors import InputError
-from streamfuse.frames import Chroma, Plane
 from streamfuse.network.config import MIN_SIDE
 
 Mask: TypeAlias = npt.NDArray[np.bool_]

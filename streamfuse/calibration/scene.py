@@ -27,8 +27,8 @@ from streamfuse.calibration.geometry import (
     rms,
 )
 from streamfuse.calibration.search import coarse_search
+from streamfuse.color import Plane
 from streamfuse.errors import InputError
-from streamfuse.frames import Plane
 
 FULL_SIDE = 640
 """Larger pictures are matched at this size: parallax and focus leave nothing to win above it."""

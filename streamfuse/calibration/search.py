@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from streamfuse.calibration.geometry import Matrix3, Size, corners, difference, project, resize_matrix
 from streamfuse.calibration.structure import features, warp
-from streamfuse.frames import Plane
+from streamfuse.color import Plane
 
 SIDE = 112
 """Pixels of the visible picture's longer side; a step of the search is then less than one such pixel in most places."""

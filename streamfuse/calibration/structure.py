@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.calibration.geometry import Matrix3, Size, inverse, project, resize_matrix
-from streamfuse.frames import Plane
+from streamfuse.color import Plane
 
 Features: TypeAlias = npt.NDArray[np.float32]
 """(H, W, 4)."""

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from streamfuse.calibration.geometry import Points, project, resize_matrix
-from streamfuse.frames import Plane
+from streamfuse.color import Plane
 
 SMALL_SIDE = 480
 """Pictures with a longer side below that are enlarged twice: corners are too near to each other for the finder."""

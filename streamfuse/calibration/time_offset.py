@@ -20,8 +20,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from streamfuse.color import Plane
 from streamfuse.errors import InputError
-from streamfuse.frames import DEFAULT_PERIOD_NS, Plane
+from streamfuse.frames import DEFAULT_PERIOD_NS
 from streamfuse.sources.base import Source
 
 Series: TypeAlias = npt.NDArray[np.float64]

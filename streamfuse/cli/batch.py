@@ -16,13 +16,13 @@ from streamfuse.cli import logs, options
 from streamfuse.cli.run import stopping_on_signals
 from streamfuse.cli.show import PLAIN_LINE_S
 from streamfuse.errors import DamagedInput, StreamfuseError, UsageError
-from streamfuse.limits import max_pixels
+from streamfuse.sources.limits import max_pixels
 
 if TYPE_CHECKING:
     from distributed import Client
 
-    from streamfuse.batch.clips import Alone, Clip
     from streamfuse.batch.fusing import Fusing
+    from streamfuse.batch.recordings import Alone, Clip
     from streamfuse.batch.report import Report
     from streamfuse.batch.run import Entry, State
 
@@ -133,7 +133,7 @@ def _absolute(path: Path | None) -> str | None:
 def _list_clips(
     manifest: Path | None, ir: str | None, vis: str | None, vot: Path | None, output: Path, suffix: str
 ) -> tuple[list[Clip], list[Alone]]:
-    from streamfuse.batch.clips import pair_patterns, read_manifest, sequence_clips
+    from streamfuse.batch.recordings import pair_patterns, read_manifest, sequence_clips
 
     given = [manifest is not None, ir is not None or vis is not None, vot is not None]
     if sum(given) != 1:

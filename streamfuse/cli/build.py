@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +13,18 @@ from typing import TYPE_CHECKING
 import click
 
 from streamfuse.cli import options
-from streamfuse.errors import UsageError
+from streamfuse.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from streamfuse.color import Plane
     from streamfuse.engines.base import Engine
 
 TERMINAL_S, PLAIN_S = 1.0, 10.0
 """Between signs of life on a terminal and elsewhere."""
+
+
+MOST_PAIRS = 32
+"""That ranges are measured on; each takes seconds."""
 
 
 @click.command()
@@ -74,10 +79,30 @@ def command(
 
 def _calibrate(made: Engine, roots: tuple[Path, ...], height: int, width: int) -> None:
     from streamfuse.engines.openvino import OpenvinoEngine
-    from streamfuse.engines.quantize import calibration_pairs
 
     assert isinstance(made, OpenvinoEngine)  # no other takes int8
     made.calibrate(calibration_pairs(roots, height, width))
+
+
+def calibration_pairs(roots: Sequence[Path], height: int, width: int) -> list[tuple[Plane, Plane]]:
+    """Up to `MOST_PAIRS` pairs of paired directories or recordings, spread over all, as (H, W) uint8 luma.
+
+    Raises InputError where there is none.
+    """
+    import cv2
+    import numpy as np
+
+    from streamfuse.training.pairs import find_pairs
+
+    found = find_pairs(roots, every=25)
+    if not found:
+        raise InputError(f"{', '.join(map(str, roots))}: no pairs to calibrate on")
+    chosen = [found[i] for i in np.unique(np.linspace(0, len(found) - 1, MOST_PAIRS).round().astype(int))]
+    pairs = []
+    for pair in chosen:
+        ir, vis = (cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA) for plane in pair.load())
+        pairs.append((ir.astype(np.uint8), vis.astype(np.uint8)))
+    return pairs
 
 
 @contextmanager

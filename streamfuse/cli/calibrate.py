@@ -15,7 +15,7 @@ from streamfuse.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from streamfuse.calibration.outcome import Outcome
-    from streamfuse.frames import Plane
+    from streamfuse.color import Plane
 
 PATH = click.Path(path_type=Path)
 
@@ -113,7 +113,7 @@ def board(
     """
     from streamfuse.calibration.boards import calibrate_boards
     from streamfuse.calibration.target import Board, Kind
-    from streamfuse.evaluation.pairs import pair_images
+    from streamfuse.sources.image_pairs import pair_images
 
     columns, _, rows = pattern.partition("x")
     sides = [int(side) if side.isdecimal() else 0 for side in (columns, rows)]

@@ -40,7 +40,8 @@ def time_command(ir: str, vis: str, seconds: float, max_lag_ms: float, fps: floa
     streamfuse calibrate time --ir ir.mp4 --vis vis.mp4
     """
     from streamfuse.calibration.time_offset import measure
-    from streamfuse.sources.uri import mask, open_pair
+    from streamfuse.sources import open_pair
+    from streamfuse.urls import mask
 
     # As `run` opens them: the stamps of two lists of images depend on each other.
     found = measure(*open_pair(ir, vis, fps=fps), seconds=seconds, max_lag_s=max_lag_ms / 1000)

@@ -24,7 +24,7 @@ from click.core import ParameterSource
 from streamfuse.cli.together import F
 from streamfuse.errors import StreamfuseError, UsageError
 from streamfuse.files import Settings, read_settings
-from streamfuse.sources.uri import mask, redact
+from streamfuse.urls import mask, redact
 
 SOURCES = "sources"
 _PRINT = "print_config"

@@ -51,8 +51,8 @@ def command(
     streamfuse demo
     streamfuse demo --seconds 10 --size 1280x960 -o demo
     """
+    from streamfuse.bench.recording import record
     from streamfuse.pipeline import Pipeline
-    from streamfuse.recording import record
     from streamfuse.sinks import open_sink
 
     names = ("ir.mp4", "vis.mp4", "fused.mp4", "sheet.png")
@@ -81,7 +81,7 @@ def command(
 
 def _draw_sheet(ir: Path, vis: Path, fused: Path, sheet: Path) -> None:
     from streamfuse.color import to_bgr
-    from streamfuse.sheet import contact_sheet
+    from streamfuse.evaluation.sheet import contact_sheet
     from streamfuse.sinks.images import write_image
 
     columns = [_moments(path) for path in (ir, vis, fused)]

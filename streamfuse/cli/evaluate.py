@@ -30,19 +30,19 @@ class _Inputs:
     fps: float | None
 
     def __str__(self) -> str:
-        from streamfuse.sources.uri import redact
+        from streamfuse.urls import redact
 
         return str(self.vot) if self.vot is not None else f"{redact(self.ir)}, {redact(self.vis)}"
 
     def open_sources(self) -> tuple[Source, Source]:
-        from streamfuse.sources.uri import open_pair
+        from streamfuse.sources import open_pair
         from streamfuse.sources.vot import open_vot
 
         return open_vot(self.vot, self.fps) if self.vot is not None else open_pair(self.ir, self.vis, fps=self.fps)
 
     def open_results(self) -> tuple[Source, Source]:
         """The visible stream again, and the fused one on its time line."""
-        from streamfuse.sources.uri import open_pair, open_source
+        from streamfuse.sources import open_pair, open_source
         from streamfuse.sources.vot import open_vot
 
         assert self.fused is not None
@@ -111,8 +111,8 @@ def command(
     streamfuse evaluate --ir tno/ir --vis tno/vis --weights mine.safetensors --json mine.json
     streamfuse evaluate --ir ir.mp4 --vis vis.mp4 --tone smooth --frames 250
     """
+    from streamfuse.evaluation.packages import check_research_packages
     from streamfuse.evaluation.report import PAGE
-    from streamfuse.optional import check_research_packages
 
     inputs = _Inputs(*options.two_sources(ir, vis, vot), vot, fused, fps)
     as_stream = video or not _are_images(inputs)
@@ -133,7 +133,7 @@ def command(
 
 def _are_images(inputs: _Inputs) -> bool:
     from streamfuse.sources.sequence import is_image_list
-    from streamfuse.sources.uri import expand
+    from streamfuse.urls import expand
 
     texts = [text for text in (inputs.ir, inputs.vis, inputs.fused) if text is not None]
     return inputs.vot is None and all(is_image_list(expand(text)) for text in texts)
@@ -171,8 +171,8 @@ def _check_outputs(paths: Sequence[Path | None], force: bool) -> None:
 
 
 def _evaluate_images(inputs: _Inputs, fusing: _Fusing | None, pictures: bool) -> Evaluation:
-    from streamfuse.evaluation.pairs import pair_images
     from streamfuse.evaluation.streams import read_images
+    from streamfuse.sources.image_pairs import pair_images
 
     scenes, notes = pair_images(inputs.ir, inputs.vis, inputs.fused)
     for note in notes:

@@ -28,7 +28,7 @@ def new(directory: Path) -> None:
     streamfuse run --ir cam0 --vis cam1 --publish tcp://0.0.0.0:5556 --publish-keys keys/server.key_secret
     streamfuse subscribe tcp://HOST:5556 --server-key server.key --client-key client.key_secret
     """
-    from streamfuse.curve import new_keys
+    from streamfuse.zeromq.curve import new_keys
 
     for file in new_keys(directory):
         click.echo(f"{'secret' if file.suffix == '.key_secret' else 'public'}  {file}")

@@ -23,7 +23,7 @@ from streamfuse.cli.preview import preview as preview
 from streamfuse.cli.publish import publish as publish
 from streamfuse.cli.together import F, together
 from streamfuse.errors import UsageError
-from streamfuse.limits import MAX_PIXELS, allowing
+from streamfuse.sources.limits import MAX_PIXELS, allowing
 
 
 class FiniteRange(click.FloatRange):

@@ -32,10 +32,10 @@ class Publication:
         """Bind the address; `weights` and `calibration` are the files in use, None for the shipped one and for none."""
         # Here, since a run that does not publish shall not load ZeroMQ.
         from streamfuse.calibration.model import load
-        from streamfuse.curve import server_keys
         from streamfuse.network.checkpoint import default_weights, read_info
         from streamfuse.sinks.zeromq import ZeroMQSink
-        from streamfuse.wire import Encoding
+        from streamfuse.zeromq.curve import server_keys
+        from streamfuse.zeromq.wire import Encoding
 
         if self.clients is not None and self.keys is None:
             raise UsageError("--publish-clients says who may subscribe, which needs --publish-keys")

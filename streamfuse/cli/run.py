@@ -87,8 +87,8 @@ def command(
     Ctrl-C stops cleanly: what was fused is written and the file is finished.  A second one stops at once.
     """
     from streamfuse.engines.base import gpu_of
-    from streamfuse.flow import OnLoss
-    from streamfuse.live_pairing import Policy
+    from streamfuse.pairing.flow import OnLoss
+    from streamfuse.pairing.live import Policy
     from streamfuse.pipeline import Pipeline
     from streamfuse.sinks import open_sinks
     from streamfuse.sinks.encoder import VideoFormat
@@ -129,7 +129,7 @@ def command(
 def _open_sources(
     ir: str | None, vis: str | None, vot: Path | None, fps: float | None, agc: str, gpu: int | None
 ) -> tuple[Source, Source]:
-    from streamfuse.sources.uri import open_pair
+    from streamfuse.sources import open_pair
     from streamfuse.sources.vot import open_vot
 
     ir, vis = options.two_sources(ir, vis, vot)

@@ -20,7 +20,7 @@ from streamfuse.errors import InputError
 
 if TYPE_CHECKING:
     from streamfuse.sinks.base import Sink
-    from streamfuse.subscriber import Received, Subscriber
+    from streamfuse.zeromq.subscriber import Received, Subscriber
 
 log = logging.getLogger("streamfuse")
 
@@ -61,7 +61,7 @@ def command(
     streamfuse subscribe tcp://127.0.0.1:5556 --stream front -o front.mp4
     """
     from streamfuse.sinks import open_sink
-    from streamfuse.subscriber import Mode, Subscriber
+    from streamfuse.zeromq.subscriber import Mode, Subscriber
 
     with Subscriber(
         url, stream=stream, mode=Mode.EVERY, timeout_s=timeout_s, server_key=server_key, client_key=client_key

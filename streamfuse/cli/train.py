@@ -175,7 +175,7 @@ def _train(
 
     import torch
 
-    from streamfuse.optional import check_research_packages
+    from streamfuse.evaluation.packages import check_research_packages
     from streamfuse.training.export import export_weights
     from streamfuse.training.pairs import find_pairs
     from streamfuse.training.parallel import joined

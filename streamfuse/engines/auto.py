@@ -9,9 +9,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from streamfuse.color import Plane
 from streamfuse.engines.base import Engine, Fused, Raw
 from streamfuse.errors import EngineError, EngineUnavailable, WeightsError
-from streamfuse.frames import Plane
 from streamfuse.network.config import Preset
 from streamfuse.notes import warn_once
 

@@ -23,9 +23,9 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.closing import Closing
+from streamfuse.closeable import Closeable
+from streamfuse.color import Plane
 from streamfuse.errors import EngineError, UsageError, is_out_of_memory
-from streamfuse.frames import Plane
 from streamfuse.network.checkpoint import WeightsInfo, default_weights, read_info
 from streamfuse.network.config import MIN_SIDE, Output, Preset
 
@@ -51,7 +51,7 @@ class Fused(NamedTuple):
     raw: Raw
 
 
-class Engine(Closing):
+class Engine(Closeable):
     """Fuses pictures.  One thread at a time may use it, not always the same."""
 
     name: str

@@ -25,10 +25,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from streamfuse.color import Plane
 from streamfuse.engines.base import Fused, NetworkEngine, Precision, Raw, first_line
 from streamfuse.engines.device import Device, Event, Work
 from streamfuse.errors import EngineError, EngineUnavailable, is_out_of_memory
-from streamfuse.frames import Plane
 
 Compute: TypeAlias = Callable[[Tensor, Tensor], None]
 """From (2, H, W) uint8, infrared and visible, into (H, W) float32, both on the device; puts work on a stream."""

@@ -17,11 +17,11 @@ from typing import Any, cast
 
 import numpy as np
 
+from streamfuse.color import Plane
 from streamfuse.engines.base import NetworkEngine, Precision, Raw, first_line, pick_precision, read_cpu
 from streamfuse.engines.cache import Cache, code_digest, entry_key
 from streamfuse.engines.quantize import quantize
 from streamfuse.errors import EngineError, UsageError
-from streamfuse.frames import Plane
 from streamfuse.network.config import Preset
 
 # At its import and at every conversion openvino sends usage data to its maker, without asking, if it finds

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from streamfuse.color import Plane
 from streamfuse.engines.base import Engine
 from streamfuse.errors import UsageError
-from streamfuse.frames import Plane
 from streamfuse.network.config import Preset
 
 log = logging.getLogger("streamfuse")

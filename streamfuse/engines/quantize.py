@@ -13,36 +13,13 @@ import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
-from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-import cv2
 import numpy as np
 
-from streamfuse.errors import InputError, UsageError
-from streamfuse.frames import Plane
-
-MOST_PAIRS = 32
-"""That ranges are measured on; each takes seconds."""
-
-
-def calibration_pairs(roots: Sequence[Path], height: int, width: int) -> list[tuple[Plane, Plane]]:
-    """Up to `MOST_PAIRS` pairs of paired directories or recordings, spread over all, as (H, W) uint8 luma.
-
-    Raises InputError where there is none.
-    """
-    from streamfuse.training.pairs import find_pairs
-
-    found = find_pairs(roots, every=25)
-    if not found:
-        raise InputError(f"{', '.join(map(str, roots))}: no pairs to calibrate on")
-    chosen = [found[i] for i in np.unique(np.linspace(0, len(found) - 1, MOST_PAIRS).round().astype(int))]
-    pairs = []
-    for pair in chosen:
-        ir, vis = (cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA) for plane in pair.load())
-        pairs.append((ir.astype(np.uint8), vis.astype(np.uint8)))
-    return pairs
+from streamfuse.color import Plane
+from streamfuse.errors import UsageError
 
 
 def quantize(model: Any, pairs: Sequence[tuple[Plane, Plane]]) -> Any:

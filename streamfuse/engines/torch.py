@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import nn
 
+from streamfuse.color import Plane
 from streamfuse.engines.base import Engine, NetworkEngine, Precision, Raw, parse_device, pick_precision, read_cpu
 from streamfuse.engines.cuda_streams import DEPTH, DTYPES, Program, StreamedEngine
 from streamfuse.engines.device import CudaDevice
 from streamfuse.errors import EngineUnavailable
-from streamfuse.frames import Plane
 from streamfuse.network.checkpoint import load
 from streamfuse.network.config import Preset
 from streamfuse.network.scaled import for_size

@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from streamfuse.frames import Plane
-from streamfuse.optional import research_packages
+from streamfuse.color import Plane
+from streamfuse.evaluation.packages import research_packages
 
 Floats = npt.NDArray[np.float64]
 

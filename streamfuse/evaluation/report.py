@@ -16,7 +16,7 @@ import numpy as np
 from streamfuse import __version__
 from streamfuse.errors import OutputError
 from streamfuse.evaluation import plots
-from streamfuse.evaluation.reference import (
+from streamfuse.evaluation.peers import (
     AUTHORS_IMAGES,
     AVERAGE,
     DATASET,

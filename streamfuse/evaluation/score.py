@@ -15,9 +15,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from streamfuse.color import Plane
 from streamfuse.errors import InputError
-from streamfuse.evaluation import fmi, honest, paper
-from streamfuse.frames import Plane
+from streamfuse.evaluation import fmi, paper_metrics, reference_metrics
 
 PAPER = ("EN", "SD", "MI", "FMI_dct", "FMI_pixel", "SCD")
 HONEST = ("true_MI", "Q_ABF", "SSIM", "SSIM_ir", "SSIM_vis", "VIF", "VIF_ir", "VIF_vis", "AG", "std")
@@ -43,23 +43,23 @@ def score(ir: Plane, vis: Plane, fused: Plane, *, with_fmi: bool = True) -> Scor
     """
     _check(ir, vis, fused)
     # SSIM and VIF are dearest after FMI; all release the GIL for most of their time.
-    ssim_ir, ssim_vis = (honest.structural_similarity(source, fused) for source in (ir, vis))
-    vif_ir, vif_vis = (honest.visual_information(source, fused) for source in (ir, vis))
+    ssim_ir, ssim_vis = (reference_metrics.structural_similarity(source, fused) for source in (ir, vis))
+    vif_ir, vif_vis = (reference_metrics.visual_information(source, fused) for source in (ir, vis))
     values = {
-        "EN": paper.entropy(fused),
-        "SD": paper.spread(fused),
-        "MI": paper.table_mi(fused),
-        "SCD": paper.sum_of_correlations(ir, vis, fused),
-        "true_MI": honest.mutual_information(ir, fused) + honest.mutual_information(vis, fused),
-        "Q_ABF": honest.edge_preservation(ir, vis, fused),
+        "EN": paper_metrics.entropy(fused),
+        "SD": paper_metrics.spread(fused),
+        "MI": paper_metrics.table_mi(fused),
+        "SCD": paper_metrics.sum_of_correlations(ir, vis, fused),
+        "true_MI": reference_metrics.mutual_information(ir, fused) + reference_metrics.mutual_information(vis, fused),
+        "Q_ABF": reference_metrics.edge_preservation(ir, vis, fused),
         "SSIM": (ssim_ir + ssim_vis) / 2,
         "SSIM_ir": ssim_ir,
         "SSIM_vis": ssim_vis,
         "VIF": vif_ir + vif_vis,
         "VIF_ir": vif_ir,
         "VIF_vis": vif_vis,
-        "AG": honest.average_gradient(fused),
-        "std": honest.deviation(fused),
+        "AG": reference_metrics.average_gradient(fused),
+        "std": reference_metrics.deviation(fused),
     }
     if with_fmi:
         values["FMI_dct"] = fmi.fmi_dct(ir, vis, fused)

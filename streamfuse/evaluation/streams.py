@@ -6,14 +6,15 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 
 from streamfuse.alignment import Aligner
+from streamfuse.color import Plane
 from streamfuse.errors import DamagedInput, InputError
-from streamfuse.evaluation.pairs import ImagePaths
 from streamfuse.evaluation.score import Triple
-from streamfuse.frames import DEFAULT_PERIOD_NS, Frame, FramePair, Plane
+from streamfuse.frames import DEFAULT_PERIOD_NS, Frame, FramePair
 from streamfuse.fuser import Fuser
-from streamfuse.pairing import default_tolerance_ns, pair_frames
+from streamfuse.pairing.recorded import default_tolerance_ns, pair_frames
 from streamfuse.pipeline import Pipeline
 from streamfuse.sources.base import Source
+from streamfuse.sources.image_pairs import ImagePaths
 from streamfuse.sources.pixels import read_image_file
 
 Open = Callable[[], tuple[Source, Source]]

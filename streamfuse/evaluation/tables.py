@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from streamfuse.evaluation.reference import AUTHORS_IMAGES, AVERAGE, DATASET, PAPER_ROW, Reference
+from streamfuse.evaluation.peers import AUTHORS_IMAGES, AVERAGE, DATASET, PAPER_ROW, Reference
 from streamfuse.evaluation.result import Evaluation
 from streamfuse.evaluation.score import HONEST, METRICS, PAPER
 from streamfuse.evaluation.video import temporal_rows

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.frames import Plane
+from streamfuse.color import Plane
 
 FIT_CHANGES = 3
 """Fewer changes than this are fitted by the two sources' changes whatever they are."""

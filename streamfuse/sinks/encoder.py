@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, cast
 import cv2
 import numpy as np
 
-from streamfuse.color import narrow_chroma, narrow_luma, resize_chroma, widen_chroma
+from streamfuse.av_frames import to_av
+from streamfuse.color import Matrix, Plane, narrow_chroma, narrow_luma, resize_chroma, widen_chroma
 from streamfuse.errors import OutputError, UsageError
-from streamfuse.frames import Content, FusedFrame, Matrix, Plane
+from streamfuse.frames import Content, FusedFrame
 from streamfuse.notes import warn_once
 from streamfuse.sinks import VIDEO_SUFFIXES
-from streamfuse.sinks.planes import to_av
 
 if TYPE_CHECKING:
     from av.container import OutputContainer

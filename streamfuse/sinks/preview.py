@@ -9,9 +9,9 @@ from streamfuse.errors import UsageError
 from streamfuse.frames import FusedFrame
 from streamfuse.sinks.base import Sink
 from streamfuse.telemetry import Summary
+from streamfuse.web.address import listen, parse
 from streamfuse.web.auth import PARAMETER, Guard, check_token
 from streamfuse.web.hub import Hub
-from streamfuse.web.place import listen, parse
 from streamfuse.web.server import Server, Site
 
 

@@ -25,7 +25,7 @@ from streamfuse.sinks.base import Sink
 from streamfuse.sinks.encoder import Encoder, VideoFormat
 from streamfuse.sources.connection import Lost, explain
 from streamfuse.sources.live import FIRST_BACKOFF_S
-from streamfuse.sources.uri import expand, redact
+from streamfuse.urls import expand, redact
 
 if TYPE_CHECKING:
     from av.container import OutputContainer

@@ -10,21 +10,21 @@ from dataclasses import replace
 
 import zmq
 
-from streamfuse.curve import ServerKeys
 from streamfuse.errors import OutputError, UsageError
 from streamfuse.files import reason
 from streamfuse.frames import FusedFrame
-from streamfuse.payload import encode
-from streamfuse.publisher import join
 from streamfuse.sinks.base import Sink
-from streamfuse.wire import STREAM, Buffer, Encoding, Header, pack, step_of
+from streamfuse.zeromq.curve import ServerKeys
+from streamfuse.zeromq.payload import encode
+from streamfuse.zeromq.publisher import join
+from streamfuse.zeromq.wire import STREAM, Buffer, Encoding, Header, pack, step_of
 
 QUALITY = 85
 DEFAULT_STREAM = "main"
 
 
 class ZeroMQSink(Sink):
-    """Publishes each frame as `streamfuse.wire` describes it; `streamfuse.Subscriber` receives it.
+    """Publishes each frame as `streamfuse.zeromq.wire` describes it; `streamfuse.Subscriber` receives it.
 
     Sinks of one URL in one process share its socket.  Frames that it is given must not be changed afterwards: they
     are sent from where they are.
@@ -46,7 +46,7 @@ class ZeroMQSink(Sink):
     ) -> None:
         """`url`: tcp://, ipc:// or inproc://; `tcp://127.0.0.1:*` finds a free port, see `address`.
 
-        `quality`: of JPEG, 1..100.  `keys`: who may subscribe (`streamfuse.curve.server_keys`); without, only
+        `quality`: of JPEG, 1..100.  `keys`: who may subscribe (`streamfuse.zeromq.curve.server_keys`); without, only
         addresses of this machine are taken, unless `insecure`.  `calibration` and `model` are told to subscribers, as
         `Header` has them.  Raises UsageError, and OutputError where the address cannot be had.
         """

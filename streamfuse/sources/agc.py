@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from streamfuse.color import Plane
 from streamfuse.errors import UsageError
-from streamfuse.frames import Plane
 from streamfuse.tone import RangeFollower
 
 log = logging.getLogger("streamfuse")

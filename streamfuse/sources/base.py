@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from streamfuse.closing import Closing
+from streamfuse.closeable import Closeable
 from streamfuse.frames import Clock, Frame
 
 
@@ -22,7 +22,7 @@ class State(enum.StrEnum):
     BACKOFF = "waiting to reconnect"
 
 
-class Source(Closing):
+class Source(Closeable):
     """An iterator of frames with rising stamps.
 
     Made in any thread; iterated, then closed, by one thread only.  The attributes describe what is

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from streamfuse.clocks import SECOND
 from streamfuse.errors import InputError
-from streamfuse.limits import check_pixels, max_pixels
 from streamfuse.sources.address import Address
+from streamfuse.sources.clocks import SECOND
+from streamfuse.sources.limits import check_pixels, max_pixels
 
 if TYPE_CHECKING:
     from av.container import InputContainer

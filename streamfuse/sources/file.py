@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 from streamfuse.errors import InputError
 from streamfuse.frames import DEFAULT_PERIOD_NS, Clock, Frame
-from streamfuse.limits import check_pixels, max_pixels
 from streamfuse.notes import warn_once
 from streamfuse.sources.base import Source
+from streamfuse.sources.limits import check_pixels, max_pixels
 from streamfuse.sources.pixels import PixelReader
 
 if TYPE_CHECKING:

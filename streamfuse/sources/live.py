@@ -22,11 +22,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from streamfuse.clocks import SECOND, Stamper
 from streamfuse.errors import InputError
 from streamfuse.frames import Clock, Frame
 from streamfuse.sources.address import Address
 from streamfuse.sources.base import Source, State
+from streamfuse.sources.clocks import SECOND, Stamper
 from streamfuse.sources.connection import Connection, Decoded, Lost
 from streamfuse.sources.file import BACKWARDS, CORRUPT
 from streamfuse.sources.pixels import PixelReader

@@ -10,12 +10,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.color import split_bgr, widen_luma
+from streamfuse.color import Chroma, Matrix, Plane, split_bgr, widen_luma
 from streamfuse.errors import InputError
-from streamfuse.frames import Chroma, Matrix, Plane
-from streamfuse.image_header import image_shape
-from streamfuse.limits import check_pixels
 from streamfuse.sources.agc import ShutterHold, make_agc
+from streamfuse.sources.image_header import image_shape
+from streamfuse.sources.limits import check_pixels
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -96,7 +95,7 @@ def _turn(luma: Plane, chroma: Chroma | None, quarter_turns: int) -> tuple[Plane
 def decode_image(data: bytes, name: str) -> Pixels | None:
     """An image file's bytes to (H, W) or (H, W, C), uint8 or uint16; None if it is not an image.
 
-    Raises InputError for one above the limit of `streamfuse.limits`; `name` is for the message.
+    Raises InputError for one above the limit of `streamfuse.sources.limits`; `name` is for the message.
     """
     shape = image_shape(data)
     if shape is None or 0 in shape:

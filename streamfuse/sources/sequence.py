@@ -40,7 +40,7 @@ class ImageSequence(Source):
     """Images with a stamp each, in rising order; 8 or 16 bit, grey or colour, any size.
 
     A file that is no image, or is damaged, is skipped and counted.  The iteration raises InputError for a picture
-    above the limit of `streamfuse.limits`.
+    above the limit of `streamfuse.sources.limits`.
     """
 
     clock = Clock.MEDIA

@@ -21,10 +21,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from streamfuse.color import Chroma, Matrix, Plane
 from streamfuse.errors import UsageError
-from streamfuse.frames import Chroma, Clock, Frame, Matrix, Plane
-from streamfuse.scene.scene import Scene
+from streamfuse.frames import Clock, Frame
 from streamfuse.sources.base import Source
+from streamfuse.sources.scene.scene import Scene
 
 SCHEME = "synthetic:"
 CHANNELS = ("ir", "vis")

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamfuse.closing import Closing
+from streamfuse.closeable import Closeable
 from streamfuse.errors import OutputError
+from streamfuse.evaluation.sheet import contact_sheet
 from streamfuse.files import write_whole
-from streamfuse.sheet import contact_sheet
 from streamfuse.sinks.images import write_image
 
 Row = Mapping[str, float]
 
 
-class Journal(Closing):
+class Journal(Closeable):
     """losses.csv, losses.png, events.out.tfevents.* and samples/*.png in a directory.
 
     A run that is resumed goes on in the same files; rows of steps that it will do again are taken out.

@@ -21,9 +21,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from streamfuse.color import Plane
 from streamfuse.errors import InputError
-from streamfuse.frames import Plane
-from streamfuse.pairing import default_tolerance_ns, pair_frames
+from streamfuse.pairing.recorded import default_tolerance_ns, pair_frames
 from streamfuse.sources.file import VideoFile
 from streamfuse.sources.pixels import read_image_file
 from streamfuse.sources.sequence import IMAGE_SUFFIXES, match_images

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from streamfuse.color import Plane
 from streamfuse.errors import InputError
-from streamfuse.frames import Plane
 from streamfuse.training.pairs import Pair
 from streamfuse.training.recipe import Recipe
 

@@ -15,7 +15,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from streamfuse.frames import Chroma, FusedFrame, Plane
+from streamfuse.color import Chroma, Plane
+from streamfuse.frames import FusedFrame
 from streamfuse.web.jpeg import JpegEncoder
 
 WINDOW_NS = 5_000_000_000

@@ -22,11 +22,11 @@ from aiohttp import WSCloseCode, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from streamfuse.telemetry import Summary
+from streamfuse.web.address import Place
 from streamfuse.web.auth import Guard
 from streamfuse.web.hub import Closed, Hub, View
 from streamfuse.web.metrics import make_registry
 from streamfuse.web.page import CONTENT_SECURITY_POLICY, page
-from streamfuse.web.place import Place
 from streamfuse.web.status import not_ready, status
 from streamfuse.web.viewer import serve_viewer
 

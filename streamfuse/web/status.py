@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from streamfuse import __version__
-from streamfuse.frames import Plane
+from streamfuse.color import Plane
 from streamfuse.sources.base import State
 from streamfuse.telemetry import SourceSummary, Summary
 from streamfuse.web.hub import Hub

@@ -14,15 +14,16 @@ from fault_table import FaultTable
 from media import MS, PassThrough, frame_at, read_video
 from runner import LIVE
 
-from streamfuse.clocks import SECOND, Stamper, TimeLine
 from streamfuse.frames import Frame
 from streamfuse.fuser import Fuser
-from streamfuse.live_pairing import LivePairing, Policy
+from streamfuse.pairing.live import LivePairing, Policy
+from streamfuse.pairing.time_line import TimeLine
 from streamfuse.pipeline import Pipeline
 from streamfuse.sinks.video import VideoSink
 from streamfuse.sinks.zeromq import ZeroMQSink
-from streamfuse.subscriber import Subscriber
+from streamfuse.sources.clocks import SECOND, Stamper
 from streamfuse.telemetry import Telemetry
+from streamfuse.zeromq.subscriber import Subscriber
 
 HOUR = 3600 * SECOND
 

@@ -16,13 +16,13 @@ from streams import camera_server, free_port, sending
 from vitals import needs_proc, python_threads, until, vitals
 
 from streamfuse.errors import DamagedInput
-from streamfuse.flow import OnLoss
 from streamfuse.frames import Content, FusedFrame
 from streamfuse.fuser import Fuser
+from streamfuse.pairing.flow import OnLoss
 from streamfuse.pipeline import Pipeline
+from streamfuse.sources import open_source
 from streamfuse.sources.base import State
 from streamfuse.sources.live import LiveSource
-from streamfuse.sources.uri import open_source
 
 PROMISED_S = 2.0
 """Within which a stream is back after its return, says the README."""

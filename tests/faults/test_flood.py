@@ -15,9 +15,9 @@ from publishing import published
 from vitals import needs_proc, until, vitals
 from web import picture, pumping, serving
 
-from streamfuse.publisher import MOST_WANTED
 from streamfuse.sinks.zeromq import ZeroMQSink
-from streamfuse.subscriber import Subscriber
+from streamfuse.zeromq.publisher import MOST_WANTED
+from streamfuse.zeromq.subscriber import Subscriber
 
 MANY = pytest.mark.parametrize("connections", [500, pytest.param(5000, marks=pytest.mark.soak)])
 MOST_DESCRIPTORS = 12_000

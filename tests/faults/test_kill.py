@@ -30,7 +30,7 @@ from web import pumping, serving
 from streamfuse.sinks.push import PushSink
 from streamfuse.sinks.zeromq import ZeroMQSink
 from streamfuse.sources.sequence import match_pattern
-from streamfuse.subscriber import Subscriber
+from streamfuse.zeromq.subscriber import Subscriber
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kill -9")
 SECOND = FPS

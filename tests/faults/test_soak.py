@@ -15,12 +15,12 @@ from media import read_video
 from vitals import Vitals, growth, needs_proc, python_threads, until, vitals
 
 from streamfuse.fuser import Fuser
-from streamfuse.live_pairing import MOST_HELD
+from streamfuse.pairing.live import MOST_HELD
 from streamfuse.pipeline import Pipeline
 from streamfuse.sinks.preview import PreviewSink
 from streamfuse.sinks.video import VideoSink
 from streamfuse.sinks.zeromq import ZeroMQSink
-from streamfuse.subscriber import Subscriber
+from streamfuse.zeromq.subscriber import Subscriber
 
 FPS = 10
 """So that a machine that does other things keeps up."""

@@ -16,21 +16,21 @@ from media import write_images
 from test_hostile_text import KALIBR, OPENCV, OURS, PIPELINE, POINTS, RECIPE, ROS, SEQUENCE, XML, held
 
 from streamfuse.batch import receipts
-from streamfuse.batch.clips import Clip, read_manifest
+from streamfuse.batch.recordings import Clip, read_manifest
 from streamfuse.batch.report import Report, write
 from streamfuse.batch.run import Entry, Status, idle
 from streamfuse.calibration.imported import Request, calibrate_import
 from streamfuse.calibration.model import load
 from streamfuse.calibration.points import read_points
 from streamfuse.cli import cli
-from streamfuse.curve import load_pair, load_public
-from streamfuse.endpoint import check_url
 from streamfuse.sources.address import parse_address
 from streamfuse.sources.synthetic import SyntheticSource
-from streamfuse.sources.uri import expand, mask, redact
 from streamfuse.sources.vot import open_vot
 from streamfuse.training.recipe import RECIPES, read_recipe
-from streamfuse.web.place import parse as parse_place
+from streamfuse.urls import expand, mask, redact
+from streamfuse.web.address import parse as parse_place
+from streamfuse.zeromq.curve import load_pair, load_public
+from streamfuse.zeromq.endpoint import check_url
 
 
 @cache

@@ -21,14 +21,14 @@ from test_wire import header, message
 from web import TOKEN, Run, picture
 
 from streamfuse.cli import top
-from streamfuse.payload import bgr_of, encode, luma_of, picture_of
+from streamfuse.web.address import Address, Place
 from streamfuse.web.auth import Guard
 from streamfuse.web.hub import Hub, Shown
-from streamfuse.web.place import Address, Place
 from streamfuse.web.server import Server, Site, _log
 from streamfuse.web.status import status
 from streamfuse.web.viewer import _Viewer
-from streamfuse.wire import Encoding, Malformed, unpack
+from streamfuse.zeromq.payload import bgr_of, encode, luma_of, picture_of
+from streamfuse.zeromq.wire import Encoding, Malformed, unpack
 
 SIZE = 6, 8
 TURNS = 30

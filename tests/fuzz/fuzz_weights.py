@@ -11,10 +11,10 @@ import torch
 from fuzz_target import Target, directory, file
 from test_hostile_text import held
 
-from streamfuse.image_header import image_shape, jpeg_shape
 from streamfuse.network import checkpoint, published
 from streamfuse.network.config import CrossFuseConfig, Fusion, Output
 from streamfuse.network.crossfuse import CrossFuse
+from streamfuse.sources.image_header import image_shape, jpeg_shape
 from streamfuse.training import state
 
 SMALL = CrossFuseConfig(output=Output.DIRECT, fusion=Fusion.CNN, shallow=1, deep=8, growth=1)

@@ -6,7 +6,7 @@ import ipaddress
 import re
 
 from streamfuse.errors import UsageError
-from streamfuse.sources.uri import redact
+from streamfuse.urls import redact
 
 _PORT = re.compile(r"\d{1,5}", re.ASCII)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from streamfuse.frames import FusedFrame
 from streamfuse.sinks import open_sink
 from streamfuse.sinks.encoder import VideoFormat
-from streamfuse.sources.uri import open_source
+from streamfuse.sources import open_source
 
 
 def record(uri: str, path: Path, *, force: bool = False) -> None:

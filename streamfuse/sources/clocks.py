@@ -19,12 +19,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from streamfuse.frames import Clock, Frame
+from streamfuse.frames import Clock
 
 SECOND = 1_000_000_000
-APART_NS = 2 * SECOND
-"""More than the ways of two streams differ by: what is beyond it is a clock that is wrong."""
-
 AGREE_NS = 2_500_000
 """Between reference times that say the same."""
 
@@ -160,43 +157,3 @@ class Stamper:
             if abs(arrival_ns - (media_ns - ahead_ns)) < 5 * SECOND:
                 return media_ns - ahead_ns
         return None
-
-
-def skew(ir: Frame, vis: Frame) -> tuple[int, bool]:
-    """Infrared minus visible time of two live frames, ns, and whether it is by their stamps; else by their arrival.
-
-    Stamps of a sender are compared with a sender's, those of this machine with its own.  Senders whose clocks
-    disagree by more than `APART_NS`, where arrival says that the frames are of one time, are not synchronised.
-    """
-    ir_arrival = ir.arrival_ns if ir.tracked_ns is None else ir.tracked_ns
-    vis_arrival = vis.arrival_ns if vis.tracked_ns is None else vis.tracked_ns
-    by_arrival = ir_arrival - vis_arrival
-    if ir.clock.of_sender is not vis.clock.of_sender:
-        return by_arrival, False
-    by_stamp = ir.stamp_ns - vis.stamp_ns
-    if ir.clock.of_sender and abs(by_stamp - by_arrival) > APART_NS:
-        return by_arrival, False
-    return by_stamp, True
-
-
-class TimeLine:
-    """One time line for a run of live streams, whose stamps change clock when a stream comes back.
-
-    From 0; goes on by the stamps while they are of one clock and agree with the time that passes, else by arrival.
-    """
-
-    def __init__(self) -> None:
-        self._now_ns = 0
-        self._last: Frame | None = None
-
-    def place(self, frame: Frame) -> int:
-        """ns; never before what was placed last."""
-        if self._last is not None:
-            passed = frame.arrival_ns - self._last.arrival_ns
-            step = passed
-            if frame.source == self._last.source and frame.clock is self._last.clock:
-                by_stamp = frame.stamp_ns - self._last.stamp_ns
-                step = by_stamp if abs(by_stamp - passed) < SECOND else passed
-            self._now_ns += max(step, 0)
-        self._last = frame
-        return self._now_ns

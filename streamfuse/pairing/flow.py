@@ -15,8 +15,8 @@ from typing import Protocol, TypeAlias
 
 from streamfuse.channel import Channel
 from streamfuse.frames import Clock, Frame, FramePair
-from streamfuse.live_pairing import LivePairing
-from streamfuse.pairing import OTHER_ENDED, OnDrop, pair_frames
+from streamfuse.pairing.live import LivePairing
+from streamfuse.pairing.recorded import OTHER_ENDED, OnDrop, pair_frames
 from streamfuse.sources.base import Source, State
 
 log = logging.getLogger("streamfuse")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streamfuse.scene.paint import BLACK, FACADE_Y, Bgr, Painter, View
+from streamfuse.sources.scene.paint import BLACK, FACADE_Y, Bgr, Painter, View
 
 STOREY = 62.0
 CAFE_SIGN = (186.0, 212.0, 304.0, 231.0)

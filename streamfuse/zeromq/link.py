@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from streamfuse.curve import ClientKeys
-from streamfuse.wire import PARTS
+from streamfuse.zeromq.curve import ClientKeys
+from streamfuse.zeromq.wire import PARTS
 
 QUEUE = 4
 """Frames that wait in this process; with the publisher's queue they bound how old a frame can be."""

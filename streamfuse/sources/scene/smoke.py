@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from streamfuse.scene.paint import Floats, Reals, View, fractal_noise
+from streamfuse.sources.scene.paint import Floats, Reals, View, fractal_noise
 
 DRAIN = (236.0, 392.0)
 """Where it comes out of the road, design units."""

@@ -11,7 +11,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.frames import Plane
+from streamfuse.color import Plane
 
 LEVELS = 256
 
@@ -30,7 +30,7 @@ def entropy_of(counts: npt.NDArray[np.int64]) -> float:
 def spread(fused: Plane) -> float:
     """SD of the tables: sqrt(sum of (x - mean)^2) of the picture scaled to 0..1, not divided by its size.
 
-    It grows with the number of pixels; `streamfuse.evaluation.honest.deviation` does not.
+    It grows with the number of pixels; `streamfuse.evaluation.reference_metrics.deviation` does not.
     """
     return math.sqrt(fused.size) * float(fused.std(dtype=np.float64)) / 255
 
@@ -38,7 +38,7 @@ def spread(fused: Plane) -> float:
 def table_mi(fused: Plane) -> float:
     """MI of the tables: twice the entropy of the fused picture.
 
-    It holds nothing of the sources; `streamfuse.evaluation.honest.mutual_information` is what the name promises.
+    It holds nothing of the sources; `reference_metrics.mutual_information` is what the name promises.
     """
     return 2 * entropy(fused)
 

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.evaluation.paper import LEVELS, entropy_of
-from streamfuse.frames import Plane
-from streamfuse.optional import research_packages
+from streamfuse.color import Plane
+from streamfuse.evaluation.packages import research_packages
+from streamfuse.evaluation.paper_metrics import LEVELS, entropy_of
 
 Floats = npt.NDArray[np.float64]
 

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import zmq
 
-from streamfuse.curve import ServerKeys, is_allowed
-from streamfuse.endpoint import check_url, is_private
 from streamfuse.errors import OutputError, StreamfuseError, UsageError
 from streamfuse.files import reason
-from streamfuse.link import KEEPALIVE, SOCKET_BYTES
-from streamfuse.sources.uri import redact
-from streamfuse.wire import Buffer, topic_of
+from streamfuse.urls import redact
+from streamfuse.zeromq.curve import ServerKeys, is_allowed
+from streamfuse.zeromq.endpoint import check_url, is_private
+from streamfuse.zeromq.link import KEEPALIVE, SOCKET_BYTES
+from streamfuse.zeromq.wire import Buffer, topic_of
 
 if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator

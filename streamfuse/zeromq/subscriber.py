@@ -24,15 +24,16 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.channel import Channel
-from streamfuse.closing import Closing
-from streamfuse.curve import client_keys
-from streamfuse.endpoint import check_url
+from streamfuse.closeable import Closeable
+from streamfuse.color import Plane
 from streamfuse.errors import NothingReceived, UsageError
-from streamfuse.frames import FusedFrame, Plane
-from streamfuse.link import Connection, Link
-from streamfuse.payload import bgr_of, luma_of, picture_of
-from streamfuse.sources.uri import redact
-from streamfuse.wire import PREFIX, STREAM, Header, Malformed, topic_of, unpack
+from streamfuse.frames import FusedFrame
+from streamfuse.urls import redact
+from streamfuse.zeromq.curve import client_keys
+from streamfuse.zeromq.endpoint import check_url
+from streamfuse.zeromq.link import Connection, Link
+from streamfuse.zeromq.payload import bgr_of, luma_of, picture_of
+from streamfuse.zeromq.wire import PREFIX, STREAM, Header, Malformed, topic_of, unpack
 
 log = logging.getLogger("streamfuse")
 
@@ -128,7 +129,7 @@ class _Counts:
     ages_ms: deque[float] = field(default_factory=lambda: deque(maxlen=AGES))
 
 
-class Subscriber(Closing):
+class Subscriber(Closeable):
     """An iterator of received frames, and a context manager.
 
     Frames are taken by one thread, which may be as slow as it likes: for the latest, another thread receives meanwhile,

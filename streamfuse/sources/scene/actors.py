@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from streamfuse.scene.paint import SHIFT, Bytes, Floats, View, rounded, units_per_metre
+from streamfuse.sources.scene.paint import SHIFT, Bytes, Floats, View, rounded, units_per_metre
 
 STANCE = 0.6
 """Share of a walking cycle during which a foot is on the ground."""

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.scene.actors import Walker, draw
-from streamfuse.scene.backdrop import Backdrop, soft
-from streamfuse.scene.paint import Bytes, Floats, View
-from streamfuse.scene.smoke import Smoke
+from streamfuse.sources.scene.actors import Walker, draw
+from streamfuse.sources.scene.backdrop import Backdrop, soft
+from streamfuse.sources.scene.paint import Bytes, Floats, View
+from streamfuse.sources.scene.smoke import Smoke
 
 WALKERS = (
     Walker(ground_y=311, height_m=1.78, speed=1.35, start=0.10, coat=True, clothes_heat=182),

@@ -7,15 +7,16 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from streamfuse.color import Chroma, Matrix, Plane
 from streamfuse.errors import InputError, OutputError
-from streamfuse.frames import Chroma, FusedFrame, Matrix, Plane
-from streamfuse.wire import Encoding, Header, chroma_shape, payload_bytes
+from streamfuse.frames import FusedFrame
+from streamfuse.zeromq.wire import Encoding, Header, chroma_shape, payload_bytes
 
 # OpenCV is imported where it is used: who wants luma only is spared the tenth of a second that it takes.
 
 
 def encode(frame: FusedFrame, encoding: Encoding, quality: int = 85) -> memoryview:
-    """The payload, as `streamfuse.wire.Encoding` describes it; `quality`, 1..100, is that of JPEG.
+    """The payload, as `streamfuse.zeromq.wire.Encoding` describes it; `quality`, 1..100, is that of JPEG.
 
     For mono8 it is the luma itself where that lies in one piece, without a copy; else it is new memory that nobody
     writes to again.  Raises OutputError where the encoder fails.

@@ -1,8 +1,8 @@
 """Two live streams into pairs: by time, from what has arrived.
 
-Recordings can be asked for their next frame (`streamfuse.pairing`); cameras cannot.  Their frames are held here until
-a partner has come, at most as long as the age budget allows, and the engine takes a pair when it is free.  A stream
-that is delivered 130 ms later than the other thus still meets its partners.
+Recordings can be asked for their next frame (`streamfuse.pairing.recorded`); cameras cannot.  Their frames wait here
+until a partner arrives, at most as long as the age budget allows, and the engine takes a pair when it is free.  So a
+stream that is delivered 130 ms later than the other can still be paired.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from streamfuse.clocks import skew
 from streamfuse.frames import DEFAULT_PERIOD_NS, Frame, FramePair
-from streamfuse.pairing import NO_PARTNER, OnDrop, default_tolerance_ns
+from streamfuse.pairing.recorded import NO_PARTNER, OnDrop, default_tolerance_ns
+from streamfuse.pairing.skew import skew
 
 TOO_SLOW = "the engine was busy"
 TOO_OLD = "older than the age budget"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from streamfuse.scene import street
-from streamfuse.scene.houses import CAFE_WINDOW
-from streamfuse.scene.paint import FACADE_Y, Floats, Reals, View, fractal_noise
+from streamfuse.sources.scene import street
+from streamfuse.sources.scene.houses import CAFE_WINDOW
+from streamfuse.sources.scene.paint import FACADE_Y, Floats, Reals, View, fractal_noise
 
 
 def _bgr(blue: float, green: float, red: float) -> Floats:

@@ -10,8 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from streamfuse.scene.houses import paint_houses
-from streamfuse.scene.paint import (
+from streamfuse.sources.scene.houses import paint_houses
+from streamfuse.sources.scene.paint import (
     BLACK,
     FACADE_Y,
     HORIZON,
@@ -23,7 +23,7 @@ from streamfuse.scene.paint import (
     rounded,
     units_per_metre,
 )
-from streamfuse.scene.smoke import DRAIN
+from streamfuse.sources.scene.smoke import DRAIN
 
 KERB_Y, ROAD_Y, NEAR_KERB_Y, NEAR_Y = 332.0, 338.0, 424.0, 432.0
 """Where the far kerb, the road, the near kerb and the near pavement begin, design y."""

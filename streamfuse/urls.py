@@ -1,20 +1,14 @@
-"""From what a user writes to a source."""
+"""Text that names a source or an output: variables in it, and what of it may be shown."""
 
 from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from urllib.parse import quote
 
-from streamfuse.errors import InputError, UsageError
-from streamfuse.sources.base import Source
+from streamfuse.errors import UsageError
 
-_SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
-KINDS = (
-    "a video file, a directory or pattern of images, a camera (cam0), rtsp://, http(s):// or udp://, an SDP file, "
-    "or synthetic:ir / synthetic:vis"
-)
+SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _ASKS = re.compile("[?#]")
 _VARIABLE = re.compile(r"\$\{(STREAMFUSE_\w+)\}", re.ASCII)
 
@@ -52,7 +46,7 @@ def _login(text: str) -> tuple[int, int]:
     Up to the last @, since a password may have been written with slashes and question marks; an @ that is part of
     the query is taken for that, too: better to hide too much.
     """
-    match = _SCHEME.match(text)
+    match = SCHEME.match(text)
     if match is None or "@" not in text:
         return 0, 0
     return match.end(), text.rindex("@")
@@ -60,7 +54,7 @@ def _login(text: str) -> tuple[int, int]:
 
 def redact(text: str) -> str:
     """A URL that is safe to show: without user, password, query and fragment."""
-    if not _SCHEME.match(text):
+    if not SCHEME.match(text):
         return text
     start, end = _login(text)
     if not end:
@@ -72,7 +66,7 @@ def redact(text: str) -> str:
 
 def mask(text: str) -> str:
     """Like `redact`, but still an address, its variables as they are: `rtsp://***:${STREAMFUSE_PW}@host/a?key=***`."""
-    scheme = _SCHEME.match(text)
+    scheme = SCHEME.match(text)
     if scheme is None:
         return text
     start, end = _login(text)
@@ -92,60 +86,4 @@ def _masked(secret: str) -> str:
 
 def has_scheme(text: str) -> bool:
     """Whether `text` is a URL and not a path."""
-    return _SCHEME.match(text) is not None
-
-
-def open_source(text: str, *, fps: float | None = None, agc: str = "percentile", gpu: int | None = None) -> Source:
-    """A source from a path, a pattern, a camera, a URL or a `synthetic:` URI; `fps` is the rate of images.
-
-    `agc`: how grey of more than 8 bits becomes 8 bits, one of `streamfuse.sources.agc.AGCS`.
-    `gpu`: the number of the NVIDIA GPU that decodes video files, if it can; None: the CPU does.
-    Variables in it are replaced as `expand` says.  Raises InputError for what is not there or cannot be read,
-    UsageError for what is not understood.
-    """
-    from streamfuse.sources.address import parse_address
-    from streamfuse.sources.sequence import is_image_list, open_images
-
-    text = expand(text)
-    if not text:
-        raise UsageError(f"an empty source: give {KINDS}")
-    if text.startswith("synthetic:"):
-        from streamfuse.sources.synthetic import SyntheticSource
-
-        return SyntheticSource.from_uri(text)
-    if (address := parse_address(text)) is not None:
-        from streamfuse.sources.live import LiveSource
-
-        return LiveSource(address, agc=agc)
-    if match := _SCHEME.match(text):
-        raise UsageError(f"{redact(text)}: {match[1].lower()}:// sources are not supported; give {KINDS}")
-    try:
-        if is_image_list(text):
-            return open_images(text, fps, agc)
-        from streamfuse.sources.file import VideoFile
-
-        return VideoFile(Path(text), agc, gpu)
-    except OSError as error:
-        raise InputError(f"{text} cannot be read: {error.strerror}") from None
-
-
-def open_pair(
-    ir: str, vis: str, *, fps: float | None = None, agc: str = "percentile", gpu: int | None = None
-) -> tuple[Source, Source]:
-    """An infrared and a visible source on one time line."""
-    from streamfuse.sources.address import parse_address
-    from streamfuse.sources.sequence import is_image_list, open_image_pair
-
-    paths = expand(ir), expand(vis)
-    plain = not any(text.startswith("synthetic:") or has_scheme(text) or parse_address(text) for text in paths)
-    try:
-        if plain and all(paths) and all(map(is_image_list, paths)):
-            return open_image_pair(*paths, fps, agc)
-    except OSError as error:
-        raise InputError(f"{error.filename or ir} cannot be read: {error.strerror}") from None
-    first = open_source(ir, fps=fps, agc=agc, gpu=gpu)
-    try:
-        return first, open_source(vis, fps=fps, agc=agc, gpu=gpu)
-    except BaseException:
-        first.close()
-        raise
+    return SCHEME.match(text) is not None

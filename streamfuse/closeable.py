@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Self
 
 
-class Closing(ABC):
+class Closeable(ABC):
     """A context manager: the end of a `with` block closes it."""
 
     @abstractmethod

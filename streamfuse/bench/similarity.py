@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from streamfuse.color import Plane
 from streamfuse.engines.base import Raw
-from streamfuse.frames import Plane
 from streamfuse.network.checkpoint import default_weights, load
 from streamfuse.network.config import Output
 
@@ -42,7 +42,7 @@ def compare(raw: Raw, reference: Raw, output: Output, ir: Plane, vis: Plane) -> 
     fused, wanted = as_luma(raw, reference, output), as_luma(reference, reference, output)
     ssim, scores = None, {}
     if all(find_spec(package) for package in ("skimage", "scipy")):
-        from streamfuse.evaluation.honest import structural_similarity
+        from streamfuse.evaluation.reference_metrics import structural_similarity
         from streamfuse.evaluation.score import score
 
         planes = [np.rint(picture).astype(np.uint8) for picture in (fused, wanted)]

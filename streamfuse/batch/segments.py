@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from streamfuse.errors import OutputError
 from streamfuse.files import reason
 from streamfuse.frames import DEFAULT_PERIOD_NS, Frame, FusedFrame
-from streamfuse.pairing import NO_PARTNER, OTHER_ENDED
+from streamfuse.pairing.recorded import NO_PARTNER, OTHER_ENDED
 from streamfuse.sinks.base import Sink
 from streamfuse.sources.base import Source
 

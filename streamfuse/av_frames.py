@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamfuse.frames import Plane
+from streamfuse.color import Plane
 
 if TYPE_CHECKING:
     from av import VideoFrame

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
-from streamfuse.frames import Clock, Content, Matrix
-from streamfuse.image_header import jpeg_shape
-from streamfuse.limits import is_too_large
+from streamfuse.color import Matrix
+from streamfuse.frames import Clock, Content
+from streamfuse.sources.image_header import jpeg_shape
+from streamfuse.sources.limits import is_too_large
 
 SCHEMA = 1
 """Changes when a message can no longer be read as before; keys that are added do not change it."""

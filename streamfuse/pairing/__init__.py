@@ -1,0 +1,1 @@
+"""Two streams into pairs, by time."""

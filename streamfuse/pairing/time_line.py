@@ -1,0 +1,29 @@
+"""One time line for the output of a live run."""
+
+from __future__ import annotations
+
+from streamfuse.frames import Frame
+from streamfuse.sources.clocks import SECOND
+
+
+class TimeLine:
+    """One time line for a run of live streams, whose stamps change clock when a stream comes back.
+
+    From 0; goes on by the stamps while they are of one clock and agree with the time that passes, else by arrival.
+    """
+
+    def __init__(self) -> None:
+        self._now_ns = 0
+        self._last: Frame | None = None
+
+    def place(self, frame: Frame) -> int:
+        """ns; never before what was placed last."""
+        if self._last is not None:
+            passed = frame.arrival_ns - self._last.arrival_ns
+            step = passed
+            if frame.source == self._last.source and frame.clock is self._last.clock:
+                by_stamp = frame.stamp_ns - self._last.stamp_ns
+                step = by_stamp if abs(by_stamp - passed) < SECOND else passed
+            self._now_ns += max(step, 0)
+        self._last = frame
+        return self._now_ns

@@ -1,0 +1,1 @@
+"""Frames over ZeroMQ: publisher, subscriber, message and keys."""
