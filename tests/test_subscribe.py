@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zmq
+from command_line import ROOT, SMALL, fails, streamfuse
 from media import every, number_of, read_video, write_video
 from publishing import noise, published, publishing
 from streams import free_port
-from test_cli import ROOT, SMALL, fails, streamfuse
 from test_publish import sink, until
 
 from streamfuse import NothingReceived, Subscriber, UsageError
