@@ -1,4 +1,4 @@
-"""The command line for tests: in this process, which has torch and OpenVINO loaded already, or in a process of its own."""
+"""The command line for tests: in this process, which has loaded torch already, or in a process of its own."""
 
 from __future__ import annotations
 

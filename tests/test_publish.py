@@ -97,6 +97,7 @@ def test_message_on_each_transport(url: str) -> None:
         unpack([topic, text, pixels])
 
 
+@pytest.mark.timed
 def test_late_subscriber_has_the_last_frame_within_100_ms(url: str) -> None:
     """No other frame comes, and the publisher's thread does nothing."""
     with sink(url, encoding=Encoding.MONO8) as out:
@@ -168,6 +169,7 @@ def test_nothing_is_encoded_while_nobody_subscribes() -> None:
         assert out.encoded == 3
 
 
+@pytest.mark.timed
 def test_a_subscriber_that_does_not_read_holds_nobody_up() -> None:
     """A third one sleeps 0.3 s a frame; two others get 120 of 120, and it gets what is new."""
     size = (480, 640)

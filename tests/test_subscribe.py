@@ -32,6 +32,7 @@ from streamfuse.zeromq.link import Link
 from streamfuse.zeromq.wire import Encoding, pack, topic_of
 
 
+@pytest.mark.timed
 def test_importing_it_loads_no_network_no_engine_and_no_opencv() -> None:
     code = "import sys, streamfuse; streamfuse.Subscriber; print(*sys.modules)"
     begin = time.monotonic()
@@ -192,6 +193,7 @@ def test_streams_are_told_apart(tmp_path: Path) -> None:
 # Nothing hangs
 
 
+@pytest.mark.timed
 def test_silence_is_an_error_that_says_why(tmp_path: Path) -> None:
     new_keys(tmp_path / "keys")
     with (
@@ -253,6 +255,7 @@ def test_with_keys(tmp_path: Path) -> None:
 # It stays up
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("transport", ["tcp", "ipc"])
 def test_a_killed_publisher_that_is_started_again_is_one_restart(transport: str, tmp_path: Path) -> None:
     url = f"tcp://127.0.0.1:{free_port()}" if transport == "tcp" else f"ipc://{tmp_path}/s"
