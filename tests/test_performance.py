@@ -17,13 +17,15 @@ import peers  # noqa: E402
 import performance  # noqa: E402
 
 
-def test_writing_changes_the_section_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writing_replaces_one_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = json.loads((ROOT / "docs/performance.json").read_text())
-    before = (ROOT / "README.md").read_text()
-    (tmp_path / "README.md").write_text(before.replace(performance.render(figures), "old\n"))
+    (tmp_path / "README.md").write_text(f"above\n{performance.BEGIN}old\n{performance.END}below\n")
     monkeypatch.setattr(performance, "ROOT", tmp_path)
     performance.write(figures)
-    assert (tmp_path / "README.md").read_text() == before
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith(f"above\n{performance.BEGIN}\n{performance.render(figures)}")
+    assert text.endswith(f"{performance.END}below\n")
+    assert "old" not in text
 
 
 def test_peers_fuse() -> None:
