@@ -25,7 +25,7 @@ from streamfuse.evaluation.score import METRICS, score
 from streamfuse.evaluation.tables import markdown
 
 ROOT = Path(__file__).parent.parent
-SMALL = ["--engine", "torch", "--precision", "fp32"]
+SMALL = ["--engine", "torch", "--precision", "fp32", "--preset", "realtime"]
 """The real network; small test pictures take it milliseconds."""
 
 
