@@ -1,4 +1,4 @@
-"""Measures all that the README says about speed, and writes it there.
+"""Measure every figure about speed in the README, and write it there.
 
     python benchmarks/performance.py                 measures for a quarter of an hour; writes JSON and README.md
     python benchmarks/performance.py --render        writes README.md from docs/performance.json
@@ -61,7 +61,7 @@ def _bench(preset: str, size: str, scratch: Path) -> dict[str, Any]:
 
 
 def _start_s(preset: str, scratch: Path) -> float:
-    """From the command to one fused 640x480 frame in a file, all compiled before; the least of three."""
+    """Seconds from the command to one fused 640x480 frame in a file, all compiled before; the least of three."""
     ir, vis = (
         record_scene(scratch, (480, 640), 2)
         if not (scratch / "ir.mp4").exists()
@@ -95,7 +95,7 @@ def _run(*arguments: str) -> None:
 
 
 def render(figures: Mapping[str, Any]) -> str:
-    """What stands between the marks in README.md."""
+    """Make the text between the marks in README.md."""
     engines = figures["engines"]
     lines = [
         f"On {engines['machine']}, {figures['date']}. In one run, interleaved, on {engines['pictures']} of "

@@ -1,7 +1,8 @@
-"""What all tests share."""
+"""Options, markers and fixtures of all tests."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -96,6 +97,16 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random network in place of the shipped one: the same layers with fewer channels, and luma as output."""
+    return _random_network(tmp_path_factory, shallow=8, deep=32, growth=16)
+
+
+@pytest.fixture(scope="session")
+def full_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`weights` with all channels, for tests that interrupt a run at work: it takes ten times as long for a frame."""
+    return _random_network(tmp_path_factory)
+
+
+def _random_network(tmp_path_factory: pytest.TempPathFactory, **channels: int) -> Path:
     import torch
 
     from streamfuse.network import checkpoint
@@ -104,6 +115,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    config = CrossFuseConfig(1, SkipWeights.MAGNITUDE, Output.DIRECT, shallow=8, deep=32, growth=16)
-    checkpoint.save(CrossFuse(config), path)
+    base = CrossFuseConfig(1, SkipWeights.MAGNITUDE, Output.DIRECT)
+    checkpoint.save(CrossFuse(dataclasses.replace(base, **channels)), path)
     return path

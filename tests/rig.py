@@ -62,7 +62,7 @@ def infrared_look(picture: Plane, seed: int = 0) -> Plane:
 
 
 def seen(picture: Plane, homography: Matrix3, size: Size = VGA) -> Plane:
-    """What a camera shows of a flat scene; `homography` brings the scene's pixels to the camera's."""
+    """Return a camera's picture of a flat scene; `homography` brings the scene's pixels to the camera's."""
     moved = cv2.warpPerspective(picture, homography, size[::-1], flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(moved, np.uint8)
 

@@ -1,4 +1,4 @@
-"""What the commands of the pages find: files of the names they use, cameras, servers."""
+"""Everything that the commands of the pages need: files of the names they use, cameras, servers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LINKED = (
     *("LICENSE", "README.md", "calib", "docker", "docs", "examples", "pipelines", "pyproject.toml", "scripts"),
     *("streamfuse", "weights"),
 )
-"""Of the checkout, which the commands expect to stand in."""
+"""Files of the checkout, which is the directory that the commands expect."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _rest(stage: Path) -> None:
 
 
 def _programs(stage: Path) -> Path:
-    """What `scripts/env` makes, from the environment in use: nothing is installed."""
+    """Make what `scripts/env` would make, from the environment in use: nothing is installed."""
     programs = stage / ".venv/bin"
     programs.mkdir(parents=True)
     for name, call in (("python", ""), ("streamfuse", " -m streamfuse"), ("pip", " -m pip"), ("pytest", " -m pytest")):

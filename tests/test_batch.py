@@ -33,6 +33,13 @@ from streamfuse.batch.recordings import pair_patterns
 from streamfuse.cli.batch import command
 from streamfuse.errors import StreamfuseError
 
+
+@pytest.fixture
+def weights(full_weights: Path) -> Path:
+    """A network slow enough to be interrupted at work."""
+    return full_weights
+
+
 linux = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks at open files in /proc")
 
 

@@ -27,6 +27,12 @@ from streamfuse.batch.run import Run, State, plan
 from streamfuse.errors import StreamfuseError, UsageError
 
 
+@pytest.fixture
+def weights(full_weights: Path) -> Path:
+    """A network slow enough to be interrupted at work."""
+    return full_weights
+
+
 @contextmanager
 def two_workers(root: Path) -> Iterator[tuple[str, list[str]]]:
     """The example of docs/batch.md up to `streamfuse batch`, at a free port; that line's command and options."""

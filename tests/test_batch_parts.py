@@ -26,6 +26,13 @@ from streamfuse.sinks.encoder import VideoFormat
 from streamfuse.sinks.video import VideoSink
 from streamfuse.sources import open_pair
 
+
+@pytest.fixture
+def weights(full_weights: Path) -> Path:
+    """A network slow enough to be interrupted at work."""
+    return full_weights
+
+
 GOP = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
 SLOW = {"g": "3", "keyint_min": "3", "sc_threshold": "0"}
 """Key frames 1.2 s apart in recordings of 2.5 frames a second: these are fused by a real network."""

@@ -114,7 +114,7 @@ def pumping(sink: PreviewSink, period_s: float = 0.02) -> Iterator[None]:
 
 
 class Viewer:
-    """What the page does, in Python."""
+    """The page's side of the WebSocket, in Python."""
 
     def __init__(self, socket: ClientWebSocketResponse) -> None:
         self.socket = socket
