@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 
@@ -106,7 +105,9 @@ def full_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _random_network(tmp_path_factory)
 
 
-def _random_network(tmp_path_factory: pytest.TempPathFactory, **channels: int) -> Path:
+def _random_network(
+    tmp_path_factory: pytest.TempPathFactory, shallow: int = 32, deep: int = 128, growth: int = 64
+) -> Path:
     import torch
 
     from streamfuse.network import checkpoint
@@ -115,6 +116,6 @@ def _random_network(tmp_path_factory: pytest.TempPathFactory, **channels: int) -
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    base = CrossFuseConfig(1, SkipWeights.MAGNITUDE, Output.DIRECT)
-    checkpoint.save(CrossFuse(dataclasses.replace(base, **channels)), path)
+    config = CrossFuseConfig(1, SkipWeights.MAGNITUDE, Output.DIRECT, shallow=shallow, deep=deep, growth=growth)
+    checkpoint.save(CrossFuse(config), path)
     return path
