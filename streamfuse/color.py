@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 Plane: TypeAlias = npt.NDArray[np.uint8]
 """(H, W) uint8, one channel; may be a strided view on a decoder's buffer."""
+Raw: TypeAlias = npt.NDArray[np.float32]
+"""(H, W) float32, the output of the network's last layer; `Engine.output` says what its values mean."""
 
 
 class Matrix(enum.StrEnum):

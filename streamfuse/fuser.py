@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,17 +36,20 @@ class FusedLuma(NamedTuple):
     """As it lies on the visible picture."""
     visible: Plane
     timings_ns: dict[str, int]
-    """Stage name to how long it took."""
+    """Stage name to its duration, ns."""
+    tag: Any = None
+    """The object that `Fuser.begin_luma` was given for the pair."""
 
 
 class _Begun(NamedTuple):
-    """A pair that the engine works on."""
+    """A pair in flight: what the engine returns with its result."""
 
     infrared: Plane
     visible: Plane
     stamp_ns: int
     align_ns: int
     submitted_ns: int
+    tag: Any
 
 
 class Fuser(Closeable):
@@ -88,7 +90,6 @@ class Fuser(Closeable):
             engine.use(parse_preset(preset))
         self._tone = make_tone(tone, str(engine.output))
         self._calls = 0
-        self._begun: deque[_Begun] = deque()
 
     def fuse(self, ir: Image, vis: Image) -> Image:
         """Infrared and visible picture to the fused one, of the visible one's shape (or the overlap's, with `crop`).
@@ -110,34 +111,32 @@ class Fuser(Closeable):
         Raises InputError for pictures under 16 pixels a side and for shapes that the calibration is not for,
         EngineError where the engine fails and while pairs that were begun are not finished.
         """
-        if self._begun:
+        if self.engine.pending:
             raise EngineError("pairs are in flight: finish them before a single one is fused")
         self.begin_luma(ir, vis, stamp_ns)
         return self.finish_luma()
 
-    def begin_luma(self, ir: Plane, vis: Plane, stamp_ns: int) -> None:
-        """Begin with a pair, as `fuse_luma` would; up to `engine.depth` may be begun before one is finished.
+    def begin_luma(self, ir: Plane, vis: Plane, stamp_ns: int, tag: Any = None) -> None:
+        """Start to fuse a pair as `fuse_luma` does; up to `engine.depth` pairs may be in flight, all of one shape.
 
-        All that are begun together are of one shape.  The planes must stay as they are until it is finished.
+        The planes must not be changed before the pair is finished.  `tag`: any object; `finish_luma` returns it with
+        the result of this pair.
         """
         _check_size(*vis.shape)
         begin = time.monotonic_ns()
         ir, vis = self._aligner.align(ir, vis)
         aligned = time.monotonic_ns()
-        self.engine.submit(ir, vis)
-        self._begun.append(_Begun(ir, vis, stamp_ns, aligned - begin, aligned))
+        self.engine.submit(ir, vis, _Begun(ir, vis, stamp_ns, aligned - begin, aligned, tag))
 
     def finish_luma(self) -> FusedLuma:
-        """The oldest pair that was begun, once it is fused."""
-        if not self._begun:
-            raise EngineError("no pair is in flight: begin one first")
-        pair = self._begun.popleft()
-        raw = self.engine.collect().raw
+        """Wait for the oldest pair in flight and return it fused.  Raises EngineError if none is in flight."""
+        raw, pair = self.engine.collect()
+        assert isinstance(pair, _Begun)
         fused = time.monotonic_ns()
         luma = self._aligner.finish(self._tone.apply(raw, pair.stamp_ns), pair.visible)
         toned = time.monotonic_ns()
         timings_ns = {"align": pair.align_ns, "fuse": fused - pair.submitted_ns, "tone": toned - fused}
-        return FusedLuma(luma, pair.infrared, pair.visible, timings_ns)
+        return FusedLuma(luma, pair.infrared, pair.visible, timings_ns, pair.tag)
 
     def infrared_alone(self, ir: Plane, shape: tuple[int, int]) -> Plane:
         """Infrared (h, w) where it lies on visible pictures of `shape` (H, W), black around it."""
@@ -164,7 +163,6 @@ class Fuser(Closeable):
         self.engine.prepare(*shape)
 
     def close(self) -> None:
-        self._begun.clear()
         self.engine.close()
 
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from streamfuse.channel import Channel
@@ -47,6 +47,15 @@ MAX_AGE_MS = 500.0
 SINK_SLOW = "the output was busy"
 STOPPED = "stopped"
 NAMES = {"ir": "infrared", "vis": "visible"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A pair in flight."""
+
+    index: int
+    pair: FramePair
+    begin_ns: int
 
 
 class Pipeline(Closeable):
@@ -113,8 +122,6 @@ class Pipeline(Closeable):
         self._outputs = [self._make_output(sink) for sink in self._sinks]
         self._consumer: Channel[FusedFrame] | None = None
         self._shape: tuple[int, int] | None = None
-        self._begun: deque[tuple[int, FramePair, int]] = deque()
-        """What the engine works on: index, pair, when it was begun."""
         for sink in self._sinks:
             sink.attach(self.summary)
 
@@ -297,18 +304,20 @@ class Pipeline(Closeable):
 
     def _begin(self, index: int, pair: FramePair) -> None:
         self._telemetry.pair_made(pair.skew_ns, pair.ir.clock, pair.vis.clock)
-        begin = time.monotonic_ns()
-        self._fuser.begin_luma(pair.ir.luma, pair.vis.luma, pair.vis.stamp_ns)
-        self._begun.append((index, pair, begin))
+        begun = _Begun(index, pair, time.monotonic_ns())
+        self._fuser.begin_luma(pair.ir.luma, pair.vis.luma, pair.vis.stamp_ns, begun)
 
     def _finish(self, most: int) -> None:
-        """Pass on what was begun, the oldest first, until at most so many are in flight."""
-        while len(self._begun) > most:
-            self._pass_on(self._fused(*self._begun.popleft()))
+        """Pass on pairs in flight, the oldest first, until at most `most` are left."""
+        while self._fuser.engine.pending > most:
+            self._pass_on(self._finish_oldest())
 
-    def _fused(self, index: int, pair: FramePair, begin_ns: int) -> FusedFrame:
+    def _finish_oldest(self) -> FusedFrame:
         fused = self._fuser.finish_luma()
         end_ns = time.monotonic_ns()
+        begun = fused.tag
+        assert isinstance(begun, _Begun)
+        index, pair, begin_ns = begun.index, begun.pair, begun.begin_ns
         arrival_ns = min(pair.ir.arrival_ns, pair.vis.arrival_ns)
         self._telemetry.frame_fused(begin_ns, end_ns, {**fused.timings_ns, TO_FUSED: end_ns - arrival_ns})
         return FusedFrame(

@@ -11,16 +11,13 @@ quality of each coded frame; there `smooth` holds the level.
 from __future__ import annotations
 
 import math
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.color import Plane
+from streamfuse.color import Plane, Raw
 from streamfuse.errors import UsageError
-
-Raw: TypeAlias = npt.NDArray[np.float32]
-"""(H, W) float32: what the network's last layer gave."""
 
 TONES = "per-frame, smooth or fixed:LO,HI"
 

@@ -228,10 +228,9 @@ class Overlapping(PassThrough):
     def __init__(self) -> None:
         self.in_flight: list[int] = []
 
-    def submit(self, ir: Plane, vis: Plane) -> int:
-        ticket = super().submit(ir, vis)
+    def submit(self, ir: Plane, vis: Plane, tag: object = None) -> None:
+        super().submit(ir, vis, tag)
         self.in_flight.append(self.pending)
-        return ticket
 
 
 def test_recordings_keep_several_pairs_in_flight() -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from streamfuse.color import Plane
+from streamfuse.color import Plane, Raw
 from streamfuse.errors import UsageError
-from streamfuse.tone import Direct, PerFrame, RangeFollower, Raw, Smooth, Steady, make_tone
+from streamfuse.tone import Direct, PerFrame, RangeFollower, Smooth, Steady, make_tone
 
 FPS = 25
 FRAME_NS = 40_000_000

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import nn
 
-from streamfuse.color import Plane
-from streamfuse.engines.base import Engine, NetworkEngine, Precision, Raw, parse_device, pick_precision, read_cpu
+from streamfuse.color import Plane, Raw
+from streamfuse.engines.base import Engine, NetworkEngine, Precision, parse_device, pick_precision, read_cpu
 from streamfuse.engines.cuda_streams import DEPTH, DTYPES, Program, StreamedEngine
 from streamfuse.engines.device import CudaDevice
 from streamfuse.errors import EngineUnavailable
