@@ -112,15 +112,20 @@ def test_goes_on_after_an_error(seed: int, refused: int) -> None:
     device = SimDevice(seed)
     ring = Ring(device, compute, *SHAPE)
     pairs, expected = pairs_and_results(seed)
-    ring.submit(*pairs[0], tag=0)
+
+    def submit(index: int) -> None:
+        ir, vis = pairs[index]
+        ring.submit(ir, vis, index)
+
+    submit(0)
     device.refuses = refused
     with pytest.raises(RuntimeError, match="too many resources"):
-        ring.submit(*pairs[1], tag=1)
-    ring.submit(*pairs[2], tag=2)
+        submit(1)
+    submit(2)
     device.fails = 1
     with pytest.raises(RuntimeError, match="illegal memory access"):
         ring.collect()
-    ring.submit(*pairs[3], tag=3)
+    submit(3)
     for index in (2, 3):
         raw, tag = ring.collect()
         assert tag == index
