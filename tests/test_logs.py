@@ -51,7 +51,9 @@ def test_json_is_plain_and_says_what_was_said(capsys: pytest.CaptureFixture[str]
 
 def test_a_summary_is_plain(capsys: pytest.CaptureFixture[str]) -> None:
     show_summary(
-        Summary(read={}, pairs=0, fused=0, written={EVIL: 3}, drops={EVIL: 2}, elapsed_s=1.0, fps=0.0, stages={})
+        Summary(
+            read={}, pairs=0, fused=0, written={EVIL: 3}, drops={EVIL: {EVIL: 2}}, elapsed_s=1.0, fps=0.0, stages={}
+        )
     )
     said = capsys.readouterr().err
     assert f"written  3 to {PLAIN}\n" in said

@@ -17,7 +17,7 @@ from media import MS, ListSource, PassThrough, every, frame_at, number_of, read_
 
 from streamfuse.color import Plane
 from streamfuse.errors import DamagedInput, EngineError, InputError, OutputError
-from streamfuse.frames import FusedFrame
+from streamfuse.frames import FusedFrame, Role
 from streamfuse.fuser import Fuser
 from streamfuse.pairing.live import Policy
 from streamfuse.pipeline import Pipeline
@@ -120,7 +120,7 @@ def test_recordings_are_held_back_not_dropped() -> None:
 
     def look(_: object) -> None:
         if not gate.is_set():
-            read_while_blocked.append(pipeline.summary().read.get("ir", 0))
+            read_while_blocked.append(pipeline.summary().read.get(Role.IR, 0))
             if len(read_while_blocked) >= 3:
                 gate.set()
 
@@ -135,7 +135,7 @@ def test_shorter_stream_ends_the_run_and_the_rest_is_counted(tmp_path: Path) -> 
     vis = write_video(tmp_path / "vis.mp4", every(40, 60))
     summary = Pipeline(ir, vis, fuser=fuser()).run()
     assert summary.pairs == 10
-    assert summary.drops == {"visible: after the other stream ended": 50}
+    assert summary.drops == {"visible": {"after the other stream ended": 50}}
 
 
 def test_different_rates_and_offset() -> None:
@@ -317,9 +317,8 @@ def test_stop_drains_and_accounts() -> None:
     summary = pipeline.run(stop)
     assert summary.fused == len(sink.frames)
     assert sink.closed == [True]  # not complete: an older output stays
-    for role, name in (("ir", "infrared"), ("vis", "visible")):
-        dropped = sum(count for reason, count in summary.drops.items() if reason.startswith(name))
-        assert summary.read[role] == summary.pairs + dropped
+    for role in Role:
+        assert summary.read[role] == summary.pairs + sum(summary.drops.get(role.label, {}).values())
 
 
 def test_live_and_recorded_do_not_mix(tmp_path: Path) -> None:
@@ -343,9 +342,8 @@ def test_missing_images_are_counted_beside_those_left_unread(tmp_path: Path) -> 
     summary = Pipeline(*open_vot(tmp_path), fuser=fuser()).run()
     assert summary.pairs == 5
     assert summary.drops == {
-        "infrared: missing image": 35,
-        "visible: missing image": 10,
-        "visible: after the other stream ended": 25,
+        "infrared": {"missing image": 35},
+        "visible": {"missing image": 10, "after the other stream ended": 25},
     }
 
 
@@ -368,7 +366,7 @@ def test_live_source_is_never_held_back_and_drops_are_counted() -> None:
 
     sink = Keep()
     summary = Pipeline(source(), source(), sinks=[sink], fuser=Fuser(engine=Gated())).run()
-    assert summary.drops["infrared: the engine was busy"] > 40
+    assert summary.drops["infrared"]["the engine was busy"] > 40
     assert sink.frames[-1].vis_stamp_ns == 59 * 40 * MS  # the newest is what is shown
     assert summary.read == {"ir": 60, "vis": 60}
 
@@ -394,8 +392,8 @@ def test_age_counts_from_the_earlier_frame_and_starts_with_a_ready_engine() -> N
 
     sink = Keep()
     summary = Pipeline(source(), source(), sinks=[sink], fuser=Fuser(engine=Slow()), max_age_ms=50).run()
-    assert summary.drops["infrared: older than the age budget"] == 1
-    assert summary.drops["visible: older than the age budget"] == 1
+    for role in Role:
+        assert summary.drops[role.label]["older than the age budget"] == 1
     assert sink.frames[0].vis_stamp_ns == 80 * MS
 
 

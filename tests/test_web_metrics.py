@@ -18,7 +18,7 @@ from media import PassThrough, frame_at
 from prometheus_client.parser import text_string_to_metric_families
 from web import Run, picture, serving, until
 
-from streamfuse.frames import Clock, Frame
+from streamfuse.frames import Clock, Frame, Role
 from streamfuse.fuser import Fuser
 from streamfuse.pipeline import Pipeline
 from streamfuse.sinks.preview import PreviewSink
@@ -110,8 +110,8 @@ def test_what_is_not_known_yet_is_no_number() -> None:
 )
 def test_freshness(silent_s: float | None, source: SourceSummary | None, reason: str | None) -> None:
     summary = Run().summary
-    sources = {"infrared": summary.sources["infrared"], **({"visible": source} if source else {})}
-    silence = {"ir": 0.1, **({"vis": silent_s} if silent_s is not None else {})}
+    sources = {Role.IR: summary.sources[Role.IR], **({Role.VIS: source} if source else {})}
+    silence = {Role.IR: 0.1, **({Role.VIS: silent_s} if silent_s is not None else {})}
     assert not_ready(replace(summary, sources=sources, silent_s=silence)) == ([reason] if reason else [])
 
 

@@ -17,6 +17,7 @@ from streamfuse.batch.recordings import Alone
 from streamfuse.batch.run import Entry, State, Status
 from streamfuse.errors import OutputError
 from streamfuse.files import reason, write_whole
+from streamfuse.telemetry import each_count
 
 JSON, PAGE = "batch.json", "batch.html"
 ROWS = 2000
@@ -156,7 +157,7 @@ def _row(clip: dict[str, Any], base: str) -> str:
     name = clip["output"].removeprefix(base).lstrip("/")
     remarks = [clip["reason"]] if clip["reason"] and clip["status"] != "skipped" else []
     remarks += [clip["damage"]] if clip["damage"] else []
-    remarks += [f"{count} {what}" for what, count in clip["drops"].items()]
+    remarks += [f"{count} {stream}: {reason}" for stream, reason, count in each_count(clip["drops"])]
     remarks += clip["notes"]
     cells = (
         str(clip["frames"]) if clip["frames"] is not None else "",

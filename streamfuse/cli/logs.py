@@ -94,12 +94,15 @@ def log_json(function: F) -> F:
 def log_summary(message: str, summary: Summary) -> None:
     """The state of a run as the fields of one line; what is not a number yet is null."""
     fields = {key: _plain(value) for key, value in asdict(summary).items()}
+    fields["sources"] = {role.label: _plain(asdict(source)) for role, source in summary.sources.items()}
+    for stage in fields["stages"].values():
+        del stage["within"]  # for monitoring
     log.info(message, extra={FIELDS: {**fields, "dropped": summary.dropped}})
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if key != "within"}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, float):
         return round(value, 4) if math.isfinite(value) else None
     return value

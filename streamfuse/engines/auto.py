@@ -37,11 +37,16 @@ class AutoEngine(Engine):
             _, make = self._left.popleft()
             try:
                 self._engine = make()
-                if self._wanted is not None:
-                    self._engine.use(self._wanted)
             except WeightsError:
                 raise
             except EngineError as error:
+                self._step_down(error)
+                continue
+            try:
+                if self._wanted is not None:
+                    self._engine.use(self._wanted)
+            except EngineError as error:
+                self._engine.close()
                 self._step_down(error)
             else:
                 break

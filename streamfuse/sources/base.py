@@ -26,7 +26,7 @@ class Source(Closeable):
     """An iterator of frames with rising stamps.
 
     Made in any thread; iterated, then closed, by one thread only.  The attributes describe what is
-    known before the first frame; `drops`, `held` and `damage` fill while it is iterated and may be read
+    known before the first frame; `drops`, `repeated` and `damage` fill while it is iterated and may be read
     from other threads.
     """
 
@@ -53,8 +53,8 @@ class Source(Closeable):
     def __init__(self) -> None:
         self.drops: Counter[str] = Counter()
         """Frames that could not be delivered, by reason."""
-        self.held: Counter[str] = Counter()
-        """Frames that repeat the last good picture, by reason: a thermal camera's shutter was closed."""
+        self.repeated: Counter[str] = Counter()
+        """Frames that repeat the last good picture, by reason: flat-field correction (FFC) of a thermal camera."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]: ...

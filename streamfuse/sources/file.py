@@ -89,7 +89,7 @@ class VideoFile(Source):
         start = self._stream.start_time
         self.first_stamp_ns = self._to_ns(start) if start is not None else None
         self.frame_count = self._expected_frames()
-        self._pixels = PixelReader(agc, self.name, self.held)
+        self._pixels = PixelReader(agc, self.name, self.repeated)
         self._packets = self._delivered = 0
         self._jumped = False
 

@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from streamfuse.backoff import FIRST_S, Backoff
 from streamfuse.errors import InputError
 from streamfuse.frames import Clock, Frame
 from streamfuse.sources.address import Address
@@ -43,8 +44,6 @@ BLIND_S = 15.0
 """Longer than from one key frame to the next, before which nothing can be decoded."""
 GIVE_UP_STALLS = 3
 """A stream silent for so many times its `stall_s` is connected to anew."""
-FIRST_BACKOFF_S = 0.25
-"""Doubles with each attempt that fails, up to what `Lost` says; 25 % more or less, so that many do not come at once."""
 
 
 class Link(Protocol):
@@ -88,9 +87,9 @@ class LiveSource(Source):
         self._now = clock
         self._stopped = threading.Event()
         self._wait = wait or self._stopped.wait
-        self._rng = rng or random.Random()
+        self._backoff = Backoff(rng=rng)
         self._stamper = Stamper(wait_ns=round(address.clock_wait_s * SECOND))
-        self._pixels = PixelReader(agc, self.name, self.held)
+        self._pixels = PixelReader(agc, self.name, self.repeated)
         self._state = State.CONNECTING
         self._index = 0
         self._size: tuple[int, ...] | None = None
@@ -102,7 +101,6 @@ class LiveSource(Source):
         """Whether a frame has ever come."""
         self._away_ns: int | None = None
         """Since when none has."""
-        self._failures = 0
         self._told: str | None = None
 
     @property
@@ -216,7 +214,7 @@ class LiveSource(Source):
         self._state = State.LIVE
         self._seen = True
         self._away_ns = self._told = None
-        self._failures = 0
+        self._backoff.succeed()
 
     def _notice_silence(self, silent_s: float, blind_s: float) -> None:
         """Nothing has come for `silent_s`, and nothing that could be shown for `blind_s`."""
@@ -241,7 +239,4 @@ class LiveSource(Source):
         if str(lost) != self._told:
             self._told = str(lost)
             log.warning("%s: %s; trying again until it is there", self.name, self._told)
-        most_s = FIRST_BACKOFF_S if self._address.listens else lost.most_backoff_s
-        delay_s = min(FIRST_BACKOFF_S * 2.0 ** min(self._failures, 10), most_s)
-        self._failures += 1
-        self._wait(delay_s * self._rng.uniform(0.75, 1.25))
+        self._wait(self._backoff.fail(FIRST_S if self._address.listens else lost.most_backoff_s))

@@ -70,7 +70,7 @@ class ImageSequence(Source):
         self.frame_count = len(images)
         self.first_stamp_ns = images[0][1]
         self._start_ns: int | None = None
-        self._pixels = PixelReader(agc, name, self.held)
+        self._pixels = PixelReader(agc, name, self.repeated)
         if missing:
             self.drops[MISSING] += missing
 

@@ -16,7 +16,7 @@ from streams import camera_server, free_port, sending
 from vitals import needs_proc, python_threads, until, vitals
 
 from streamfuse.errors import DamagedInput
-from streamfuse.frames import Content, FusedFrame
+from streamfuse.frames import Content, FusedFrame, Role
 from streamfuse.fuser import Fuser
 from streamfuse.pairing.flow import OnLoss
 from streamfuse.pipeline import Pipeline
@@ -131,8 +131,8 @@ def test_one_of_two_streams_flaps_and_the_other_is_shown(faults: FaultTable) -> 
             next(frame for frame in frames if frame.content is Content.FUSED)
             back_s.append(time.monotonic() - began)
         summary = pipeline.summary()
-    assert summary.sources["visible"].reconnects == 0
-    assert summary.sources["infrared"].reconnects == times
+    assert summary.sources[Role.VIS].reconnects == 0
+    assert summary.sources[Role.IR].reconnects == times
     assert max(back_s) < PROMISED_S + 0.5, back_s
     faults.add(
         "one of two streams goes and comes back",
