@@ -418,6 +418,8 @@ class Pipeline(Closeable):
 
     def close(self) -> None:
         """Stop, wait for the threads, and release everything; fused frames are still written to the sinks."""
+        with self._lock:
+            self._started = True
         if self._threads:
             self.stop()
             if self._consumer is not None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import threading
 import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +18,7 @@ import pytest
 from media import MS, ListSource, PassThrough, every, frame_at, number_of, read_video, write_images, write_video
 
 from streamfuse.color import Plane
-from streamfuse.errors import DamagedInput, EngineError, InputError, OutputError
+from streamfuse.errors import DamagedInput, EngineError, InputError, OutputError, UsageError
 from streamfuse.frames import FusedFrame, Role
 from streamfuse.fuser import Fuser
 from streamfuse.pairing.live import Policy
@@ -419,6 +421,105 @@ def test_runs_once() -> None:
     pipeline.run()
     with pytest.raises(RuntimeError, match="once"):
         pipeline.run()
+
+
+def test_a_second_start_leaves_the_first_iteration_running() -> None:
+    with Pipeline(frames(12), frames(12), fuser=fuser()) as pipeline:
+        iteration = iter(pipeline)
+        got = [next(iteration)]
+        for start in (lambda: next(iter(pipeline)), pipeline.run):
+            with pytest.raises(RuntimeError, match="once"):
+                start()
+        got += iteration
+    assert [frame.index for frame in got] == list(range(12))
+
+
+def test_a_closed_pipeline_does_not_start() -> None:
+    pipeline = Pipeline(frames(2), frames(2), fuser=fuser())
+    pipeline.close()
+    with pytest.raises(RuntimeError, match="once"):
+        next(iter(pipeline))
+
+
+# What a constructor opened before it failed
+
+WRONG: list[dict[str, Any]] = [
+    *({"tolerance_ms": value} for value in (math.nan, math.inf, -1.0)),
+    *({"ir_offset_ms": value} for value in (math.nan, -math.inf, 1e300)),
+    *({"max_age_ms": value} for value in (math.nan, math.inf, -1.0)),
+    *({"frames": 0}, {"policy": "newest"}, {"on_loss": "panic"}),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_wrong_arguments_are_refused_and_nothing_stays_open(wrong: dict[str, Any], tmp_path: Path) -> None:
+    ir, vis, kept = frames(2), frames(2), Keep()
+    engine = Closing()
+    (name,) = wrong
+    with pytest.raises(UsageError, match=rf"^{name} must be|^unknown {name}"):
+        Pipeline(ir, vis, sinks=[kept, open_sink(str(tmp_path / "out.mp4"))], fuser=Fuser(engine=engine), **wrong)
+    assert (ir.closed, vis.closed, kept.closed) == (True, True, [True])
+    assert not engine.closed  # a fuser that was given stays the caller's
+    assert not list(tmp_path.iterdir())
+
+
+def test_sources_that_were_given_are_closed_if_the_pair_is_wrong() -> None:
+    for ir, vis in ((frames(2), "vis.mp4"), (frames(2, live=True), frames(2))):
+        with pytest.raises((TypeError, InputError)):
+            Pipeline(ir, vis, fuser=fuser())  # type: ignore[arg-type]
+        assert ir.closed
+        assert not isinstance(vis, ListSource) or vis.closed
+
+
+def test_a_sink_that_refuses_the_run_closes_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(Keep):
+        def attach(self, state: object) -> None:
+            raise OutputError("no")
+
+    engine = Closing()
+    monkeypatch.setattr("streamfuse.fuser.create_engine", lambda *args, **options: engine)
+    ir, vis, kept, refusing = frames(2), frames(2), Keep(), Refusing()
+    with pytest.raises(OutputError):
+        Pipeline(ir, vis, sinks=[kept, refusing])
+    assert (ir.closed, vis.closed, kept.closed, refusing.closed) == (True, True, [True], [True])
+    assert engine.closed  # that of the default fuser
+
+
+class Closing(PassThrough):
+    def __init__(self) -> None:
+        self.closed = False
+
+    def close(self) -> None:
+        super().close()
+        self.closed = True
+
+
+@pytest.mark.parametrize("wrong", [{"tone": "loud"}, {"preset": "best"}, {"preset": "realtime"}], ids=str)
+def test_a_fuser_that_fails_closes_the_engine_that_it_made(
+    wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, given, made = Closing(), Closing(), []
+    monkeypatch.setattr("streamfuse.fuser.create_engine", lambda *args, **options: made.append(args) or engine)
+    with pytest.raises((UsageError, EngineError)):
+        Fuser(**wrong)
+    assert (len(made), engine.closed) == (1, True)
+    with pytest.raises((UsageError, EngineError)):
+        Fuser(engine=given, **wrong)
+    assert not given.closed
+    with pytest.raises(InputError):
+        Fuser(calibration="absent.toml")
+    assert len(made) == 1  # a bad calibration is noticed before the engine is made
+
+
+def test_a_default_fuser_that_fails_closes_the_sources_and_sinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise EngineError("no engine")
+
+    monkeypatch.setattr("streamfuse.fuser.create_engine", fail)
+    ir, vis, kept = frames(2), frames(2), Keep()
+    with pytest.raises(EngineError, match="no engine"):
+        Pipeline(ir, vis, sinks=[kept])
+    assert (ir.closed, vis.closed, kept.closed) == (True, True, [True])
 
 
 # The fuser by itself
