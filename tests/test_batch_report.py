@@ -103,7 +103,7 @@ def test_a_row_says_what_became_of_a_clip(tmp_path: Path) -> None:
     failed, left, cut, good, old = rows
     assert ">y/bad &amp; &lt;b&gt;.mp4<small>not &lt;i&gt;</small>" in failed
     assert 'title="/seq/&lt;s&gt;"' in left
-    assert "<small>cut off at 1 s &amp; &lt;more&gt;; 2 visible: corrupt</small>" in cut
+    assert "<small>cut off at 1 s &amp; &lt;more&gt;; 2 visible: bad</small>" in cut
     assert ">x/good.mp4<small>infrared was scaled</small>" in good
     assert "<small>" not in old
     assert f"outputs in {tmp_path / 'a'}<" in page

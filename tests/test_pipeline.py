@@ -466,7 +466,7 @@ def test_wrong_arguments_are_refused_and_nothing_stays_open(wrong: dict[str, Any
 def test_sources_that_were_given_are_closed_if_the_pair_is_wrong() -> None:
     for ir, vis in ((frames(2), "vis.mp4"), (frames(2, live=True), frames(2))):
         with pytest.raises((TypeError, InputError)):
-            Pipeline(ir, vis, fuser=fuser())  # type: ignore[arg-type]
+            Pipeline(ir, vis, fuser=fuser())
         assert ir.closed
         assert not isinstance(vis, ListSource) or vis.closed
 
@@ -498,8 +498,14 @@ class Closing(PassThrough):
 def test_a_fuser_that_fails_closes_the_engine_that_it_made(
     wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine, given, made = Closing(), Closing(), []
-    monkeypatch.setattr("streamfuse.fuser.create_engine", lambda *args, **options: made.append(args) or engine)
+    engine, given = Closing(), Closing()
+    made: list[object] = []
+
+    def make(*args: object, **options: object) -> Closing:
+        made.append(engine)
+        return engine
+
+    monkeypatch.setattr("streamfuse.fuser.create_engine", make)
     with pytest.raises((UsageError, EngineError)):
         Fuser(**wrong)
     assert (len(made), engine.closed) == (1, True)

@@ -39,9 +39,8 @@ def test_fixed() -> None:
 def test_fixed_stretches_the_luma_of_a_direct_network_too() -> None:
     raw = np.array([[0.0, 0.2, 0.5, 0.8, 1.0]], np.float32)
     assert make_tone("fixed:0.2,0.8", "direct").apply(raw, 0).tolist() == [[0, 0, 128, 255, 255]]
-    assert np.array_equal(
-        make_tone("fixed:0,1", "direct").apply(raw, 0), make_tone("per-frame", "direct").apply(raw, 0)
-    )
+    whole, plain = make_tone("fixed:0,1", "direct"), make_tone("per-frame", "direct")
+    assert np.array_equal(whole.apply(raw, 0), plain.apply(raw, 0))
 
 
 def test_flat_picture_does_not_divide_by_zero() -> None:
