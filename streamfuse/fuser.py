@@ -19,7 +19,7 @@ from streamfuse.color_conversion import split_bgr, to_bgr
 from streamfuse.engines import create_engine
 from streamfuse.engines.presets import choose_preset, parse_preset
 from streamfuse.errors import EngineError, InputError
-from streamfuse.frames import DEFAULT_PERIOD_NS
+from streamfuse.frames import DEFAULT_PERIOD_NS, Role
 from streamfuse.network.config import MIN_SIDE
 from streamfuse.tone import make_tone
 
@@ -104,8 +104,8 @@ class Fuser(Closeable):
         warped.  A colour visible picture keeps its colour.  Raises InputError for arrays of another kind, EngineError
         where the engine fails.
         """
-        ir_luma, _ = _split("infrared", ir)
-        vis_luma, chroma = _split("visible", vis)
+        ir_luma, _ = _split(Role.IR, ir)
+        vis_luma, chroma = _split(Role.VIS, vis)
         stamp_ns = self._calls * DEFAULT_PERIOD_NS  # for a smooth tone, single pictures count as successive frames
         self._calls += 1
         luma = self.fuse_luma(ir_luma, vis_luma, stamp_ns).luma
@@ -177,12 +177,12 @@ def _check_size(height: int, width: int) -> None:
         raise InputError(f"the visible picture is {width}x{height}: the network needs {MIN_SIDE} pixels a side")
 
 
-def _split(role: str, image: Image) -> tuple[Plane, Chroma | None]:
+def _split(role: Role, image: Image) -> tuple[Plane, Chroma | None]:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         got = getattr(image, "dtype", type(image).__name__)
-        raise InputError(f"the {role} picture must be a uint8 array, got {got}; was the file read?")
+        raise InputError(f"the {role.label} picture must be a uint8 array, got {got}; was the file read?")
     if image.ndim == 2:
         return image, None
     if image.ndim == 3 and image.shape[2] == 3:
         return split_bgr(image)
-    raise InputError(f"the {role} picture must be (H, W) or (H, W, 3), got {image.shape}")
+    raise InputError(f"the {role.label} picture must be (H, W) or (H, W, 3), got {image.shape}")

@@ -26,6 +26,7 @@ import numpy.typing as npt
 from streamfuse.closeable import Closeable
 from streamfuse.color import Plane, Raw
 from streamfuse.errors import EngineError, UsageError, is_out_of_memory
+from streamfuse.frames import Role
 from streamfuse.network.checkpoint import WeightsInfo, default_weights, read_info
 from streamfuse.network.config import MIN_SIDE, Output, Preset
 
@@ -200,9 +201,9 @@ class NetworkEngine(Engine):
 
     def _check_pair(self, ir: Plane, vis: Plane) -> tuple[int, int]:
         """Their shape."""
-        for role, plane in (("infrared", ir), ("visible", vis)):
+        for role, plane in zip(Role, (ir, vis), strict=True):
             if plane.ndim != 2 or plane.dtype != np.uint8:
-                raise EngineError(f"the {role} picture must be (H, W) uint8 luma, got {plane.shape} {plane.dtype}")
+                raise EngineError(f"the {role.label} picture must be (H, W) uint8, got {plane.shape} {plane.dtype}")
         if ir.shape != vis.shape:
             raise EngineError(
                 f"the pictures differ in size: infrared {ir.shape[1]}x{ir.shape[0]}, visible "

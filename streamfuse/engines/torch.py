@@ -7,7 +7,7 @@ are launched as one CUDA graph; `tensorrt` is the engine to hold against it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -20,10 +20,6 @@ from streamfuse.errors import EngineUnavailable
 from streamfuse.network.checkpoint import load
 from streamfuse.network.config import Preset
 from streamfuse.network.scaled import for_size
-
-if TYPE_CHECKING:
-    pass
-
 
 _N = TypeVar("_N", bound=nn.Module)
 
