@@ -471,6 +471,14 @@ def test_sources_that_were_given_are_closed_if_the_pair_is_wrong() -> None:
         assert not isinstance(vis, ListSource) or vis.closed
 
 
+def test_sources_that_were_opened_here_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = frames(2, live=True), frames(2)
+    monkeypatch.setattr("streamfuse.pipeline.open_pair", lambda *names, **options: opened)
+    with pytest.raises(InputError, match="no common clock"):
+        Pipeline("ir.mp4", "vis.mp4", fuser=fuser())
+    assert [source.closed for source in opened] == [True, True]
+
+
 def test_a_sink_that_refuses_the_run_closes_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     class Refusing(Keep):
         def attach(self, state: object) -> None:
