@@ -58,6 +58,7 @@ MIN_AGREEING = 30
 MIN_SHARE = 0.6
 """Smallest share of the clear blocks that agree."""
 MIN_COVERAGE = 0.5
+"""Smallest share of the overlap that the agreeing blocks cover."""
 MAX_RMS = 1.15
 """Largest RMS error of the agreeing blocks, px of the level; a uniform distribution within `AGREE_PX` gives 1.41."""
 MAX_DIFFERENCE_PX = 2.5

@@ -1,6 +1,6 @@
 """Detection of a calibration board's corners or circles in a picture.
 
-Infrared cameras see a heated board inverted and with little contrast, so pictures are searched as they are and inverted.
+Infrared cameras see a heated board inverted and with little contrast, so both polarities are searched.
 """
 
 from __future__ import annotations
