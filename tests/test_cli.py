@@ -242,7 +242,7 @@ def test_demo(tmp_path: Path) -> None:
 def test_probe() -> None:
     done = streamfuse("probe")
     assert done.returncode == 0, done.stderr
-    for words in ("processors", "openvino", "torch", "would choose", "h264", "cameras"):
+    for words in ("processors", "openvino", "torch", "chooses", "h264", "cameras"):
         assert words in done.stdout
 
 
