@@ -42,7 +42,7 @@ def pairs_and_results(seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.
 
 
 def results_are_right(device: SimDevice, seed: int, depth: int) -> bool:
-    """Of pairs that are submitted and collected as the seed has it."""
+    """Return True if all results are correct; the seed determines the order of submitting and collecting."""
     chance = random.Random(seed)
     ring = Ring(device, compute, *SHAPE, depth)
     pairs, expected = pairs_and_results(seed)
