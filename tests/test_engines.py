@@ -289,7 +289,7 @@ def test_unwritable_cache_logs_a_warning(weights: Path, tmp_path: Path, caplog: 
     (tmp_path / "file").write_text("in the way")
     with caplog.at_level(logging.WARNING, "streamfuse"):
         fuse_with(Cache(tmp_path / "file" / "cache"), weights)
-    assert caplog.text.count("cannot keep compiled networks") == 1
+    assert caplog.text.count("cannot store compiled networks") == 1
 
 
 def test_key_depends_on_everything() -> None:

@@ -55,7 +55,7 @@ def test_auto_is_the_best_in_real_time(period_ms: int, expected: Preset, caplog:
     assert engine.prepared == list(Preset)[: list(Preset).index(expected) + 1]
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == (0 if expected is Preset.QUALITY else 1)  # nothing is logged for the best preset
-    assert all(f"preset {expected}: of {period_ms} ms" in text for text in said)
+    assert all(f"preset {expected}: the frame interval is {period_ms} ms" in text for text in said)
 
 
 def test_auto_is_decided_once_and_only_for_live_sources() -> None:
