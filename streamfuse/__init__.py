@@ -7,7 +7,7 @@
 ...     for frame in pipeline:
 ...         show(frame.to_bgr())
 
-Names load when they are first used: importing the package is cheap.
+Names are imported on first use, so importing the package is fast.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "Fuser": "streamfuse.fuser",
     "Pipeline": "streamfuse.pipeline",
     "Subscriber": "streamfuse.zeromq.subscriber",
@@ -78,6 +78,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'streamfuse' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

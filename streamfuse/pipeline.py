@@ -170,11 +170,11 @@ class Pipeline(Closeable):
 
     def _make_output(self, sink: Sink) -> Channel[FusedFrame]:
         waits = sink.waits and not self.live
-        name, onlooker, telemetry = sink.name, sink.onlooker, self._telemetry
+        name, best_effort, telemetry = sink.name, sink.best_effort, self._telemetry
         return Channel(
             LIVE_AHEAD if self.live else AHEAD,
             drop_oldest=not waits,
-            on_drop=lambda _: None if onlooker else telemetry.drop(name, SINK_SLOW),
+            on_drop=lambda _: None if best_effort else telemetry.drop(name, SINK_SLOW),
         )
 
     @property
@@ -374,12 +374,12 @@ class Pipeline(Closeable):
                 begin = time.monotonic_ns()
                 sink.write(frame)
                 end = time.monotonic_ns()
-                if not sink.onlooker:
+                if not sink.best_effort:
                     self._telemetry.frame_written(sink.name, end - begin, end - frame.arrival_ns)
         except BaseException as error:
             self._fail(error)
             left = channel.abandon()
-            self._telemetry.drop(sink.name, STOPPED, 0 if sink.onlooker else left)
+            self._telemetry.drop(sink.name, STOPPED, 0 if sink.best_effort else left)
         finally:
             # A recording that was stopped is not complete: an older output stays.
             sink.close(failed=self._error is not None or (self._stopping.is_set() and not self.live))

@@ -15,7 +15,7 @@ import numpy as np
 from batches import write_archive
 from commands import ROOT
 from media import every, write_images, write_video
-from published import write_published
+from published_weights import write_published
 from rig import TILTED, board_pose, draw_board, infrared_look, seen, structure
 from streams import camera_server, free_port
 from test_calibration_import import STEREO, opencv_file

@@ -44,7 +44,7 @@ def test_encodes_on_the_cpu_where_the_gpu_does_not(tmp_path: Path, notes: pytest
     levels = [encode(tmp_path / f"{k}.mp4", VideoFormat(codec, hardware=k > 0)) for k in range(3)]
     assert levels[0] == levels[1] == levels[2]
     (note,) = notes.records
-    assert note.getMessage().startswith(f"{NVENC[codec]} does not work here (")
+    assert note.getMessage().startswith(f"{NVENC[codec]} is not available (")
     assert note.getMessage().endswith("; encoding on the CPU")
 
 

@@ -1,4 +1,4 @@
-"""What the program says holds nothing that a terminal would obey, whatever names and texts from outside are in it."""
+"""Messages contain no control characters, whatever untrusted names and texts they quote."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from streamfuse.sources.base import State
 from streamfuse.telemetry import SourceSummary, StageSummary, Summary
 
 EVIL = "a\x1b[2J\x9b1A\x7f\u202e\r\nb\udcff\U000e0001.mp4"
-"""Clears the screen, goes up, writes from right to left, begins a line; bytes that are no text; an invisible tag."""
+"""Clear screen, cursor up, right-to-left override, newline; undecodable bytes; an invisible tag character."""
 PLAIN = r"a\x1b[2J\x9b1A\x7f\u202e\r\nb\udcff\U000e0001.mp4"
 
 
@@ -40,7 +40,7 @@ def test_notes_are_one_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(), max_size=20))
-def test_json_is_plain_and_says_what_was_said(capsys: pytest.CaptureFixture[str], text: str) -> None:
+def test_json_is_plain_and_carries_the_message(capsys: pytest.CaptureFixture[str], text: str) -> None:
     capsys.readouterr()
     logs.show_json()
     for said in (text, EVIL):

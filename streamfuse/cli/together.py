@@ -9,7 +9,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def together(*options: Callable[[F], F]) -> Callable[[F], F]:
-    """They stand in `--help` in this order."""
+    """Combine options into one decorator; `--help` lists them in this order."""
 
     def decorate(function: F) -> F:
         for option in reversed(options):

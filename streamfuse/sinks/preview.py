@@ -19,7 +19,7 @@ class PreviewSink(Sink):
     """Binds its addresses when it is made, serves them from `attach` on, and ends with the run."""
 
     waits = False
-    onlooker = True
+    best_effort = True
 
     def __init__(self, preview: str | None = None, *, metrics: str | None = None, token: str | None = None) -> None:
         """`preview`, `metrics`: HOST:PORT to serve everything, or what monitoring asks for, on.

@@ -16,7 +16,7 @@ from vitals import needs_proc, until, vitals
 from web import picture, pumping, serving
 
 from streamfuse.sinks.zeromq import ZeroMQSink
-from streamfuse.zeromq.publisher import MOST_WANTED
+from streamfuse.zeromq.publisher import MAX_SUBSCRIPTIONS
 from streamfuse.zeromq.subscriber import Subscriber
 
 MANY = pytest.mark.parametrize("connections", [500, pytest.param(5000, marks=pytest.mark.soak)])
@@ -147,7 +147,7 @@ def test_subscriptions_without_end(faults: FaultTable) -> None:
             for k in range(count):
                 topic = b"\1fused/%06d/" % k + b"x" * 200
                 caller.sendall(bytes((0, len(topic))) + topic)
-            until(lambda: sink._publisher._crowded)
+            until(lambda: sink._publisher._overflowed)
             with Subscriber(sink.address, timeout_s=20) as subscriber:
                 begin = time.monotonic()
                 while subscriber.statistics().received == 0:
@@ -155,7 +155,7 @@ def test_subscriptions_without_end(faults: FaultTable) -> None:
                     assert time.monotonic() - begin < 20
                     time.sleep(0.02)
                 served_s = time.monotonic() - begin
-            assert len(sink._publisher._wanted) == MOST_WANTED
+            assert len(sink._publisher._subscriptions) == MAX_SUBSCRIPTIONS
     finally:
         sink.close()
     faults.add(
