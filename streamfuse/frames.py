@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.color import Chroma, Plane, check_plane, to_bgr
+from streamfuse.color import Chroma, Plane, check_plane
 
 DEFAULT_PERIOD_NS = 40_000_000
 """Between the frames of a stream that does not tell its rate: 25 fps."""
@@ -154,4 +154,6 @@ class FusedFrame:
 
     def to_bgr(self) -> npt.NDArray[np.uint8]:
         """The picture as OpenCV has it: (H, W, 3) uint8 BGR, or (H, W, 3) grey where there is no chroma."""
+        from streamfuse.color_conversion import to_bgr  # OpenCV loads only where a picture is converted
+
         return to_bgr(self.luma, self.chroma)

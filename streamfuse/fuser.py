@@ -14,7 +14,8 @@ import numpy.typing as npt
 from streamfuse.alignment import Aligner
 from streamfuse.calibration.model import Calibration, load
 from streamfuse.closeable import Closeable
-from streamfuse.color import Chroma, Plane, split_bgr, to_bgr
+from streamfuse.color import Chroma, Plane
+from streamfuse.color_conversion import split_bgr, to_bgr
 from streamfuse.engines import create_engine
 from streamfuse.engines.presets import choose_preset, parse_preset
 from streamfuse.errors import EngineError, InputError

@@ -80,7 +80,7 @@ def command(
 
 
 def _draw_sheet(ir: Path, vis: Path, fused: Path, sheet: Path) -> None:
-    from streamfuse.color import to_bgr
+    from streamfuse.color_conversion import to_bgr
     from streamfuse.evaluation.sheet import contact_sheet
     from streamfuse.sinks.images import write_image
 

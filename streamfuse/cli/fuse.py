@@ -147,7 +147,7 @@ def _with_progress(jobs: list[Job]) -> Iterator[Job]:
 
 
 def _fuse_pair(fuser: Fuser, ir: Path, vis: Path) -> npt.NDArray[np.uint8]:
-    from streamfuse.color import to_bgr
+    from streamfuse.color_conversion import to_bgr
     from streamfuse.sources.pixels import read_image_file
 
     ir_luma, _ = read_image_file(ir)
