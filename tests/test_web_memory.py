@@ -92,7 +92,7 @@ def changing_views(attacker: Attacker) -> None:
 
 
 def acknowledgements(attacker: Attacker) -> None:
-    """Of pictures that were sent, were not sent yet and never will be: numbers are easy to guess."""
+    """Guessed numbers: of pictures that were sent, were not sent yet, and do not exist."""
     to = attacker.connect(UPGRADE)
     attacker.send(to, frame(ALL_VIEWS))
     for k in range(200):
