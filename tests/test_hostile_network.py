@@ -26,7 +26,7 @@ from web import TOKEN, Run, pumping, serving
 from streamfuse.sinks.preview import PreviewSink
 from streamfuse.sinks.zeromq import ZeroMQSink
 from streamfuse.sources.limits import allowing
-from streamfuse.web.hub import Hub, Shown
+from streamfuse.web.hub import Hub
 from streamfuse.web.viewer import _Viewer
 from streamfuse.zeromq.curve import client_keys, is_allowed, new_keys, server_keys
 from streamfuse.zeromq.subscriber import Subscriber
@@ -121,7 +121,7 @@ def test_what_a_browser_may_say(said: list[str]) -> None:
     async def listen() -> None:
         hub = Hub()
         viewer = _Viewer(None, hub)  # type: ignore[arg-type]
-        viewer._sent = Shown(published(0), 1)
+        viewer._sent = 1, 0
         for text in said:
             viewer.hear(text)
         for task in viewer.tasks():

@@ -1,4 +1,4 @@
-"""What monitoring is told: metrics as Prometheus reads them, and whether a run is ready."""
+"""Metrics as Prometheus reads them, and readiness."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def of(values: Values, name: str, **labels: str) -> float:
     return values[name, frozenset(labels.items())]
 
 
-def test_metrics_say_what_the_run_did() -> None:
+def test_values_of_the_metrics() -> None:
     with serving() as sink:
         sink.write(picture())
         values = metrics(sink)
@@ -86,7 +86,7 @@ def test_metrics_say_what_the_run_did() -> None:
     assert of(values, "stage_seconds_sum", stage="fuse") == 0.2
 
 
-def test_what_is_not_known_yet_is_no_number() -> None:
+def test_unknown_values() -> None:
     run = Run()
     run.summary = replace(run.summary, skew_ms=None, engine_loaded=False, stages={}, silent_s={}, sources={})
     with serving(run=run) as sink:
@@ -119,7 +119,7 @@ def test_freshness(silent_s: float | None, source: SourceSummary | None, reason:
 
 
 class Camera(Source):
-    """Live; gives frames when it is let, and its state is what it is told."""
+    """Live source that delivers frames while `on` is set, and whose state the test sets."""
 
     live = True
     period_ns = 40_000_000
@@ -188,7 +188,7 @@ def test_not_ready_until_both_streams_and_the_engine_are() -> None:
     finally:
         pipeline.stop()
         running.join()
-    assert pipeline.summary().written == {}  # the preview keeps nothing
+    assert pipeline.summary().written == {}  # the preview is best-effort: its frames do not count as written
 
 
 def test_drops_of_a_run_have_the_names_of_its_streams_and_outputs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,7 +236,7 @@ def test_drops_of_a_run_have_the_names_of_its_streams_and_outputs(capsys: pytest
     assert "  2  visible: after the other stream ended\n" in said
 
 
-def test_metrics_alone_have_no_pictures() -> None:
+def test_metrics_site_has_no_pictures() -> None:
     sink = PreviewSink(metrics="127.0.0.1:0")
     sink.attach(Run())
     try:
@@ -248,7 +248,7 @@ def test_metrics_alone_have_no_pictures() -> None:
         sink.close()
 
 
-def test_the_page_has_every_metric() -> None:
+def test_every_metric_is_documented() -> None:
     page = (Path(__file__).parent.parent / "docs/preview.md").read_text()
     named = set(re.findall(r"^\| `(streamfuse_\w+)`", page, re.M))
     with serving() as sink:

@@ -1,4 +1,4 @@
-"""--preview, --preview-token and --metrics of the commands that run a pipeline."""
+"""Options --preview, --preview-token and --metrics of the commands that run a pipeline."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What the command line says about it."""
+    """Values of the preview options."""
 
     address: str | None
     metrics: str | None
     token: str | None = field(repr=False)
 
     def sinks(self) -> list[Sink]:
-        """None or one, whose addresses have been said.  Raises UsageError and OutputError."""
+        """Return no sink or one, after its links were printed.  Raises UsageError and OutputError."""
         if self.address is None and self.metrics is None:
             return []
         from streamfuse.sinks.preview import PreviewSink
@@ -34,9 +34,11 @@ class Preview:
         sink = PreviewSink(self.address, metrics=self.metrics, token=self.token)
         if sink.generated and logs.as_json():
             sink.close()
-            raise UsageError("--log-json with an address that others reach: give --preview-token, to keep it unlogged")
+            raise UsageError(
+                "--log-json with an address that other machines reach: give --preview-token, so that no token is logged"
+            )
         for what, link in sink.links.items():
-            if sink.generated:  # it holds the token, which is for the user and for no log
+            if sink.generated:  # it contains the token, which must not be logged
                 click.echo(f"{what}: {link}", err=True)
             else:
                 logs.log.info("%s: %s", what, link)
@@ -44,24 +46,24 @@ class Preview:
 
 
 def preview(function: F) -> F:
-    """The options, handed to the command as one `preview`, a Preview."""
+    """Add the options to a command, which gets them as one argument `preview`, a Preview."""
 
     @together(
         click.option(
             "--preview",
             metavar="HOST:PORT",
-            help="Show the result in a browser, such as on 127.0.0.1:8080; from other machines it takes a token.",
+            help="Show the result in a browser, for example at 127.0.0.1:8080; other addresses need a token.",
         ),
         click.option(
             "--preview-token",
             type=SECRET,
             metavar="TOKEN",
             envvar="STREAMFUSE_PREVIEW_TOKEN",
-            help="What viewers must show; default: none on this machine, else one is made and printed. "
-            "Rather in the environment, STREAMFUSE_PREVIEW_TOKEN: others may see a command line.",
+            help="Secret that viewers must show. Default: none on loopback; on other addresses a random one, which is "
+            "printed. Better set as STREAMFUSE_PREVIEW_TOKEN: other users can see the command line.",
         ),
         click.option(
-            "--metrics", metavar="HOST:PORT", help="Serve /metrics, /status, /readyz without the preview, or apart."
+            "--metrics", metavar="HOST:PORT", help="Serve /metrics, /status and /readyz on an address of their own."
         ),
     )
     @functools.wraps(function)
