@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 from dataclasses import replace
@@ -22,12 +21,12 @@ from streamfuse.batch import cluster
 from streamfuse.batch.fusing import Fusing, check
 from streamfuse.batch.recordings import Clip
 from streamfuse.batch.run import Run, Status, plan
+from streamfuse.bench.measure import machine
 from streamfuse.bench.recording import record_scene
-from streamfuse.engines.base import read_cpu
 
 
 def throughput(workers: int, clips: list[Clip], fusing: Fusing) -> float:
-    """Frames a second of so many workers over all clips; their outputs are removed afterwards."""
+    """Frames a second of `workers` over all recordings; the outputs are removed afterwards."""
     warm_up = [replace(clip, output=clip.output.with_name(f"warm-{clip.output.name}")) for clip in clips[:workers]]
     with cluster.local(workers, []) as client:
         client.wait_for_workers(workers)
@@ -64,7 +63,7 @@ def main() -> None:
                 figures.append(throughput(workers, clips, fusing))
     ratios = [many / one for one, many in zip(fps[1], fps[options.workers], strict=True)]
     result: dict[str, Any] = {
-        "machine": f"{read_cpu().model}, {cluster.cores()} cores, Python {platform.python_version()}",
+        "machine": f"{cluster.cores()} cores, {machine()}",
         "what": f"{options.clips} clips of {options.frames} frames, {options.size}, {options.engine}, "
         f"preset {options.preset}, one thread an engine",
         "fps": {str(workers): statistics.median(figures) for workers, figures in fps.items()},

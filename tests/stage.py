@@ -97,7 +97,9 @@ def _rest(stage: Path) -> None:
     (stage / "small.toml").write_text('base = "default"\ncrop = 64\n')
     (stage / "out").mkdir()
     (stage / "tests").mkdir()
-    (stage / "tests/test_one.py").write_text("def test_one() -> None:\n    pass\n")
+    (stage / "tests/test_one.py").write_text(
+        "import pytest\ndef test_one() -> None:\n    pass\n@pytest.mark.timed\ndef test_timed() -> None:\n    pass\n"
+    )
 
 
 def _programs(stage: Path) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_cli import ROOT, fails, streamfuse
+from command_line import ROOT, fails, streamfuse
 from torch import Tensor, nn
 
 from streamfuse.bench.counting import _ByteCounter, count_work

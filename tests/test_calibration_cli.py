@@ -6,12 +6,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from command_line import SMALL, fails, streamfuse
 from media import every, read_video, write_images, write_video
 from rig import TILTED, VGA, calibration, infrared_look, seen, structure
 from test_calibration_boards import write_pairs
 from test_calibration_import import STEREO, opencv_file
 from test_calibration_points import marked, write
-from test_cli import SMALL, fails, streamfuse
 
 from streamfuse.calibration.geometry import inverse
 from streamfuse.calibration.model import load

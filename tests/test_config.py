@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 import pytest
+from command_line import fails
 from media import every, write_images, write_video
-from test_cli import fails
 
 from streamfuse.cli import options
 from streamfuse.cli.run import command as run

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import SMALL, streamfuse
 from media import every, number_of, read_video, write_video
-from test_cli import SMALL, streamfuse
 
 from streamfuse.errors import InputError, UsageError
 from streamfuse.frames import FusedFrame

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import cv2
 import pytest
+from command_line import fails, streamfuse
 from small import picture
-from test_cli import fails, streamfuse
 from test_lite import random_weights
 
 from streamfuse.bench.similarity import psnr

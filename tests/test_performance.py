@@ -1,4 +1,4 @@
-"""benchmarks/performance.py writes its section of docs/performance.md; the simple methods beside the network."""
+"""benchmarks/performance.py replaces its section of docs/performance.md; the simple methods beside the network."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ import peers  # noqa: E402
 import performance  # noqa: E402
 
 
-def test_writing_changes_the_section_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writing_replaces_one_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = json.loads(performance.FIGURES.read_text())
-    before = performance.PAGE.read_text()
     page = tmp_path / "performance.md"
-    page.write_text(before.replace(performance.render(figures), "old\n"))
-    assert "old" in page.read_text()
+    page.write_text(f"above\n{performance.BEGIN}old\n{performance.END}below\n")
     monkeypatch.setattr(performance, "PAGE", page)
     performance.write(figures)
-    assert page.read_text() == before
+    text = page.read_text()
+    assert text.startswith(f"above\n{performance.BEGIN}\n{performance.render(figures)}")
+    assert text.endswith(f"{performance.END}below\n")
+    assert "old" not in text
 
 
 def test_peers_fuse() -> None:

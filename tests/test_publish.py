@@ -97,6 +97,7 @@ def test_message_on_each_transport(url: str) -> None:
         unpack([topic, text, pixels])
 
 
+@pytest.mark.timed
 def test_new_subscriber_gets_the_last_frame_within_100_ms(url: str) -> None:
     """Without another frame, and without any work by the publishing thread."""
     with sink(url, encoding=Encoding.MONO8) as out:
@@ -168,6 +169,7 @@ def test_nothing_is_encoded_while_nobody_subscribes() -> None:
         assert out.encoded == 3
 
 
+@pytest.mark.timed
 def test_slow_subscriber_does_not_delay_others() -> None:
     """Two subscribers get 120 of 120 frames; a third one sleeps 0.3 s per frame and gets recent ones."""
     size = (480, 640)

@@ -42,6 +42,7 @@ _HAS_GSTREAMER = (
 )
 HAS_PEER = _PEER is not None and _HAS_GSTREAMER
 pytestmark = [
+    pytest.mark.timed,
     pytest.mark.skipif(_PEER is None, reason="STREAMFUSE_DATA is not set: no RTSP peer"),
     pytest.mark.skipif(not _HAS_GSTREAMER, reason="GStreamer's RTSP server is not installed: scripts/peers"),
 ]

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zmq
+from command_line import ROOT, SMALL, fails, streamfuse
 from media import every, number_of, read_video, write_video
 from publishing import noise, published, publishing
 from streams import free_port
-from test_cli import ROOT, SMALL, fails, streamfuse
 from test_publish import sink, until
 
 from streamfuse import NothingReceived, Subscriber, UsageError
@@ -32,6 +32,7 @@ from streamfuse.zeromq.link import Link
 from streamfuse.zeromq.wire import Encoding, pack, topic_of
 
 
+@pytest.mark.timed
 def test_import_loads_no_network_no_engine_and_no_opencv() -> None:
     code = "import sys, streamfuse; streamfuse.Subscriber; print(*sys.modules)"
     begin = time.monotonic()
@@ -192,6 +193,7 @@ def test_streams_are_received_separately(tmp_path: Path) -> None:
 # Timeouts and errors
 
 
+@pytest.mark.timed
 def test_timeout_is_an_error_that_gives_the_reason(tmp_path: Path) -> None:
     new_keys(tmp_path / "keys")
     with (
@@ -253,6 +255,7 @@ def test_with_keys(tmp_path: Path) -> None:
 # Restarts and hostile publishers
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("transport", ["tcp", "ipc"])
 def test_killed_and_restarted_publisher_is_one_restart(transport: str, tmp_path: Path) -> None:
     url = f"tcp://127.0.0.1:{free_port()}" if transport == "tcp" else f"ipc://{tmp_path}/s"

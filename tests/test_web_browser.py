@@ -169,6 +169,7 @@ def test_split_is_dragged_by_mouse_and_keyboard(browser: Browser) -> None:
         assert divider.get_attribute("aria-valuetext") == "0 % fused, the rest visible"
 
 
+@pytest.mark.timed
 def test_stalled_page_slows_no_other(browser: Browser) -> None:
     """One page handles no message any more; the other continues at full rate."""
     with ExitStack() as stack:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import ROOT, SMALL, fails, streamfuse
 from media import every, write_video
-from test_cli import ROOT, SMALL, fails, streamfuse
 from web import TOKEN, picture, serving, until
 
 LIVE = ("--ir", "synthetic:ir?live=1&size=64x48", "--vis", "synthetic:vis?live=1&size=64x48")

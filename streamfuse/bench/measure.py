@@ -127,7 +127,7 @@ def bench(
         in_flight_fps = rate_in_flight(engine, ir, vis, frames)
         say("end to end")
         end_to_end_fps = fuse_files(Fuser(engine=engine, tone="smooth"), ir_file, vis_file, frames)
-    memory_mb = _peak_memory_mb()
+    memory_mb = peak_memory_mb()
     say("the original's picture")
     reference, output = original(weights, ir, vis)
     likeness = compare(engine.fuse(ir, vis), reference, output, ir, vis)
@@ -139,8 +139,7 @@ def bench(
         precision=str(engine.precision),
         preset=str(engine.preset),
         device=engine.device,
-        machine=f"{read_cpu().model}, {platform.system()}, Python {platform.python_version()}, "
-        f"torch {torch.__version__}, streamfuse {__version__}",
+        machine=machine(),
         size=f"{width}x{height}",
         prepare_s=prepare_s,
         network=network,
@@ -155,7 +154,16 @@ def bench(
     )
 
 
-def _peak_memory_mb() -> float:
+def machine() -> str:
+    """Name the processor, the system and the versions that figures depend on."""
+    return (
+        f"{read_cpu().model}, {platform.system()}, Python {platform.python_version()}, torch {torch.__version__}, "
+        f"streamfuse {__version__}"
+    )
+
+
+def peak_memory_mb() -> float:
+    """Largest resident size of this process since its start, in MB; NaN on Windows."""
     if sys.platform == "win32":
         return math.nan
     import resource

@@ -23,7 +23,7 @@ from streamfuse.color_conversion import narrow_chroma, narrow_luma, resize_chrom
 from streamfuse.errors import OutputError, UsageError
 from streamfuse.frames import Content, FusedFrame
 from streamfuse.notes import warn_once
-from streamfuse.sinks import VIDEO_SUFFIXES
+from streamfuse.sinks.target import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
     from av.container import OutputContainer

@@ -11,6 +11,9 @@ from streamfuse.files import reason
 
 log = logging.getLogger("streamfuse")
 
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv"})
+"""Suffixes of the containers that can be written."""
+
 
 class Target:
     """A path to write to.

@@ -17,7 +17,7 @@ from streamfuse.sinks.preview import PreviewSink
 from streamfuse.sinks.video import VideoSink
 from streamfuse.sinks.zeromq import ZeroMQSink
 
-pytestmark = needs_proc
+pytestmark = [needs_proc, pytest.mark.timed]
 FRAMES = 4
 OPENCV_KB_A_CYCLE = 0.5
 """OpenCV keeps 0.9 KB of each thread that ever had its pool convert or scale a picture; without the pool

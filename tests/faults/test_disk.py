@@ -163,6 +163,7 @@ class SlowDisk(Sink):
         self._file.close(failed=failed)
 
 
+@pytest.mark.timed
 def test_a_slow_disk_holds_a_recording_back_and_loses_nothing(tmp_path: Path, faults: FaultTable) -> None:
     ir = write_video(tmp_path / "ir.mp4", every(40, 60))
     sinks = [SlowDisk(tmp_path / "slow.mp4", 0.02), VideoSink(tmp_path / "fast.mp4")]
@@ -174,6 +175,7 @@ def test_a_slow_disk_holds_a_recording_back_and_loses_nothing(tmp_path: Path, fa
     )
 
 
+@pytest.mark.timed
 def test_a_slow_disk_loses_live_frames_for_itself_alone(tmp_path: Path, faults: FaultTable) -> None:
     slow, fast = SlowDisk(tmp_path / "slow.mp4", 0.15), VideoSink(tmp_path / "fast.mp4")
     pipeline = Pipeline(f"synthetic:ir{LIVE}", f"synthetic:vis{LIVE}", sinks=[slow, fast], fuser=_fuser(), frames=60)

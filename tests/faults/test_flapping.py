@@ -24,6 +24,8 @@ from streamfuse.sources import open_source
 from streamfuse.sources.base import State
 from streamfuse.sources.live import LiveSource
 
+pytestmark = pytest.mark.timed
+
 PROMISED_S = 2.0
 """Within which a stream is back after its return, says the README."""
 STARTS_S = 2.5

@@ -19,6 +19,8 @@ from streamfuse.sinks.zeromq import ZeroMQSink
 from streamfuse.zeromq.publisher import MAX_SUBSCRIPTIONS
 from streamfuse.zeromq.subscriber import Subscriber
 
+pytestmark = pytest.mark.timed
+
 MANY = pytest.mark.parametrize("connections", [500, pytest.param(5000, marks=pytest.mark.soak)])
 MOST_DESCRIPTORS = 12_000
 _GREETING = b"\xff\0\0\0\0\0\0\0\1\x7f\3\0NULL" + bytes(48)

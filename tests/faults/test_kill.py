@@ -32,7 +32,7 @@ from streamfuse.sinks.zeromq import ZeroMQSink
 from streamfuse.sources.sequence import match_pattern
 from streamfuse.zeromq.subscriber import Subscriber
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="kill -9")
+pytestmark = [pytest.mark.skipif(os.name != "posix", reason="kill -9"), pytest.mark.timed]
 SECOND = FPS
 """What an MP4 may lose, frames."""
 
