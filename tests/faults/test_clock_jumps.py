@@ -58,10 +58,10 @@ def test_the_machines_clock_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert steps_ms.max() < 1000
     assert summary.silent_s[Role.IR] < 5
     faults.add(
-        "the machine's clock is set by an hour, back and on (a stand-in)",
+        "the machine's clock is set back and ahead by an hour (simulated)",
         times=2,
-        lost=f"nothing of {summary.fused} frames",
-        promised="only the monotonic clock counts: stamps go on rising",
+        lost=f"0 of {summary.fused} frames",
+        promised="only the monotonic clock is used; time stamps keep rising",
     )
 
 
@@ -119,11 +119,11 @@ def test_a_senders_clock_is_set(step_ns: int, faults: FaultTable) -> None:
     if abs(step_ns) == HOUR:
         assert max(counts) <= 2
         faults.add(
-            f"a sender's clock is set {'on' if step_ns > 0 else 'back'} by an hour (a stand-in)",
+            f"a sender's clock is set {'ahead' if step_ns > 0 else 'back'} by an hour (simulated)",
             times=2,
             lost=f"{max(counts)} of 150 pairs",
             recovered_s=[max(counts) * 0.04],
-            promised="pairing by arrival while the senders' clocks are apart",
+            promised="pairing by arrival time while the senders' clocks disagree",
         )
 
 

@@ -102,11 +102,11 @@ def test_live_input_for_an_hour(tmp_path: Path, faults: FaultTable, pytestconfig
     grown = growth(samples, "rss_mb")
     assert grown < 4 + INDEX_MB_AN_HOUR * minutes / 60, [round(s.rss_mb, 1) for s in samples[:: len(samples) // 20]]
     faults.add(
-        "live input for long, into a file, to a subscriber and a browser",
+        "long live run into a file, a subscriber and a browser",
         times=1,
         lost=f"{sum(drops.values()):,} of {read:,} frames in {minutes:g} minutes ({_reasons(drops)}); "
         f"threads {threads:+g}, descriptors {descriptors:+g}, memory {grown:+.1f} MB (from {samples[0].rss_mb:.0f})",
-        promised="nothing grows but the file's index",
+        promised="only the file's index grows",
     )
 
 
