@@ -12,6 +12,7 @@ what is too much of them is dropped, and counted (`streamfuse.pairing.flow`).
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import threading
 import time
 from collections import Counter, deque
@@ -196,7 +197,9 @@ class Pipeline(Closeable):
             except BaseException as error:  # handed to whoever waits; a thread has nobody else to tell
                 self._fail(error)
 
-        thread = threading.Thread(target=guarded, name=f"streamfuse {name}", daemon=True)
+        thread = threading.Thread(
+            target=contextvars.copy_context().run, args=(guarded,), name=f"streamfuse {name}", daemon=True
+        )
         self._threads.append(thread)
         thread.start()
 

@@ -19,8 +19,8 @@ from streamfuse.errors import OutputError, UsageError
 from streamfuse.frames import Clock, FusedFrame
 from streamfuse.sinks import encoder as encoder_module
 from streamfuse.sinks import open_sink, open_sinks
-from streamfuse.sinks.encoder import VideoFormat
 from streamfuse.sinks.video import VideoSink
+from streamfuse.sinks.video_format import VideoFormat
 from streamfuse.sources.file import VideoFile
 
 

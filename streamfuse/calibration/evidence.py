@@ -15,6 +15,7 @@ from streamfuse.frames import DEFAULT_PERIOD_NS
 from streamfuse.pairing.recorded import default_tolerance_ns, pair_frames
 from streamfuse.sources import open_pair
 from streamfuse.sources.image_pairs import pair_images
+from streamfuse.sources.options import DEFAULT, SourceOptions
 from streamfuse.sources.pixels import read_image_file
 from streamfuse.sources.sequence import is_image_list
 from streamfuse.urls import has_scheme
@@ -31,12 +32,19 @@ LEAST_PAIRS = 3
 """What a single picture shows may be near, or be blurred in one of the two; only others can tell."""
 
 
-def calibrate_scene(ir: str, vis: str, *, distance_m: float | None = None, least_pairs: int = LEAST_PAIRS) -> Outcome:
+def calibrate_scene(
+    ir: str,
+    vis: str,
+    options: SourceOptions = DEFAULT,
+    *,
+    distance_m: float | None = None,
+    least_pairs: int = LEAST_PAIRS,
+) -> Outcome:
     """`ir`, `vis`: images, directories of them, or recordings as `streamfuse run` takes them.
 
     Raises InputError for what cannot be read, and where the pictures do not tell with certainty.
     """
-    pairs, notes = _load(ir, vis)
+    pairs, notes = _load(ir, vis, options)
     if len(pairs) < least_pairs:
         raise InputError(
             f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''} of pictures cannot be certain (needed: {least_pairs}): "
@@ -66,12 +74,13 @@ def calibrate_scene(ir: str, vis: str, *, distance_m: float | None = None, least
     return Outcome(calibration, details, warnings, pairs[0])
 
 
-def _load(ir: str, vis: str) -> tuple[list[PlanePair], list[str]]:
+def _load(ir: str, vis: str, options: SourceOptions) -> tuple[list[PlanePair], list[str]]:
     if all(not has_scheme(text) and not text.startswith("synthetic:") and is_image_list(text) for text in (ir, vis)):
         scenes, notes = pair_images(ir, vis, None)
         chosen = [scenes[k] for k in _spread(len(scenes))]
-        return [(read_image_file(scene.ir)[0], read_image_file(scene.vis)[0]) for scene in chosen], notes
-    frames = list(_recorded(ir, vis))
+        most = options.max_pixels
+        return [(read_image_file(one.ir, most)[0], read_image_file(one.vis, most)[0]) for one in chosen], notes
+    frames = list(_recorded(ir, vis, options))
     if not frames:
         raise InputError(f"{ir} and {vis} have no frames of the same moment: are they of one recording?")
     return [frames[k] for k in _spread(len(frames))], []
@@ -82,10 +91,10 @@ def _spread(count: int) -> list[int]:
     return places
 
 
-def _recorded(ir: str, vis: str) -> Iterator[PlanePair]:
+def _recorded(ir: str, vis: str, options: SourceOptions) -> Iterator[PlanePair]:
     """Copies of every nth pair, n such that about twice `MOST_PAIRS` remain."""
     with ExitStack() as stack:
-        sources = [stack.enter_context(source) for source in open_pair(ir, vis)]
+        sources = [stack.enter_context(source) for source in open_pair(ir, vis, options)]
         if any(source.live for source in sources):
             raise InputError("a live source does not end: record it first, and calibrate with the recording")
         expected = min(source.frame_count or MOST_FRAMES for source in sources)

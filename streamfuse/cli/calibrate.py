@@ -64,7 +64,14 @@ command.add_command(time_command, "time")
 @click.option("--least-pairs", type=click.IntRange(1), default=3, show_default=True, help="With fewer it refuses.")
 @_output
 def scene(
-    ir: str, vis: str, least_pairs: int, output: Path, check: Path | None, distance_m: float | None, force: bool
+    ir: str,
+    vis: str,
+    least_pairs: int,
+    output: Path,
+    check: Path | None,
+    distance_m: float | None,
+    force: bool,
+    max_pixels: int,
 ) -> None:
     """Register natural scenes: several, far away, full of edges that both cameras see.
 
@@ -77,7 +84,8 @@ def scene(
     from streamfuse.calibration.evidence import calibrate_scene
 
     files = _Files(output, check, force)
-    files.write(calibrate_scene(ir, vis, distance_m=distance_m, least_pairs=least_pairs))
+    sources = options.SourceOptions(max_pixels=max_pixels)
+    files.write(calibrate_scene(ir, vis, sources, distance_m=distance_m, least_pairs=least_pairs))
 
 
 @command.command(short_help="From pictures of a checkerboard or circles: the most exact.")
@@ -105,6 +113,7 @@ def board(
     check: Path | None,
     distance_m: float | None,
     force: bool,
+    max_pixels: int,
 ) -> None:
     """Use pictures of a board that both cameras see, held at the distance of the scene.
 
@@ -124,7 +133,7 @@ def board(
     for note in notes:
         logs.say(f"note: {note}")
     target = Board(Kind(kind), sides[0], sides[1], square_mm)
-    files.write(calibrate_boards(scenes, target, lenses=lenses, distance_m=distance_m))
+    files.write(calibrate_boards(scenes, target, lenses=lenses, distance_m=distance_m, max_pixels=max_pixels))
 
 
 @command.command(short_help="From points marked by hand in both pictures.")
@@ -141,6 +150,7 @@ def points(
     check: Path | None,
     distance_m: float | None,
     force: bool,
+    max_pixels: int,
 ) -> None:
     """Use points that were marked in both pictures: FILE has lines ir_x,ir_y,vis_x,vis_y; 4 or more, 8 are better.
 
@@ -150,7 +160,7 @@ def points(
     from streamfuse.calibration.points import calibrate_points
 
     files = _Files(output, check, force)
-    pictures = _pictures(ir, vis)
+    pictures = _pictures(ir, vis, max_pixels)
     sizes = _known_sizes(pictures, ir_size, vis_size)
     files.write(calibrate_points(file, *sizes, distance_m=distance_m), pictures)
 
@@ -175,6 +185,7 @@ def import_file(
     check: Path | None,
     distance_m: float | None,
     force: bool,
+    max_pixels: int,
 ) -> None:
     """Take over a calibration: FILES are one of OpenCV, YAML or XML, two camera_info of ROS, or a camchain of Kalibr.
 
@@ -186,21 +197,21 @@ def import_file(
     from streamfuse.calibration.imported import Request, calibrate_import
 
     target = _Files(output, check, force)
-    pictures = _pictures(ir, vis)
+    pictures = _pictures(ir, vis, max_pixels)
     if pictures is not None:
         ir_size, vis_size = _known_sizes(pictures, ir_size, vis_size)
     request = Request(ir_camera, vis_camera, ir_size, vis_size, distance_m, millimetres)
     target.write(calibrate_import(files, request), pictures)
 
 
-def _pictures(ir: Path | None, vis: Path | None) -> tuple[Plane, Plane] | None:
+def _pictures(ir: Path | None, vis: Path | None, max_pixels: int) -> tuple[Plane, Plane] | None:
     from streamfuse.sources.pixels import read_image_file
 
     if ir is None or vis is None:
         if ir is not None or vis is not None:
             raise UsageError("give both --ir and --vis, or neither")
         return None
-    return read_image_file(ir)[0], read_image_file(vis)[0]
+    return read_image_file(ir, max_pixels)[0], read_image_file(vis, max_pixels)[0]
 
 
 def _known_sizes(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from streamfuse.cli import options
+from streamfuse.cli import logs, options
 from streamfuse.cli.run import watch
 from streamfuse.errors import OutputError
 
@@ -68,9 +68,9 @@ def command(
     height, width = size
     query = f"?seconds={seconds:g}&fps={fps}&size={width}x{height}"
     for channel, path in (("ir", ir), ("vis", vis)):
-        click.echo(f"rendering {path}", err=True)
+        logs.say(f"rendering {path}")
         record(f"synthetic:{channel}{query}", path, force=force)
-    click.echo(f"fusing {fused}", err=True)
+    logs.say(f"fusing {fused}")
     sink = open_sink(str(fused), force=force, period_ns=round(1e9 / fps), inputs=[ir, vis])
     code = watch(Pipeline(ir, vis, sinks=[sink], fuser=fuser))
     if code == 0:

@@ -91,10 +91,15 @@ def log_json(function: F) -> F:
     return cast(F, wrapper)
 
 
-def log_summary(message: str, summary: Summary) -> None:
-    """The state of a run as the fields of one line; what is not a number yet is null."""
+def summary_fields(summary: Summary) -> dict[str, Any]:
+    """Return the state of a run as the fields of a JSON line; a number that is not known yet is null."""
     fields = {key: _plain(value) for key, value in asdict(summary).items()}
-    log.info(message, extra={FIELDS: {**fields, "dropped": summary.dropped}})
+    return {**fields, "dropped": summary.dropped}
+
+
+def log_summary(message: str, summary: Summary) -> None:
+    """Log the state of a run as one JSON line."""
+    log.info(message, extra={FIELDS: summary_fields(summary)})
 
 
 def _plain(value: Any) -> Any:

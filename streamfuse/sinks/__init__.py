@@ -10,7 +10,7 @@ from streamfuse.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from streamfuse.sinks.base import Sink
-    from streamfuse.sinks.encoder import VideoFormat
+    from streamfuse.sinks.video_format import VideoFormat
 
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv"})

@@ -9,9 +9,8 @@ import functools
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import cv2
@@ -19,10 +18,10 @@ import numpy as np
 
 from streamfuse.av_frames import to_av
 from streamfuse.color import Matrix, Plane, narrow_chroma, narrow_luma, resize_chroma, widen_chroma
-from streamfuse.errors import OutputError, UsageError
+from streamfuse.errors import OutputError
 from streamfuse.frames import Content, FusedFrame
 from streamfuse.notes import warn_once
-from streamfuse.sinks import VIDEO_SUFFIXES
+from streamfuse.sinks.video_format import CODECS, PRESETS, VideoFormat
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -37,45 +36,11 @@ KEYFRAME_S = 2.0
 """Between key frames: how exactly a player can seek."""
 SMALL_PIXELS = 1280 * 720
 """Up to this size one encoding thread keeps up."""
-PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 # AVCOL_SPC, AVCOL_PRI, AVCOL_TRC of each matrix.
 _COLOR_TAGS = {Matrix.BT601: (6, 6, 6), Matrix.BT709: (1, 1, 1), Matrix.BT2020: (9, 9, 14)}
 
 
-@dataclass(frozen=True, slots=True)
-class VideoFormat:
-    """How to encode; checked against the file's suffix."""
-
-    codec: str = "h264"
-    """h264, hevc or ffv1 (lossless, in .mkv)."""
-    crf: int = 20
-    """Constant quality, 0..51, less is better; not for ffv1."""
-    preset: str = "veryfast"
-    """One of PRESETS; not for ffv1."""
-    hardware: bool = False
-    """On an NVIDIA GPU if it can, where `crf` is a constant quantiser; not for ffv1."""
-
-    def check(self, path: Path) -> None:
-        suffix = path.suffix.lower()
-        if suffix not in VIDEO_SUFFIXES:
-            known = " ".join(sorted(VIDEO_SUFFIXES))
-            raise UsageError(
-                f"{path}: unknown kind of output; use {known}, or a pattern of images such as out/%06d.png"
-            )
-        if self.codec not in CODECS:
-            raise UsageError(f"unknown codec {self.codec!r}: use {', '.join(CODECS)}")
-        if self.codec == "ffv1" and suffix != ".mkv":
-            raise UsageError(f"ffv1 goes into .mkv, not {suffix}")
-        if self.codec == "ffv1" and self.hardware:
-            raise UsageError("ffv1 is encoded on the CPU only: leave out --hw-encode")
-        if not 0 <= self.crf <= 51:
-            raise UsageError(f"crf must be 0..51, got {self.crf}")
-        if self.preset not in PRESETS:
-            raise UsageError(f"unknown preset {self.preset!r}: use {', '.join(PRESETS)}")
-
-
-CODECS = {"h264": "libx264", "hevc": "libx265", "ffv1": "ffv1"}
 NVENC = {"h264": "h264_nvenc", "hevc": "hevc_nvenc"}
 
 
@@ -156,8 +121,8 @@ class Encoder:
         if self._format.codec == "ffv1":
             codec.options = {"level": "3", "slicecrc": "1", "g": "1"}
         elif encoder in NVENC.values():
-            effort = 1 + PRESETS.index(self._format.preset) * 6 // (len(PRESETS) - 1)  # p1 to p7
-            options = {"preset": f"p{effort}", "tune": "ll", "rc": "constqp", "qp": str(self._format.crf)}
+            level = 1 + PRESETS.index(self._format.preset) * 6 // (len(PRESETS) - 1)  # p1 to p7
+            options = {"preset": f"p{level}", "tune": "ll", "rc": "constqp", "qp": str(self._format.crf)}
             # No look-ahead and no B-frames, as below.
             codec.options = options | {"zerolatency": "1", "delay": "0", "bf": "0", "g": str(keyframe)}
             if self._format.codec == "hevc":

@@ -162,7 +162,7 @@ class _Push:
         process.stdout.close()
         reasons = [line for line in said if line.startswith(b"{")]
         if not reasons:
-            return Lost("it was closed by the other end" if self.connected else "it does not answer")
+            return Lost("the other end closed it" if self.connected else "it does not answer")
         told = json.loads(reasons[-1])
         return Lost(told["reason"], most_backoff_s=told["most_backoff_s"])
 

@@ -29,6 +29,7 @@ from streamfuse.sources.base import Source, State
 from streamfuse.sources.clocks import SECOND, Stamper
 from streamfuse.sources.connection import Connection, Decoded, Lost
 from streamfuse.sources.file import BACKWARDS, CORRUPT
+from streamfuse.sources.options import DEFAULT, SourceOptions
 from streamfuse.sources.pixels import PixelReader
 
 log = logging.getLogger("streamfuse")
@@ -72,9 +73,9 @@ class LiveSource(Source):
     def __init__(
         self,
         address: Address,
+        options: SourceOptions = DEFAULT,
         *,
-        agc: str = "percentile",
-        connect: Callable[[Address], Link] = Connection,
+        connect: Callable[[Address, SourceOptions], Link] = Connection,
         clock: Callable[[], int] = time.monotonic_ns,
         wait: Callable[[float], object] | None = None,
         rng: random.Random | None = None,
@@ -85,12 +86,13 @@ class LiveSource(Source):
         self.clock = Clock.ARRIVAL
         self._address = address
         self._connect = connect
+        self._options = options
         self._now = clock
         self._stopped = threading.Event()
         self._wait = wait or self._stopped.wait
         self._rng = rng or random.Random()
         self._stamper = Stamper(wait_ns=round(address.clock_wait_s * SECOND))
-        self._pixels = PixelReader(agc, self.name, self.held)
+        self._pixels = PixelReader(options, self.name, self.held)
         self._state = State.CONNECTING
         self._index = 0
         self._size: tuple[int, ...] | None = None
@@ -120,7 +122,7 @@ class LiveSource(Source):
         while not self._stopped.is_set():
             self._state = State.CONNECTING
             try:
-                link = self._connect(self._address)
+                link = self._connect(self._address, self._options)
             except Lost as lost:
                 self._back_off(lost)
                 continue

@@ -28,6 +28,7 @@ from streamfuse.closeable import Closeable
 from streamfuse.color import Plane
 from streamfuse.errors import NothingReceived, UsageError
 from streamfuse.frames import FusedFrame
+from streamfuse.sources.limits import MAX_PIXELS
 from streamfuse.urls import redact
 from streamfuse.zeromq.curve import client_keys
 from streamfuse.zeromq.endpoint import check_url
@@ -147,10 +148,11 @@ class Subscriber(Closeable):
         server_key: str | PathLike[str] | None = None,
         client_key: str | PathLike[str] | None = None,
         max_bytes: int = MAX_BYTES,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         """`stream`: only that one, None for all of the address.  `timeout_s`: how long one frame is waited for, None
         for ever.  `server_key` and `client_key`: files of the publisher's public and this subscriber's secret key.
-        `max_bytes`: the largest part of a message that is taken.  Raises UsageError.
+        `max_bytes`: the largest part of a message that is taken; `max_pixels`: the largest JPEG.  Raises UsageError.
         """
         check_url(url)
         if stream is not None and not STREAM.fullmatch(stream):
@@ -164,6 +166,7 @@ class Subscriber(Closeable):
         self.name = redact(url)
         self._stream = stream
         self._timeout_s = timeout_s
+        self._max_pixels = max_pixels
         self._lock = threading.Lock()
         self._counts = _Counts()
         self._last: OrderedDict[str, tuple[str, int]] = OrderedDict()
@@ -275,7 +278,7 @@ class Subscriber(Closeable):
                     return None
                 buffers = [part.buffer for part in parts]
                 try:
-                    frame = Received(unpack(buffers), buffers[-1], time.time_ns())
+                    frame = Received(unpack(buffers, self._max_pixels), buffers[-1], time.time_ns())
                 except Malformed as error:
                     self._reject(error)
                     continue
