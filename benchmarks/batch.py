@@ -3,8 +3,8 @@
     python benchmarks/batch.py [--size 320x240] [--recordings N] [--frames N] [--rounds N] [--workers N] [--json FILE]
 
 Each worker has an engine of one thread.  The recordings show the demo scene, H.264 in, H.264 out.  The rounds are
-interleaved (one, two, one, two ...), each with a new cluster; the clock runs from the first recording to the last, after
-every worker has fused another one.
+interleaved (one, two, one, two ...), each with a new cluster; the clock runs from the first recording to the last,
+after every worker has fused another one.
 """
 
 from __future__ import annotations

@@ -260,7 +260,7 @@ def test_damaged_entry_is_rebuilt_with_one_warning(
         cache.store(entry.stem, b"no compiled network")
     with caplog.at_level(logging.WARNING, "streamfuse"):
         fuse_with(cache, weights)
-        assert caplog.text.count("building it anew") == 1
+        assert caplog.text.count("building it again") == 1
         fuse_with(cache, weights)
     assert len(caplog.records) == 1
     assert entry.stat().st_size > 1_000_000

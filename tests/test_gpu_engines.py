@@ -333,4 +333,4 @@ def test_tensorrt_engine_is_read_back(tmp_path: Path, caplog: pytest.LogCaptureF
         Cache(tmp_path).store(entry.stem, b"no compiled network")
     with TensorrtEngine(None, "fp16", device, flavour, Cache(tmp_path)) as engine:
         assert psnr(engine.fuse(ir, vis), results[0]) >= 50
-    assert "building it anew" in caplog.text
+    assert "building it again" in caplog.text

@@ -59,7 +59,8 @@ def test_pairs_by_number_though_names_differ_and_some_are_missing(tmp_path: Path
 def test_numbers_that_jump_leave_no_gap_where_both_jump(tmp_path: Path) -> None:
     """LLVIP: 190001 to 190003, then 200001: clips one after another."""
     names = [f"{k}.png" for k in (190001, 190002, 200001)]
-    ir, vis = open_pair(*(str(write_images(tmp_path / d, names)) for d in ("ir", "vis")), fps=25)
+    texts = [str(write_images(tmp_path / d, names)) for d in ("ir", "vis")]
+    ir, vis = open_pair(texts[0], texts[1], fps=25)
     assert [s for s, _ in contents(ir)] == [s for s, _ in contents(vis)] == [0, 40, 80]
 
 

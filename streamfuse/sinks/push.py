@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 from streamfuse.errors import UsageError
 from streamfuse.frames import DEFAULT_PERIOD_NS, FusedFrame
 from streamfuse.sinks.base import Sink
-from streamfuse.sinks.encoder import Encoder, VideoFormat
+from streamfuse.sinks.encoder import Encoder
+from streamfuse.sinks.video_format import VideoFormat
 from streamfuse.sources.connection import Lost, explain
 from streamfuse.sources.live import FIRST_BACKOFF_S
 from streamfuse.urls import expand, redact
@@ -113,12 +114,16 @@ class _Push:
             stderr=subprocess.DEVNULL,
             env={**os.environ, _URL: url},
         )
-        assert self._process.stdin is not None
-        os.set_blocking(self._process.stdin.fileno(), False)
         self._container: OutputContainer | None = None
         self._encoder: Encoder | None = None
         self._said = b""
         self.connected = False
+        try:
+            assert self._process.stdin is not None
+            os.set_blocking(self._process.stdin.fileno(), False)
+        except BaseException:
+            self.end()
+            raise
 
     def write(self, frame: FusedFrame | None, video: VideoFormat, name: str, period_ns: int) -> None:
         import av

@@ -126,9 +126,9 @@ class LiveSource(Source):
             except Lost as lost:
                 self._back_off(lost)
                 continue
-            if not self._seen:
-                log.info("%s: connected, %s", self.name, link.description)
             try:
+                if not self._seen:
+                    log.info("%s: connected, %s", self.name, link.description)
                 yield from self._frames(link)
             except Lost as lost:
                 self._back_off(lost)

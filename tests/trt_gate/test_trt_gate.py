@@ -262,7 +262,7 @@ def test_engine_that_does_not_load_is_refused_and_one_on_disk_is_built_anew(
     with pytest.raises(EngineUnavailable, match="TensorRT-RTX does not take what it compiled on CUDA GPU that is not"):
         engine.prepare(64, 64)
     said = [record.getMessage() for record in caplog.records]
-    assert "TensorRT-RTX does not take it); building it anew" in said[0]
+    assert "TensorRT-RTX does not take it); building it again" in said[0]
     assert "compiling the network for 64x64" in said[1]
     assert list(tmp_path.iterdir()) == []  # what cannot be used is not kept
 
