@@ -15,7 +15,7 @@ from typing import Any
 from streamfuse.errors import OutputError, UsageError
 
 MAX_SETTINGS_BYTES = 1 << 16
-"""Of a TOML file; what people write has some kilobytes."""
+"""Largest TOML file that is read; real ones have some kilobytes."""
 
 
 def write_whole(path: Path, data: bytes, *, durable: bool = False, aside: Path | None = None) -> None:
@@ -52,7 +52,7 @@ def expand_home(path: Path, option: str) -> Path:
 
 
 def reason(number: int | None, otherwise: str) -> str:
-    """Why writing failed, from the system's error number, in words that say what to do."""
+    """Describe why writing failed, from the system's error number."""
     if number in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full"
     if number == errno.EFBIG:
@@ -95,7 +95,7 @@ class Settings:
 
 
 def _paths(values: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Of keys, and of the keys of tables; nothing of ours is deeper."""
+    """Yield the keys, and the keys of tables; our files have no deeper level."""
     for key, value in values.items():
         yield (key,)
         if isinstance(value, dict):

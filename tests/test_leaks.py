@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -170,8 +172,8 @@ def test_a_push_that_cannot_be_started_leaves_no_process(monkeypatch: pytest.Mon
     def refuse(*args: object) -> None:
         raise OSError("no")
 
-    monkeypatch.setattr(push.subprocess, "Popen", remember)
-    monkeypatch.setattr(push.os, "set_blocking", refuse)
+    monkeypatch.setattr(subprocess, "Popen", remember)
+    monkeypatch.setattr(os, "set_blocking", refuse)
     with pytest.raises(OSError, match="no"):
         push._Push("rtsp://127.0.0.1:1/x")
     assert [process.returncode is not None for process in started] == [True]
@@ -189,7 +191,7 @@ def test_a_publisher_that_cannot_watch_its_socket_lets_go_of_it(monkeypatch: pyt
 
     publisher.Publisher("tcp://127.0.0.1:*")._close()  # what stays for the life of the process is there by now
     before = descriptors()
-    monkeypatch.setattr(publisher.socket, "socketpair", refuse)
+    monkeypatch.setattr(socket, "socketpair", refuse)
     with pytest.raises(OSError, match="too many") as raised:
         publisher.Publisher("tcp://127.0.0.1:*")
     assert descriptors() == before

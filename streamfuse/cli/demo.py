@@ -1,4 +1,4 @@
-"""`streamfuse demo`: the whole program on a scene of its own."""
+"""`streamfuse demo`: the whole program on a drawn scene."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from streamfuse.frames import Frame
 
 ROWS = 4
-"""Moments on the contact sheet."""
+"""Rows of the contact sheet: moments of the scene."""
 
 
 @click.command()
@@ -30,7 +30,7 @@ ROWS = 4
 @click.option(
     "--seconds", type=options.FiniteRange(0.2, 600), default=5.0, show_default=True, help="Length of the scene."
 )
-@click.option("--fps", type=click.IntRange(1, 120), default=20, show_default=True, help="Its frames a second.")
+@click.option("--fps", type=click.IntRange(1, 120), default=20, show_default=True, help="Frames per second.")
 @options.size
 @options.force
 @options.engine
@@ -91,7 +91,7 @@ def _draw_sheet(ir: Path, vis: Path, fused: Path, sheet: Path) -> None:
 
 
 def _moments(path: Path) -> list[Frame]:
-    """Frames spread evenly over a recording."""
+    """Read up to `ROWS` frames, spread evenly over a recording."""
     from streamfuse.sources.file import VideoFile
 
     with VideoFile(path) as source:

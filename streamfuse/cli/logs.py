@@ -1,7 +1,7 @@
-"""What the program says, on stderr: lines for people, or with --log-json one JSON object a line.
+"""Messages on stderr: lines for people, or with --log-json one JSON object per line.
 
-Names of files, addresses and what others send are in them, so nothing is written but by `say` and `_JsonLines`, which
-leave no character in it that a terminal would obey.
+Messages hold names of files, addresses and received text: `say` and `_JsonLines` escape every character that a terminal
+would interpret, and nothing else writes.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from streamfuse.telemetry import Summary
 
 log = logging.getLogger("streamfuse")
 FIELDS = "fields"
-"""Of a record: what else stands in its JSON object, `log.info(..., extra={FIELDS: {...}})`."""
+"""Attribute of a log record with further fields of its JSON object: `log.info(..., extra={FIELDS: {...}})`."""
 FLAG = "--log-json"
 
 
 def say(*lines: str, err: bool = True, mark: str = "") -> None:
-    """Write lines, on stdout if not `err`; `mark` stands before each and may have a colour."""
+    """Write lines to stderr, or to stdout if not `err`; `mark` is put before each and may have a colour."""
     click.echo("\n".join(mark + printable(line) for line in lines), err=err)
 
 
 class _Notes(logging.Handler):
-    """What the library says once becomes a line."""
+    """Writes log records as lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(f"note: {record.getMessage()}")
@@ -60,12 +60,12 @@ def _handle(handler: logging.Handler) -> None:
 
 
 def show_notes() -> None:
-    """Let the library speak to the user of the command line."""
+    """Show the library's notes to the user of the command line."""
     _handle(_Notes())
 
 
 def show_json() -> None:
-    """Let everything be one JSON object a line: time, level, message, and what else there is."""
+    """Write every message as one JSON object per line: time, level, message and further fields."""
     _handle(_JsonLines())
 
 
@@ -74,14 +74,14 @@ def as_json() -> bool:
 
 
 def silence_notes() -> None:
-    """For processes beside the first one, which would say the same."""
+    """Discard notes: for processes beside the first one, which would write the same."""
     log.handlers = [logging.NullHandler()]
 
 
 def log_json(function: F) -> F:
     """--log-json."""
 
-    @click.option(FLAG, is_flag=True, help="Say everything as JSON on stderr, one object a line.")
+    @click.option(FLAG, is_flag=True, help="Write all messages as JSON on stderr, one object per line.")
     @functools.wraps(function)
     def wrapper(*args: Any, log_json: bool, **kwargs: Any) -> Any:
         if log_json:

@@ -35,10 +35,10 @@ log = logging.getLogger("streamfuse")
 
 SCHEMES = frozenset({"rtsp", "rtsps"})
 PIPE_S = 3.0
-"""How long the server may take no data before it counts as lost."""
+"""Longest time without the server taking data before it counts as lost."""
 AWAY = "the server was away"
 _URL = "STREAMFUSE_PUSH_URL"
-"""By the environment: what stands in a command line is for every user to see."""
+"""Variable that passes the URL: every user can see a command line."""
 
 
 class PushSink(Sink):
@@ -137,7 +137,7 @@ class _Push:
         self._look()
 
     def _look(self) -> None:
-        """Whether the process has said that it is through."""
+        """Check whether the process has reported that it is connected."""
         assert self._process.stdout is not None
         if not self.connected and select.select([self._process.stdout], [], [], 0)[0]:
             self._said = self._process.stdout.readline()
@@ -146,13 +146,13 @@ class _Push:
                 raise BrokenPipeError
 
     def finish(self) -> None:
-        """What the codec holds, and the end."""
+        """Send the frames left in the codec, and end the stream."""
         if self._container is not None and self._encoder is not None:
             self._container.mux(self._encoder.encode(None))
             self._container.close()
 
     def end(self) -> Lost:
-        """Why it ended, where the process has said so."""
+        """End the process and return the reason, where it has reported one."""
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
@@ -173,7 +173,7 @@ class _Push:
 
 
 class _Pipe:
-    """A file for FFmpeg to write to, that waits for room, but not for ever."""
+    """A file for FFmpeg to write to; it waits for room at most `PIPE_S`."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdin is not None
@@ -190,7 +190,7 @@ class _Pipe:
 
 
 def main() -> None:
-    """The process: from standard input to the server, until either ends."""
+    """Copy standard input to the server, until either ends: the body of the process."""
     import av
 
     av.logging.set_level(None)

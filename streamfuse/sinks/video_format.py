@@ -1,4 +1,4 @@
-"""How a video is encoded."""
+"""Codec, quality and speed of an encoded video."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CODECS = {"h264": "libx264", "hevc": "libx265", "ffv1": "ffv1"}
 
 @dataclass(frozen=True, slots=True)
 class VideoFormat:
-    """How to encode; checked against the file's suffix."""
+    """Encoder options; `check` compares them with the file's suffix."""
 
     codec: str = "h264"
     """h264, hevc or ffv1 (lossless, in .mkv)."""
@@ -24,9 +24,10 @@ class VideoFormat:
     preset: str = "veryfast"
     """One of PRESETS; not for ffv1."""
     hardware: bool = False
-    """On an NVIDIA GPU if it can, where `crf` is a constant quantiser; not for ffv1."""
+    """Encode on an NVIDIA GPU if it can; `crf` is then a constant quantiser.  Not for ffv1."""
 
     def check(self, path: Path) -> None:
+        """Raise UsageError for options that are not possible, or do not fit the suffix of `path`."""
         suffix = path.suffix.lower()
         if suffix not in VIDEO_SUFFIXES:
             known = " ".join(sorted(VIDEO_SUFFIXES))

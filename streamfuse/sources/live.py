@@ -1,4 +1,4 @@
-"""A stream that is there for weeks: connects, notices silence, comes back.
+"""A live source: connects, notices silence, reconnects automatically; it may run for weeks.
 
             ┌────────────── connecting ◄──────────┐
             │ connected          │ failed         │ time is up
@@ -8,7 +8,7 @@
   stalled ──┘ a frame            │
     └─────── silent for long ────┘
 
-A state is read by other threads; each change is told once.
+Other threads read the state; each change is logged once.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from streamfuse.sources.pixels import PixelReader
 
 log = logging.getLogger("streamfuse")
 
-STALE = "stale: it had lain somewhere on the way"
+STALE = "stale: delayed on the way"
 NO_CLOCK_YET = "before the sender's clock was known"
 STEPS = 31
-"""Between frames, for the median that is the period."""
+"""Intervals between frames of which the median is the period."""
 SET_BACK_NS = SECOND
-"""A stamp that goes back by more is of a clock that was set."""
+"""A stamp that goes back by more shows that the clock was set."""
 BLIND_S = 15.0
-"""Longer than from one key frame to the next, before which nothing can be decoded."""
+"""Longer than the interval of key frames, before the first of which nothing can be decoded."""
 GIVE_UP_STALLS = 3
-"""A stream silent for so many times its `stall_s` is connected to anew."""
+"""Silence, in multiples of `stall_s`, after which the source connects again."""
 FIRST_BACKOFF_S = 0.25
 """Doubles with each attempt that fails, up to what `Lost` says; 25 % more or less, so that many do not come at once."""
 
 
 class Link(Protocol):
-    """What `Connection` is; tests bring their own."""
+    """Interface of `Connection`, for tests."""
 
     period_ns: int | None
 
@@ -62,10 +62,10 @@ class Link(Protocol):
 
 
 class LiveSource(Source):
-    """Frames of a camera or a network stream; endless.
+    """Endless frames of a camera or a network stream.
 
-    Raises InputError from the iteration if the first connection is refused for a reason that waiting does not mend (no
-    such path, another password, no such device); whatever happens later is an outage, and it comes back.
+    The iteration raises InputError if the first connection is refused for a reason that waiting does not change (no
+    such path, a wrong password, no such device); any later failure is an outage, and the source reconnects.
     """
 
     live = True
@@ -80,7 +80,7 @@ class LiveSource(Source):
         wait: Callable[[float], object] | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """`clock` (ns), `wait` (s) and `rng` pace it; tests bring their own."""
+        """`clock` (ns), `wait` (s) and `rng` determine when it connects; tests replace them."""
         super().__init__()
         self.name = address.name
         self.clock = Clock.ARRIVAL
@@ -99,11 +99,11 @@ class LiveSource(Source):
         self._last_stamp: tuple[int, Clock] | None = None
         self._steps_ns: deque[int] = deque(maxlen=STEPS)
         self._shown_ns = 0
-        """When the last frame came that could be shown, of the monotonic clock."""
+        """Monotonic time of the last frame that could be shown, ns."""
         self._seen = False
-        """Whether a frame has ever come."""
+        """A frame has been received since the start."""
         self._away_ns: int | None = None
-        """Since when none has."""
+        """Begin of the current outage; None: there is none."""
         self._failures = 0
         self._told: str | None = None
 
@@ -154,7 +154,7 @@ class LiveSource(Source):
                 self._notice_silence((now - heard_ns) / SECOND, (now - self._shown_ns) / SECOND)
 
     def _frame(self, link: Link, decoded: Decoded) -> Frame | None:
-        """None for what must not be shown; counted with its reason."""
+        """Make a frame; None for one that must not be shown, which is counted by reason."""
         index = self._index
         self._index += 1
         if self._address.sender_clock:
@@ -194,13 +194,13 @@ class LiveSource(Source):
         )
 
     def _measure_period(self, step_ns: int) -> None:
-        """What a header says is often wrong; the median of what comes is not, even where frames are lost."""
+        """Measure the period as the median interval: headers are often wrong, and frames may be lost."""
         self._steps_ns.append(step_ns)
         if len(self._steps_ns) == STEPS:
             self.period_ns = round(statistics.median(self._steps_ns))
             self._steps_ns.clear()
 
-    # What is told.
+    # States and log lines.
 
     def _arrived(self, link: Link, frame: Frame) -> None:
         self.clock = frame.clock
@@ -221,12 +221,12 @@ class LiveSource(Source):
         self._failures = 0
 
     def _notice_silence(self, silent_s: float, blind_s: float) -> None:
-        """Nothing has come for `silent_s`, and nothing that could be shown for `blind_s`."""
+        """React to `silent_s` without data and `blind_s` without a frame that could be shown."""
         stall_s = self._stall_s()
         if silent_s > GIVE_UP_STALLS * stall_s:
             raise Lost(f"no frame for {silent_s:.1f} s")
         if blind_s > max(BLIND_S, GIVE_UP_STALLS * stall_s):
-            raise Lost(f"it sends, but for {blind_s:.0f} s nothing that can be shown")
+            raise Lost(f"it sends, but nothing that can be shown for {blind_s:.0f} s")
         if blind_s > stall_s and self._state is State.LIVE:
             self._state = State.STALLED
             self._away_ns = self._shown_ns

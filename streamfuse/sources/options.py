@@ -11,12 +11,12 @@ from streamfuse.sources.limits import MAX_PIXELS
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """How a source is read; raises UsageError for a value that is not possible."""
+    """Options of a source; raises UsageError for a value that is not possible."""
 
     fps: float | None = None
     """Frames per second of images; None: as the sequence says, else 25.  Other sources have their own rate."""
     agc: str = "percentile"
-    """How grey of more than 8 bits becomes 8 bits: one of `streamfuse.sources.agc.AGCS`."""
+    """Gain control for grey of more than 8 bits: one of `streamfuse.sources.agc.AGCS`."""
     gpu: int | None = None
     """Index of the NVIDIA GPU that decodes video files, if it can; None: the CPU decodes."""
     max_pixels: int = MAX_PIXELS
