@@ -65,7 +65,7 @@ class Plateau:
     """
 
     LEVEL = 0.5
-    """T, relative to the share of each level if all levels were equally common.  On real pictures, values from 1 up lose
+    """T, relative to the share of each level if all levels were equally common.  On real pictures, 1 and more lose
     the details of warm objects and show the noise of a plain sky."""
     RARE = 1e-6
     """Levels with a smaller share of the picture are ignored: a third of a pixel at 640x480."""

@@ -104,8 +104,8 @@ class Stamper:
     """Stamps for the frames of one live stream, over all its connections."""
 
     def __init__(self, *, wait_ns: int = 0, wall_ns: Callable[[], int] = time.time_ns) -> None:
-        """`wait_ns`: longest time after connecting to drop frames while the sender's clock is not known.  `wall_ns`: time
-        since 1970, ns.
+        """`wait_ns`: longest time after connecting to drop frames while the sender's clock is unknown.  `wall_ns`:
+        time since 1970, ns.
         """
         self._wait_ns = wait_ns
         self._wall_ns = wall_ns
