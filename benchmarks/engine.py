@@ -31,9 +31,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streamfuse.bench.similarity import compare
-from streamfuse.color import Plane
+from streamfuse.color import Plane, Raw
 from streamfuse.engines import create_engine
-from streamfuse.engines.base import Raw, read_cpu
+from streamfuse.engines.base import read_cpu
 from streamfuse.errors import EngineError
 from streamfuse.network import checkpoint, crossfuse
 from streamfuse.network.config import Preset, SkipBorder

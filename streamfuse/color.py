@@ -1,20 +1,18 @@
-"""Ranges and colour: full and limited range, BGR and YCbCr.
-
-The paper fuses luma and puts the visible picture's chroma back (section 4.3.2).
-"""
+"""Planes of a picture and its colour: the types that frames are made of."""
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 Plane: TypeAlias = npt.NDArray[np.uint8]
 """(H, W) uint8, one channel; may be a strided view on a decoder's buffer."""
+Raw: TypeAlias = npt.NDArray[np.float32]
+"""(H, W) float32, the output of the network's last layer; `Engine.output` says what its values mean."""
 
 
 class Matrix(enum.StrEnum):
@@ -52,86 +50,3 @@ class Chroma:
     def __repr__(self) -> str:
         height, width = self.u.shape
         return f"Chroma({width}x{height}, {self.matrix}, {'full' if self.full_range else 'limited'} range)"
-
-
-def _table(low: int, high: int, *, widen: bool) -> Plane:
-    levels = np.arange(256, dtype=np.float64)
-    mapped = (levels - low) * (255 / (high - low)) if widen else levels * ((high - low) / 255) + low
-    return np.clip(np.rint(mapped), 0, 255).astype(np.uint8)
-
-
-def _chroma_table(scale: float) -> Plane:
-    """Levels stretched about 128, which stays."""
-    levels = (np.arange(256, dtype=np.float64) - 128) * scale + 128
-    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
-
-
-_WIDEN_LUMA = _table(16, 235, widen=True)
-_NARROW_LUMA = _table(16, 235, widen=False)
-_NARROW_CHROMA = _chroma_table(224 / 255)
-_WIDEN_CHROMA = _chroma_table(255 / 224)
-
-# Kr, Kb of ITU-R BT.601, BT.709, BT.2020 (non-constant luminance).
-_COEFFICIENTS = {Matrix.BT601: (0.299, 0.114), Matrix.BT709: (0.2126, 0.0722), Matrix.BT2020: (0.2627, 0.0593)}
-
-
-def widen_luma(limited: Plane) -> Plane:
-    """Limited range (16..235) to full range (0..255); values outside are clipped."""
-    return cast(Plane, cv2.LUT(limited, _WIDEN_LUMA))
-
-
-def narrow_luma(full: Plane) -> Plane:
-    """Full range (0..255) to limited range (16..235); undoes `widen_luma` exactly."""
-    return cast(Plane, cv2.LUT(full, _NARROW_LUMA))
-
-
-def narrow_chroma(chroma: Chroma) -> Chroma:
-    """The same colours in limited range (16..240)."""
-    return _look_up(chroma, _NARROW_CHROMA, full_range=False) if chroma.full_range else chroma
-
-
-def widen_chroma(chroma: Chroma) -> Chroma:
-    """The same colours in full range; `narrow_chroma` undoes it exactly for 16..240."""
-    return chroma if chroma.full_range else _look_up(chroma, _WIDEN_CHROMA, full_range=True)
-
-
-def _look_up(chroma: Chroma, table: Plane, full_range: bool) -> Chroma:
-    u, v = (cast(Plane, cv2.LUT(plane, table)) for plane in (chroma.u, chroma.v))
-    return Chroma(u, v, full_range, chroma.matrix)
-
-
-def resize_chroma(chroma: Chroma, height: int, width: int) -> Chroma:
-    """Planes of (height, width): area-averaged down, linear up."""
-    if chroma.u.shape == (height, width):
-        return chroma
-    shrink = height <= chroma.u.shape[0] and width <= chroma.u.shape[1]
-    method = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-    u, v = (cast(Plane, cv2.resize(plane, (width, height), interpolation=method)) for plane in (chroma.u, chroma.v))
-    return Chroma(u, v, chroma.full_range, chroma.matrix)
-
-
-def split_bgr(bgr: npt.NDArray[np.uint8]) -> tuple[Plane, Chroma]:
-    """(H, W, 3) uint8 BGR to full-range BT.601 luma (H, W) and chroma (H, W)."""
-    y, cr, cb = (np.ascontiguousarray(plane) for plane in cv2.split(cv2.cvtColor(bgr, cv2.COLOR_BGR2YCrCb)))
-    return cast(Plane, y), Chroma(cast(Plane, cb), cast(Plane, cr), full_range=True, matrix=Matrix.BT601)
-
-
-def to_bgr(luma: Plane, chroma: Chroma | None) -> npt.NDArray[np.uint8]:
-    """Full-range luma (H, W) and its chroma, in any subsampling, range and matrix, to (H, W, 3) uint8 BGR."""
-    if chroma is None:
-        return cast("npt.NDArray[np.uint8]", cv2.cvtColor(luma, cv2.COLOR_GRAY2BGR))
-    height, width = luma.shape
-    chroma = resize_chroma(chroma, height, width)
-    if chroma.full_range and chroma.matrix is Matrix.BT601:
-        planes = np.dstack((luma, chroma.v, chroma.u))
-        return cast("npt.NDArray[np.uint8]", cv2.cvtColor(planes, cv2.COLOR_YCrCb2BGR))
-    kr, kb = _COEFFICIENTS[chroma.matrix]
-    scale = np.float32(1 if chroma.full_range else 255 / 224)
-    y = luma.astype(np.float32)
-    cb = (chroma.u.astype(np.float32) - 128) * scale
-    cr = (chroma.v.astype(np.float32) - 128) * scale
-    red = y + np.float32(2 * (1 - kr)) * cr
-    blue = y + np.float32(2 * (1 - kb)) * cb
-    green = (y - np.float32(kr) * red - np.float32(kb) * blue) / np.float32(1 - kr - kb)
-    bgr: npt.NDArray[np.uint8] = np.clip(np.rint(np.dstack((blue, green, red))), 0, 255).astype(np.uint8)
-    return bgr

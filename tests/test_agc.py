@@ -224,7 +224,7 @@ def test_chosen_where_sources_are_opened(tmp_path: Path) -> None:
             frames = list(source)
             assert np.array_equal(frames[0].luma, expected.to_luma(pictures[0], 0))
             assert len(frames) == 12
-            assert source.held == {FROZEN: 8}
+            assert source.repeated == {FROZEN: 8}
     with pytest.raises(UsageError, match="percentile or plateau"):
         open_source(str(tmp_path / "ir"), SourceOptions(agc="best"))
     with pytest.raises(UsageError, match="percentile or plateau"):

@@ -42,7 +42,7 @@ def made(tmp_path: Path) -> Report:
     entries = [
         entry(tmp_path, "good", Status.DONE),
         entry(tmp_path, "old", Status.SKIPPED),
-        entry(tmp_path, "cut", Status.DONE, damage="vis.mp4: cut off at 1 s", drops={"infrared: corrupt frame": 2}),
+        entry(tmp_path, "cut", Status.DONE, damage="vis.mp4: cut off at 1 s", drops={"infrared": {"corrupt frame": 2}}),
         entry(tmp_path, "late", Status.LEFT),
         entry(tmp_path, "bad <b>", Status.FAILED),
     ]
@@ -86,7 +86,7 @@ def test_what_went_wrong_is_always_listed(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_row_says_what_became_of_a_clip(tmp_path: Path) -> None:
     entries = [
         entry(tmp_path / "a/x", "good", Status.DONE, seconds=0.0, notes=["infrared was scaled"], segments=3),
-        entry(tmp_path / "a/y", "cut", Status.DONE, damage="cut off at 1 s & <more>", drops={"visible: corrupt": 2}),
+        entry(tmp_path / "a/y", "cut", Status.DONE, damage="cut off at 1 s & <more>", drops={"visible": {"bad": 2}}),
         entry(tmp_path / "a/y", "old", Status.SKIPPED),
         entry(tmp_path / "a/y", "bad & <b>", Status.FAILED),
         Entry(Recording(tmp_path / "a/y/s.mp4", vot="/seq/<s>"), status=Status.LEFT),
@@ -97,7 +97,7 @@ def test_a_row_says_what_became_of_a_clip(tmp_path: Path) -> None:
     assert (made["fps"], made["ended"][-1]) == (round(7300 / 3730.4, 3), "Z")
     good, cut, *_, left = made["recordings"]
     assert (good["fps"], good["segments"], good["notes"]) == (None, 3, ["infrared was scaled"])
-    assert (cut["drops"], cut["worker"], cut["engine"]) == ({"visible: corrupt": 2}, "host:1", "e")
+    assert (cut["drops"], cut["worker"], cut["engine"]) == ({"visible": {"bad": 2}}, "host:1", "e")
     assert (left["vot"], "ir" in left) == ("/seq/<s>", False)
     page = report.render(made)
     rows = re.findall("<tr class.*?</tr>", page, re.DOTALL)
@@ -111,7 +111,7 @@ def test_a_row_says_what_became_of_a_clip(tmp_path: Path) -> None:
     failed, left, cut, good, old = rows
     assert ">y/bad &amp; &lt;b&gt;.mp4<small>not &lt;i&gt;</small>" in failed
     assert 'title="/seq/&lt;s&gt;"' in left
-    assert "<small>cut off at 1 s &amp; &lt;more&gt;; 2 visible: corrupt</small>" in cut
+    assert "<small>cut off at 1 s &amp; &lt;more&gt;; 2 visible: bad</small>" in cut
     assert ">x/good.mp4<small>infrared was scaled</small>" in good
     assert "<small>" not in old
     assert f"outputs in {tmp_path / 'a'}<" in page

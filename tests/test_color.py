@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from streamfuse.color import Chroma, Matrix, narrow_chroma, narrow_luma, resize_chroma, split_bgr, to_bgr, widen_luma
+from streamfuse.color import Chroma, Matrix
+from streamfuse.color_conversion import narrow_chroma, narrow_luma, resize_chroma, split_bgr, to_bgr, widen_luma
 
 LEVELS = np.arange(256, dtype=np.uint8).reshape(16, 16)
 

@@ -51,12 +51,12 @@ def results_are_right(device: SimDevice, seed: int, depth: int) -> bool:
     while len(collected) < PAIRS:
         if submitted < PAIRS and ring.pending < depth and (not ring.pending or chance.random() < 0.7):
             planes = pairs[submitted].copy()
-            assert ring.submit(planes[0], planes[1]) == submitted
+            ring.submit(planes[0], planes[1], tag=submitted)
             planes[:] = 0  # the caller may reuse its memory
             submitted += 1
         else:
-            ticket, raw = ring.collect()
-            assert ticket == len(collected)
+            raw, tag = ring.collect()
+            assert tag == len(collected)
             collected.append(raw)
     ring.close()
     return np.array_equal(np.stack(collected), expected)
@@ -112,17 +112,24 @@ def test_goes_on_after_an_error(seed: int, refused: int) -> None:
     device = SimDevice(seed)
     ring = Ring(device, compute, *SHAPE)
     pairs, expected = pairs_and_results(seed)
-    ring.submit(*pairs[0])
+
+    def submit(index: int) -> None:
+        ir, vis = pairs[index]
+        ring.submit(ir, vis, index)
+
+    submit(0)
     device.refuses = refused
     with pytest.raises(RuntimeError, match="too many resources"):
-        ring.submit(*pairs[1])
-    ring.submit(*pairs[2])
+        submit(1)
+    submit(2)
     device.fails = 1
     with pytest.raises(RuntimeError, match="illegal memory access"):
         ring.collect()
-    ring.submit(*pairs[3])
+    submit(3)
     for index in (2, 3):
-        assert np.array_equal(ring.collect().raw, expected[index])
+        raw, tag = ring.collect()
+        assert tag == index
+        assert np.array_equal(raw, expected[index])
     assert not ring.pending
 
 
@@ -170,11 +177,12 @@ def test_engine_gives_what_the_network_gives(weights: Path) -> None:
         expected = [plain.fuse(*pair) for pair in pairs]
     with SimEngine(weights, SimDevice(1)) as engine:
         assert engine.depth == 3
-        tickets = [engine.submit(*pair) for pair in pairs[:3]]
+        for index in range(3):
+            engine.submit(*pairs[index], index)
         results = [engine.collect()]
-        tickets += [engine.submit(*pairs[3])]
+        engine.submit(*pairs[3], 3)
         results += [engine.collect() for _ in range(3)]
-        assert [fused.ticket for fused in results] == tickets
+        assert [fused.tag for fused in results] == [0, 1, 2, 3]
         for fused, raw in zip(results, expected, strict=False):
             assert np.abs(fused.raw - raw).max() < 1e-5
         assert np.abs(engine.fuse(*pairs[4]) - expected[4]).max() < 1e-5

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from streamfuse.color import Plane
+from streamfuse.color import Plane, Raw
 from streamfuse.engines import create_engine
 from streamfuse.engines.auto import AutoEngine
-from streamfuse.engines.base import Engine, Precision, Raw
+from streamfuse.engines.base import Engine, Precision
 from streamfuse.engines.device import CudaDevice
 from streamfuse.engines.tensorrt import find_flavour, network_to_compile
 from streamfuse.engines.torch import TorchEngine
@@ -140,8 +140,8 @@ def test_falls_back_when_a_size_cannot_be_compiled(notes: Callable[[], list[str]
     engine = AutoEngine([("first", lambda: first), ("second", lambda: second)])
     engine.prepare(64, 80)
     assert (engine.name, notes()) == ("first", [])
-    ticket = engine.submit(noise(0, (64, 150)), noise(1, (64, 150)))
-    assert engine.collect().ticket == ticket
+    engine.submit(noise(0, (64, 150)), noise(1, (64, 150)), "the pair")
+    assert engine.collect().tag == "the pair"
     assert (engine.name, engine.device, first.closed) == ("second", "second", True)
     engine.fuse(noise(0), noise(1))
     with pytest.raises(EngineUnavailable, match="second cannot compile"):
@@ -237,10 +237,11 @@ def test_gpu_gives_pairs_in_flight_what_it_gives_single_ones(gpu_engine: Engine)
     with gpu_engine:
         expected = [gpu_engine.fuse(*pair) for pair in pairs]
         for k in range(500):
-            gpu_engine.submit(*pairs[k % 7])
+            gpu_engine.submit(*pairs[k % 7], k)
             if gpu_engine.pending == gpu_engine.depth:
-                done = k - gpu_engine.depth + 1
-                assert np.array_equal(gpu_engine.collect().raw, expected[done % 7]), done
+                raw, tag = gpu_engine.collect()
+                assert tag == k - gpu_engine.depth + 1
+                assert np.array_equal(raw, expected[tag % 7]), tag
 
 
 @pytest.mark.gpu

@@ -63,6 +63,7 @@ STAND_INS = [
 PACE = {
     # in the environment, as a user could: why
     "STREAMFUSE_RUN_FRAMES": ("6", "a live run has no end"),
+    "BROWSER": ("true", "a run without an output opens one"),
     "STREAMFUSE_RUN_FORCE": ("1", "many commands write fused.mp4"),
     "STREAMFUSE_FUSE_FORCE": ("1", "the same"),
     "STREAMFUSE_CALIBRATE_SCENE_FORCE": ("1", "many commands write calib.toml"),

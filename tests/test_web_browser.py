@@ -21,7 +21,7 @@ from streams import free_port
 from test_web_hub import decoded
 from web import GREYS, TOKEN, Run, picture, pumping, serving, until
 
-from streamfuse.frames import Content
+from streamfuse.frames import Content, Role
 from streamfuse.sinks.preview import PreviewSink
 from streamfuse.sources.base import State
 from streamfuse.telemetry import SourceSummary
@@ -201,7 +201,7 @@ def test_state_of_the_run_and_of_its_streams(browser: Browser) -> None:
         page.locator("#shown").get_by_text("Infrared alone: visible is away").wait_for()
         page.keyboard.press("3")
         page.get_by_text("The visible stream is away").wait_for()
-        away = {**run.summary.sources, "visible": SourceSummary(State.BACKOFF, 3, "cam1", 0.04)}
+        away = {**run.summary.sources, Role.VIS: SourceSummary(State.BACKOFF, 3, "cam1", 0.04)}
         run.summary = replace(run.summary, sources=away)
         page.get_by_role("listitem").get_by_text("waiting to reconnect").wait_for()
         page.get_by_text(re.compile(r"3\sreconnects")).wait_for()

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from web import GREYS, picture
 
-from streamfuse.color import Chroma, Matrix, Plane, to_bgr
+from streamfuse.color import Chroma, Matrix, Plane
+from streamfuse.color_conversion import to_bgr
 from streamfuse.frames import Content, FusedFrame
 from streamfuse.web.hub import Closed, Hub, View
 from streamfuse.web.jpeg import JpegEncoder

@@ -19,7 +19,7 @@ from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
 from media import SIZE
 
 from streamfuse.color import Chroma, Plane
-from streamfuse.frames import Content, FusedFrame
+from streamfuse.frames import Content, FusedFrame, Role
 from streamfuse.sinks.preview import PreviewSink
 from streamfuse.sources.base import State
 from streamfuse.telemetry import SourceSummary, StageSummary, Summary
@@ -61,20 +61,20 @@ class Run:
 
     summary: Summary = field(
         default_factory=lambda: Summary(
-            read={"ir": 12, "vis": 13},
+            read={Role.IR: 12, Role.VIS: 13},
             pairs=11,
             fused=10,
             written={"out.mp4": 9},
-            drops={"visible: late: by far": 3},
+            drops={"visible": {"late: by far": 3}},
             elapsed_s=1.0,
             fps=10.0,
             stages={"fuse": StageSummary(10, 20.0, 21.0, 22.0, total_s=0.2, within=(0, 0, 0, 0, *[10] * 8))},
             skew_ms=4.0,
             sources={
-                "infrared": SourceSummary(State.LIVE, 2, "cam0", 0.04),
-                "visible": SourceSummary(State.LIVE, 0, "cam1", 0.04),
+                Role.IR: SourceSummary(State.LIVE, 2, "cam0", 0.04),
+                Role.VIS: SourceSummary(State.LIVE, 0, "cam1", 0.04),
             },
-            silent_s={"ir": 0.01, "vis": 0.02},
+            silent_s={Role.IR: 0.01, Role.VIS: 0.02},
             engine_loaded=True,
         )
     )

@@ -94,7 +94,7 @@ def _are_figures(figures: dict[str, Any]) -> bool:
         and (figures.get("segments") is None or _is_number(figures["segments"]))
         and all(isinstance(figures.get(key), str | None) for key in ("damage", "worker", "engine"))
         and isinstance(drops, dict)
-        and all(map(_is_number, drops.values()))
+        and all(isinstance(reasons, dict) and all(map(_is_number, reasons.values())) for reasons in drops.values())
         and isinstance(notes, list)
         and all(isinstance(note, str) for note in notes)
     )

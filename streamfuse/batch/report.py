@@ -17,6 +17,7 @@ from streamfuse.batch.recordings import Unpaired
 from streamfuse.batch.run import Entry, State, Status
 from streamfuse.errors import OutputError
 from streamfuse.files import reason, write_whole
+from streamfuse.telemetry import each_count
 
 JSON, PAGE = "batch.json", "batch.html"
 ROWS = 2000
@@ -159,7 +160,7 @@ def _row(recording: dict[str, Any], base: str) -> str:
     name = recording["output"].removeprefix(base).lstrip("/")
     remarks = [recording["reason"]] if recording["reason"] and recording["status"] != "skipped" else []
     remarks += [recording["damage"]] if recording["damage"] else []
-    remarks += [f"{count} {what}" for what, count in recording["drops"].items()]
+    remarks += [f"{count} {stream}: {reason}" for stream, reason, count in each_count(recording["drops"])]
     remarks += recording["notes"]
     cells = (
         str(recording["frames"]) if recording["frames"] is not None else "",

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 
 from streamfuse.errors import OutputError
 from streamfuse.files import reason
-from streamfuse.frames import DEFAULT_PERIOD_NS, Frame, FusedFrame
+from streamfuse.frames import DEFAULT_PERIOD_NS, Frame, FusedFrame, Role
 from streamfuse.pairing.recorded import NO_PARTNER, OTHER_ENDED
 from streamfuse.sinks.base import Sink
 from streamfuse.sources.base import Source
+from streamfuse.telemetry import Counts, add_counts
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -101,7 +102,7 @@ class SegmentSource(Source):
         self._source, self.window, self._around = source, window, window.around()
         self.name, self.clock, self.size, self.files = source.name, source.clock, source.size, source.files
         self.period_ns, self.first_stamp_ns = source.period_ns, source.first_stamp_ns
-        self.drops, self.held = source.drops, source.held
+        self.drops, self.repeated = source.drops, source.repeated
         self.stamps = array("q")
         """Stamps of the frames in the window, as far as it was read."""
         self.last_ns: int | None = None
@@ -192,24 +193,24 @@ class SegmentSink(Sink):
         self._sink.close(failed=failed)
 
 
-def lost(segment: SegmentSink, ir: SegmentSource, vis: SegmentSource, ir_offset_ns: int = 0) -> dict[str, int]:
-    """Frames of the window that went nowhere, by "stream: reason", after the run.
+def lost(segment: SegmentSink, ir: SegmentSource, vis: SegmentSource, ir_offset_ns: int = 0) -> Counts:
+    """Count the dropped frames of the window, by stream and reason, after the run.
 
     They are told by their stamps, so that each is counted in one segment, whichever way the threads ran.
     """
-    counts: Counter[str] = Counter()
-    for name, own, used, last_ns, other, later_ns in (
-        ("infrared", ir, segment.infrared, segment.last_ns[0], vis, -ir_offset_ns),
-        ("visible", vis, segment.frames, segment.last_ns[1], ir, ir_offset_ns),
+    counts: Counts = {}
+    for role, own, used, last_ns, other, later_ns in (
+        (Role.IR, ir, segment.infrared, segment.last_ns[0], vis, -ir_offset_ns),
+        (Role.VIS, vis, segment.frames, segment.last_ns[1], ir, ir_offset_ns),
     ):
         missing = len(own.stamps) - used
         ends = [last_ns, None if other.last_ns is None else other.last_ns + later_ns]
         late = (
             min(missing, own.after(max((end for end in ends if end is not None), default=None))) if other.ended else 0
         )
-        counts.update({f"{name}: {OTHER_ENDED}": late, f"{name}: {NO_PARTNER}": missing - late})
-        counts.update({f"{name}: {why}": count for why, count in own.lost.items()})
-    return {why: count for why, count in counts.items() if count}
+        add_counts(counts, role.label, {OTHER_ENDED: late, NO_PARTNER: missing - late})
+        add_counts(counts, role.label, own.lost)
+    return counts
 
 
 def join(segments: Sequence[Path], output: Path) -> None:

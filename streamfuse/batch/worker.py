@@ -22,9 +22,11 @@ from streamfuse.batch.recordings import Recording
 from streamfuse.batch.segments import WHOLE, SegmentSink, SegmentSource, Window
 from streamfuse.batch.warm import warm_fuser
 from streamfuse.errors import DamagedInput, InputError, OutputError, StreamfuseError
+from streamfuse.frames import Role
 from streamfuse.notes import collecting
 from streamfuse.options import FusionOptions
 from streamfuse.pairing.recorded import OTHER_ENDED
+from streamfuse.telemetry import Counts, add_counts
 
 if TYPE_CHECKING:
     from streamfuse.sources.base import Source
@@ -142,14 +144,13 @@ def _renamed(aside: Path, output: Path) -> Iterator[None]:
 
 
 def _sum(figures: list[dict[str, Any]]) -> dict[str, Any]:
-    drops: dict[str, int] = {}
+    drops: Counts = {}
     for one in figures:
-        for reason, count in one["drops"].items():
-            drops[reason] = drops.get(reason, 0) + count
+        for stream, reasons in one["drops"].items():
+            add_counts(drops, stream, reasons)
     for name, promised in figures[-1]["promised"].items():  # the rest was not read: the other stream has ended
         if (unread := promised - sum(one["read"][name] for one in figures)) > 0:
-            reason = f"{name}: {OTHER_ENDED}"
-            drops[reason] = drops.get(reason, 0) + unread
+            add_counts(drops, name, {OTHER_ENDED: unread})
     return {
         "frames": sum(one["frames"] for one in figures),
         "seconds": sum(one["seconds"] for one in figures),
@@ -207,7 +208,7 @@ def _fuse_into(
         engine = f"{fuser.engine.name} {fuser.engine.precision} {fuser.engine.preset}"
     counts: dict[str, Any] = {"drops": pipeline.summary().drops}
     if segment:
-        named = (("infrared", ir, sources[0].frame_count), ("visible", vis, sources[1].frame_count))
+        named = ((Role.IR.label, ir, sources[0].frame_count), (Role.VIS.label, vis, sources[1].frame_count))
         counts = {
             "drops": segments.lost(sink, ir, vis, offset_ns),
             "read": {name: source.read for name, source, _ in named},

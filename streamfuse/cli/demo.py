@@ -10,6 +10,7 @@ import click
 from streamfuse.cli import logs, options
 from streamfuse.cli.run import watch
 from streamfuse.errors import OutputError
+from streamfuse.frames import Role
 
 if TYPE_CHECKING:
     from streamfuse.frames import Frame
@@ -67,9 +68,9 @@ def command(
     fuser = engine.fuser("smooth")
     height, width = size
     query = f"?seconds={seconds:g}&fps={fps}&size={width}x{height}"
-    for channel, path in (("ir", ir), ("vis", vis)):
+    for role, path in zip(Role, (ir, vis), strict=True):
         logs.say(f"rendering {path}")
-        record(f"synthetic:{channel}{query}", path, force=force)
+        record(f"synthetic:{role}{query}", path, force=force)
     logs.say(f"fusing {fused}")
     sink = open_sink(str(fused), force=force, period_ns=round(1e9 / fps), inputs=[ir, vis])
     code = watch(Pipeline(ir, vis, sinks=[sink], fuser=fuser))
@@ -80,7 +81,7 @@ def command(
 
 
 def _draw_sheet(ir: Path, vis: Path, fused: Path, sheet: Path) -> None:
-    from streamfuse.color import to_bgr
+    from streamfuse.color_conversion import to_bgr
     from streamfuse.evaluation.sheet import contact_sheet
     from streamfuse.sinks.images import write_image
 

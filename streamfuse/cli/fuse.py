@@ -140,7 +140,7 @@ def _fuse_all(fuser: Fuser, jobs: list[Job], max_pixels: int) -> list[str]:
 
 
 def _fuse_pair(fuser: Fuser, ir: Path, vis: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
-    from streamfuse.color import to_bgr
+    from streamfuse.color_conversion import to_bgr
     from streamfuse.sources.pixels import read_image_file
 
     ir_luma, _ = read_image_file(ir, max_pixels)

@@ -94,6 +94,9 @@ def log_json(function: F) -> F:
 def summary_fields(summary: Summary) -> dict[str, Any]:
     """Return the state of a run as the fields of a JSON line; a number that is not known yet is null."""
     fields = {key: _plain(value) for key, value in asdict(summary).items()}
+    fields["sources"] = {role.label: _plain(asdict(source)) for role, source in summary.sources.items()}
+    for stage in fields["stages"].values():
+        del stage["within"]  # for monitoring
     return {**fields, "dropped": summary.dropped}
 
 
@@ -104,7 +107,7 @@ def log_summary(message: str, summary: Summary) -> None:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if key != "within"}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, float):
         return round(value, 4) if math.isfinite(value) else None
     return value

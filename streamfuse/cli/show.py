@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from streamfuse.cli import logs
 from streamfuse.cli.progress import progress
-from streamfuse.telemetry import Summary
+from streamfuse.frames import Role
+from streamfuse.telemetry import Summary, each_count
 
 
 @contextmanager
@@ -30,23 +31,26 @@ def show_summary(summary: Summary) -> None:
         logs.log_summary("summary", summary)
         return
     lines = [
-        f"read     infrared {summary.read.get('ir', 0)}, visible {summary.read.get('vis', 0)} frames",
+        f"read     {', '.join(f'{role.label} {summary.read.get(role, 0)}' for role in Role)} frames",
         f"paired   {summary.pairs}",
         f"fused    {summary.fused} in {summary.elapsed_s:.1f} s, {summary.fps:.2f} fps",
     ]
-    lines += [f"alone    {count} {role}, the other stream being away" for role, count in summary.alone.items()]
+    lines += [
+        f"passed   {count} {role.label} without fusion: the other stream was away"
+        for role, count in summary.passthrough.items()
+    ]
     if summary.sources:
-        lines.append(
-            f"skew     {summary.skew_ms:+.1f} ms, infrared after visible" if summary.skew_ms else "skew     none"
-        )
+        known = summary.skew_ms is not None
+        lines.append(f"skew     {summary.skew_ms:+.1f} ms, infrared after visible" if known else "skew     unknown")
         lines += [
-            f"{name:<9}{source.state}, {source.reconnects} reconnects, by the clock {summary.clocks.get(role, 'none')}"
-            for role, (name, source) in zip(("ir", "vis"), summary.sources.items(), strict=True)
+            f"{role.label:<9}{source.state}, {source.reconnects} reconnects, "
+            f"by the clock {summary.clocks.get(role, 'none')}"
+            for role, source in summary.sources.items()
         ]
     lines += [f"written  {count} to {name}" for name, count in summary.written.items()]
     lines += [f"dropped  {summary.dropped}"] if summary.drops else ["dropped  none"]
-    lines += [f"         {count:5d}  {reason}" for reason, count in sorted(summary.drops.items())]
-    lines += [f"held     {count:5d}  {reason}" for reason, count in sorted(summary.held.items())]
+    lines += [f"         {count:5d}  {stream}: {reason}" for stream, reason, count in each_count(summary.drops)]
+    lines += [f"repeated {count:5d}  {stream}: {reason}" for stream, reason, count in each_count(summary.repeated)]
     if summary.stages:
         lines.append(f"{'latency, ms':<20}{'p50':>9}{'p95':>9}{'p99':>9}")
         lines += [

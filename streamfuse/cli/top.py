@@ -19,6 +19,8 @@ import click
 from streamfuse.cli import options
 from streamfuse.cli.config import SECRET
 from streamfuse.errors import InputError, UsageError, printable
+from streamfuse.frames import Role
+from streamfuse.telemetry import each_count
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 5.0
 MAX_BYTES = 1 << 16
 """Of an answer; a state has some thousand."""
+_ROLES = {role.label: role for role in Role}
 _STATE_STYLES = {"live": "green", "recording": "green", "stalled": "yellow"}
 
 
@@ -174,7 +177,7 @@ def _tables(state: dict[str, Any], before: dict[str, Any] | None, name: str) -> 
     for column in ("stream", "state", "frames", "a second", "reconnects", "clock"):
         streams.add_column(column, justify="right" if column in ("frames", "a second", "reconnects") else "left")
     for source in state["sources"]:
-        role = "ir" if source["stream"] == "infrared" else "vis"
+        role = _ROLES[source["stream"]]
         style = _STATE_STYLES.get(source["state"], "red")
         streams.add_row(
             str(source["stream"]),
@@ -191,14 +194,14 @@ def _tables(state: dict[str, Any], before: dict[str, Any] | None, name: str) -> 
     for stage, values in state["stages"].items():
         stages.add_row(stage, *(_number(values[f"{column}_ms"]) for column in ("p50", "p95", "p99")))
     parts: list[RenderableType] = [title, "", figures, "", streams, "", stages, "", _counts(state)]
-    parts += [f"  {count:6d}  {reason}" for reason, count in sorted(state["drops"].items())]
+    parts += [f"  {count:6d}  {stream}: {reason}" for stream, reason, count in each_count(state["drops"])]
     return Group(*parts)
 
 
 def _shows(state: dict[str, Any]) -> str:
     if state["content"] is None:
         return "nothing yet"
-    return str(state["content"]) + ("" if state["content"] == "fused" else " alone")
+    return str(state["content"]) + ("" if state["content"] == "fused" else " passthrough")
 
 
 def _counts(state: dict[str, Any]) -> str:
@@ -206,11 +209,11 @@ def _counts(state: dict[str, Any]) -> str:
     return f"{state['paired']} pairs, {state['fused']} fused{written}, {state['dropped']} dropped"
 
 
-def _rate(state: dict[str, Any], before: dict[str, Any] | None, role: str) -> str:
+def _rate(state: dict[str, Any], before: dict[str, Any] | None, role: Role) -> str:
     if before is None or state["time"] <= before["time"]:
         return ""
     more = state["read"].get(role, 0) - before["read"].get(role, 0)
-    return f"{more / (state['time'] - before['time']):.1f}" if more >= 0 else ""  # it was started anew
+    return f"{more / (state['time'] - before['time']):.1f}" if more >= 0 else ""  # it was started again
 
 
 def _ms(value: float | None, *, sign: bool = False) -> str:

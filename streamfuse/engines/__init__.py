@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,8 +58,11 @@ def create_engine(
 
     def make(name: str, device: str) -> Engine:
         engine = _create(name, weights, precision, threads, device)
-        if chosen is not None:
-            engine.use(chosen)
+        with ExitStack() as made:
+            made.callback(engine.close)
+            if chosen is not None:
+                engine.use(chosen)
+            made.pop_all()
         return engine
 
     if name != "auto":

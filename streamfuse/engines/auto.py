@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.color import Plane
-from streamfuse.engines.base import Engine, Fused, Raw
+from streamfuse.color import Plane, Raw
+from streamfuse.engines.base import Engine, Fused
 from streamfuse.errors import EngineError, EngineUnavailable, WeightsError
 from streamfuse.network.config import Preset
 from streamfuse.notes import warn_once
@@ -37,11 +37,16 @@ class AutoEngine(Engine):
             _, make = self._left.popleft()
             try:
                 self._engine = make()
-                if self._wanted is not None:
-                    self._engine.use(self._wanted)
             except WeightsError:
                 raise
             except EngineError as error:
+                self._step_down(error)
+                continue
+            try:
+                if self._wanted is not None:
+                    self._engine.use(self._wanted)
+            except EngineError as error:
+                self._engine.close()
                 self._step_down(error)
             else:
                 break
@@ -73,10 +78,10 @@ class AutoEngine(Engine):
         self._prepare_for(ir)
         return self._engine.fuse(ir, vis)
 
-    def submit(self, ir: Plane, vis: Plane) -> int:
+    def submit(self, ir: Plane, vis: Plane, tag: Any = None) -> None:
         if not self.pending:
             self._prepare_for(ir)
-        return self._engine.submit(ir, vis)
+        self._engine.submit(ir, vis, tag)
 
     def _prepare_for(self, ir: Plane) -> None:
         if ir.ndim == 2:  # what is wrong with others, the engine says

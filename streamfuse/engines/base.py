@@ -18,19 +18,17 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from streamfuse.closeable import Closeable
-from streamfuse.color import Plane
+from streamfuse.color import Plane, Raw
 from streamfuse.errors import EngineError, UsageError, is_out_of_memory
+from streamfuse.frames import Role
 from streamfuse.network.checkpoint import WeightsInfo, default_weights, read_info
 from streamfuse.network.config import MIN_SIDE, Output, Preset
-
-Raw: TypeAlias = npt.NDArray[np.float32]
-"""(H, W) float32: what the network's last layer gave; `Engine.output` says what it means."""
 
 
 class Precision(enum.StrEnum):
@@ -46,9 +44,11 @@ class Precision(enum.StrEnum):
 
 
 class Fused(NamedTuple):
-    ticket: int
-    """What `Engine.submit` gave for the pair."""
+    """The result of one submitted pair."""
+
     raw: Raw
+    tag: Any
+    """The object that `Engine.submit` was given for the pair."""
 
 
 class Engine(Closeable):
@@ -96,23 +96,20 @@ class Engine(Closeable):
         for output that is not finite.
         """
 
-    def submit(self, ir: Plane, vis: Plane) -> int:
-        """Begin to fuse a pair, as `fuse` would; its ticket, higher than that of the pair before.
+    def submit(self, ir: Plane, vis: Plane, tag: Any = None) -> None:
+        """Start to fuse a pair as `fuse` does.  `tag`: any object; `collect` returns it with the result of this pair.
 
-        The planes may be changed afterwards.  Raises EngineError for what `fuse` raises it for, and where `depth`
-        pairs are waiting already.
+        The planes may be changed afterwards.  Raises EngineError in the cases that `fuse` does, and if `depth` pairs
+        are in flight already.
         """
         if self.pending == self.depth:
             raise EngineError(f"{self.depth} pairs are in flight: collect one before the next is submitted")
-        ticket, raw = self._tickets, self.fuse(ir, vis)
-        self._tickets += 1
-        self._fused.append(Fused(ticket, raw))
-        return ticket
+        self._fused.append(Fused(self.fuse(ir, vis), tag))
 
     def collect(self) -> Fused:
-        """The oldest pair that was submitted and not collected, once it is fused; its raw output is the caller's own.
+        """Wait for the oldest pair in flight and return its tag and its raw output, which belongs to the caller.
 
-        Raises EngineError where there is none, and for output that is not finite; that pair counts as collected.
+        Raises EngineError if no pair is in flight, and for output that is not finite; that pair counts as collected.
         """
         if not self._fused:
             raise EngineError("no pair is in flight: submit one first")
@@ -120,10 +117,8 @@ class Engine(Closeable):
 
     @property
     def pending(self) -> int:
-        """How many pairs were submitted and not collected; `prepare` for another size and `close` drop them."""
+        """Pairs that were submitted and not collected; `prepare` for another size and `close` may drop them."""
         return len(self._fused)
-
-    _tickets = 0
 
     @functools.cached_property
     def _fused(self) -> deque[Fused]:
@@ -142,8 +137,12 @@ class Engine(Closeable):
             times[run] = (time.perf_counter_ns() - begin) / 1e6
         return times
 
-    def close(self) -> None:  # an engine that holds nothing has nothing to let go of
-        """Let go of the network and its memory; may be called again.  A later `prepare` builds anew."""
+    def close(self) -> None:
+        """Free the network and its memory and drop the pairs in flight; may be called again.
+
+        A later `prepare` builds again.
+        """
+        self._fused.clear()
 
 
 class NetworkEngine(Engine):
@@ -202,9 +201,9 @@ class NetworkEngine(Engine):
 
     def _check_pair(self, ir: Plane, vis: Plane) -> tuple[int, int]:
         """Their shape."""
-        for role, plane in (("infrared", ir), ("visible", vis)):
+        for role, plane in zip(Role, (ir, vis), strict=True):
             if plane.ndim != 2 or plane.dtype != np.uint8:
-                raise EngineError(f"the {role} picture must be (H, W) uint8 luma, got {plane.shape} {plane.dtype}")
+                raise EngineError(f"the {role.label} picture must be (H, W) uint8, got {plane.shape} {plane.dtype}")
         if ir.shape != vis.shape:
             raise EngineError(
                 f"the pictures differ in size: infrared {ir.shape[1]}x{ir.shape[0]}, visible "
@@ -220,6 +219,7 @@ class NetworkEngine(Engine):
         return raw
 
     def close(self) -> None:
+        super().close()
         self._shape = None
 
     @contextlib.contextmanager

@@ -18,15 +18,15 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from streamfuse.color import Plane
-from streamfuse.engines.base import Fused, NetworkEngine, Precision, Raw, first_line
+from streamfuse.color import Plane, Raw
+from streamfuse.engines.base import Fused, NetworkEngine, Precision, first_line
 from streamfuse.engines.device import Device, Event, Work
 from streamfuse.errors import EngineError, EngineUnavailable, is_out_of_memory
 
@@ -60,6 +60,8 @@ class _Result:
         self.host = device.pinned((height, width), torch.float32)
         self.out: Event = device.event()
         """`host` has been written."""
+        self.tag: Any = None
+        """The object that was submitted with the pair."""
 
 
 class Ring:
@@ -82,16 +84,15 @@ class Ring:
         """Pairs that were submitted and not collected."""
         return self._submitted - self._collected
 
-    def submit(self, ir: Plane, vis: Plane) -> int:
-        """Begin with a pair, (H, W) uint8 each, and return its number; the planes may be changed afterwards.
+    def submit(self, ir: Plane, vis: Plane, tag: Any = None) -> None:
+        """Start with a pair, (H, W) uint8 each; the planes may be changed afterwards.  `tag`: returned by `collect`.
 
         Raises EngineError while `depth` pairs are in flight.
         """
         if self.pending == self.depth:
             raise EngineError(f"{self.depth} pairs are in flight: collect one before the next is submitted")
-        number = self._submitted
-        buffers = self._buffers[number % len(self._buffers)]
-        result = self._results[number % self.depth]
+        buffers = self._buffers[self._submitted % len(self._buffers)]
+        result = self._results[self._submitted % self.depth]
 
         buffers.up.synchronize()
         host = buffers.host.numpy()
@@ -111,18 +112,18 @@ class Ring:
         result.out.record(self._download)
         buffers.out = result.out
 
+        result.tag = tag
         self._submitted += 1
-        return number
 
     def collect(self) -> Fused:
-        """The oldest pair's number and its result, the caller's own.  Raises EngineError where nothing is in flight."""
+        """The oldest pair's tag and its result, the caller's own.  Raises EngineError if none is in flight."""
         if not self.pending:
             raise EngineError("no pair is in flight: submit one first")
-        number = self._collected
+        result = self._results[self._collected % self.depth]
         self._collected += 1  # also if it failed: the next call is for the next pair
-        result = self._results[number % self.depth]
+        tag, result.tag = result.tag, None  # what a pair was submitted with is not kept alive
         result.out.synchronize()
-        return Fused(number, np.array(result.host.numpy()))
+        return Fused(np.array(result.host.numpy()), tag)
 
     def close(self) -> None:
         """Wait for what is in flight, as the device still writes to memory that is about to be freed; drop it."""
@@ -130,6 +131,8 @@ class Ring:
             with contextlib.suppress(RuntimeError):  # a device that failed has been reported already
                 stream.synchronize()
         self._collected = self._submitted
+        for result in self._results:
+            result.tag = None
 
 
 def _copying(source: Tensor, target: Tensor) -> Work:
@@ -191,18 +194,18 @@ class StreamedEngine(NetworkEngine):
     def pending(self) -> int:
         return self._ring.pending if self._ring is not None else 0
 
-    def submit(self, ir: Plane, vis: Plane) -> int:
+    def submit(self, ir: Plane, vis: Plane, tag: Any = None) -> None:
         height, width = self._check_pair(ir, vis)
         if self.pending and self._shape != (height, width):
             raise EngineError("pairs of another size are in flight: collect them before the size changes")
         self.prepare(height, width)
         with self._explained(height, width):
-            return self._working().submit(ir, vis)
+            self._working().submit(ir, vis, tag)
 
     def collect(self) -> Fused:
         with self._explained(*(self._shape or (0, 0))):
             fused = self._working().collect()
-        return Fused(fused.ticket, self._checked(fused.raw))
+        return fused._replace(raw=self._checked(fused.raw))
 
     def _infer(self, ir: Plane, vis: Plane) -> Raw:
         ring = self._working()

@@ -17,8 +17,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from streamfuse.color import Plane
-from streamfuse.engines.base import NetworkEngine, Precision, Raw, first_line, pick_precision, read_cpu
+from streamfuse.color import Plane, Raw
+from streamfuse.engines.base import NetworkEngine, Precision, first_line, pick_precision, read_cpu
 from streamfuse.engines.cache import Cache, code_digest, entry_key
 from streamfuse.engines.quantize import quantize
 from streamfuse.errors import EngineError, UsageError

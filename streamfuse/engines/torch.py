@@ -7,23 +7,19 @@ are launched as one CUDA graph; `tensorrt` is the engine to hold against it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
 
-from streamfuse.color import Plane
-from streamfuse.engines.base import Engine, NetworkEngine, Precision, Raw, parse_device, pick_precision, read_cpu
+from streamfuse.color import Plane, Raw
+from streamfuse.engines.base import Engine, NetworkEngine, Precision, parse_device, pick_precision, read_cpu
 from streamfuse.engines.cuda_streams import DEPTH, DTYPES, Program, StreamedEngine
 from streamfuse.engines.device import CudaDevice
 from streamfuse.errors import EngineUnavailable
 from streamfuse.network.checkpoint import load
 from streamfuse.network.config import Preset
 from streamfuse.network.scaled import for_size
-
-if TYPE_CHECKING:
-    pass
-
 
 _N = TypeVar("_N", bound=nn.Module)
 

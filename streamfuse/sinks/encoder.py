@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 
 from streamfuse.av_frames import to_av
-from streamfuse.color import Matrix, Plane, narrow_chroma, narrow_luma, resize_chroma, widen_chroma
+from streamfuse.color import Matrix, Plane
+from streamfuse.color_conversion import narrow_chroma, narrow_luma, resize_chroma, widen_chroma
 from streamfuse.errors import OutputError
 from streamfuse.frames import Content, FusedFrame
 from streamfuse.notes import warn_once

@@ -19,13 +19,13 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from streamfuse.backoff import Backoff
 from streamfuse.errors import UsageError
 from streamfuse.frames import DEFAULT_PERIOD_NS, FusedFrame
 from streamfuse.sinks.base import Sink
 from streamfuse.sinks.encoder import Encoder
 from streamfuse.sinks.video_format import VideoFormat
 from streamfuse.sources.connection import Lost, explain
-from streamfuse.sources.live import FIRST_BACKOFF_S
 from streamfuse.urls import expand, redact
 
 if TYPE_CHECKING:
@@ -64,9 +64,8 @@ class PushSink(Sink):
         self.drops: Counter[str] = Counter()
         self._period_ns = period_ns or DEFAULT_PERIOD_NS
         self._clock = clock
-        self._rng = rng or random.Random()
+        self._backoff = Backoff(rng=rng)
         self._push: _Push | None = None
-        self._failures = 0
         self._next_s = 0.0
         self._told: str | None = None
         self._seen = False
@@ -82,9 +81,10 @@ class PushSink(Sink):
         except (OSError, ValueError):  # the pipe is closed, or is full for too long
             self._lose(self._push.end())
             return
-        if self._push.connected and (self._failures or not self._seen):
+        if self._push.connected and (self._backoff.failures or not self._seen):
             log.info("%s: %s", self.name, "back" if self._seen else "connected")
-            self._seen, self._failures, self._told = True, 0, None
+            self._seen, self._told = True, None
+            self._backoff.succeed()
 
     def _lose(self, lost: Lost) -> None:
         self.drops[AWAY] += 1
@@ -92,9 +92,7 @@ class PushSink(Sink):
         if str(lost) != self._told:
             self._told = str(lost)
             log.warning("%s: %s; trying again until it is there", self.name, self._told)
-        delay_s = min(FIRST_BACKOFF_S * 2.0 ** min(self._failures, 10), lost.most_backoff_s)
-        self._failures += 1
-        self._next_s = self._clock() + delay_s * self._rng.uniform(0.75, 1.25)
+        self._next_s = self._clock() + self._backoff.fail(lost.most_backoff_s)
 
     def close(self, *, failed: bool = False) -> None:
         if self._push is not None:

@@ -26,7 +26,7 @@ class Source(Closeable):
     """An iterator of frames with rising stamps.
 
     Made in any thread; iterated, then closed, by one thread only.  The attributes describe what is known before the
-    first frame; `drops`, `held` and `damage` change while it is iterated and may be read by other threads.
+    first frame; `drops`, `repeated` and `damage` change while it is iterated and may be read by other threads.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Source(Closeable):
     def __init__(self) -> None:
         self.drops: Counter[str] = Counter()
         """Frames that could not be delivered, by reason."""
-        self.held: Counter[str] = Counter()
+        self.repeated: Counter[str] = Counter()
         """Frames that repeat the last good picture during a flat-field correction (FFC), by reason."""
 
     @abstractmethod

@@ -56,7 +56,7 @@ class VideoFile(Source):
         super().__init__()
         self.name = str(path)
         self.files = [path]
-        self._pixels = PixelReader(options, self.name, self.held)
+        self._pixels = PixelReader(options, self.name, self.repeated)
         self._container = _open(path)
         try:
             if options.gpu is not None and (on_gpu := _on_gpu(path, options.gpu)) is not None:

@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from streamfuse.backoff import FIRST_S, Backoff
 from streamfuse.errors import InputError
 from streamfuse.frames import Clock, Frame
 from streamfuse.sources.address import Address
@@ -44,8 +45,6 @@ BLIND_S = 15.0
 """Longer than the interval of key frames, before the first of which nothing can be decoded."""
 GIVE_UP_STALLS = 3
 """Silence, in multiples of `stall_s`, after which the source connects again."""
-FIRST_BACKOFF_S = 0.25
-"""Doubles with each attempt that fails, up to what `Lost` says; 25 % more or less, so that many do not come at once."""
 
 
 class Link(Protocol):
@@ -90,9 +89,9 @@ class LiveSource(Source):
         self._now = clock
         self._stopped = threading.Event()
         self._wait = wait or self._stopped.wait
-        self._rng = rng or random.Random()
+        self._backoff = Backoff(rng=rng)
         self._stamper = Stamper(wait_ns=round(address.clock_wait_s * SECOND))
-        self._pixels = PixelReader(options, self.name, self.held)
+        self._pixels = PixelReader(options, self.name, self.repeated)
         self._state = State.CONNECTING
         self._index = 0
         self._size: tuple[int, ...] | None = None
@@ -104,7 +103,6 @@ class LiveSource(Source):
         """A frame has been received since the start."""
         self._away_ns: int | None = None
         """Begin of the current outage; None: there is none."""
-        self._failures = 0
         self._told: str | None = None
 
     @property
@@ -218,7 +216,7 @@ class LiveSource(Source):
         self._state = State.LIVE
         self._seen = True
         self._away_ns = self._told = None
-        self._failures = 0
+        self._backoff.succeed()
 
     def _notice_silence(self, silent_s: float, blind_s: float) -> None:
         """React to `silent_s` without data and `blind_s` without a frame that could be shown."""
@@ -243,7 +241,4 @@ class LiveSource(Source):
         if str(lost) != self._told:
             self._told = str(lost)
             log.warning("%s: %s; trying again until it is there", self.name, self._told)
-        most_s = FIRST_BACKOFF_S if self._address.listens else lost.most_backoff_s
-        delay_s = min(FIRST_BACKOFF_S * 2.0 ** min(self._failures, 10), most_s)
-        self._failures += 1
-        self._wait(delay_s * self._rng.uniform(0.75, 1.25))
+        self._wait(self._backoff.fail(FIRST_S if self._address.listens else lost.most_backoff_s))

@@ -32,7 +32,7 @@ class PacedSource(Source):
         self.name, self.clock, self.size, self.files = source.name, source.clock, source.size, source.files
         self.period_ns, self.first_stamp_ns = source.period_ns, source.first_stamp_ns
         self.frame_count = source.frame_count
-        self.drops, self.held = source.drops, source.held
+        self.drops, self.repeated = source.drops, source.repeated
         self._now = clock
         self._interrupted = threading.Event()
         self._wait = wait or self._interrupted.wait

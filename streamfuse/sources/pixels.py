@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.color import Chroma, Matrix, Plane, split_bgr, widen_luma
+from streamfuse.color import Chroma, Matrix, Plane
+from streamfuse.color_conversion import split_bgr, widen_luma
 from streamfuse.errors import InputError
 from streamfuse.sources.agc import ShutterHold, make_agc
 from streamfuse.sources.image_header import image_shape

@@ -73,7 +73,7 @@ class ImageSequence(Source):
         self.first_stamp_ns = images[0][1]
         self._start_ns: int | None = None
         self._max_pixels = options.max_pixels
-        self._pixels = PixelReader(options, name, self.held)
+        self._pixels = PixelReader(options, name, self.repeated)
         if missing:
             self.drops[MISSING] += missing
 

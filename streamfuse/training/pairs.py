@@ -23,6 +23,7 @@ from pathlib import Path
 
 from streamfuse.color import Plane
 from streamfuse.errors import InputError
+from streamfuse.frames import Role
 from streamfuse.pairing.recorded import default_tolerance_ns, pair_frames
 from streamfuse.sources.file import VideoFile
 from streamfuse.sources.limits import MAX_PIXELS
@@ -145,13 +146,14 @@ def _say_unmatched(ir: Path, infrared: int, visible: int) -> None:
 
 
 def _numbered_pairs(directory: Path, options: SourceOptions) -> Iterator[Pair]:
-    sides: dict[str, dict[int, Path]] = {"ir": {}, "vis": {}}
+    sides: dict[Role, dict[int, Path]] = {role: {} for role in Role}
     for file in _files(directory, IMAGE_SUFFIXES):
         if match := _NUMBERED.match(file.stem):
-            sides[match[1].lower()][int(match[2])] = file
-    common = sorted(sides["ir"].keys() & sides["vis"].keys())
-    _say_unmatched(directory, len(sides["ir"]) - len(common), len(sides["vis"]) - len(common))
-    yield from (Pair(sides["ir"][number], sides["vis"][number], options.max_pixels) for number in common)
+            sides[Role(match[1].lower())][int(match[2])] = file
+    ir, vis = sides.values()
+    common = sorted(ir.keys() & vis.keys())
+    _say_unmatched(directory, len(ir) - len(common), len(vis) - len(common))
+    yield from (Pair(ir[number], vis[number], options.max_pixels) for number in common)
 
 
 def _video_pairs(ir: Path, vis: Path, every: int, most_bytes: int, options: SourceOptions) -> list[Pair]:

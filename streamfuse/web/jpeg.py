@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamfuse.av_frames import to_av
-from streamfuse.color import Chroma, Matrix, Plane, resize_chroma, widen_chroma
+from streamfuse.color import Chroma, Matrix, Plane
+from streamfuse.color_conversion import resize_chroma, widen_chroma
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext

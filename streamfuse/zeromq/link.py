@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from streamfuse.backoff import Backoff
 from streamfuse.zeromq.curve import ClientKeys
 from streamfuse.zeromq.wire import PARTS
 
@@ -34,7 +35,7 @@ Not by ZeroMQ's heartbeats: with them it aborts the process when the other side 
 TICK_S = 0.1
 """How soon it is noticed that the connection has changed or shall end, while nothing comes."""
 MENDING_S = (0.3, 2.0)
-"""From the first time that we connect anew ourselves to the longest pause between two."""
+"""First and longest delay before this module reconnects because ZeroMQ does not."""
 
 _FAILED = (
     zmq.Event.HANDSHAKE_FAILED_AUTH,
@@ -62,7 +63,7 @@ class Connection:
         self.cut = 0
         """Connections that the other side broke by a message above `max_bytes`, or one that is none of ZeroMQ's."""
         self._url = url
-        self._pause_s = MENDING_S[0]
+        self._backoff = Backoff(MENDING_S[0], jitter=0)
         self._mend_at = math.inf
         self._interrupted = False
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
@@ -120,7 +121,7 @@ class Connection:
         """Raises zmq.Again when none comes."""
         parts = [self._socket.recv(copy=False)]
         self.state = Link.CONNECTED
-        self._pause_s = MENDING_S[0]
+        self._backoff.succeed()
         while parts[-1].more:
             part = self._socket.recv(copy=False)
             if len(parts) > PARTS:
@@ -130,7 +131,7 @@ class Connection:
 
     def _note(self, event: zmq.Event) -> None:
         if event in _GONE:
-            self._mend_at = time.monotonic() + self._pause_s
+            self._mend_at = time.monotonic() + self._backoff.delay_s(MENDING_S[1])
             if event in _FAILED:
                 self.state = Link.REFUSED
         elif event is zmq.Event.HANDSHAKE_SUCCEEDED:
@@ -146,7 +147,7 @@ class Connection:
         if self.state is Link.CONNECTED:
             self.cut += 1
             self.state = Link.SEARCHING
-        self._pause_s = min(2 * self._pause_s, MENDING_S[1])
+        self._backoff.fail(MENDING_S[1])
         self._mend_at = math.inf
         with contextlib.suppress(zmq.ZMQError):  # it knows of no such connection any more
             self._socket.disconnect(self._url)

@@ -49,7 +49,7 @@ def _planar(frame: FusedFrame) -> npt.NDArray[np.uint8]:
     if frame.chroma is None:
         u[:] = v[:] = 128
     else:
-        from streamfuse.color import resize_chroma, widen_chroma
+        from streamfuse.color_conversion import resize_chroma, widen_chroma
 
         chroma = widen_chroma(resize_chroma(frame.chroma, *u.shape))
         u[:], v[:] = chroma.u, chroma.v
@@ -82,7 +82,7 @@ def bgr_of(header: Header, payload: memoryview) -> npt.NDArray[np.uint8]:
         return np.frombuffer(payload, np.uint8).reshape(header.height, header.width, 3)
     if header.encoding is Encoding.JPEG:
         return _decoded(header, payload, colour=True)
-    from streamfuse.color import to_bgr
+    from streamfuse.color_conversion import to_bgr
 
     return to_bgr(*picture_of(header, payload))
 
@@ -94,7 +94,7 @@ def picture_of(header: Header, payload: memoryview) -> tuple[Plane, Chroma | Non
         return luma, Chroma(u, v, full_range=True, matrix=Matrix(header.matrix))
     if header.encoding in (Encoding.MONO8, Encoding.YUV420P):
         return luma_of(header, payload), None
-    from streamfuse.color import split_bgr
+    from streamfuse.color_conversion import split_bgr
 
     return split_bgr(bgr_of(header, payload))
 

@@ -114,7 +114,7 @@ FIGURES: dict[str, Any] = {
     "frames": 3,
     "seconds": 1.5,
     "segments": 2,
-    "drops": {"late": 1},
+    "drops": {"visible": {"late": 1}},
     "damage": None,
     "empty": None,
     "notes": ["a note"],
@@ -124,7 +124,14 @@ FIGURES: dict[str, Any] = {
 RECEIPT: dict[str, Any] = {"size": 5, "mtime_ns": 10**18, "made_of": MADE, "figures": FIGURES}
 
 WRONG: tuple[dict[str, Any], ...] = (
-    *({"frames": None}, {"seconds": "1"}, {"seconds": 10**400}, {"drops": []}, {"drops": {"late": {}}}),
+    *(
+        {"frames": None},
+        {"seconds": "1"},
+        {"seconds": 10**400},
+        {"drops": []},
+        {"drops": {"late": 1}},
+        {"drops": {"visible": {"late": {}}}},
+    ),
     *({"damage": [1]}, {"notes": [1]}, {"notes": 1}, {"worker": 1}, {"notes": ["\ud800"]}, {"segments": []}),
 )
 """Figures that no report can show, or not without care."""
