@@ -179,7 +179,7 @@ def test_a_recording_whose_workers_always_die_fails_and_no_other(
     here = Here(2, lambda recording: recording.output.stem == "0")
     entries = run_all(here, recordings(tmp_path, count), fusing)
     assert [entry.status for entry in entries] == [Status.FAILED] + [Status.DONE] * (count - 1)
-    assert "every worker that had it died" in str(entries[0].error)
+    assert "every worker that ran it died" in str(entries[0].error)
     assert entries[0].code == 1
     assert [name for _, name, _ in here.log].count("0") == 2
 
