@@ -251,7 +251,7 @@ def test_damaged_entry_is_rebuilt_with_one_warning(
     weights: Path, filled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     cache = Cache(shutil.copytree(filled, tmp_path / "cache"))
-    (entry,) = cache.directory.iterdir()
+    (entry,) = (tmp_path / "cache").iterdir()
     whole = entry.read_bytes()
     if damage == "flipped bit":
         entry.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))

@@ -15,6 +15,7 @@ from streamfuse.calibration.target import Board, find_board
 from streamfuse.color import Plane
 from streamfuse.errors import InputError
 from streamfuse.sources.image_pairs import ImagePaths
+from streamfuse.sources.limits import MAX_PIXELS
 from streamfuse.sources.pixels import read_image_file
 
 TOLERANCE_PX = 2.0
@@ -46,7 +47,12 @@ class View:
 
 
 def calibrate_boards(
-    scenes: Sequence[ImagePaths], board: Board, *, lenses: bool = False, distance_m: float | None = None
+    scenes: Sequence[ImagePaths],
+    board: Board,
+    *,
+    lenses: bool = False,
+    distance_m: float | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Outcome:
     """Calibrate from pairs of pictures that show the board.
 
@@ -54,7 +60,7 @@ def calibrate_boards(
     `board.square_mm` are given.  Raises InputError where the board is found in both pictures of too few pairs (1 is
     needed, 8 for `lenses`), the sizes differ, or the boards fit no single alignment.
     """
-    views, missing, sizes, pictures = _find(scenes, board)
+    views, missing, sizes, pictures = _find(scenes, board, max_pixels)
     ir_size, vis_size = sizes
     needed = LENS_VIEWS if lenses else 1
     if len(views) < needed:
@@ -95,12 +101,12 @@ def calibrate_boards(
 Found = tuple[list[View], list[str], tuple[Size, Size], tuple[Plane, Plane] | None]
 
 
-def _find(scenes: Sequence[ImagePaths], board: Board) -> Found:
+def _find(scenes: Sequence[ImagePaths], board: Board, max_pixels: int) -> Found:
     views, missing = [], []
     sizes: tuple[Size, Size] | None = None
     pictures = None
     for scene in scenes:
-        ir, vis = (read_image_file(path)[0] for path in (scene.ir, scene.vis))
+        ir, vis = (read_image_file(path, max_pixels)[0] for path in (scene.ir, scene.vis))
         now: tuple[Size, Size] = ((ir.shape[0], ir.shape[1]), (vis.shape[0], vis.shape[1]))
         sizes = sizes or now
         if now != sizes:
