@@ -31,9 +31,8 @@ from torch import Tensor
 
 from streamfuse.bench.measure import machine, peak_memory_mb
 from streamfuse.bench.similarity import compare
-from streamfuse.color import Plane
+from streamfuse.color import Plane, Raw
 from streamfuse.engines import create_engine
-from streamfuse.engines.base import Raw
 from streamfuse.errors import EngineError
 from streamfuse.network import checkpoint, crossfuse
 from streamfuse.network.config import Preset, SkipBorder

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 from pipeline import PassThrough
 
-from streamfuse.color import Plane
-from streamfuse.engines.base import Raw
-from streamfuse.frames import FusedFrame
+from streamfuse.color import Plane, Raw
+from streamfuse.frames import FusedFrame, Role
 from streamfuse.fuser import Fuser
 from streamfuse.pipeline import Pipeline
 from streamfuse.sinks.base import Sink
+from streamfuse.telemetry import each_count
 
 PERIOD_S = 0.04
 
@@ -65,12 +65,12 @@ def main() -> int:
     fuser = Fuser(engine=Slow(options.slow * PERIOD_S), tone="per-frame")
     summary = Pipeline(*cameras, sinks=[sink], fuser=fuser, max_age_ms=options.max_age_ms).run()
     limit_ms = options.max_age_ms + options.slow * PERIOD_S * 1e3
-    print(f"{Path(sys.argv[0]).name}: {summary.fused} of {summary.read['vis']} frames, limit {limit_ms:.0f} ms")
+    print(f"{Path(sys.argv[0]).name}: {summary.fused} of {summary.read[Role.VIS]} frames, limit {limit_ms:.0f} ms")
     print(f"{'quarter':>8}{'median ms':>11}{'worst ms':>10}")
     for number, ages in enumerate(np.array_split(np.array(sink.ages_ms), 4), 1):
         print(f"{number:>8}{np.median(ages):>11.0f}{ages.max():>10.0f}")
-    for reason, count in sorted(summary.drops.items()):
-        print(f"{count:>8} {reason}")
+    for stream, reason, count in each_count(summary.drops):
+        print(f"{count:>8} {stream}: {reason}")
     return 0 if max(sink.ages_ms) < limit_ms else 1
 
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from streamfuse.bench.counting import _ByteCounter, count_work
 from streamfuse.bench.measure import Times, rate_in_flight
 from streamfuse.bench.peak import measure_peak
-from streamfuse.color import Plane
-from streamfuse.engines.base import Engine, Fused, Precision, Raw
+from streamfuse.color import Plane, Raw
+from streamfuse.engines.base import Engine, Fused, Precision
 from streamfuse.network.config import CrossFuseConfig, Output, Preset
 from streamfuse.network.crossfuse import HEAD, CrossFuse
 

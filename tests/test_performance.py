@@ -1,4 +1,4 @@
-"""Parts of benchmarks/: the README's table is replaced in place, and the other ways to fuse are right."""
+"""benchmarks/performance.py replaces its section of docs/performance.md; the simple methods beside the network."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ import performance  # noqa: E402
 
 
 def test_writing_replaces_one_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    figures = json.loads((ROOT / "docs/performance.json").read_text())
-    (tmp_path / "README.md").write_text(f"above\n{performance.BEGIN}old\n{performance.END}below\n")
-    monkeypatch.setattr(performance, "ROOT", tmp_path)
+    figures = json.loads(performance.FIGURES.read_text())
+    page = tmp_path / "performance.md"
+    page.write_text(f"above\n{performance.BEGIN}old\n{performance.END}below\n")
+    monkeypatch.setattr(performance, "PAGE", page)
     performance.write(figures)
-    text = (tmp_path / "README.md").read_text()
+    text = page.read_text()
     assert text.startswith(f"above\n{performance.BEGIN}\n{performance.render(figures)}")
     assert text.endswith(f"{performance.END}below\n")
     assert "old" not in text

@@ -63,6 +63,7 @@ STAND_INS = [
 PACE = {
     # in the environment, as a user could: why
     "STREAMFUSE_RUN_FRAMES": ("6", "a live run has no end"),
+    "BROWSER": ("true", "a run without an output opens one"),
     "STREAMFUSE_RUN_FORCE": ("1", "many commands write fused.mp4"),
     "STREAMFUSE_FUSE_FORCE": ("1", "the same"),
     "STREAMFUSE_CALIBRATE_SCENE_FORCE": ("1", "many commands write calib.toml"),
@@ -289,7 +290,7 @@ def test_every_piece_of_toml_is_a_file(tmp_path: Path, runner: Runner) -> None:
     kinds = set()
     for block in all_blocks("toml"):
         file.write_text(block.text)
-        if "clip" in tomllib.loads(block.text):
+        if "recording" in tomllib.loads(block.text):
             kinds.add("manifest")
             assert read_manifest(file, tmp_path, ".mp4")
         elif "base" in tomllib.loads(block.text):

@@ -21,7 +21,7 @@ from media import PassThrough
 from streams import free_port
 
 from streamfuse.color import Plane
-from streamfuse.frames import Clock, Content
+from streamfuse.frames import Clock, Content, Role
 from streamfuse.fuser import Fuser
 from streamfuse.pairing.flow import OnLoss
 from streamfuse.pipeline import Pipeline
@@ -152,8 +152,8 @@ def test_killed_ten_times_and_back_within_three_seconds(caplog: pytest.LogCaptur
     assert max(seconds) < 3, seconds
     assert max(threads) == threads[0]
     assert megabytes[-1] - megabytes[2] < 10, megabytes
-    assert summary.sources["infrared"].reconnects == 10
-    assert summary.sources["visible"].reconnects == 0
+    assert summary.sources[Role.IR].reconnects == 10
+    assert summary.sources[Role.VIS].reconnects == 0
     assert SECRET not in caplog.text
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from streamfuse.color import Plane
-from streamfuse.engines.base import Raw
+from streamfuse.color import Plane, Raw
 from streamfuse.network.checkpoint import default_weights, load
 from streamfuse.network.config import Output
 

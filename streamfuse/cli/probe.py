@@ -1,4 +1,4 @@
-"""`streamfuse probe`: what this machine can do."""
+"""`streamfuse probe`: the capabilities of this machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Row = tuple[str, str]
 @click.command()
 @options.common
 def command() -> None:
-    """Show this machine's processors, GPU, engines, codecs and cameras, and what `auto` would choose.
+    """Show this machine's processors, GPU, engines, codecs and cameras, and the engine that `auto` chooses.
 
     \b
     streamfuse probe
@@ -68,7 +68,7 @@ def _engines() -> Iterator[Row]:
         except EngineError as error:
             yield name, f"not available: {error}"
     with create_engine("auto") as engine:
-        yield "auto", f"would choose {engine.name} in {engine.precision}"
+        yield "auto", f"chooses {engine.name} in {engine.precision}"
 
 
 def _version(package: str) -> str:
@@ -98,6 +98,6 @@ def _cameras() -> Iterator[Row]:
     found = sorted(Path("/dev").glob("video*")) if platform.system() == "Linux" else []
     for device in found:
         readable = os.access(device, os.R_OK)
-        yield str(device), "present" if readable else "present, but may not be opened: join the group video"
+        yield str(device), "present" if readable else "present, but not readable: join the group video"
     if not found:
-        yield "none", "no /dev/video*" if platform.system() == "Linux" else "not looked for on this system"
+        yield "none", "no /dev/video*" if platform.system() == "Linux" else "not detected on this system"
