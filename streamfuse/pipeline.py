@@ -127,6 +127,7 @@ class Pipeline(Closeable):
             self._limit = frames
             self.live = self._sources[Role.VIS].live
             """True for live sources, which end only when they are stopped."""
+            self._real_time = any(source.live or source.real_time for source in self._sources.values())
             self._telemetry = Telemetry()
             self._max_age_ns = round(max_age_ms * 1e6)
             self._stopping = threading.Event()
@@ -267,7 +268,7 @@ class Pipeline(Closeable):
                     shape = self._output_shape(item)
                     if prepared != shape:  # outside the timings: it happens once
                         self._finish(0)
-                        self._fuser.prepare(*shape, self._period_ns() if self.live else None)
+                        self._fuser.prepare(*shape, self._period_ns() if self._real_time else None)
                         prepared = shape
                         self._telemetry.engine_loaded()
                         if self.live and self._drop_if_old(item):  # the engine took long
@@ -301,7 +302,7 @@ class Pipeline(Closeable):
         return True
 
     def _period_ns(self) -> int:
-        """Return the interval between pairs of live sources, ns."""
+        """Return the interval between pairs, ns."""
         return max(source.period_ns or DEFAULT_PERIOD_NS for source in self._sources.values())
 
     def _output_shape(self, item: Item) -> tuple[int, int]:

@@ -16,6 +16,8 @@ from streamfuse import cli, notes
 ROOT = Path(__file__).parent.parent
 SMALL = ["--engine", "torch", "--precision", "fp32", "--preset", "realtime"]
 """The small network that is shipped; nothing is compiled, and a small picture takes it some milliseconds."""
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""Environment of a process with SMALL: on a busy machine the threads of torch wait seconds for each other per frame."""
 
 Done = subprocess.CompletedProcess[str]
 
@@ -27,7 +29,7 @@ def process(*args: object, **env: str) -> Done:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **ONE_THREAD, **env},
         timeout=200,
     )
 

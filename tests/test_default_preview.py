@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from command_line import fails
-from media import every, write_video
+from command_line import fails, streamfuse
+from media import PassThrough, every, write_video
 from test_web_browser import browser, opened  # noqa: F401
 from test_web_cli import LIVE, running, status
 from web import until
 
 from streamfuse.cli.browser import has_display, open_browser
+from streamfuse.fuser import Fuser
+from streamfuse.pipeline import Pipeline
+from streamfuse.sources.file import VideoFile
+from streamfuse.sources.paced import PacedSource
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -156,3 +160,29 @@ def test_without_any_browser_nothing_happens(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setattr(webbrowser, "get", lambda: pytest.fail("there is no display"))
     assert open_browser("http://127.0.0.1:8080/") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux" or Path("/dev/video0").exists(), reason="needs Linux without cameras")
+def test_without_the_cameras_one_line_says_what_to_do() -> None:
+    """No summary of zeros beside it."""
+    done = streamfuse("run", "--ir", "cam0", "--vis", "cam1", **NO_DISPLAY)
+    assert done.returncode == 3
+    preview, error = done.stderr.splitlines()
+    assert preview.startswith("note: preview: ")
+    assert re.fullmatch(r"error: cam[01]: there is no such camera: connect it, or .*`streamfuse probe` lists", error)
+
+
+def test_a_recording_that_is_watched_gets_a_preset_that_keeps_up(tmp_path: Path) -> None:
+    class Prepared(Fuser):
+        period_ns: int | None = None
+
+        def prepare(self, height: int, width: int, period_ns: int | None = None) -> None:
+            self.period_ns = period_ns
+            super().prepare(height, width)
+
+    ir, vis = (write_video(tmp_path / f"{name}.mp4", every(20, 3)) for name in ("ir", "vis"))
+    for paced, period_ns in ((True, 20_000_000), (False, None)):
+        fuser = Prepared(engine=PassThrough())
+        source = PacedSource(VideoFile(vis)) if paced else VideoFile(vis)
+        Pipeline(VideoFile(ir), source, fuser=fuser).run()
+        assert fuser.period_ns == period_ns

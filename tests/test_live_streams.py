@@ -192,7 +192,7 @@ def test_wrong_path_and_password_end_the_run(tmp_path: Path, path: str, words: s
 
 def test_absent_camera(tmp_path: Path) -> None:
     source = open_source("cam99")
-    with pytest.raises(InputError, match="cam99: there is no such device"):
+    with pytest.raises(InputError, match="cam99: there is no such camera"):
         next(iter(source))
 
 

@@ -24,7 +24,8 @@ def engine(function: F) -> F:
             default="auto",
             show_default=True,
             help="quality: the whole network; balanced: its deep path on smaller pictures; realtime: a small network. "
-            "auto: the best for these weights, and for live sources a faster one if that does not keep up.",
+            "auto: the best for these weights; a faster one for live sources, and for recordings that are only "
+            "previewed, if that does not keep up.",
         ),
         click.option(
             "--weights",

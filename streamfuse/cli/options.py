@@ -206,5 +206,5 @@ def two_sources(ir: str | None, vis: str | None, vot: Path | None) -> tuple[str,
         return "", ""
     if ir is None or vis is None:
         missing = " and ".join(flag for flag, value in (("--ir", ir), ("--vis", vis)) if value is None)
-        raise UsageError(f"{missing} missing: two sources are needed, or --vot DIR")
+        raise UsageError(f"{missing} missing: give two sources, such as --ir ir.mp4 --vis vis.mp4, or --vot DIR")
     return ir, vis

@@ -137,7 +137,9 @@ def watch(pipeline: Pipeline) -> int:
             pipeline.run(on_tick)
         except StreamfuseError as raised:
             error = raised
-    show.show_summary(pipeline.summary())
+    summary = pipeline.summary()
+    if error is None or any(summary.read.values()):  # else the error says it all
+        show.show_summary(summary)
     if error is not None:
         raise error
     if received and not pipeline.live:

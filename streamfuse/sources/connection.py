@@ -175,7 +175,9 @@ def explain(error: Exception, form: str | None = None, *, local: bool = False) -
     if isinstance(error, ConnectionRefusedError):
         return Lost("nothing listens there (connection refused): is it on, and is the port right?")
     if isinstance(error, FileNotFoundError):
-        return Lost("there is no such device or file", hopeless=local)
+        if local:
+            return Lost("there is no such camera: connect it, or name one that `streamfuse probe` lists", hopeless=True)
+        return Lost("there is no such file")
     if isinstance(error, PermissionError):
         return Lost("it may not be opened (permission denied): join the group video", hopeless=local)
     if isinstance(error, av.error.ExitError):

@@ -19,6 +19,8 @@ class PacedSource(Source):
     Never faster: after a delay of the reader (an engine that is compiled) the remaining frames keep their intervals.
     """
 
+    real_time = True
+
     def __init__(
         self,
         source: Source,

@@ -16,6 +16,8 @@ from streamfuse.web.hub import Hub
 FRESH_S = 2.0
 """A live stream is fresh if its last frame is not older than this, or not older than five frame intervals."""
 
+NOT_LOADED = "the network is not loaded yet: it is compiled once per picture size, which can take minutes"
+
 
 def not_ready(summary: Summary) -> list[str]:
     """Return the reasons for which the run is not ready; empty if it is."""
@@ -24,7 +26,7 @@ def not_ready(summary: Summary) -> list[str]:
         for role in Role
         if (why := _not_fresh(summary.silent_s.get(role), summary.sources.get(role)))
     ]
-    return reasons if summary.engine_loaded else [*reasons, "the engine is not loaded yet"]
+    return reasons if summary.engine_loaded else [*reasons, NOT_LOADED]
 
 
 def _not_fresh(silent_s: float | None, source: SourceSummary | None) -> str | None:
