@@ -178,7 +178,7 @@ def test_a_recording_that_kills_workers_fails_alone(tmp_path: Path, weights: Pat
         said, _ = process.communicate(timeout=20)
     assert process.returncode == 1, said
     assert "1 of 4 recordings failed" in said
-    assert "every worker that ran it died, also with nothing else running" in said
+    assert "every worker that ran it died, even with nothing else running" in said
     assert len(dead) == 4  # twice among others, twice alone
     assert [path.stem for path in outputs_of(out)] == [name for name in names if name != "c001"]
     assert not list(out.glob(".*.work"))

@@ -91,7 +91,7 @@ def command(
 
     cluster.check_installed()
     if scheduler is not None and workers is not None:
-        raise UsageError("--workers is for this machine: leave it out with --scheduler, whose cluster has its workers")
+        raise UsageError("--workers starts processes on this machine: leave it out with --scheduler")
     weights, calib = (_absolute(path) for path in (fusion.engine.weights, fusion.calib))
     fusion = replace(fusion, engine=replace(fusion.engine, weights=weights), calib=calib)
     batch = BatchOptions(fusion, split_s=split)

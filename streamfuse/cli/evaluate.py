@@ -114,7 +114,7 @@ def command(
     """Score fused images, or a fused stream, against their sources.
 
     Images in directories are matched by name, or by the number in the name (IR3.png and VIS3.png).  Without
-    --fused the pairs are fused first.  Streams also get flicker and temporal error, over all of their frames.
+    --fused the pairs are fused first.  For streams, flicker and temporal error are measured too, over all frames.
 
     \b
     streamfuse evaluate --ir tno/ir --vis tno/vis --fused results/ --report report/
@@ -158,11 +158,11 @@ def _refuse_for_images(**given: object) -> None:
 def _fusing(engine: options.EngineChoice, tone: str | None, fused: str | None, as_stream: bool) -> _Fusing | None:
     if fused is None:
         if tone == "smooth" and not as_stream:
-            raise UsageError("images have no time to be smooth over: use --tone per-frame or fixed:LO,HI, or --video")
+            raise UsageError("tone smooth needs a stream: use --tone per-frame or fixed:LO,HI, or --video")
         return _Fusing(engine, tone or ("smooth" if as_stream else "per-frame"))
     if tone is not None or engine != options.EngineChoice():
         raise UsageError(
-            "--fused is fused already: leave out --weights, --engine, --precision, --preset, --device and --tone"
+            "--fused needs no engine: leave out --weights, --engine, --precision, --preset, --device and --tone"
         )
     return None
 
