@@ -1,4 +1,4 @@
-"""How exact `streamfuse calibrate scene` is, and how often it refuses, on registered pairs that are warped at random.
+"""Error of `streamfuse calibrate scene`, and how often it refuses, on registered pairs that are warped at random.
 
     STREAMFUSE_DATA=DIR python benchmarks/calibration.py [--warps 4] [--seed 0] [--look plain] [--verbose]
 
@@ -147,7 +147,7 @@ def information(ir: Plane, vis: Plane, homography: Matrix3) -> float:
 
 
 def unrelated(data: Path, verbose: bool) -> tuple[int, int]:
-    """How many were answered, and how many there were."""
+    """Return how many were answered, and how many there were."""
     alone = [(ir, vis) for kind, _, ir, vis in pairs(data) if kind != "M3SVD x4"]
     tries = [(alone[k][0], alone[(k + shift) % 21][1]) for k in range(21) for shift in (2, 7)]
     flat = [np.full((480, 640), 90, np.uint8)]

@@ -62,7 +62,7 @@ def _bench(preset: str, size: str, scratch: Path) -> dict[str, Any]:
 
 
 def _start_s(preset: str, scratch: Path) -> float:
-    """From the command to one fused 640x480 frame in a file, all compiled before; the least of three."""
+    """Seconds from the command to one fused 640x480 frame in a file, all compiled before; the least of three."""
     ir, vis = (
         record_scene(scratch, (480, 640), 2)
         if not (scratch / "ir.mp4").exists()

@@ -62,7 +62,7 @@ def reference(ir: Path, vis: Path, weights: Path, out: Path) -> tuple[list[float
 
 
 def options(weights: Path) -> list[str]:
-    """Of an engine that is the same in every process, and compiled already."""
+    """Options of an engine that is the same in every process, and compiled already."""
     with create_engine("openvino", weights=weights, precision="fp32", threads=1) as engine:
         engine.prepare(*SIZE)
     return ["--engine", "openvino", "--precision", "fp32", "--weights", str(weights)]

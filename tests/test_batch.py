@@ -34,6 +34,13 @@ from streamfuse.cli.batch import command
 from streamfuse.errors import StreamfuseError
 from streamfuse.options import EngineChoice, FusionOptions
 
+
+@pytest.fixture
+def weights(full_weights: Path) -> Path:
+    """A network slow enough to be interrupted at work."""
+    return full_weights
+
+
 linux = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks at open files in /proc")
 
 
@@ -196,7 +203,7 @@ def test_changed_options_need_force_and_only_what_changed_is_made_again(tmp_path
     out = tmp_path / "out"
     args = [*patterns(tmp_path), "-o", out, "--workers", 1, *options(weights)]
     done(*args)
-    assert "with crf 20 instead of 30: choose another place" in done(*args, "--crf", 30, code=5)
+    assert "with crf 20 instead of 30: choose another directory" in done(*args, "--crf", 30, code=5)
     write_video(tmp_path / "rec/c001/vis.mp4", every(40, FRAMES + 1))
     assert "of inputs that have changed since" in done(*args, code=5)
     before = (out / "c000.mp4").stat().st_mtime_ns
@@ -260,7 +267,7 @@ def test_bad_usage_is_one_line_and_the_right_code(tmp_path: Path, monkeypatch: p
     for code, words, args in (
         (2, "give one of: a manifest", out),
         (2, "--vis missing", [*pair[:2], *out]),
-        (2, "has its own", [*pair, *out, "--scheduler", "tcp://127.0.0.1:1", "--workers", "2"]),
+        (2, "leave it out with --scheduler", [*pair, *out, "--scheduler", "tcp://127.0.0.1:1", "--workers", "2"]),
         (2, "give tcp://HOST:PORT", [*pair, *out, "--scheduler", "127.0.0.1"]),
         (2, "unknown tone", [*pair, *out, "--tone", "loud"]),
         (2, "unknown codec", [*pair, *out, "--codec", "vp9"]),

@@ -28,6 +28,12 @@ from streamfuse.errors import StreamfuseError, UsageError
 from streamfuse.options import EngineChoice, FusionOptions
 
 
+@pytest.fixture
+def weights(full_weights: Path) -> Path:
+    """A network slow enough to be interrupted at work."""
+    return full_weights
+
+
 @contextmanager
 def two_workers(root: Path) -> Iterator[tuple[str, list[str]]]:
     """The example of docs/batch.md up to `streamfuse batch`, at a free port; that line's command and options."""

@@ -28,6 +28,13 @@ from streamfuse.sinks.video_format import VideoFormat
 from streamfuse.sources import open_pair
 from streamfuse.sources.options import SourceOptions
 
+
+@pytest.fixture
+def weights(full_weights: Path) -> Path:
+    """A network slow enough to be interrupted at work."""
+    return full_weights
+
+
 GOP = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
 SLOW = {"g": "3", "keyint_min": "3", "sc_threshold": "0"}
 """Key frames 1.2 s apart in recordings of 2.5 frames a second: these are fused by a real network."""

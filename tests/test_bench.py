@@ -130,7 +130,7 @@ def test_bench_prints_a_table_and_writes_all_figures(tmp_path: Path) -> None:
     assert figures["end_to_end_fps"] > 0
     expected = figures["work"]["flops"] / figures["network"]["p50_ms"] * 1000 / figures["peak"]["flops_per_s"]
     assert figures["flops_share"] == pytest.approx(expected)
-    fails(5, "exists: choose another place", "bench", *small, "--json", out)
+    fails(5, "exists: choose another name", "bench", *small, "--json", out)
 
 
 def test_bench_says_what_cannot_be() -> None:

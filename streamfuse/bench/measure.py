@@ -1,4 +1,4 @@
-"""An engine alone, and between a source and a sink."""
+"""Measurements of an engine without anything else, and between a source and a sink."""
 
 from __future__ import annotations
 
@@ -68,16 +68,16 @@ class Result:
     """Pairs that the engine works on at once."""
     in_flight_fps: float
     end_to_end_fps: float
-    """From two H.264 files to one: decoding, pairing, fusing, encoding."""
+    """Frames a second from two H.264 files to one: decoding, pairing, fusing, encoding."""
     memory_mb: float
-    """The most that the process held, from its start to here."""
+    """Largest resident size of the process since its start."""
     likeness: Likeness
     work: Work
     peak: Peak
 
     @property
     def flops_share(self) -> float:
-        """Of the peak: the network's operations, as written, in its median time."""
+        """Share of the peak, 0..1: the network's operations, as written, in its median time."""
         return self.work.flops / (self.network.p50_ms / 1000) / self.peak.flops_per_s
 
     @property

@@ -10,7 +10,7 @@ from streamfuse.calibration.outcome import Outcome, make_calibration
 from streamfuse.calibration.registration import register
 from streamfuse.color import Plane
 from streamfuse.errors import InputError
-from streamfuse.frames import DEFAULT_PERIOD_NS
+from streamfuse.frames import DEFAULT_PERIOD_NS, Role
 from streamfuse.pairing.recorded import default_tolerance_ns, pair_frames
 from streamfuse.sources import open_pair
 from streamfuse.sources.image_pairs import pair_images
@@ -48,9 +48,9 @@ def calibrate_scene(
             f"too few pairs of pictures for a certain result: {len(pairs)} (needed: {min_pairs}); "
             f"give more scenes or a recording, or accept the risk with --min-pairs {len(pairs)}"
         )
-    for role, planes in (("infrared", [a for a, _ in pairs]), ("visible", [b for _, b in pairs])):
+    for role, planes in zip(Role, zip(*pairs, strict=True), strict=True):
         if len({plane.shape for plane in planes}) > 1:
-            raise InputError(f"the {role} pictures are of different sizes: use a single size")
+            raise InputError(f"the {role.label} pictures are of different sizes: use a single size")
     found = register([a for a, _ in pairs], [b for _, b in pairs])
     first, second = pairs[0]
     count = f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''}"

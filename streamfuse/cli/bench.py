@@ -50,7 +50,7 @@ def command(
     from streamfuse.network.config import Preset
 
     if json_file is not None and json_file.exists() and not force:
-        raise OutputError(f"{json_file} exists: choose another file, or replace it with --force")
+        raise OutputError(f"{json_file} exists: choose another name, or replace it with --force")
     if sweep:
         if {engine.engine, engine.precision, engine.preset} != {"auto"}:
             raise UsageError("--sweep measures every engine, precision and preset: leave those options out")
