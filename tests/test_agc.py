@@ -76,7 +76,7 @@ def test_ffc_repeats_the_last_good_picture(agc: str, frozen: bool, caplog: pytes
             assert np.abs(np.diff([luma.mean() for luma in (before, *after)])).max() < 1
     assert camera.repeated == {FROZEN if frozen else SHUTTER: 30}
     assert [record.message for record in caplog.records] == [
-        "lwir: while the camera's shutter is closed, its last picture is shown"
+        "lwir: the last good picture is repeated while the camera's shutter is closed"
     ]
 
 

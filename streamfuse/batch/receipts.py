@@ -155,7 +155,8 @@ def deliver(aside: Path, output: Path, made_of: dict[str, Any], figures: dict[st
     found = standing(output, made_of)
     if found.exists and not force:
         raise OutputError(
-            f"{output} was created during the run and {found.exists}: choose another directory, or replace it with --force"
+            f"{output} was created during the run and {found.exists}: "
+            "choose another directory, or replace it with --force"
         )
     try:
         if found.done:
