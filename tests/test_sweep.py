@@ -39,7 +39,7 @@ def test_each_case_is_a_row_or_says_why_not(tmp_path: Path) -> None:
     rows = sweep.sweep(chosen, "cpu", weights, 4, said.append)
     assert said[0] == "1 of 3: torch fp32, preset quality, 64x48"
     assert [row["preset"] for row in rows] == ["quality", "balanced", "realtime"]
-    assert rows[0]["likeness"]["psnr_db"] is None or rows[0]["likeness"]["psnr_db"] > 100
+    assert rows[0]["similarity"]["psnr_db"] is None or rows[0]["similarity"]["psnr_db"] > 100
     assert 50 < rows[0]["memory_mb"] < 8000
     assert "no w-lite.safetensors beside" in rows[2]["skipped"]
     table = sweep.markdown(json.loads(json.dumps(rows, allow_nan=False)))

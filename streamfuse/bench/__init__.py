@@ -1,1 +1,1 @@
-"""How fast an engine is here, and how fast it could be: what `streamfuse bench` measures."""
+"""Measurements of `streamfuse bench`: the speed of an engine on this machine and the share of the hardware's peak."""
