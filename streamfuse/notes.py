@@ -1,4 +1,4 @@
-"""What is said to the user once, however often it happens."""
+"""Warnings that are logged once per process."""
 
 from __future__ import annotations
 

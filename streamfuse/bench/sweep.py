@@ -121,7 +121,9 @@ def markdown(rows: Sequence[Row]) -> str:
         values += [f"{row['end_to_end_fps']:.1f}", f"{row['prepare_s']:.1f}", f"{row['memory_mb']:.0f}"]
         values.append("" if similarity["psnr_db"] is None else f"{similarity['psnr_db']:.1f}")
         values.append("" if similarity["ssim"] is None else f"{similarity['ssim']:.4f}")
-        values += [f"{similarity['scores'][key]:.3f}" if similarity["scores"] else "" for key in ("Q_ABF", "VIF", "true_MI")]
+        values += [
+            f"{similarity['scores'][key]:.3f}" if similarity["scores"] else "" for key in ("Q_ABF", "VIF", "true_MI")
+        ]
         lines.append("| " + " | ".join([*values, f"{row['flops_share']:.0%}"]) + " |")
     lines += ["", *(f"Left out: {', '.join(names)}: {why}." for why, names in left_out.items())]
     return "\n".join(lines).rstrip()
