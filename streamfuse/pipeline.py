@@ -143,7 +143,7 @@ class Pipeline(Closeable):
                 sink.attach(self.summary)
             made.pop_all()
 
-    # No callback below refers to the pipeline: so reference counting frees its decoders and pictures at once.
+    # No callback below refers to the pipeline, so reference counting frees decoders and pictures immediately.
 
     def _make_flow(self, policy: Policy, on_loss: OnLoss, tolerance_given: bool) -> Flow:
         telemetry, ending = self._telemetry, self._make_ending()

@@ -42,7 +42,7 @@ class _Run(Collector):
         self._hub = hub
 
     def describe(self) -> list[Metric]:
-        return []  # the registry need not read everything to learn the names
+        return []  # lets the registry learn the names without collecting everything
 
     def collect(self) -> Iterator[Metric]:
         summary = self._state()
