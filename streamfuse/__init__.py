@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from streamfuse.fuser import Fuser
     from streamfuse.pipeline import Pipeline
     from streamfuse.sinks import open_sink
-    from streamfuse.sources import open_source
+    from streamfuse.sources import SourceOptions, open_source
     from streamfuse.zeromq.subscriber import Subscriber
 
 __version__ = "0.1.0"
@@ -40,6 +40,7 @@ _MODULES = {
     "Pipeline": "streamfuse.pipeline",
     "Subscriber": "streamfuse.zeromq.subscriber",
     "open_sink": "streamfuse.sinks",
+    "SourceOptions": "streamfuse.sources",
     "open_source": "streamfuse.sources",
     **dict.fromkeys(("Frame", "FramePair", "FusedFrame"), "streamfuse.frames"),
     **dict.fromkeys(
@@ -68,6 +69,7 @@ __all__ = [
     "NothingReceived",
     "OutputError",
     "Pipeline",
+    "SourceOptions",
     "StreamfuseError",
     "Subscriber",
     "UsageError",

@@ -37,6 +37,21 @@ def write_whole(path: Path, data: bytes, *, durable: bool = False, aside: Path |
         raise OutputError(f"cannot write {path}: {reason(error.errno, str(error))}") from None
 
 
+def expand_home(path: Path, option: str) -> Path:
+    """Replace `~` or `~user` at the beginning of an option's path; in `--option=~/x` the shell does not.
+
+    Raises UsageError where there is no such user or no home directory, unless a file has that very name.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        if path.exists():
+            return path
+        raise UsageError(
+            f"{option} {path}: the home directory of {path.parts[0]} is not known: give the path without ~"
+        ) from None
+
+
 def reason(number: int | None, otherwise: str) -> str:
     """Describe a failed write by the system's error number; `otherwise`: text for an unknown number."""
     if number in (errno.ENOSPC, errno.EDQUOT):

@@ -12,6 +12,7 @@ excess frames are dropped and counted (`streamfuse.pairing.flow`).
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import enum
 import threading
 import time
@@ -210,7 +211,9 @@ class Pipeline(Closeable):
             except BaseException as error:  # raised by `run` or by the iteration
                 self._fail(error)
 
-        thread = threading.Thread(target=guarded, name=f"streamfuse {name}", daemon=True)
+        thread = threading.Thread(
+            target=contextvars.copy_context().run, args=(guarded,), name=f"streamfuse {name}", daemon=True
+        )
         self._threads.append(thread)
         thread.start()
 

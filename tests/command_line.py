@@ -14,8 +14,8 @@ import pytest
 from streamfuse import cli, notes
 
 ROOT = Path(__file__).parent.parent
-SMALL = ["--engine", "torch", "--precision", "fp32"]
-"""The real network; small test pictures take it milliseconds."""
+SMALL = ["--engine", "torch", "--precision", "fp32", "--preset", "realtime"]
+"""The small network that is shipped; nothing is compiled, and a small picture takes it some milliseconds."""
 
 Done = subprocess.CompletedProcess[str]
 

@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Options, markers and fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -96,6 +96,18 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random network in place of the shipped one: the same layers with fewer channels, and luma as output."""
+    return _random_network(tmp_path_factory, shallow=8, deep=32, growth=16)
+
+
+@pytest.fixture(scope="session")
+def full_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`weights` with all channels, for tests that interrupt a run at work: it takes ten times as long for a frame."""
+    return _random_network(tmp_path_factory)
+
+
+def _random_network(
+    tmp_path_factory: pytest.TempPathFactory, shallow: int = 32, deep: int = 128, growth: int = 64
+) -> Path:
     import torch
 
     from streamfuse.network import checkpoint
@@ -104,6 +116,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    config = CrossFuseConfig(1, SkipWeights.MAGNITUDE, Output.DIRECT, shallow=8, deep=32, growth=16)
+    config = CrossFuseConfig(1, SkipWeights.MAGNITUDE, Output.DIRECT, shallow=shallow, deep=deep, growth=growth)
     checkpoint.save(CrossFuse(config), path)
     return path

@@ -93,7 +93,7 @@ def _rest(stage: Path) -> None:
     for name in ("ir", "vis"):
         write_video(stage / "PAIRS" / name / "street.mp4", every(40, 18), size=(96, 112))
     write_archive(stage, 2)
-    (stage / "clips.csv").write_text("ir,vis\nrec/c000/ir.mp4,rec/c000/vis.mp4\n")
+    (stage / "archive.csv").write_text("ir,vis\nrec/c000/ir.mp4,rec/c000/vis.mp4\n")
     (stage / "small.toml").write_text('base = "default"\ncrop = 64\n')
     (stage / "out").mkdir()
     (stage / "tests").mkdir()

@@ -106,7 +106,6 @@ def test_bad_input_is_one_line_and_the_right_code(tmp_path: Path, pair: tuple[Pa
     exists = tmp_path / "exists.mp4"
     exists.write_bytes(b"precious")
     for code, words, args in (
-        (2, "nowhere to write to", ("--ir", ir, "--vis", vis)),
         (2, "--vis missing", ("--ir", ir, "-o", new)),
         (2, "leave out --ir", ("--vot", tmp_path, "--ir", ir, "-o", new)),
         (2, "No such option", ("--frob",)),

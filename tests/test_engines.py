@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -196,6 +197,23 @@ def test_output_that_is_not_finite_is_an_error(weights: Path, tmp_path: Path, na
 
 # The cache of compiled networks
 
+
+@pytest.fixture(scope="module", autouse=True)
+def _converted_once() -> Iterator[None]:
+    """Convert each network once for this file, as that takes seconds; it is compiled every time."""
+    convert, kept = OpenvinoEngine._convert, dict[tuple[object, ...], object]()
+
+    def once(engine: OpenvinoEngine, height: int, width: int) -> object:
+        key = engine.weights.digest, engine.preset, height, width
+        if key not in kept:
+            kept[key] = convert(engine, height, width)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OpenvinoEngine, "_convert", once)
+        yield
+
+
 SECOND_START = """
 import sys
 import numpy as np
@@ -251,7 +269,7 @@ def test_damaged_entry_is_rebuilt_with_one_warning(
     weights: Path, filled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     cache = Cache(shutil.copytree(filled, tmp_path / "cache"))
-    (entry,) = cache.directory.iterdir()
+    (entry,) = (tmp_path / "cache").iterdir()
     whole = entry.read_bytes()
     if damage == "flipped bit":
         entry.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))

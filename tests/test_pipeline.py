@@ -568,7 +568,7 @@ def test_nothing_waits_for_the_garbage_collector(kind: str, tmp_path: Path) -> N
     """It comes seldom, and a decoder is some megabytes."""
     video = write_video(tmp_path / "a.mp4", every(40, 4))
     live = "?live=1&size=64x48&fps=100"
-    names = [f"synthetic:ir{live}", f"synthetic:vis{live}"] if kind == "live" else [str(video), str(video)]
+    names = (f"synthetic:ir{live}", f"synthetic:vis{live}") if kind == "live" else (str(video), str(video))
     sinks: list[Sink] = [VideoSink(tmp_path / "out.mp4")]
     if kind == "served":
         sinks = [PreviewSink("127.0.0.1:0"), ZeroMQSink("tcp://127.0.0.1:*")]

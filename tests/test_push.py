@@ -135,7 +135,7 @@ def test_password_is_not_in_the_process_list() -> None:
 
 
 def test_only_h264_is_sent() -> None:
-    from streamfuse.sinks.encoder import VideoFormat
+    from streamfuse.sinks.video_format import VideoFormat
 
     with pytest.raises(UsageError, match=r"rtsp://\*\*\*@h/x: hevc cannot be sent: use --codec h264"):
         open_sink("rtsp://me:s3cret@h/x", video=VideoFormat("hevc"))

@@ -290,7 +290,7 @@ def test_every_piece_of_toml_is_a_file(tmp_path: Path, runner: Runner) -> None:
     kinds = set()
     for block in all_blocks("toml"):
         file.write_text(block.text)
-        if "clip" in tomllib.loads(block.text):
+        if "recording" in tomllib.loads(block.text):
             kinds.add("manifest")
             assert read_manifest(file, tmp_path, ".mp4")
         elif "base" in tomllib.loads(block.text):

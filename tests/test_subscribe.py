@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zmq
-from command_line import ROOT, SMALL, fails, streamfuse
+from command_line import ROOT, SMALL, fails, process, streamfuse
 from media import every, number_of, read_video, write_video
 from publishing import noise, published, publishing
 from streams import free_port
@@ -470,7 +470,7 @@ def test_run_publishes(tmp_path: Path) -> None:
     vis = write_video(tmp_path / "vis.mp4", every(40, 40), u=100, v=160)
     url = f"ipc://{tmp_path}/s"
     with Subscriber(url, stream="street", mode="every", timeout_s=60) as subscriber:
-        done = streamfuse(
+        done = process(
             "run", "--ir", ir, "--vis", vis, "--publish", url, "--stream", "street", "--publish-encoding", "yuv420p",
             "-o", tmp_path / "out.mkv", "--codec", "ffv1", *SMALL,
         )  # fmt: skip

@@ -17,10 +17,9 @@ from media import MS, every, luma_of, number_of, read_video
 from streamfuse.color import Chroma, Matrix
 from streamfuse.errors import OutputError, UsageError
 from streamfuse.frames import Clock, FusedFrame
-from streamfuse.sinks import encoder as encoder_module
-from streamfuse.sinks import open_sink, open_sinks
-from streamfuse.sinks.encoder import VideoFormat
+from streamfuse.sinks import open_sink, open_sinks, video_format
 from streamfuse.sinks.video import VideoSink
+from streamfuse.sinks.video_format import VideoFormat
 from streamfuse.sources.file import VideoFile
 
 
@@ -383,7 +382,7 @@ def test_several_outputs_or_none(tmp_path: Path) -> None:
 
 def test_failed_start_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sink = VideoSink(tmp_path / "a.mp4")
-    monkeypatch.setitem(encoder_module.CODECS, "h264", "an encoder that this FFmpeg was built without")
+    monkeypatch.setitem(video_format.CODECS, "h264", "an encoder that this FFmpeg was built without")
     sink.write(fused(0, 0))
     with pytest.raises(OutputError, match="no encoder for h264"):
         sink.write(fused(1, 40))

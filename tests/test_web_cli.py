@@ -118,8 +118,6 @@ def test_errors_are_one_line() -> None:
         taken = f"127.0.0.1:{sink.port}"
         line = fails(5, "the port is in use: choose another", "run", *LIVE, "--preview", taken)
         assert taken in line
-    fails(2, "nowhere to write to", "run", *LIVE)
-    fails(2, "nowhere to write to", "run", *LIVE, "--metrics", "127.0.0.1:0")
     fails(2, "give HOST:PORT", "run", *LIVE, "--preview", "nonsense")
     fails(2, "at least 16 printable", "run", *LIVE, "--preview", "127.0.0.1:0", "--preview-token", "short")
     done = streamfuse("run", *LIVE, "--preview", "0.0.0.0:0", "--log-json")

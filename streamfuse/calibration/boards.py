@@ -14,7 +14,9 @@ from streamfuse.calibration.outcome import Outcome, make_calibration
 from streamfuse.calibration.target import Board, find_board
 from streamfuse.color import Plane
 from streamfuse.errors import InputError
+from streamfuse.frames import Role
 from streamfuse.sources.image_pairs import ImagePaths
+from streamfuse.sources.limits import MAX_PIXELS
 from streamfuse.sources.pixels import read_image_file
 
 TOLERANCE_PX = 2.0
@@ -46,7 +48,12 @@ class View:
 
 
 def calibrate_boards(
-    scenes: Sequence[ImagePaths], board: Board, *, lenses: bool = False, distance_m: float | None = None
+    scenes: Sequence[ImagePaths],
+    board: Board,
+    *,
+    lenses: bool = False,
+    distance_m: float | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Outcome:
     """Calibrate from pairs of pictures that show the board.
 
@@ -54,7 +61,7 @@ def calibrate_boards(
     `board.square_mm` are given.  Raises InputError where the board is found in both pictures of too few pairs (1 is
     needed, 8 for `lenses`), the sizes differ, or the boards fit no single alignment.
     """
-    views, missing, sizes, pictures = _find(scenes, board)
+    views, missing, sizes, pictures = _find(scenes, board, max_pixels)
     ir_size, vis_size = sizes
     needed = LENS_VIEWS if lenses else 1
     if len(views) < needed:
@@ -95,19 +102,19 @@ def calibrate_boards(
 Found = tuple[list[View], list[str], tuple[Size, Size], tuple[Plane, Plane] | None]
 
 
-def _find(scenes: Sequence[ImagePaths], board: Board) -> Found:
+def _find(scenes: Sequence[ImagePaths], board: Board, max_pixels: int) -> Found:
     views, missing = [], []
     sizes: tuple[Size, Size] | None = None
     pictures = None
     for scene in scenes:
-        ir, vis = (read_image_file(path)[0] for path in (scene.ir, scene.vis))
+        ir, vis = (read_image_file(path, max_pixels)[0] for path in (scene.ir, scene.vis))
         now: tuple[Size, Size] = ((ir.shape[0], ir.shape[1]), (vis.shape[0], vis.shape[1]))
         sizes = sizes or now
         if now != sizes:
             raise InputError(f"{scene.ir} or {scene.vis} differs in size from the earlier pictures: use a single size")
         found = [find_board(plane, board) for plane in (ir, vis)]
         if found[0] is None or found[1] is None:
-            where = [role for role, points in zip(("infrared", "visible"), found, strict=True) if points is None]
+            where = [role.label for role, points in zip(Role, found, strict=True) if points is None]
             missing.append(f"{scene.name}, {' and '.join(where)}")
             continue
         views.append(View(scene.name, found[0][_upright_order(found[0], found[1], board)], found[1]))
@@ -197,8 +204,8 @@ def _calibrate_lenses(
     found, details = [], []
     distances: list[float] = []
     for role, size, points in (
-        ("infrared", ir_size, [view.ir for view in views]),
-        ("visible", vis_size, [view.vis for view in views]),
+        (Role.IR, ir_size, [view.ir for view in views]),
+        (Role.VIS, vis_size, [view.vis for view in views]),
     ):
         flat = [corner.astype(np.float32).reshape(-1, 1, 2) for corner in points]
         error, matrix, distortion, _, shifts = cv2.calibrateCamera(
@@ -206,11 +213,11 @@ def _calibrate_lenses(
         )
         if not error < MAX_LENS_RMS_PX * max(size[1] / 640, 1):
             raise InputError(
-                f"the {role} lens cannot be calibrated from these boards: they fit to {error:.1f} px; "
+                f"the {role.label} lens cannot be calibrated from these boards: they fit to {error:.1f} px; "
                 "tilt the board more from picture to picture, or leave out --lenses"
             )
         k = np.asarray(matrix, np.float64)
         found.append(Lens(k, np.asarray(distortion, np.float64).ravel()))
-        details.append(f"{role} lens: f = {k[0, 0]:.0f} px, {error:.2f} px RMS")
+        details.append(f"{role.label} lens: f = {k[0, 0]:.0f} px, {error:.2f} px RMS")
         distances = [float(np.asarray(shift).ravel()[2]) for shift in shifts]
     return (found[0], found[1]), distances, details

@@ -20,6 +20,7 @@ from streamfuse.calibration.interchange import Values, matrix, read_values, size
 from streamfuse.calibration.model import DISTORTION_LENGTHS
 from streamfuse.calibration.outcome import Outcome, make_calibration
 from streamfuse.errors import InputError, UsageError
+from streamfuse.frames import Role
 
 MAX_BASELINE_M = 3.0
 """Largest plausible distance between the cameras; a larger one means that the file's unit is not the metre."""
@@ -87,8 +88,8 @@ def _from_homography(path: Path, homography: Matrix3, values: Values, request: R
     ir, vis = request.ir_size or _stereo_size(path, values, 1), request.vis_size or _stereo_size(path, values, 2)
     calibration = make_calibration(
         homography,
-        _known("infrared", ir),
-        _known("visible", vis),
+        _known(Role.IR, ir),
+        _known(Role.VIS, vis),
         f"imported homography {path.name}",
         rms_px=None,
         distance_m=request.distance_m,
@@ -96,10 +97,9 @@ def _from_homography(path: Path, homography: Matrix3, values: Values, request: R
     return Outcome(calibration, ["read as a homography from infrared to visible pixels"])
 
 
-def _known(role: str, found: Size | None) -> Size:
+def _known(role: Role, found: Size | None) -> Size:
     if found is None:
-        flag = "--ir-size" if role == "infrared" else "--vis-size"
-        raise UsageError(f"the file does not give the size of {role} pictures: give {flag} WIDTHxHEIGHT")
+        raise UsageError(f"the file does not give the size of {role.label} pictures: give --{role}-size WIDTHxHEIGHT")
     return found
 
 
@@ -121,8 +121,8 @@ def _from_cameras(method: str, cameras: Sequence[Camera], request: Request) -> O
         )
     calibration = make_calibration(
         homography,
-        _known("infrared", request.ir_size or ir.size),
-        _known("visible", request.vis_size or vis.size),
+        _known(Role.IR, request.ir_size or ir.size),
+        _known(Role.VIS, request.vis_size or vis.size),
         f"imported {method}",
         rms_px=None,
         distance_m=np.inf if distance is None else distance,

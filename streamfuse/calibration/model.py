@@ -15,6 +15,7 @@ import numpy as np
 from streamfuse.calibration.geometry import Lens, Matrix3, Size, corners, inverse, project, resize_matrix, same_aspect
 from streamfuse.errors import InputError, UsageError
 from streamfuse.files import read_toml, write_whole
+from streamfuse.frames import Role
 
 VERSION = 1
 SIDES = range(16, 16385)
@@ -69,11 +70,12 @@ class Calibration:
 
         Raises InputError where the aspect ratio differs: the picture was cropped then, at an unknown position.
         """
-        for role, made, now in (("infrared", self.ir_size, ir), ("visible", self.vis_size, vis)):
+        for role, made, now in ((Role.IR, self.ir_size, ir), (Role.VIS, self.vis_size, vis)):
             if not same_aspect(made, now):
                 raise InputError(
-                    f"the calibration is for {role} pictures of {made[1]}x{made[0]} and these are {now[1]}x{now[0]}, "
-                    "another aspect ratio: record with the calibrated one, or calibrate again with such pictures"
+                    f"the calibration is for {role.label} pictures of {made[1]}x{made[0]} and these are "
+                    f"{now[1]}x{now[0]}, another aspect ratio: record with the calibrated one, "
+                    "or calibrate again with such pictures"
                 )
         if (ir, vis) == (self.ir_size, self.vis_size):
             return self

@@ -11,6 +11,7 @@ from streamfuse.calibration.fit import MIN_POINTS, fit_homography
 from streamfuse.calibration.geometry import Size
 from streamfuse.calibration.outcome import Outcome, make_calibration
 from streamfuse.errors import InputError
+from streamfuse.frames import Role
 
 HEADER = ["ir_x", "ir_y", "vis_x", "vis_y"]
 TOLERANCE = 0.005
@@ -80,7 +81,7 @@ def _parse(where: str, words: list[str], ir_size: Size, vis_size: Size) -> list[
         raise InputError(f"{where}: expected four numbers {','.join(HEADER)}, got {','.join(words)!r}") from None
     if len(values) != 4 or not all(map(math.isfinite, values)):
         raise InputError(f"{where}: expected four numbers {','.join(HEADER)}, got {','.join(words)!r}")
-    for role, (x, y), (height, width) in (("infrared", values[:2], ir_size), ("visible", values[2:], vis_size)):
+    for role, (x, y), (height, width) in ((Role.IR, values[:2], ir_size), (Role.VIS, values[2:], vis_size)):
         if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
-            raise InputError(f"{where}: ({x:g}, {y:g}) is outside the {role} picture of {width}x{height}")
+            raise InputError(f"{where}: ({x:g}, {y:g}) is outside the {role.label} picture of {width}x{height}")
     return values

@@ -10,10 +10,11 @@ from streamfuse.calibration.outcome import Outcome, make_calibration
 from streamfuse.calibration.registration import register
 from streamfuse.color import Plane
 from streamfuse.errors import InputError
-from streamfuse.frames import DEFAULT_PERIOD_NS
+from streamfuse.frames import DEFAULT_PERIOD_NS, Role
 from streamfuse.pairing.recorded import default_tolerance_ns, pair_frames
 from streamfuse.sources import open_pair
 from streamfuse.sources.image_pairs import pair_images
+from streamfuse.sources.options import DEFAULT, SourceOptions
 from streamfuse.sources.pixels import read_image_file
 from streamfuse.sources.sequence import is_image_list
 from streamfuse.urls import has_scheme
@@ -28,21 +29,28 @@ MIN_PAIRS = 3
 PlanePair = tuple[Plane, Plane]
 
 
-def calibrate_scene(ir: str, vis: str, *, distance_m: float | None = None, min_pairs: int = MIN_PAIRS) -> Outcome:
+def calibrate_scene(
+    ir: str,
+    vis: str,
+    options: SourceOptions = DEFAULT,
+    *,
+    distance_m: float | None = None,
+    min_pairs: int = MIN_PAIRS,
+) -> Outcome:
     """Calibrate from natural scenes.
 
     `ir`, `vis`: images, directories of them, or recordings as for `streamfuse run`.  Raises InputError for input that
     cannot be read, and where the pictures do not determine the alignment with certainty.
     """
-    pairs, notes = _load(ir, vis)
+    pairs, notes = _load(ir, vis, options)
     if len(pairs) < min_pairs:
         raise InputError(
             f"too few pairs of pictures for a certain result: {len(pairs)} (needed: {min_pairs}); "
             f"give more scenes or a recording, or accept the risk with --min-pairs {len(pairs)}"
         )
-    for role, planes in (("infrared", [a for a, _ in pairs]), ("visible", [b for _, b in pairs])):
+    for role, planes in zip(Role, zip(*pairs, strict=True), strict=True):
         if len({plane.shape for plane in planes}) > 1:
-            raise InputError(f"the {role} pictures are of different sizes: use a single size")
+            raise InputError(f"the {role.label} pictures are of different sizes: use a single size")
     found = register([a for a, _ in pairs], [b for _, b in pairs])
     first, second = pairs[0]
     count = f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''}"
@@ -64,21 +72,22 @@ def calibrate_scene(ir: str, vis: str, *, distance_m: float | None = None, min_p
     return Outcome(calibration, details, warnings, pairs[0])
 
 
-def _load(ir: str, vis: str) -> tuple[list[PlanePair], list[str]]:
+def _load(ir: str, vis: str, options: SourceOptions) -> tuple[list[PlanePair], list[str]]:
     if all(not has_scheme(text) and not text.startswith("synthetic:") and is_image_list(text) for text in (ir, vis)):
         scenes, notes = pair_images(ir, vis, None)
         chosen = [scenes[k] for k in evenly_spaced(len(scenes), MAX_PAIRS)]
-        return [(read_image_file(scene.ir)[0], read_image_file(scene.vis)[0]) for scene in chosen], notes
-    frames = list(_recorded(ir, vis))
+        most = options.max_pixels
+        return [(read_image_file(one.ir, most)[0], read_image_file(one.vis, most)[0]) for one in chosen], notes
+    frames = list(_recorded(ir, vis, options))
     if not frames:
         raise InputError(f"{ir} and {vis} have no frames of the same moment: give two streams of one recording")
     return [frames[k] for k in evenly_spaced(len(frames), MAX_PAIRS)], []
 
 
-def _recorded(ir: str, vis: str) -> Iterator[PlanePair]:
+def _recorded(ir: str, vis: str, options: SourceOptions) -> Iterator[PlanePair]:
     """Yield copies of every nth pair of two recordings, about twice `MAX_PAIRS` in all."""
     with ExitStack() as stack:
-        sources = [stack.enter_context(source) for source in open_pair(ir, vis)]
+        sources = [stack.enter_context(source) for source in open_pair(ir, vis, options)]
         if any(source.live for source in sources):
             raise InputError("a live source does not end: record it first, and calibrate from the recording")
         expected = min(source.frame_count or MAX_FRAMES for source in sources)

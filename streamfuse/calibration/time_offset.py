@@ -23,7 +23,7 @@ import numpy.typing as npt
 from streamfuse.calibration.geometry import parabola_vertex
 from streamfuse.color import Plane
 from streamfuse.errors import InputError
-from streamfuse.frames import DEFAULT_PERIOD_NS
+from streamfuse.frames import DEFAULT_PERIOD_NS, Role
 from streamfuse.sources.base import Source
 
 Series: TypeAlias = npt.NDArray[np.float64]
@@ -133,9 +133,9 @@ def estimate(ir: Motion, vis: Motion, max_lag_s: float = 2.0) -> TimeOffset:
     recording differ by more than the frame interval of the slower stream.
     """
     _check_length(ir, vis, max_lag_s)
-    for name, motion in (("infrared", ir), ("visible", vis)):
+    for role, motion in zip(Role, (ir, vis), strict=True):
         if _smoothness(motion) < MIN_SMOOTHNESS:
-            raise InputError(f"nothing moves in the {name} picture: {WAVE}")
+            raise InputError(f"nothing moves in the {role.label} picture: {WAVE}")
     try:
         return _agree(ir, vis, max_lag_s)
     except InputError as unclear:
@@ -180,11 +180,11 @@ def _whole(motion: Motion) -> Motion:
 
 def _check_length(ir: Motion, vis: Motion, max_lag_s: float) -> None:
     needed_s = max(MIN_S, 2 * max_lag_s)
-    for name, motion in (("infrared", ir), ("visible", vis)):
+    for role, motion in zip(Role, (ir, vis), strict=True):
         length_s = float(motion.times_s[-1] - motion.times_s[0]) if len(motion.times_s) else 0.0
         if length_s < needed_s:
             raise InputError(
-                f"{length_s:.1f} s of the {name} stream are too short: {needed_s:.0f} s are needed to search "
+                f"{length_s:.1f} s of the {role.label} stream are too short: {needed_s:.0f} s are needed to search "
                 f"{max_lag_s * 1000:.0f} ms; record longer, or give a smaller --max-lag-ms"
             )
 
@@ -282,7 +282,7 @@ def measure(
         for source in (ir, vis):
             source.close()
         raise InputError("a recording cannot be compared with a live source: record both, or use both live")
-    readers = [_Reader(name, source, seconds) for name, source in (("infrared", ir), ("visible", vis))]
+    readers = [_Reader(role, source, seconds) for role, source in zip(Role, (ir, vis), strict=True)]
     deadline_s = clock() + seconds + patience_s if ir.live else math.inf
     for reader in readers:
         reader.start()
@@ -301,8 +301,8 @@ def measure(
 class _Reader(threading.Thread):
     """Reads one source; a daemon thread, because nothing can end a wait for a silent camera."""
 
-    def __init__(self, name: str, source: Source, seconds: float) -> None:
-        super().__init__(name=f"streamfuse motion {name}", daemon=True)
+    def __init__(self, role: Role, source: Source, seconds: float) -> None:
+        super().__init__(name=f"streamfuse motion {role}", daemon=True)
         self.stop = threading.Event()
         self._source, self._seconds = source, seconds
         self._meter = MotionMeter()

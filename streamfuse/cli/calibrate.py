@@ -70,7 +70,14 @@ command.add_command(time_command, "time")
 )
 @_output
 def scene(
-    ir: str, vis: str, min_pairs: int, output: Path, check: Path | None, distance_m: float | None, force: bool
+    ir: str,
+    vis: str,
+    min_pairs: int,
+    output: Path,
+    check: Path | None,
+    distance_m: float | None,
+    force: bool,
+    max_pixels: int,
 ) -> None:
     """Calibrate from natural scenes: several, far away, full of edges that both cameras see.
 
@@ -83,7 +90,8 @@ def scene(
     from streamfuse.calibration.scene import calibrate_scene
 
     files = _Files(output, check, force)
-    files.write(calibrate_scene(ir, vis, distance_m=distance_m, min_pairs=min_pairs))
+    sources = options.SourceOptions(max_pixels=max_pixels)
+    files.write(calibrate_scene(ir, vis, sources, distance_m=distance_m, min_pairs=min_pairs))
 
 
 @command.command(short_help="From pictures of a checkerboard or circles; the most accurate.")
@@ -113,6 +121,7 @@ def board(
     check: Path | None,
     distance_m: float | None,
     force: bool,
+    max_pixels: int,
 ) -> None:
     """Calibrate from pictures of a board that both cameras see, at the distance of the scene.
 
@@ -132,7 +141,7 @@ def board(
     for note in notes:
         logs.say(f"note: {note}")
     target = Board(Kind(kind), sides[0], sides[1], square_mm)
-    files.write(calibrate_boards(scenes, target, lenses=lenses, distance_m=distance_m))
+    files.write(calibrate_boards(scenes, target, lenses=lenses, distance_m=distance_m, max_pixels=max_pixels))
 
 
 @command.command(short_help="From points marked by hand in both pictures.")
@@ -149,6 +158,7 @@ def points(
     check: Path | None,
     distance_m: float | None,
     force: bool,
+    max_pixels: int,
 ) -> None:
     """Calibrate from points marked in both pictures.
 
@@ -160,7 +170,7 @@ def points(
     from streamfuse.calibration.points import calibrate_points
 
     files = _Files(output, check, force)
-    pictures = _pictures(ir, vis)
+    pictures = _pictures(ir, vis, max_pixels)
     sizes = _known_sizes(pictures, ir_size, vis_size)
     files.write(calibrate_points(file, *sizes, distance_m=distance_m), pictures)
 
@@ -185,6 +195,7 @@ def import_file(
     check: Path | None,
     distance_m: float | None,
     force: bool,
+    max_pixels: int,
 ) -> None:
     """Import another program's calibration.
 
@@ -198,21 +209,21 @@ def import_file(
     from streamfuse.calibration.imported import Request, calibrate_import
 
     target = _Files(output, check, force)
-    pictures = _pictures(ir, vis)
+    pictures = _pictures(ir, vis, max_pixels)
     if pictures is not None:
         ir_size, vis_size = _known_sizes(pictures, ir_size, vis_size)
     request = Request(ir_camera, vis_camera, ir_size, vis_size, distance_m, millimetres)
     target.write(calibrate_import(files, request), pictures)
 
 
-def _pictures(ir: Path | None, vis: Path | None) -> tuple[Plane, Plane] | None:
+def _pictures(ir: Path | None, vis: Path | None, max_pixels: int) -> tuple[Plane, Plane] | None:
     from streamfuse.sources.pixels import read_image_file
 
     if ir is None or vis is None:
         if ir is not None or vis is not None:
             raise UsageError("give both --ir and --vis, or neither")
         return None
-    return read_image_file(ir)[0], read_image_file(vis)[0]
+    return read_image_file(ir, max_pixels)[0], read_image_file(vis, max_pixels)[0]
 
 
 def _known_sizes(

@@ -30,7 +30,7 @@ from streamfuse.cli import options
 @options.max_pixels
 @options.config
 @options.common
-def time_command(ir: str, vis: str, seconds: float, max_lag_ms: float, fps: float | None) -> None:
+def time_command(ir: str, vis: str, seconds: float, max_lag_ms: float, fps: float | None, max_pixels: int) -> None:
     """Measure the constant time offset between an infrared and a visible stream from motion that both see.
 
     Wave a hand through both pictures for ten seconds, irregularly.  The result is the value for --ir-offset-ms of
@@ -44,7 +44,11 @@ def time_command(ir: str, vis: str, seconds: float, max_lag_ms: float, fps: floa
     from streamfuse.urls import mask
 
     # Opened as a pair, as in `run`: the stamps of two lists of images depend on each other.
-    found = measure(*open_pair(ir, vis, fps=fps), seconds=seconds, max_lag_s=max_lag_ms / 1000)
+    found = measure(
+        *open_pair(ir, vis, options.SourceOptions(fps, max_pixels=max_pixels)),
+        seconds=seconds,
+        max_lag_s=max_lag_ms / 1000,
+    )
     click.echo(
         f"offset {found.offset_ms:.1f} ms, confidence {found.confidence:.2f} (correlation {found.correlation:.2f}, "
         f"{found.lead:.2f} above the next; the halves differ by {found.halves_ms:.1f} ms)"

@@ -94,13 +94,18 @@ def log_json(function: F) -> F:
     return cast(F, wrapper)
 
 
-def log_summary(message: str, summary: Summary) -> None:
-    """Log the state of a run as fields of one record; values that are not finite become null."""
+def summary_fields(summary: Summary) -> dict[str, Any]:
+    """Return the state of a run as the fields of a JSON line; a number that is not known yet is null."""
     fields = {key: _plain(value) for key, value in asdict(summary).items()}
     fields["sources"] = {role.label: _plain(asdict(source)) for role, source in summary.sources.items()}
     for stage in fields["stages"].values():
         del stage["within"]  # for monitoring
-    log.info(message, extra={FIELDS: {**fields, "dropped": summary.dropped}})
+    return {**fields, "dropped": summary.dropped}
+
+
+def log_summary(message: str, summary: Summary) -> None:
+    """Log the state of a run as one JSON line."""
+    log.info(message, extra={FIELDS: summary_fields(summary)})
 
 
 def _plain(value: Any) -> Any:

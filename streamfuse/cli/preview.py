@@ -1,8 +1,9 @@
-"""Options --preview, --preview-token and --metrics of the commands that run a pipeline."""
+"""--preview, --preview-token, --metrics and --no-open of the commands that run a pipeline."""
 
 from __future__ import annotations
 
 import functools
+import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,10 +12,14 @@ import click
 from streamfuse.cli import logs
 from streamfuse.cli.config import SECRET
 from streamfuse.cli.together import F, together
-from streamfuse.errors import UsageError
+from streamfuse.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from streamfuse.sinks.base import Sink
+    from streamfuse.sinks.preview import PreviewSink
+
+LOOPBACK = "127.0.0.1"
+PORTS = range(8080, 8180)
+"""Ports that are tried, in this order, where the user gave no address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +29,18 @@ class Preview:
     address: str | None
     metrics: str | None
     token: str | None = field(repr=False)
+    open: bool = True
+    """Open a browser where the preview is the only output."""
 
-    def sinks(self) -> list[Sink]:
-        """Return no sink or one, after its links were printed.  Raises UsageError and OutputError."""
-        if self.address is None and self.metrics is None:
-            return []
-        from streamfuse.sinks.preview import PreviewSink
+    def sink(self, *, only_output: bool = False) -> PreviewSink | None:
+        """Bind and announce the addresses; None where nothing is to be served.
 
-        sink = PreviewSink(self.address, metrics=self.metrics, token=self.token)
+        `only_output`: serve the preview even without --preview, on the first free one of PORTS.  Raises UsageError and
+        OutputError.
+        """
+        if self.address is None and not only_output and self.metrics is None:
+            return None
+        sink = self._on_free_port() if self.address is None and only_output else self._on(self.address)
         if sink.generated and logs.as_json():
             sink.close()
             raise UsageError(
@@ -42,7 +51,29 @@ class Preview:
                 click.echo(f"{what}: {link}", err=True)
             else:
                 logs.log.info("%s: %s", what, link)
-        return [sink]
+        return sink
+
+    def _on(self, address: str | None) -> PreviewSink:
+        from streamfuse.sinks.preview import PreviewSink
+
+        return PreviewSink(address, metrics=self.metrics, token=self.token)
+
+    def _on_free_port(self) -> PreviewSink:
+        for port in PORTS:
+            try:
+                return self._on(f"{LOOPBACK}:{port}")
+            except OutputError:
+                if _is_free(port):  # the error is about something else
+                    raise
+        raise OutputError(f"ports {PORTS[0]} to {PORTS[-1]} are in use: give --preview {LOOPBACK}:PORT, or -o FILE")
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server((LOOPBACK, port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def preview(function: F) -> F:
@@ -63,11 +94,26 @@ def preview(function: F) -> F:
             "printed. Better set as STREAMFUSE_PREVIEW_TOKEN: other users can see the command line.",
         ),
         click.option(
-            "--metrics", metavar="HOST:PORT", help="Serve /metrics, /status and /readyz on an address of their own."
+            "--metrics",
+            metavar="HOST:PORT",
+            help="Serve /metrics, /status and /readyz, without the preview or on another address.",
+        ),
+        click.option(
+            "--open/--no-open",
+            "open_browser",
+            default=True,
+            help="Without -o, --publish and --preview: open the preview in a browser, where there is a display.",
         ),
     )
     @functools.wraps(function)
-    def wrapper(*args: Any, preview: str | None, preview_token: str | None, metrics: str | None, **kwargs: Any) -> Any:
-        return function(*args, preview=Preview(preview, metrics, preview_token), **kwargs)
+    def wrapper(
+        *args: Any,
+        preview: str | None,
+        preview_token: str | None,
+        metrics: str | None,
+        open_browser: bool,
+        **kwargs: Any,
+    ) -> Any:
+        return function(*args, preview=Preview(preview, metrics, preview_token, open_browser), **kwargs)
 
     return cast(F, wrapper)

@@ -2,67 +2,31 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import click
-
 from streamfuse.cli import logs
-from streamfuse.cli.options import on_terminal
+from streamfuse.cli.progress import progress
 from streamfuse.frames import Role
 from streamfuse.telemetry import Summary, each_count
 
-PLAIN_LINE_S = 5.0
-"""Interval between progress lines where there is no terminal."""
-
 
 @contextmanager
-def progress(total: int | None) -> Iterator[Callable[[Summary], None]]:
-    """Make a callback that shows the progress of a run on stderr: a bar on a terminal, plain lines elsewhere."""
-    if logs.as_json() or not on_terminal():
-        yield _PlainLines(total)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def run_progress(total: int | None) -> Iterator[Callable[[Summary], None]]:
+    """Show the progress of a run until the block is left, from the summaries that the callback is passed."""
+    with progress("fusing", total) as update:
 
-    columns = (
-        TextColumn("fusing"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[fps]}"),
-        TimeRemainingColumn(compact=True),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total, fps="starting")
-        yield lambda summary: bar.update(
-            task, completed=summary.fused, fps=f"{summary.fps:.1f} fps" if summary.fps else "starting"
-        )
+        def on_tick(summary: Summary) -> None:
+            words = f"{summary.fps:.1f} fps" if summary.fps else "starting"
+            if total and summary.fps:
+                words += f", {max(total - summary.fused, 0) / summary.fps:.0f} s left"
+            update(summary.fused, words, fields=logs.summary_fields(summary))
 
-
-class _PlainLines:
-    def __init__(self, total: int | None) -> None:
-        self._total = total
-        self._last = time.monotonic()
-
-    def __call__(self, summary: Summary) -> None:
-        now = time.monotonic()
-        if now - self._last < PLAIN_LINE_S:
-            return
-        self._last = now
-        if logs.as_json():
-            logs.log_summary("progress", summary)
-            return
-        of = f" of {self._total}" if self._total else ""
-        left = ""
-        if self._total and summary.fps:
-            left = f", {max(self._total - summary.fused, 0) / summary.fps:.0f} s left"
-        pace = f"{summary.fps:.1f} fps" if summary.fps else "starting"
-        click.echo(f"{summary.fused}{of} frames, {pace}{left}", err=True)
+        yield on_tick
 
 
 def show_summary(summary: Summary) -> None:
-    """Show what a run did, on stderr: stdout is for results."""
+    """Show the summary of a run on stderr; stdout is for results."""
     if logs.as_json():
         logs.log_summary("summary", summary)
         return

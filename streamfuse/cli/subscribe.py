@@ -53,6 +53,7 @@ def command(
     timeout_s: float,
     server_key: Path | None,
     client_key: Path | None,
+    max_pixels: int,
 ) -> int:
     """Receive frames from `streamfuse run --publish URL`.
 
@@ -66,7 +67,13 @@ def command(
     from streamfuse.zeromq.subscriber import Mode, Subscriber
 
     with Subscriber(
-        url, stream=stream, mode=Mode.EVERY, timeout_s=timeout_s, server_key=server_key, client_key=client_key
+        url,
+        stream=stream,
+        mode=Mode.EVERY,
+        timeout_s=timeout_s,
+        server_key=server_key,
+        client_key=client_key,
+        max_pixels=max_pixels,
     ) as subscriber:
         recorder = _Recorder(open_sink(output, force=force)) if output is not None else None
         failed = True

@@ -21,6 +21,9 @@ import sys
 import time
 from pathlib import Path
 
+from streamfuse.files import expand_home
+from streamfuse.notes import warn_once
+
 log = logging.getLogger("streamfuse")
 
 LIMIT_BYTES = 2_000_000_000
@@ -28,14 +31,28 @@ LIMIT_BYTES = 2_000_000_000
 LEFTOVER_S = 3600.0
 """Age above which a temporary file belongs to a process that was killed; writing one takes a second."""
 
+NO_HOME = (
+    "this user has no home directory, so compiled networks are not kept and each start builds them again: "
+    "set STREAMFUSE_CACHE to a directory"
+)
 _MAGIC = b"streamfuse-engine-1\n"
 _PAYLOAD = len(_MAGIC) + 65
 
 
-def default_directory() -> Path:
-    """$STREAMFUSE_CACHE, else the system's directory for caches."""
+def default_directory() -> Path | None:
+    """Return $STREAMFUSE_CACHE, else this user's cache directory; None where the user has no home directory.
+
+    Raises UsageError for a `~` in $STREAMFUSE_CACHE that cannot be replaced.
+    """
     if chosen := os.environ.get("STREAMFUSE_CACHE"):
-        return Path(chosen).expanduser()
+        return expand_home(Path(chosen), "STREAMFUSE_CACHE")
+    try:
+        return _user_directory()
+    except RuntimeError:  # HOME is not set, and this user is not in the password database
+        return None
+
+
+def _user_directory() -> Path:
     if sys.platform == "win32":
         local = os.environ.get("LOCALAPPDATA")
         return (Path(local) if local else Path.home() / "AppData" / "Local") / "streamfuse" / "Cache"
@@ -64,15 +81,18 @@ class Cache:
 
     def __init__(self, directory: Path | None = None, limit_bytes: int = LIMIT_BYTES) -> None:
         self.directory = directory or default_directory()
+        """None: nothing is kept."""
         self._limit_bytes = limit_bytes
         self._warned = False
 
-    def _path(self, key: str) -> Path:
-        return self.directory / f"{key}.engine"
+    def _path(self, key: str) -> Path | None:
+        return None if self.directory is None else self.directory / f"{key}.engine"
 
     def load(self, key: str) -> memoryview | None:
         """Return the payload, memory-mapped copy-on-write, or None, and mark the entry as used."""
         path = self._path(key)
+        if path is None:
+            return None
         try:
             with path.open("rb") as file:
                 mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
@@ -93,6 +113,9 @@ class Cache:
     def store(self, key: str, payload: bytes | memoryview) -> None:
         """Store `payload`, and delete the least recently used entries above the limit."""
         path = self._path(key)
+        if self.directory is None or path is None:
+            warn_once(NO_HOME)
+            return
         aside = path.with_name(f".{key}.{os.getpid()}.part")
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -113,10 +136,13 @@ class Cache:
         """Delete an entry that cannot be used."""
         path = self._path(key)
         log.warning("the compiled network %s is unusable (%s); building it again", path, reason)
-        with contextlib.suppress(OSError):
-            path.unlink()
+        if path is not None:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def _evict(self, keep: Path) -> None:
+        if self.directory is None:
+            return
         with contextlib.suppress(OSError):
             for leftover in self.directory.glob(".*.part"):
                 with contextlib.suppress(OSError):  # another process may have deleted it

@@ -11,7 +11,7 @@ from streamfuse.sinks.target import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
     from streamfuse.sinks.base import Sink
-    from streamfuse.sinks.encoder import VideoFormat
+    from streamfuse.sinks.video_format import VideoFormat
 
 
 def open_sink(

@@ -9,9 +9,8 @@ import functools
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import cv2
@@ -20,10 +19,10 @@ import numpy as np
 from streamfuse.av_frames import to_av
 from streamfuse.color import Matrix, Plane
 from streamfuse.color_conversion import narrow_chroma, narrow_luma, resize_chroma, widen_chroma
-from streamfuse.errors import OutputError, UsageError
+from streamfuse.errors import OutputError
 from streamfuse.frames import Content, FusedFrame
 from streamfuse.notes import warn_once
-from streamfuse.sinks.target import VIDEO_SUFFIXES
+from streamfuse.sinks.video_format import CODECS, PRESETS, VideoFormat
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -38,46 +37,11 @@ KEYFRAME_S = 2.0
 """Interval between key frames, to which players can seek."""
 SMALL_PIXELS = 1280 * 720
 """Largest picture that one encoding thread handles in real time."""
-PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 # AVCOL_SPC, AVCOL_PRI, AVCOL_TRC of each matrix.
 _COLOR_TAGS = {Matrix.BT601: (6, 6, 6), Matrix.BT709: (1, 1, 1), Matrix.BT2020: (9, 9, 14)}
 
 
-@dataclass(frozen=True, slots=True)
-class VideoFormat:
-    """Codec, quality and speed of the encoder."""
-
-    codec: str = "h264"
-    """h264, hevc or ffv1 (lossless, in .mkv)."""
-    crf: int = 20
-    """Constant quality, 0..51, lower is better; not for ffv1."""
-    preset: str = "veryfast"
-    """Encoder preset, one of PRESETS; not for ffv1."""
-    hardware: bool = False
-    """Encode on an NVIDIA GPU if possible, with `crf` as a constant quantiser; not for ffv1."""
-
-    def check(self, path: Path) -> None:
-        """Raise UsageError if a value is invalid or does not fit the suffix of `path`."""
-        suffix = path.suffix.lower()
-        if suffix not in VIDEO_SUFFIXES:
-            known = " ".join(sorted(VIDEO_SUFFIXES))
-            raise UsageError(
-                f"{path}: unknown kind of output: use {known}, or a pattern of images such as out/%06d.png"
-            )
-        if self.codec not in CODECS:
-            raise UsageError(f"unknown codec {self.codec!r}: use {', '.join(CODECS)}")
-        if self.codec == "ffv1" and suffix != ".mkv":
-            raise UsageError(f"ffv1 is not supported in {suffix}: use .mkv")
-        if self.codec == "ffv1" and self.hardware:
-            raise UsageError("ffv1 is encoded on the CPU only: leave out --hw-encode")
-        if not 0 <= self.crf <= 51:
-            raise UsageError(f"crf must be 0..51, got {self.crf}")
-        if self.preset not in PRESETS:
-            raise UsageError(f"unknown preset {self.preset!r}: use {', '.join(PRESETS)}")
-
-
-CODECS = {"h264": "libx264", "hevc": "libx265", "ffv1": "ffv1"}
 NVENC = {"h264": "h264_nvenc", "hevc": "hevc_nvenc"}
 
 

@@ -23,7 +23,8 @@ from streamfuse.backoff import Backoff
 from streamfuse.errors import UsageError
 from streamfuse.frames import DEFAULT_PERIOD_NS, FusedFrame
 from streamfuse.sinks.base import Sink
-from streamfuse.sinks.encoder import Encoder, VideoFormat
+from streamfuse.sinks.encoder import Encoder
+from streamfuse.sinks.video_format import VideoFormat
 from streamfuse.sources.connection import Lost, explain
 from streamfuse.urls import expand, redact
 
@@ -111,12 +112,16 @@ class _Push:
             stderr=subprocess.DEVNULL,
             env={**os.environ, _URL: url},
         )
-        assert self._process.stdin is not None
-        os.set_blocking(self._process.stdin.fileno(), False)
         self._container: OutputContainer | None = None
         self._encoder: Encoder | None = None
         self._said = b""
         self.connected = False
+        try:
+            assert self._process.stdin is not None
+            os.set_blocking(self._process.stdin.fileno(), False)
+        except BaseException:
+            self.end()
+            raise
 
     def write(self, frame: FusedFrame | None, video: VideoFormat, name: str, period_ns: int) -> None:
         import av
@@ -160,7 +165,7 @@ class _Push:
         process.stdout.close()
         reasons = [line for line in said if line.startswith(b"{")]
         if not reasons:
-            return Lost("it was closed by the other end" if self.connected else "it does not answer")
+            return Lost("the other end closed it" if self.connected else "it does not answer")
         told = json.loads(reasons[-1])
         return Lost(told["reason"], most_backoff_s=told["most_backoff_s"])
 

@@ -96,7 +96,7 @@ class SyntheticSource(Source):
         clock: Callable[[], int] = time.monotonic_ns,
         sleep: Callable[[float], None] = time.sleep,
     ) -> Self:
-        """From `synthetic:ir` or `synthetic:vis` with an optional query; UsageError if it makes no sense."""
+        """Open `synthetic:ir` or `synthetic:vis` with an optional query; raises UsageError for an unknown one."""
         address, _, query = text.partition("?")
         channel = address.removeprefix(SCHEME)
         if not address.startswith(SCHEME) or channel not in list(Role):

@@ -66,6 +66,13 @@ class Connection:
         self._reconnect_at = math.inf
         self._interrupted = False
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
+        try:
+            self._open(topic, keys, max_bytes)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _open(self, topic: bytes, keys: ClientKeys | None, max_bytes: int) -> None:
         for option, value in (
             (zmq.LINGER, 0),
             (zmq.RCVHWM, QUEUE),
@@ -73,7 +80,7 @@ class Connection:
             (zmq.MAXMSGSIZE, max_bytes),
             (zmq.RECONNECT_IVL, RECONNECT_MS[0]),
             (zmq.RECONNECT_IVL_MAX, RECONNECT_MS[1]),
-            (zmq.IPV6, int("[" in url)),
+            (zmq.IPV6, int("[" in self._url)),
             *KEEPALIVE.items(),
         ):
             self._socket.setsockopt(option, value)
@@ -83,7 +90,12 @@ class Connection:
             self._socket.setsockopt(zmq.CURVE_SECRETKEY, keys.pair.secret)
         self._socket.subscribe(topic)
         self._monitor: zmq.Socket[bytes] = self._socket.get_monitor_socket(sum(_ALL))
-        self._socket.connect(url)
+        try:
+            self._socket.connect(self._url)
+        except BaseException:
+            self._socket.disable_monitor()
+            self._monitor.close(0)
+            raise
 
     def receive(self, timeout_s: float | None = None) -> Sequence[zmq.Frame] | None:
         """Receive the next message; None after `timeout_s` (None: no limit), or once it is interrupted.

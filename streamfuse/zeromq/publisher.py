@@ -89,17 +89,21 @@ class Publisher:
         # inproc peers must share a context; the others have their own, because a context has one authenticator.
         self._own_context = not url.startswith("inproc:")
         self._context = zmq.Context() if self._own_context else zmq.Context.instance()
-        self._authenticator = self._authenticate(keys) if keys is not None else None
-        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
-        try:
+        with contextlib.ExitStack() as opened:
+            if self._own_context:
+                opened.callback(self._context.term)
+            self._authenticator = self._authenticate(keys) if keys is not None else None
+            if self._authenticator is not None:
+                opened.callback(self._authenticator.stop)
+            self._socket: zmq.Socket[bytes] = opened.enter_context(self._context.socket(zmq.XPUB))
             self._bind(url, keys)
-        except BaseException:
-            self._release()
-            raise
-        self._wake, self._woken = socket.socketpair()
-        self._wake.setblocking(False)
-        self._watcher = threading.Thread(target=self._watch, name=f"streamfuse publish {self.name}", daemon=True)
-        self._watcher.start()
+            self._wake, self._woken = socket.socketpair()
+            opened.callback(self._wake.close)
+            opened.callback(self._woken.close)
+            self._wake.setblocking(False)
+            self._watcher = threading.Thread(target=self._watch, name=f"streamfuse publish {self.name}", daemon=True)
+            self._watcher.start()
+            self._opened = opened.pop_all()
 
     def _authenticate(self, keys: ServerKeys) -> ThreadAuthenticator:
         from zmq.auth.thread import ThreadAuthenticator
@@ -261,16 +265,7 @@ class Publisher:
         self._closed.set()
         self._wake_watcher()
         self._watcher.join()
-        self._wake.close()
-        self._woken.close()
-        self._release()
-
-    def _release(self) -> None:
-        self._socket.close()
-        if self._authenticator is not None:
-            self._authenticator.stop()
-        if self._own_context:
-            self._context.term()
+        self._opened.close()
 
 
 def join(url: str, stream: str, keys: ServerKeys | None = None, *, insecure: bool = False) -> tuple[Publisher, Topic]:

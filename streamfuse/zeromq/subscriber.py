@@ -28,6 +28,7 @@ from streamfuse.closeable import Closeable
 from streamfuse.color import Plane
 from streamfuse.errors import NothingReceived, UsageError
 from streamfuse.frames import FusedFrame
+from streamfuse.sources.limits import MAX_PIXELS
 from streamfuse.urls import redact
 from streamfuse.zeromq.curve import client_keys
 from streamfuse.zeromq.endpoint import check_url
@@ -154,10 +155,12 @@ class Subscriber(Closeable):
         server_key: str | PathLike[str] | None = None,
         client_key: str | PathLike[str] | None = None,
         max_bytes: int = MAX_BYTES,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         """`url`: the publisher's address.  `stream`: name of one stream, None for all.  `timeout_s`: longest wait for
         a frame, None for no limit.  `server_key` and `client_key`: files of the publisher's public and this
-        subscriber's secret key.  `max_bytes`: size limit of a message part.  Raises UsageError.
+        subscriber's secret key.  `max_bytes`: size limit of a message part.  `max_pixels`: size limit
+        of a JPEG.  Raises UsageError.
         """
         check_url(url)
         if stream is not None and not STREAM.fullmatch(stream):
@@ -171,6 +174,7 @@ class Subscriber(Closeable):
         self.name = redact(url)
         self._stream = stream
         self._timeout_s = timeout_s
+        self._max_pixels = max_pixels
         self._lock = threading.Lock()
         self._counts = _Counts()
         self._last: OrderedDict[str, tuple[str, int]] = OrderedDict()
@@ -282,7 +286,7 @@ class Subscriber(Closeable):
                     return None
                 buffers = [part.buffer for part in parts]
                 try:
-                    frame = Received(unpack(buffers), buffers[-1], time.time_ns())
+                    frame = Received(unpack(buffers, self._max_pixels), buffers[-1], time.time_ns())
                 except Malformed as error:
                     self._reject(error)
                     continue

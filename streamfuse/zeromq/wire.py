@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from streamfuse.color import Matrix
 from streamfuse.frames import Clock, Content
 from streamfuse.sources.image_header import jpeg_shape
-from streamfuse.sources.limits import is_too_large
+from streamfuse.sources.limits import MAX_PIXELS
 
 SCHEMA = 1
 """Version of the format, raised by incompatible changes; additional keys do not change it."""
@@ -126,8 +126,11 @@ def pack(header: Header) -> bytes:
     return _ENCODER.encode({name: getattr(header, name) for name in _NAMES}).encode()
 
 
-def unpack(parts: Sequence[Buffer]) -> Header:
-    """Decode and validate a message; return its header.  Raises Malformed."""
+def unpack(parts: Sequence[Buffer], max_pixels: int = MAX_PIXELS) -> Header:
+    """Decode and validate a message; return its header.
+
+    Raises Malformed for any other message, and for a JPEG of more than `max_pixels` pixels.
+    """
     if len(parts) != PARTS:
         raise Malformed(f"{len(parts)} parts instead of {PARTS}")
     topic, text, payload = parts
@@ -147,7 +150,7 @@ def unpack(parts: Sequence[Buffer]) -> Header:
         raise Malformed("the topic is not that of the stream")
     if header.step != step_of(header.encoding, header.width):
         raise Malformed("the step does not fit the width")
-    _check_payload(header, memoryview(payload))
+    _check_payload(header, memoryview(payload), max_pixels)
     return header
 
 
@@ -163,7 +166,7 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def _check_payload(header: Header, payload: memoryview) -> None:
+def _check_payload(header: Header, payload: memoryview, max_pixels: int) -> None:
     if header.encoding is not Encoding.JPEG:
         wanted = payload_bytes(header.encoding, header.height, header.width)
         if payload.nbytes != wanted:
@@ -172,7 +175,7 @@ def _check_payload(header: Header, payload: memoryview) -> None:
         raise Malformed("the JPEG is incomplete")
     elif jpeg_shape(payload) != (header.height, header.width):  # a decoder allocates memory for the JPEG's own size
         raise Malformed("the size of the JPEG is not that of the header")
-    elif is_too_large(header.width, header.height):
+    elif header.width * header.height > max_pixels:
         raise Malformed("the JPEG has more pixels than --max-pixels allows")
 
 

@@ -21,8 +21,8 @@ from streamfuse.fuser import Fuser
 from streamfuse.pipeline import SINK_SLOW, Pipeline
 from streamfuse.sinks import open_sinks
 from streamfuse.sinks.base import Sink
-from streamfuse.sinks.encoder import VideoFormat
 from streamfuse.sinks.video import VideoSink
+from streamfuse.sinks.video_format import VideoFormat
 from streamfuse.sources.file import VideoFile
 from streamfuse.sources.sequence import match_pattern
 
