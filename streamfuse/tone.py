@@ -72,7 +72,7 @@ class Smooth:
         return _stretch(raw, *self._range.update(raw, stamp_ns), 1e-6)
 
 
-class Steady:
+class Stabilised:
     """Luma of a direct network with stabilised brightness: its mean level is smoothed to remove flicker.
 
     The smoothed level follows that of the pictures with a time constant, and differs from it by at most `REACH`.
@@ -173,7 +173,7 @@ def make_tone(name: str, output: str) -> Tone:
     if name == "per-frame":
         return Direct() if direct else PerFrame()
     if name == "smooth":
-        return Steady() if direct else Smooth()
+        return Stabilised() if direct else Smooth()
     if name.startswith("fixed:"):
         return _parse_fixed(name)
     raise UsageError(f"unknown tone {name!r}: use {TONES}")
