@@ -79,7 +79,7 @@ def test_fuse_images_and_directories(tmp_path: Path) -> None:
     assert picture.ndim == 2
 
 
-def test_fuse_goes_on_after_a_bad_image(tmp_path: Path) -> None:
+def test_fuse_continues_after_a_bad_image(tmp_path: Path) -> None:
     write_images(tmp_path / "ir", ["1.png", "2.png"])
     write_images(tmp_path / "vis", ["1.png", "2.png"])
     (tmp_path / "vis" / "1.png").write_bytes(b"broken")
@@ -235,7 +235,7 @@ def test_help_and_version() -> None:
     assert process("--version").stdout.startswith("streamfuse 0.")
 
 
-def test_importing_is_cheap() -> None:
+def test_importing_loads_no_large_library() -> None:
     """torch, openvino, av and OpenCV load when they are first used."""
     code = "import sys, streamfuse.cli; print([m for m in ('torch', 'openvino', 'av', 'cv2') if m in sys.modules])"
     done = subprocess.run(

@@ -205,7 +205,7 @@ def test_bad_images_end_it_with_a_reason(scenes: Scenes, change: Callable[[Scene
         (["--ir", "a.png", "--vis", "b.png", "--every", "3"], "--every is for streams"),
     ],
 )
-def test_options_that_cannot_be(args: list[str], words: str) -> None:
+def test_invalid_options(args: list[str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         evaluate(*args)
 

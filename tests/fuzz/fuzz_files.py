@@ -1,4 +1,4 @@
-"""Text files that people and other programs write: pipelines, manifests, calibrations, sequences, receipts, keys."""
+"""Targets for text files: pipelines, manifests, calibrations, sequences, receipts, keys."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def calibration(data: bytes) -> object:
 
 
 def imported(data: bytes) -> object:
-    """The first byte chooses between one file and a pair of ROS."""
+    """Import a calibration; the first byte chooses between one file and a pair of ROS files."""
     request = Request(vis_size=(480, 640), ir_size=(480, 640))
     paths = [file(data[1:], "camera.yaml")]
     if data[:1] == b"2":

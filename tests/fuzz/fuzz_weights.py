@@ -1,4 +1,4 @@
-"""Weights, checkpoints of training and published checkpoints; and what an image's header says."""
+"""Targets for weights, training checkpoints, published checkpoints, and image headers."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _images() -> tuple[bytes, ...]:
 
 
 BIG = struct.pack("<2sHHHQ", b"II", 43, 8, 0, 1 << 63)
-"""A large TIFF whose tags are farther away than any file has bytes."""
+"""A BigTIFF whose tags are beyond the end of any file."""
 
 TARGETS = {
     "weights": Target(weights, (_weights(),)),
