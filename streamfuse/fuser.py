@@ -38,9 +38,9 @@ class FusedLuma(NamedTuple):
     """Infrared, aligned to the visible picture."""
     visible: Plane
     timings_ns: dict[str, int]
-    """Stage name to its duration, ns."""
+    """Durations by stage name, ns."""
     tag: Any = None
-    """The object that `Fuser.begin_luma` was given for the pair."""
+    """The object that was passed to `Fuser.begin_luma` with the pair."""
 
 
 class _Begun(NamedTuple):
@@ -157,7 +157,7 @@ class Fuser(Closeable):
         return self._aligner.cut_chroma(chroma, height, width)
 
     def prepare(self, height: int, width: int, period_ns: int | None = None) -> None:
-        """Build or load the engine for visible pictures of this size; `fuse` does so on its own if needed.
+        """Build or load the engine for visible pictures of this size; `fuse` does so if needed.
 
         `period_ns`: frame interval of a source in real time, by which preset auto is decided once.
         """

@@ -1,4 +1,4 @@
-"""The command line for tests: in this process, which has loaded torch already, or in a process of its own."""
+"""The command line for tests: in this process, which has loaded torch already, or in a new process."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _text(stream: io.TextIOWrapper) -> str:
 
 
 def fails(code: int, words: str, *args: object, **env: str) -> str:
-    """The one line of the error; asserts that `streamfuse` ends with this code, these words and no traceback."""
+    """Assert that `streamfuse` fails with this code, these words and no traceback; return the line of the error."""
     done = streamfuse(*args, **env)
     assert done.returncode == code, done.stderr
     assert words in done.stderr

@@ -1,4 +1,4 @@
-"""The engine that compiles the network with OpenVINO, the fast one on a CPU.
+"""The OpenVINO engine, the fastest on a CPU.
 
 Conversion takes seconds and needs torch; compiled networks are therefore cached on disk, and later starts load them
 without torch.  Speed: see `benchmarks/engine.py`.
