@@ -47,7 +47,7 @@ def shutter(seed: int) -> Grey:
 
 
 class Camera:
-    """A camera of 25 pictures per second with `ShutterHold`."""
+    """A camera of 25 pictures per second with `FlatFieldGuard`."""
 
     def __init__(self, agc: str = "percentile") -> None:
         self.repeated: Counter[str] = Counter()
@@ -93,7 +93,7 @@ def test_object_that_appears_during_an_ffc_does_not_change_the_rest_abruptly(agc
 
 
 def test_without_the_hold_an_ffc_shows_as_noise() -> None:
-    """The reason for `ShutterHold`."""
+    """The reason for `FlatFieldGuard`."""
     agc = Percentile()
     pictures = [agc.to_luma(sensor(street(), k), k * PERIOD_NS) for k in range(SECOND)]
     flash = agc.to_luma(shutter(0), SECOND * PERIOD_NS)
