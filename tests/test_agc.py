@@ -76,7 +76,7 @@ def test_last_good_picture_is_repeated_during_an_ffc(agc: str, frozen: bool, cap
             assert np.abs(np.diff([luma.mean() for luma in (before, *after)])).max() < 1
     assert camera.held == {FROZEN if frozen else SHUTTER: 30}
     assert [record.message for record in caplog.records] == [
-        "lwir: while the camera's shutter is closed, its last picture is shown"
+        "lwir: the last good picture is repeated while the camera's shutter is closed"
     ]
 
 

@@ -16,7 +16,7 @@ from aiohttp import web
 from fuzz_target import Target
 from publishing import published
 from test_hostile_network import _REQUEST
-from test_hostile_text import held
+from test_hostile_text import none_if_refused
 from test_wire import header, message
 from web import TOKEN, Run, picture
 
@@ -43,7 +43,7 @@ def wire(data: bytes) -> object:
     except Malformed:
         return None
     pixels = memoryview(parts[2])
-    return [held(partial(read, found, pixels)) for read in (luma_of, bgr_of, picture_of)][-1]
+    return [none_if_refused(partial(read, found, pixels)) for read in (luma_of, bgr_of, picture_of)][-1]
 
 
 def _messages() -> tuple[bytes, ...]:
@@ -201,7 +201,7 @@ def answer(data: bytes) -> object:
     def show() -> None:
         top.show(reader.read(), None, reader.name, top.console(shown))
 
-    held(show)
+    none_if_refused(show)
     assert all(line.isprintable() for line in shown.getvalue().split("\n"))
     return shown.getvalue()
 
