@@ -17,7 +17,7 @@ from streamfuse.cli.run import command as run
 from streamfuse.color import Plane
 from streamfuse.errors import UsageError
 from streamfuse.sources import SourceOptions, open_pair, open_source
-from streamfuse.sources.agc import AGCS, FROZEN, SHUTTER, Grey, Percentile, Plateau, ShutterHold, make_agc
+from streamfuse.sources.agc import AGCS, FROZEN, SHUTTER, FlatFieldGuard, Grey, Percentile, Plateau, make_agc
 from streamfuse.sources.pixels import PixelReader
 from streamfuse.sources.vot import open_vot
 
@@ -47,11 +47,11 @@ def shutter(seed: int) -> Grey:
 
 
 class Camera:
-    """A camera of 25 pictures per second with `ShutterHold`."""
+    """A camera of 25 pictures per second with `FlatFieldGuard`."""
 
     def __init__(self, agc: str = "percentile") -> None:
-        self.held: Counter[str] = Counter()
-        self._hold = ShutterHold(make_agc(agc), "lwir", self.held)
+        self.repeated: Counter[str] = Counter()
+        self._hold = FlatFieldGuard(make_agc(agc), "lwir", self.repeated)
         self._index = 0
 
     def show(self, grey: Grey, repeats: int = 1) -> Plane:
@@ -74,7 +74,7 @@ def test_last_good_picture_is_repeated_during_an_ffc(agc: str, frozen: bool, cap
             after = camera.watch(street(level=7460), SECOND, seed=5000)  # an eighth of the range higher
             assert all(np.array_equal(luma, before) for luma in during)
             assert np.abs(np.diff([luma.mean() for luma in (before, *after)])).max() < 1
-    assert camera.held == {FROZEN if frozen else SHUTTER: 30}
+    assert camera.repeated == {FROZEN if frozen else SHUTTER: 30}
     assert [record.message for record in caplog.records] == [
         "lwir: the last good picture is repeated while the camera's shutter is closed"
     ]
@@ -93,7 +93,7 @@ def test_object_that_appears_during_an_ffc_does_not_change_the_rest_abruptly(agc
 
 
 def test_without_the_hold_an_ffc_shows_as_noise() -> None:
-    """The reason for `ShutterHold`."""
+    """The reason for `FlatFieldGuard`."""
     agc = Percentile()
     pictures = [agc.to_luma(sensor(street(), k), k * PERIOD_NS) for k in range(SECOND)]
     flash = agc.to_luma(shutter(0), SECOND * PERIOD_NS)
@@ -104,7 +104,7 @@ def test_fading_scene_is_not_taken_for_an_ffc() -> None:
     camera = Camera()
     for k in range(4 * SECOND):
         camera.show(sensor(street(contrast=500 * 0.95**k), k))  # until only noise is left
-    assert camera.held == {}
+    assert camera.repeated == {}
 
 
 def test_cuts_are_shown_immediately() -> None:
@@ -114,7 +114,7 @@ def test_cuts_are_shown_immediately() -> None:
         cut = sensor(scene, 1)
         assert np.abs(camera.show(cut).astype(float) - Percentile().to_luma(cut, 0)).mean() < 3
         camera.watch(scene, SECOND)
-    assert camera.held == {}
+    assert camera.repeated == {}
 
 
 def test_plain_or_frozen_picture_longer_than_an_ffc_is_the_scene() -> None:
@@ -126,7 +126,7 @@ def test_plain_or_frozen_picture_longer_than_an_ffc_is_the_scene() -> None:
             camera.show(still)
         pictures = [camera.show(still if frozen else shutter(k)) for k in range(5 * SECOND)]
         held = 3 * SECOND + 1
-        assert sum(camera.held.values()) == held
+        assert sum(camera.repeated.values()) == held
         if frozen:  # the range is followed again
             assert not np.array_equal(pictures[-1], pictures[0])
         else:
@@ -141,7 +141,7 @@ def test_camera_slower_than_its_stream_is_not_taken_for_an_ffc(caplog: pytest.Lo
     with caplog.at_level(logging.INFO, "streamfuse"):
         for k in range(2 * SECOND):
             camera.show(sensor(street(), k // 3))
-    assert camera.held == {}
+    assert camera.repeated == {}
     assert not caplog.records
     brighter = [camera.show(sensor(street(contrast=550), k // 3)).mean() for k in range(2 * SECOND)]
     other = Camera()

@@ -130,7 +130,7 @@ def test_bench_prints_a_table_and_writes_all_figures(tmp_path: Path) -> None:
     assert figures["end_to_end_fps"] > 0
     expected = figures["work"]["flops"] / figures["network"]["p50_ms"] * 1000 / figures["peak"]["flops_per_s"]
     assert figures["flops_share"] == pytest.approx(expected)
-    fails(5, "exists: choose another place", "bench", *small, "--json", out)
+    fails(5, "exists: choose another name", "bench", *small, "--json", out)
 
 
 def test_bench_refuses_unknown_options() -> None:
@@ -155,7 +155,7 @@ def test_build_stores_the_compiled_network(tmp_path: Path) -> None:
     assert "openvino fp32, preset balanced, for 80x64 on CPU" in first.stderr
     assert "compiling" not in second.stderr
     assert [path.suffix for path in tmp_path.iterdir()] == [".engine"] * 2
-    fails(2, "compiles nothing that could be kept", "build", "--engine", "torch", "--device", "cpu", "--size", "64x64")
+    fails(2, "compiles nothing: it needs no build", "build", "--engine", "torch", "--device", "cpu", "--size", "64x64")
     fails(2, "WIDTHxHEIGHT", "build", "--size", "64")
 
 

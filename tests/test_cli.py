@@ -69,7 +69,7 @@ def test_fuse_images_and_directories(tmp_path: Path) -> None:
     picture = cv2.imread(str(one))
     assert picture is not None
     assert picture.shape == (50, 70, 3)
-    fails(2, "no time to be smooth", "fuse", tmp_path / "ir", tmp_path / "vis", "-o", one, "--tone", "smooth")
+    fails(2, "tone smooth needs a stream", "fuse", tmp_path / "ir", tmp_path / "vis", "-o", one, "--tone", "smooth")
     grey = tmp_path / "grey.png"
     deep = tmp_path / "deep.tif"
     cv2.imwrite(str(deep), luma_of(0).astype(np.uint16) * 3 + 6000)

@@ -83,7 +83,7 @@ def test_each_recording_has_its_own_notes(tmp_path: Path) -> None:
         said = loud.figures["notes"]
         assert len(said) == 2
         assert "pairing them in order" in said[0]
-        assert said[1].startswith("h264_nvenc does not work here")
+        assert said[1].startswith("h264_nvenc is not available")
         assert still.figures["notes"] == []
     assert not any(isinstance(handler, notes._Collector) for handler in logging.getLogger("streamfuse").handlers)
 

@@ -47,3 +47,8 @@ def test_exit_codes_are_those_of_the_errors() -> None:
     ]
     for code in {kind.exit_code for kind in kinds} | {0, 130, 143}:
         assert f"{code} " in EXIT_CODES
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_the_bounds_of_a_range_are_short(name: str) -> None:
+    assert not re.search(r"0{10}", shown(name))

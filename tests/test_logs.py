@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamfuse.cli import logs
-from streamfuse.cli.show import show_summary
+from streamfuse.cli.summary import show_summary
 from streamfuse.cli.weights import command as weights_command
 from streamfuse.frames import Role
 from streamfuse.notes import log

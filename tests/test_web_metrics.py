@@ -17,7 +17,7 @@ from media import ListSource, PassThrough, frame_at
 from prometheus_client.parser import text_string_to_metric_families
 from web import Run, picture, serving, until
 
-from streamfuse.cli.show import show_summary
+from streamfuse.cli.summary import show_summary
 from streamfuse.frames import Clock, Frame, FusedFrame, Role
 from streamfuse.fuser import Fuser
 from streamfuse.pipeline import Pipeline

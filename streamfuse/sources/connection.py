@@ -38,10 +38,10 @@ _PRFT = struct.Struct("<q")
 
 
 class Lost(Exception):
-    """A connection that could not be made, or has ended; the text holds no secret."""
+    """The connection failed or was lost; the text contains no secret."""
 
     def __init__(self, reason: str, *, hopeless: bool = False, most_backoff_s: float = MOST_BACKOFF_S) -> None:
-        """`hopeless`: trying again will not help until somebody changes something at the other end.
+        """`hopeless`: another attempt can only succeed after a change at the other end.
         `most_backoff_s`: longest time between attempts.
         """
         super().__init__(reason)
@@ -155,7 +155,7 @@ def _open(address: Address) -> InputContainer:
 
 
 def explain(error: Exception, form: str | None = None, *, local: bool = False) -> Lost:
-    """Turn an error of `av.open` or of the first packet, whose text holds the URL, into a Lost that is safe to show.
+    """Convert an error of `av.open` or of the first packet, whose text contains the URL, to a Lost without secrets.
 
     `form`: FFmpeg's name of the requested format.  `local`: the address is a device of this machine.
     """
