@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from streamfuse.alignment import Aligner
 from streamfuse.calibration.model import Calibration, load
-from streamfuse.closeable import Closeable
 from streamfuse.color import Chroma, Plane
 from streamfuse.color_conversion import split_bgr, to_bgr
 from streamfuse.engines import create_engine
@@ -21,6 +20,7 @@ from streamfuse.engines.presets import choose_preset, parse_preset
 from streamfuse.errors import EngineError, InputError
 from streamfuse.frames import DEFAULT_PERIOD_NS, Role
 from streamfuse.network.config import MIN_SIDE
+from streamfuse.support.closeable import Closeable
 from streamfuse.tone import make_tone
 
 if TYPE_CHECKING:

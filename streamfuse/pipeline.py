@@ -20,8 +20,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from streamfuse.channel import Channel
-from streamfuse.closeable import Closeable
 from streamfuse.errors import DamagedInput, InputError, UsageError
 from streamfuse.frames import DEFAULT_PERIOD_NS, Content, Frame, FramePair, FusedFrame, Role
 from streamfuse.fuser import Fuser
@@ -32,6 +30,8 @@ from streamfuse.pairing.time_line import TimeLine
 from streamfuse.sinks.base import Sink
 from streamfuse.sources import open_pair
 from streamfuse.sources.base import Source
+from streamfuse.support.channel import Channel
+from streamfuse.support.closeable import Closeable
 from streamfuse.telemetry import TO_FUSED, SourceSummary, Summary, Telemetry, add_counts
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from streamfuse import cli, notes
+from streamfuse import cli
+from streamfuse.support import notes
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--engine", "torch", "--precision", "fp32", "--preset", "realtime"]

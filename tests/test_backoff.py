@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from streamfuse.backoff import Backoff
+from streamfuse.support.backoff import Backoff
 
 
 def test_delays_double_up_to_the_limit_and_start_again_after_a_success() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from streamfuse.channel import Channel
+from streamfuse.support.channel import Channel
 
 
 def test_items_come_in_order_and_end_after_close() -> None:

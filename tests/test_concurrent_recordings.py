@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from media import PassThrough, every, write_images, write_video
 
-from streamfuse import notes
 from streamfuse.batch import warm, worker
 from streamfuse.batch.options import BatchOptions, check, made_of
 from streamfuse.batch.recordings import Recording
@@ -22,6 +21,7 @@ from streamfuse.sinks.video_format import VideoFormat
 from streamfuse.sources.base import Source
 from streamfuse.sources.file import VideoFile
 from streamfuse.sources.options import SourceOptions
+from streamfuse.support import notes
 
 
 @pytest.fixture

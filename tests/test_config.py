@@ -14,7 +14,7 @@ from streamfuse.cli import options
 from streamfuse.cli.run import command as run
 from streamfuse.errors import InputError, StreamfuseError, UsageError
 from streamfuse.sources import open_pair, open_source
-from streamfuse.urls import expand, mask, redact
+from streamfuse.support.urls import expand, mask, redact
 
 SECRET = "pa@ss/w:o%rd?"
 

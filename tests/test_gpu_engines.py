@@ -35,7 +35,7 @@ def noise(seed: int, size: tuple[int, int] = SIZE) -> Plane:
 @pytest.fixture
 def notes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """Function that returns the logged messages."""
-    monkeypatch.setattr("streamfuse.notes._said", set())
+    monkeypatch.setattr("streamfuse.support.notes._said", set())
     caplog.set_level(logging.WARNING, "streamfuse")
     return lambda: [record.getMessage() for record in caplog.records]
 

@@ -14,7 +14,7 @@ from media import every, write_images, write_video
 
 from streamfuse.engines.cache import NO_HOME, Cache, default_directory
 from streamfuse.errors import UsageError
-from streamfuse.files import expand_home
+from streamfuse.support.files import expand_home
 
 NOBODY = "~no-such-user/x"
 STRANGER = ("unshare", "--user", "--map-user=12345", "--map-group=12345")

@@ -25,8 +25,8 @@ from streamfuse.sources import open_source
 from streamfuse.sources.address import parse_address
 from streamfuse.sources.synthetic import SyntheticSource
 from streamfuse.sources.vot import open_vot
+from streamfuse.support.urls import expand, mask, redact
 from streamfuse.training.recipe import RECIPES, read_recipe
-from streamfuse.urls import expand, mask, redact
 from streamfuse.web.address import parse as parse_place
 from streamfuse.zeromq.endpoint import check_url
 

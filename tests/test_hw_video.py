@@ -24,7 +24,7 @@ needs_nvenc = pytest.mark.skipif(why_not(NVENC["h264"]) is not None, reason="nee
 
 @pytest.fixture
 def notes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    monkeypatch.setattr("streamfuse.notes._said", set())
+    monkeypatch.setattr("streamfuse.support.notes._said", set())
     caplog.set_level(logging.WARNING, "streamfuse")
     return caplog
 

@@ -16,7 +16,7 @@ from streamfuse.sources import open_pair, open_source
 from streamfuse.sources.base import Source
 from streamfuse.sources.sequence import MISSING, UNREADABLE, list_images, match_images, open_images
 from streamfuse.sources.vot import open_vot
-from streamfuse.urls import redact
+from streamfuse.support.urls import redact
 
 
 def contents(source: Source) -> list[tuple[int, int]]:

@@ -15,8 +15,8 @@ from streamfuse.cli import logs
 from streamfuse.cli.summary import show_summary
 from streamfuse.cli.weights import command as weights_command
 from streamfuse.frames import Role
-from streamfuse.notes import log
 from streamfuse.sources.base import State
+from streamfuse.support.notes import log
 from streamfuse.telemetry import SourceSummary, StageSummary, Summary
 
 EVIL = "a\x1b[2J\x9b1A\x7f\u202e\r\nb\udcff\U000e0001.mp4"

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from streamfuse.errors import OutputError
-from streamfuse.files import reason, write_whole
+from streamfuse.support.files import reason, write_whole
 
 MAX_BYTES = 1 << 20
 """Largest receipt that is read; they have some thousand bytes."""

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from streamfuse.errors import InputError, UsageError
-from streamfuse.files import read_settings
 from streamfuse.sources.address import parse_address
 from streamfuse.sources.vot import find_sequences
-from streamfuse.urls import expand, has_scheme, redact
+from streamfuse.support.files import read_settings
+from streamfuse.support.urls import expand, has_scheme, redact
 
 KEYS = ("ir", "vis", "vot", "output", "calib", "ir-offset-ms")
 """Columns of a CSV manifest and keys of a TOML one."""

@@ -16,7 +16,7 @@ from streamfuse import __version__
 from streamfuse.batch.recordings import Unpaired
 from streamfuse.batch.run import Entry, State, Status
 from streamfuse.errors import OutputError
-from streamfuse.files import reason, write_whole
+from streamfuse.support.files import reason, write_whole
 from streamfuse.telemetry import each_count
 
 JSON, PAGE = "batch.json", "batch.html"

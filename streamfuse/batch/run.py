@@ -24,7 +24,7 @@ from streamfuse.batch.recordings import Recording
 from streamfuse.batch.segments import WHOLE, Window
 from streamfuse.batch.worker import Outcome
 from streamfuse.errors import OutputError, StreamfuseError
-from streamfuse.notes import warn_once
+from streamfuse.support.notes import warn_once
 
 if TYPE_CHECKING:
     from distributed import Client, Future

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamfuse.errors import OutputError
-from streamfuse.files import reason
 from streamfuse.frames import DEFAULT_PERIOD_NS, Frame, FusedFrame, Role
 from streamfuse.pairing.recorded import NO_PARTNER, OTHER_ENDED
 from streamfuse.sinks.base import Sink
 from streamfuse.sources.base import Source
+from streamfuse.support.files import reason
 from streamfuse.telemetry import Counts, add_counts
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from streamfuse.batch.segments import WHOLE, SegmentSink, SegmentSource, Window
 from streamfuse.batch.warm import warm_fuser
 from streamfuse.errors import DamagedInput, InputError, OutputError, StreamfuseError
 from streamfuse.frames import Role
-from streamfuse.notes import collecting
 from streamfuse.options import FusionOptions
 from streamfuse.pairing.recorded import OTHER_ENDED
+from streamfuse.support.notes import collecting
 from streamfuse.telemetry import Counts, add_counts
 
 if TYPE_CHECKING:

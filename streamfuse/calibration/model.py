@@ -14,8 +14,8 @@ import numpy as np
 
 from streamfuse.calibration.geometry import Lens, Matrix3, Size, corners, inverse, project, resize_matrix, same_aspect
 from streamfuse.errors import InputError, UsageError
-from streamfuse.files import read_toml, write_whole
 from streamfuse.frames import Role
+from streamfuse.support.files import read_toml, write_whole
 
 VERSION = 1
 SIDES = range(16, 16385)

@@ -17,7 +17,7 @@ from streamfuse.sources.image_pairs import pair_images
 from streamfuse.sources.options import DEFAULT, SourceOptions
 from streamfuse.sources.pixels import read_image_file
 from streamfuse.sources.sequence import is_image_list
-from streamfuse.urls import has_scheme
+from streamfuse.support.urls import has_scheme
 
 MAX_PAIRS = 12
 """Pairs that are registered, spread over the input; more cost time and add little."""

@@ -12,7 +12,7 @@ import click
 from streamfuse import __version__
 from streamfuse.cli import logs
 from streamfuse.errors import EngineError, OutputError, StreamfuseError, is_out_of_memory
-from streamfuse.files import reason
+from streamfuse.support.files import reason
 
 _COMMANDS = {
     "run": "Fuse two streams into a video, images or a preview in the browser.",

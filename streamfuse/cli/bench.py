@@ -82,6 +82,6 @@ def _say(text: str) -> None:
 
 
 def _write(path: Path, figures: Any) -> None:
-    from streamfuse.files import write_whole
+    from streamfuse.support.files import write_whole
 
     write_whole(path, (json.dumps(figures, indent=2, allow_nan=False) + "\n").encode())

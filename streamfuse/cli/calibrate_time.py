@@ -41,7 +41,7 @@ def time_command(ir: str, vis: str, seconds: float, max_lag_ms: float, fps: floa
     """
     from streamfuse.calibration.time_offset import measure
     from streamfuse.sources import open_pair
-    from streamfuse.urls import mask
+    from streamfuse.support.urls import mask
 
     # Opened as a pair, as in `run`: the stamps of two lists of images depend on each other.
     found = measure(

@@ -23,8 +23,8 @@ from click.core import ParameterSource
 
 from streamfuse.cli.decorators import F
 from streamfuse.errors import StreamfuseError, UsageError
-from streamfuse.files import Settings, read_settings
-from streamfuse.urls import mask, redact
+from streamfuse.support.files import Settings, read_settings
+from streamfuse.support.urls import mask, redact
 
 SOURCES = "sources"
 _PRINT = "print_config"

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from streamfuse.files import expand_home
+from streamfuse.support.files import expand_home
 
 F = TypeVar("F", bound=Callable[..., Any])
 

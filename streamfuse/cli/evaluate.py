@@ -32,7 +32,7 @@ class _Inputs:
     sources: options.SourceOptions
 
     def __str__(self) -> str:
-        from streamfuse.urls import redact
+        from streamfuse.support.urls import redact
 
         return str(self.vot) if self.vot is not None else f"{redact(self.ir)}, {redact(self.vis)}"
 
@@ -143,7 +143,7 @@ def command(
 
 def _are_images(inputs: _Inputs) -> bool:
     from streamfuse.sources.sequence import is_image_list
-    from streamfuse.urls import expand
+    from streamfuse.support.urls import expand
 
     texts = [text for text in (inputs.ir, inputs.vis, inputs.fused) if text is not None]
     return inputs.vot is None and all(is_image_list(expand(text)) for text in texts)

@@ -13,7 +13,7 @@ from streamfuse.color import Plane, Raw
 from streamfuse.engines.base import Engine, Fused
 from streamfuse.errors import EngineError, EngineUnavailable, WeightsError
 from streamfuse.network.config import Preset
-from streamfuse.notes import warn_once
+from streamfuse.support.notes import warn_once
 
 Choice: TypeAlias = tuple[str, Callable[[], Engine]]
 """Name of an engine, and a function that makes it or raises EngineError."""

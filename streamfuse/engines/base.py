@@ -23,12 +23,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.closeable import Closeable
 from streamfuse.color import Plane, Raw
 from streamfuse.errors import EngineError, UsageError, is_out_of_memory
 from streamfuse.frames import Role
 from streamfuse.network.checkpoint import WeightsInfo, default_weights, read_info
 from streamfuse.network.config import MIN_SIDE, Output, Preset
+from streamfuse.support.closeable import Closeable
 
 
 class Precision(enum.StrEnum):

@@ -21,8 +21,8 @@ import sys
 import time
 from pathlib import Path
 
-from streamfuse.files import expand_home
-from streamfuse.notes import warn_once
+from streamfuse.support.files import expand_home
+from streamfuse.support.notes import warn_once
 
 log = logging.getLogger("streamfuse")
 

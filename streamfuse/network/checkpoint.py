@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamfuse.errors import WeightsError
-from streamfuse.files import write_whole
 from streamfuse.network.config import Attention, CrossFuseConfig, Fusion, Output, Preset, SkipBorder, SkipWeights
+from streamfuse.support.files import write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor

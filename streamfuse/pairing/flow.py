@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from typing import Protocol, TypeAlias
 
-from streamfuse.channel import Channel
 from streamfuse.frames import Clock, Frame, FramePair, Role
 from streamfuse.pairing.live import LivePairing
 from streamfuse.pairing.recorded import OTHER_ENDED, OnDrop, pair_frames
 from streamfuse.sources.base import Source, State
+from streamfuse.support.channel import Channel
 
 log = logging.getLogger("streamfuse")
 

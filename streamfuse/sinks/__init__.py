@@ -28,7 +28,7 @@ def open_sink(
     read or computed.
     """
     from streamfuse.sources.sequence import is_pattern
-    from streamfuse.urls import has_scheme, redact
+    from streamfuse.support.urls import has_scheme, redact
 
     if has_scheme(target):
         from streamfuse.sinks.push import SCHEMES, PushSink
@@ -60,7 +60,7 @@ def open_sinks(
     inputs: Sequence[Path] = (),
 ) -> list[Sink]:
     """`open_sink` for each; where one cannot be opened, the others leave no trace."""
-    from streamfuse.urls import redact
+    from streamfuse.support.urls import redact
 
     if twice := [target for number, target in enumerate(targets) if target in targets[:number]]:
         raise UsageError(f"-o {redact(twice[0])} is given twice")

@@ -21,8 +21,8 @@ from streamfuse.color import Matrix, Plane
 from streamfuse.color_conversion import narrow_chroma, narrow_luma, resize_chroma, widen_chroma
 from streamfuse.errors import OutputError
 from streamfuse.frames import Content, FusedFrame
-from streamfuse.notes import warn_once
 from streamfuse.sinks.video_format import CODECS, PRESETS, VideoFormat
+from streamfuse.support.notes import warn_once
 
 if TYPE_CHECKING:
     from av.container import OutputContainer

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.errors import OutputError, UsageError
-from streamfuse.files import write_whole
 from streamfuse.frames import FusedFrame
 from streamfuse.sinks.base import Sink
 from streamfuse.sources.sequence import IMAGE_SUFFIXES, match_pattern, numbered
+from streamfuse.support.files import write_whole
 
 
 class ImageSink(Sink):

@@ -19,14 +19,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from streamfuse.backoff import Backoff
 from streamfuse.errors import UsageError
 from streamfuse.frames import DEFAULT_PERIOD_NS, FusedFrame
 from streamfuse.sinks.base import Sink
 from streamfuse.sinks.encoder import Encoder
 from streamfuse.sinks.video_format import VideoFormat
 from streamfuse.sources.connection import Lost, explain
-from streamfuse.urls import expand, redact
+from streamfuse.support.backoff import Backoff
+from streamfuse.support.urls import expand, redact
 
 if TYPE_CHECKING:
     from av.container import OutputContainer

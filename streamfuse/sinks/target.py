@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from streamfuse.errors import OutputError
-from streamfuse.files import reason
+from streamfuse.support.files import reason
 
 log = logging.getLogger("streamfuse")
 

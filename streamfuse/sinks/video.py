@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamfuse.errors import OutputError
-from streamfuse.files import reason
 from streamfuse.frames import DEFAULT_PERIOD_NS, FusedFrame
 from streamfuse.sinks.base import Sink
 from streamfuse.sinks.encoder import Encoder
 from streamfuse.sinks.target import Target
 from streamfuse.sinks.video_format import VideoFormat
+from streamfuse.support.files import reason
 
 if TYPE_CHECKING:
     from av.container import OutputContainer

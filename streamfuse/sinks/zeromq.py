@@ -11,9 +11,9 @@ from dataclasses import replace
 import zmq
 
 from streamfuse.errors import OutputError, UsageError
-from streamfuse.files import reason
 from streamfuse.frames import FusedFrame
 from streamfuse.sinks.base import Sink
+from streamfuse.support.files import reason
 from streamfuse.zeromq.curve import ServerKeys
 from streamfuse.zeromq.payload import encode
 from streamfuse.zeromq.publisher import join

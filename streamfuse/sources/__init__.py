@@ -8,7 +8,7 @@ from streamfuse.errors import InputError, UsageError
 from streamfuse.sources.base import Source
 from streamfuse.sources.options import DEFAULT
 from streamfuse.sources.options import SourceOptions as SourceOptions
-from streamfuse.urls import SCHEME, expand, has_scheme, redact
+from streamfuse.support.urls import SCHEME, expand, has_scheme, redact
 
 KINDS = (
     "a video file, a directory or pattern of images, a camera (cam0), rtsp://, http(s):// or udp://, an SDP file, "

@@ -11,7 +11,7 @@ from typing import TypedDict
 from urllib.parse import parse_qsl
 
 from streamfuse.errors import UsageError
-from streamfuse.urls import redact
+from streamfuse.support.urls import redact
 
 SCHEMES = frozenset({"rtsp", "rtsps", "http", "https", "udp", "rtp"})
 _CAMERA = re.compile(r"cam(\d{1,3})", re.ASCII)

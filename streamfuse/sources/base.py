@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from streamfuse.closeable import Closeable
 from streamfuse.frames import Clock, Frame
+from streamfuse.support.closeable import Closeable
 
 
 class State(enum.StrEnum):

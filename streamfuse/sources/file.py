@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 
 from streamfuse.errors import InputError
 from streamfuse.frames import DEFAULT_PERIOD_NS, Clock, Frame
-from streamfuse.notes import warn_once
 from streamfuse.sources.base import Source
 from streamfuse.sources.limits import check_pixels
 from streamfuse.sources.options import DEFAULT, SourceOptions
 from streamfuse.sources.pixels import PixelReader
+from streamfuse.support.notes import warn_once
 
 if TYPE_CHECKING:
     from av.container import InputContainer

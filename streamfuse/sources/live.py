@@ -22,7 +22,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from streamfuse.backoff import FIRST_S, Backoff
 from streamfuse.errors import InputError
 from streamfuse.frames import Clock, Frame
 from streamfuse.sources.address import Address
@@ -32,6 +31,7 @@ from streamfuse.sources.connection import Connection, Decoded, Lost
 from streamfuse.sources.file import BACKWARDS, CORRUPT
 from streamfuse.sources.options import DEFAULT, SourceOptions
 from streamfuse.sources.pixels import PixelReader
+from streamfuse.support.backoff import FIRST_S, Backoff
 
 log = logging.getLogger("streamfuse")
 

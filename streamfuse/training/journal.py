@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamfuse.closeable import Closeable
 from streamfuse.errors import OutputError
 from streamfuse.evaluation.sheet import contact_sheet
-from streamfuse.files import write_whole
 from streamfuse.sinks.images import write_image
+from streamfuse.support.closeable import Closeable
+from streamfuse.support.files import write_whole
 
 Row = Mapping[str, float]
 

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from streamfuse.errors import UsageError
-from streamfuse.files import read_toml
 from streamfuse.network.config import Attention, CrossFuseConfig, Fusion, Output, Preset, SkipBorder, SkipWeights
+from streamfuse.support.files import read_toml
 
 LOSSES = (
     "intensity",

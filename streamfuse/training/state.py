@@ -17,7 +17,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from streamfuse.errors import InputError
-from streamfuse.files import write_whole
+from streamfuse.support.files import write_whole
 
 FORMAT = "streamfuse-training-1"
 

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from streamfuse.errors import OutputError, TrainingError, UsageError
-from streamfuse.files import write_whole
+from streamfuse.support.files import write_whole
 from streamfuse.training.journal import Journal
 from streamfuse.training.pairs import Pair
 from streamfuse.training.parallel import Place, mean_over_processes, share_batch_norms

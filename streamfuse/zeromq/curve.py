@@ -15,7 +15,7 @@ from pathlib import Path
 import zmq
 
 from streamfuse.errors import OutputError, UsageError
-from streamfuse.files import reason
+from streamfuse.support.files import reason
 
 log = logging.getLogger("streamfuse")
 

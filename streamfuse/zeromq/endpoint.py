@@ -6,7 +6,7 @@ import ipaddress
 import re
 
 from streamfuse.errors import UsageError
-from streamfuse.urls import redact
+from streamfuse.support.urls import redact
 
 _PORT = re.compile(r"\d{1,5}", re.ASCII)
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from streamfuse.backoff import Backoff
+from streamfuse.support.backoff import Backoff
 from streamfuse.zeromq.curve import ClientKeys
 from streamfuse.zeromq.wire import PARTS
 

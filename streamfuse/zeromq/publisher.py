@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Protocol
 import zmq
 
 from streamfuse.errors import OutputError, StreamfuseError, UsageError
-from streamfuse.files import reason
-from streamfuse.urls import redact
+from streamfuse.support.files import reason
+from streamfuse.support.urls import redact
 from streamfuse.zeromq.curve import ServerKeys, is_allowed
 from streamfuse.zeromq.endpoint import check_url, is_private
 from streamfuse.zeromq.link import KEEPALIVE, SOCKET_BYTES

@@ -23,13 +23,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.channel import Channel
-from streamfuse.closeable import Closeable
 from streamfuse.color import Plane
 from streamfuse.errors import NothingReceived, UsageError
 from streamfuse.frames import FusedFrame
 from streamfuse.sources.limits import MAX_PIXELS
-from streamfuse.urls import redact
+from streamfuse.support.channel import Channel
+from streamfuse.support.closeable import Closeable
+from streamfuse.support.urls import redact
 from streamfuse.zeromq.curve import client_keys
 from streamfuse.zeromq.endpoint import check_url
 from streamfuse.zeromq.link import Connection, Link

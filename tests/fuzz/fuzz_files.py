@@ -26,8 +26,8 @@ from streamfuse.cli import cli
 from streamfuse.sources.address import parse_address
 from streamfuse.sources.synthetic import SyntheticSource
 from streamfuse.sources.vot import open_vot
+from streamfuse.support.urls import expand, mask, redact
 from streamfuse.training.recipe import RECIPES, read_recipe
-from streamfuse.urls import expand, mask, redact
 from streamfuse.web.address import parse as parse_place
 from streamfuse.zeromq.curve import load_pair, load_public
 from streamfuse.zeromq.endpoint import check_url

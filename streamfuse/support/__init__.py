@@ -1,0 +1,1 @@
+"""General helpers: queues between threads, retry delays, atomic file writes, notes, URLs without their secrets."""
