@@ -239,13 +239,6 @@ def test_demo(tmp_path: Path) -> None:
     fails(2, "WIDTHxHEIGHT", "demo", "-o", out, "--size", "big")
 
 
-def test_probe() -> None:
-    done = streamfuse("probe")
-    assert done.returncode == 0, done.stderr
-    for words in ("processors", "openvino", "torch", "would choose", "h264", "cameras"):
-        assert words in done.stdout
-
-
 def test_weights_info_of_the_shipped_file() -> None:
     done = streamfuse("weights", "info")
     assert done.returncode == 0, done.stderr
@@ -255,7 +248,7 @@ def test_weights_info_of_the_shipped_file() -> None:
 
 def test_help_and_version() -> None:
     help_text = streamfuse("--help").stdout
-    for name in ("run", "fuse", "demo", "probe", "weights"):
+    for name in ("run", "fuse", "demo", "doctor", "weights"):
         assert name in help_text
         assert streamfuse(name, "--help").returncode == 0
     assert streamfuse("--version").stdout.startswith("streamfuse 0.")

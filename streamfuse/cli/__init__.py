@@ -25,7 +25,7 @@ _COMMANDS = {
     "evaluate": "Score fused images or streams.",
     "build": "Compile the network before it is needed.",
     "bench": "Measure how fast an engine is here.",
-    "probe": "Show what this machine can do.",
+    "doctor": "Check that everything works on this machine.",
     "calibrate": "Find where infrared lies in the visible picture.",
     "train": "Train the network on pairs of one's own.",
     "weights": "Import and inspect weights files.",

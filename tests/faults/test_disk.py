@@ -133,7 +133,7 @@ def test_a_limit_on_the_size_of_files(grainy: Path, tmp_path: Path, faults: Faul
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-@pytest.mark.parametrize("arguments", [["probe"], ["weights", "info"], ["run", "--help"]])
+@pytest.mark.parametrize("arguments", [["doctor", "--quick"], ["weights", "info"], ["run", "--help"]])
 def test_what_is_printed_onto_a_full_disk(arguments: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
