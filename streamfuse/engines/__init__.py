@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from streamfuse.engines.base import Engine
 
 _ENGINES = {
+    "inductor": "streamfuse.engines.inductor",
     "openvino": "streamfuse.engines.openvino",
     "tensorrt": "streamfuse.engines.tensorrt",
     "torch": "streamfuse.engines.torch",
@@ -36,7 +37,7 @@ def create_engine(
     device: str = "auto",
     preset: str = "auto",
 ) -> Engine:
-    """An engine by its name; auto is the first that works of tensorrt and torch on a CUDA GPU, and openvino.
+    """An engine by its name; auto is the first that works of tensorrt, inductor and torch on a CUDA GPU, and openvino.
 
     `weights`: a safetensors file, None for the shipped one.  `precision`: auto, fp32, bf16, fp16 or int8.  `threads`:
     how many a CPU engine uses, None for one a core.  `device`: auto, cpu, cuda or cuda:N; a GPU that was asked
@@ -66,7 +67,7 @@ def create_engine(
     if device == "cpu" or (device == "auto" and not has_gpu()):
         return make("openvino", "cpu")
     gpu = "cuda" if device == "auto" else device
-    choices = [("tensorrt", partial(make, "tensorrt", gpu)), ("torch on the GPU", partial(make, "torch", gpu))]
+    choices = [(f"{name} on the GPU", partial(make, name, gpu)) for name in ("tensorrt", "inductor", "torch")]
     if device == "auto":
         choices.append(("openvino on the CPU", partial(make, "openvino", "cpu")))
     from streamfuse.engines.auto import AutoEngine
