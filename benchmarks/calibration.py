@@ -1,4 +1,4 @@
-"""How exact `streamfuse calibrate scene` is, and how often it refuses, on registered pairs that are warped at random.
+"""Error of `streamfuse calibrate scene`, and how often it refuses, on registered pairs that are warped at random.
 
     STREAMFUSE_DATA=DIR python benchmarks/calibration.py [--warps 4] [--seed 0] [--look plain] [--verbose]
 
@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from streamfuse.calibration.geometry import Matrix3, Size, corners, difference, inverse, overlap_corners, project
-from streamfuse.calibration.scene import Evidence, doubt, estimate
+from streamfuse.calibration.registration import Registration, estimate, rejection_reason
 from streamfuse.color import Plane
 from streamfuse.evaluation.reference_metrics import mutual_information
 from streamfuse.sources.file import VideoFile
@@ -61,7 +61,7 @@ def main() -> None:
         ir = [look(plane, arguments.look) for plane in ir]
         size: Size = (ir[0].shape[0], ir[0].shape[1])
         unwarped = estimate(ir, vis)
-        if unwarped is not None and doubt(unwarped) is None:
+        if unwarped is not None and rejection_reason(unwarped) is None:
             gains.append([information(ir[0], vis[0], h) for h in (np.eye(3), unwarped.homography)])
         for _ in range(arguments.warps):
             warp = random_warp(random, size)
@@ -70,13 +70,13 @@ def main() -> None:
             row = rows.setdefault(kind, Row())
             row.seconds += time.perf_counter() - began
             row.runs += 1
-            answered = found is not None and doubt(found) is None
+            answered = found is not None and rejection_reason(found) is None
             line = f"{kind:8} {name:>5} {describe(found)}"
             if found is not None:
                 at = overlap_corners(inverse(warp), size, (vis[0].shape[0], vis[0].shape[1]))
                 given = float(difference(found.homography, inverse(warp), at).mean())
                 own = np.nan
-                if unwarped is not None and doubt(unwarped) is None:
+                if unwarped is not None and rejection_reason(unwarped) is None:
                     own = float(difference(found.homography, unwarped.homography @ inverse(warp), at).mean())
                 line += f", error {given:.1f} px as given, {own:.1f} own"
                 if answered:
@@ -147,7 +147,7 @@ def information(ir: Plane, vis: Plane, homography: Matrix3) -> float:
 
 
 def unrelated(data: Path, verbose: bool) -> tuple[int, int]:
-    """How many were answered, and how many there were."""
+    """Return how many were answered, and how many there were."""
     alone = [(ir, vis) for kind, _, ir, vis in pairs(data) if kind != "M3SVD x4"]
     tries = [(alone[k][0], alone[(k + shift) % 21][1]) for k in range(21) for shift in (2, 7)]
     flat = [np.full((480, 640), 90, np.uint8)]
@@ -155,18 +155,18 @@ def unrelated(data: Path, verbose: bool) -> tuple[int, int]:
     wrong = 0
     for ir, vis in tries:
         found = estimate(ir, vis)
-        wrong += found is not None and doubt(found) is None
+        wrong += found is not None and rejection_reason(found) is None
         if verbose:
             print(f"unrelated {describe(found)}", flush=True)
     return wrong, len(tries)
 
 
-def describe(found: Evidence | None) -> str:
+def describe(found: Registration | None) -> str:
     if found is None:
         return "none"
     return (
-        f"{'refused' if doubt(found) else 'answered'}: {found.agreeing} of {found.blocks} agree to "
-        f"{found.rms_px:.2f} px on {found.coverage:.0%}, halves {found.halves_px:.1f}, second {found.second_px:.1f}, "
+        f"{'refused' if rejection_reason(found) else 'answered'}: {found.agreeing} of {found.blocks} agree to "
+        f"{found.rms_px:.2f} px on {found.coverage:.0%}, halves {found.halves_px:.1f}, second {found.coarse_px:.1f}, "
         f"rival {found.rival_px:.1f}"
     )
 

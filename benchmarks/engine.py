@@ -16,7 +16,6 @@ import argparse
 import json
 import math
 import os
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -30,10 +29,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from streamfuse.bench.measure import machine, peak_memory_mb
 from streamfuse.bench.similarity import compare
-from streamfuse.color import Plane
+from streamfuse.color import Plane, Raw
 from streamfuse.engines import create_engine
-from streamfuse.engines.base import Raw, read_cpu
 from streamfuse.errors import EngineError
 from streamfuse.network import checkpoint, crossfuse
 from streamfuse.network.config import Preset, SkipBorder
@@ -150,10 +149,10 @@ def measure(size: tuple[int, int], runs: int, names: list[str]) -> dict[str, Any
             times[name].append(1000 * (time.perf_counter() - begin))
     plain_ms = statistics.median(times["plain"])
     return {
-        "machine": f"{read_cpu().model}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "machine": f"{machine()}, {torch.get_num_threads()} threads",
         "size": f"{size[1]}x{size[0]}",
         "pictures": what,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": peak_memory_mb(),
         "engines": {
             name: {
                 "median_ms": statistics.median(values),

@@ -1,4 +1,4 @@
-"""How long the metrics of 21 pairs take, and each metric's share.
+"""Time that the metrics of 21 pairs take, and each metric's share.
 
     python benchmarks/evaluate.py [--workers 2] [--runs 3] [--json FILE]
 

@@ -25,11 +25,11 @@ from streamfuse import __version__
 from streamfuse.bench.counting import count_work
 from streamfuse.bench.peak import measure_peak
 from streamfuse.bench.timing import Times, rate_in_flight, time_pairs
-from streamfuse.color import Plane
+from streamfuse.color import Plane, Raw
 from streamfuse.doctor.machine import driver_version
 from streamfuse.doctor.runs import LEAST_DB, difference
 from streamfuse.doctor.sample import load_sample
-from streamfuse.engines.base import Engine, Precision, Raw, read_cpu
+from streamfuse.engines.base import Engine, Precision, read_cpu
 from streamfuse.engines.cuda_streams import DEPTH, DTYPES, StreamedEngine
 from streamfuse.engines.device import ComputeDevice, Work
 from streamfuse.engines.inductor import InductorEngine

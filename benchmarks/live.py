@@ -1,10 +1,10 @@
-"""How old are live frames when they come out, with an engine that cannot keep up?
+"""Age of live frames at the sink, with an engine that cannot keep up.
 
     python benchmarks/live.py [--seconds 120] [--slow 10] [--max-age-ms 500]
 
 Two synthetic cameras in real time at 25 fps, and an engine that does nothing but take `--slow` frame periods.  The age
-is from the arrival of a pair's earlier frame to the moment when the sink has it.  It must stay below the age budget
-and one run of the engine, and must not grow: the table has it by quarters of the run.
+is the time from the arrival of a pair's earlier frame to the call of the sink.  It must stay below the age budget plus
+one run of the engine, and must not grow: the table has one row for each quarter of the run.
 """
 
 from __future__ import annotations
@@ -15,36 +15,29 @@ import time
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+from pipeline import PassThrough
 
-from streamfuse.color import Plane
-from streamfuse.engines.base import Engine, Precision
-from streamfuse.frames import FusedFrame
+from streamfuse.color import Plane, Raw
+from streamfuse.frames import FusedFrame, Role
 from streamfuse.fuser import Fuser
-from streamfuse.network.config import Output
 from streamfuse.pipeline import Pipeline
 from streamfuse.sinks.base import Sink
+from streamfuse.telemetry import each_count
 
 PERIOD_S = 0.04
 
 
-class Slow(Engine):
-    """A stand-in for an engine: infrared after a while."""
+class Slow(PassThrough):
+    """Stand-in for an engine that takes `seconds` for a pair."""
 
     name = "slow"
-    precision = Precision.FP32
-    output = Output.DIRECT
-    device = "none"
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
 
-    def prepare(self, height: int, width: int) -> None:
-        pass
-
-    def fuse(self, ir: Plane, vis: Plane) -> npt.NDArray[np.float32]:
+    def fuse(self, ir: Plane, vis: Plane) -> Raw:
         time.sleep(self._seconds)
-        return ir.astype(np.float32) / np.float32(255)
+        return super().fuse(ir, vis)
 
 
 class Ages(Sink):
@@ -72,12 +65,12 @@ def main() -> int:
     fuser = Fuser(engine=Slow(options.slow * PERIOD_S), tone="per-frame")
     summary = Pipeline(*cameras, sinks=[sink], fuser=fuser, max_age_ms=options.max_age_ms).run()
     limit_ms = options.max_age_ms + options.slow * PERIOD_S * 1e3
-    print(f"{Path(sys.argv[0]).name}: {summary.fused} of {summary.read['vis']} frames, limit {limit_ms:.0f} ms")
+    print(f"{Path(sys.argv[0]).name}: {summary.fused} of {summary.read[Role.VIS]} frames, limit {limit_ms:.0f} ms")
     print(f"{'quarter':>8}{'median ms':>11}{'worst ms':>10}")
     for number, ages in enumerate(np.array_split(np.array(sink.ages_ms), 4), 1):
         print(f"{number:>8}{np.median(ages):>11.0f}{ages.max():>10.0f}")
-    for reason, count in sorted(summary.drops.items()):
-        print(f"{count:>8} {reason}")
+    for stream, reason, count in each_count(summary.drops):
+        print(f"{count:>8} {stream}: {reason}")
     return 0 if max(sink.ages_ms) < limit_ms else 1
 
 

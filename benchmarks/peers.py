@@ -11,8 +11,7 @@ import av.filter
 import cv2
 import numpy as np
 
-from streamfuse.color import Plane
-from streamfuse.engines.base import Raw
+from streamfuse.color import Plane, Raw
 
 LEVELS = 5
 

@@ -1,7 +1,7 @@
-"""Measures all that the README says about speed, and writes it there.
+"""Measure everything that docs/performance.md says about speed, and write it there.
 
-    python benchmarks/performance.py                 measures for a quarter of an hour; writes JSON and README.md
-    python benchmarks/performance.py --render        writes README.md from docs/performance.json
+    python benchmarks/performance.py                 measure for a quarter of an hour; write JSON and the page
+    python benchmarks/performance.py --render        write the page from docs/performance.json
 
 Nothing else should be busy.  With STREAMFUSE_DATA set the pictures of the comparison are a real pair, and INT8 networks
 are calibrated on its training pairs; without it they are left out.
@@ -25,6 +25,7 @@ from streamfuse.bench.recording import record_scene
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "docs/performance.json"
+PAGE = ROOT / "docs/performance.md"
 FILES = {
     "quality": ("640x480",),
     "balanced": ("320x240", "640x480", "1280x720"),
@@ -61,7 +62,7 @@ def _bench(preset: str, size: str, scratch: Path) -> dict[str, Any]:
 
 
 def _start_s(preset: str, scratch: Path) -> float:
-    """From the command to one fused 640x480 frame in a file, all compiled before; the least of three."""
+    """Seconds from the command to one fused 640x480 frame in a file, all compiled before; the least of three."""
     ir, vis = (
         record_scene(scratch, (480, 640), 2)
         if not (scratch / "ir.mp4").exists()
@@ -95,18 +96,18 @@ def _run(*arguments: str) -> None:
 
 
 def render(figures: Mapping[str, Any]) -> str:
-    """What stands between the marks in README.md."""
+    """The section between the marks of the page."""
     engines = figures["engines"]
     lines = [
-        f"On {engines['machine']}, {figures['date']}. In one run, interleaved, on {engines['pictures']} of "
-        f"{engines['size']}; `eager` is the network as it is written in FP32 PyTorch:",
+        f"Measured {figures['date']} on {engines['machine']}. All engines in one process, interleaved, on "
+        f"{engines['pictures']} of {engines['size']}; `eager` is the network in plain FP32 PyTorch:",
         "",
         "| | ms | x eager | PSNR to FP32, dB | SSIM to FP32 |",
         "|---|---|---|---|---|",
         *_engine_rows(engines["engines"]),
         "",
-        "From two H.264 files to one on the same cores, decoding and encoding with it, and what a process takes at "
-        "most; each row a process of its own, the demo scene:",
+        "Files to file: two H.264 files are decoded and fused, and one is encoded, all on the same cores. Each row is "
+        "a separate process on the demo scene; memory is its peak:",
         "",
         f"| {figures['files'][0]['engine']} | size | network, ms | files to file, fps | memory, MB |",
         "|---|---|---|---|---|",
@@ -116,12 +117,12 @@ def render(figures: Mapping[str, Any]) -> str:
             for row in figures["files"]
         ),
         "",
-        "From the command to the first fused frame with a warm cache: "
+        "From the start of the command to the first fused frame, with the compiled network in the cache: "
         + ", ".join(f"{seconds:.1f} s ({preset})" for preset, seconds in figures["start"].items())
         + ".",
         "",
-        "To measure another machine: `python benchmarks/performance.py`, or `streamfuse bench --sweep` for the whole "
-        "table with memory, metrics and shares of the peak; docs/performance.json has more of this machine.",
+        "To measure another machine, run `python benchmarks/performance.py`, or `streamfuse bench --sweep` for every "
+        "combination with memory, metrics and the share of the hardware's peak. docs/performance.json has more.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -139,10 +140,9 @@ def _engine_rows(rows: Mapping[str, Any]) -> list[str]:
 
 
 def write(figures: Mapping[str, Any]) -> None:
-    readme = ROOT / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
+    before, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{BEGIN}\n{render(figures)}\n{END}{after}")
+    PAGE.write_text(f"{before}{BEGIN}\n{render(figures)}\n{END}{after}")
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""What the threads around the engine cost, and gain.
+"""Cost and gain of the threads around the engine.
 
-Two questions, each answered within one run:
+Two ratios, each measured within one run:
 
 1. end to end with the real engine, frames a second over those of the engine alone (1 is the floor: decoding,
    pairing and encoding for nothing);
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import time
@@ -26,11 +25,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.bench.measure import fuse_files
+from streamfuse.bench.measure import fuse_files, machine
 from streamfuse.bench.recording import record_scene
+from streamfuse.bench.timing import time_pairs
 from streamfuse.color import Plane
 from streamfuse.engines import create_engine
-from streamfuse.engines.base import Engine, Precision, read_cpu
+from streamfuse.engines.base import Engine, Precision
 from streamfuse.frames import FusedFrame
 from streamfuse.fuser import Fuser
 from streamfuse.network.config import Output
@@ -39,7 +39,7 @@ from streamfuse.sources.file import VideoFile
 
 
 class PassThrough(Engine):
-    """A stand-in: gives the infrared picture as raw output, at the cost of one conversion."""
+    """Stand-in for an engine: returns the infrared picture as raw output, at the cost of one conversion."""
 
     name = "pass-through"
     precision = Precision.FP32
@@ -70,10 +70,7 @@ def engine_alone(fuser: Fuser, ir: Path, vis: Path, frames: int) -> float:
     """Frames a second of the engine on one pair, nothing else running."""
     with VideoFile(ir) as a, VideoFile(vis) as b:
         first, second = next(iter(a)).luma, next(iter(b)).luma
-    begin = time.perf_counter()
-    for _ in range(frames):
-        fuser.engine.fuse(first, second)
-    return frames / (time.perf_counter() - begin)
+    return 1000 / float(time_pairs(fuser.engine, first, second, frames).mean())
 
 
 def measure(ir: Path, vis: Path, frames: int, rounds: int, engine: str, scratch: Path) -> dict[str, Any]:
@@ -121,7 +118,7 @@ def main() -> None:
         if ir is None or vis is None:
             ir, vis = record_scene(Path(scratch), (480, 640), 10 * options.frames)
         result = measure(ir, vis, options.frames, options.rounds, options.engine, Path(scratch))
-    result["machine"] = f"{read_cpu().model}, Python {platform.python_version()}"
+    result["machine"] = machine()
     print(f"machine              {result['machine']}")
     print(f"engine alone         {result['engine_fps']:8.2f} fps  ({result['engine']})")
     print(

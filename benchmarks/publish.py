@@ -1,4 +1,4 @@
-"""How many frames a second does publishing carry, beside ZeroMQ by itself?
+"""Frames a second that publishing carries, beside plain ZeroMQ sockets.
 
     python benchmarks/publish.py [--seconds 3] [--rounds 5]
 
@@ -103,7 +103,7 @@ def measure(kind: str, url: str, keys: Path | None, seconds: float) -> float:
 
 
 def _header() -> bytes:
-    """What a real message has between topic and pixels."""
+    """Make the header that a real message has between topic and pixels."""
     with Subscriber("inproc://header") as subscriber:
         sink = ZeroMQSink("inproc://header", encoding=Encoding.MONO8)
         sink.write(FusedFrame(LUMA, None, 0, 0))
@@ -114,7 +114,7 @@ def _header() -> bytes:
 
 
 def encodings() -> None:
-    """What each encoding takes of a 640x480 frame in colour, ms."""
+    """Print the time that each encoding takes for a 640x480 frame in colour, ms."""
     half = np.full((240, 320), 120, np.uint8)
     scene = np.add.outer(np.arange(480) // 4, np.arange(640) // 6).astype(np.uint8)
     for chroma in (Chroma(half, half), Chroma(half, half, full_range=True)):

@@ -1,6 +1,6 @@
-"""The API reference by pdoc: `python docs/build.py DIRECTORY`; `scripts/docs` installs what it needs.
+"""Build the API reference with pdoc: `python docs/build.py DIRECTORY`; `scripts/docs` installs the requirements.
 
-Warnings are errors: a name that cannot be resolved, a docstring that cannot be read.
+Warnings are errors: names that cannot be resolved, docstrings that cannot be parsed.
 """
 
 import importlib
@@ -14,14 +14,14 @@ import pdoc
 import streamfuse
 
 HARMLESS = (
-    # Of a NamedTuple, whose module pdoc does not look into; and of what can be subscripted in its stubs only.
+    # pdoc does not search the module of a NamedTuple; Packet can be subscripted in PyAV's stubs only.
     r"Error parsing type annotation ForwardRef\('\w+'\) for streamfuse\.[\w.]+\.__init__",
     r"Error parsing type annotation \S+ for .* type 'av\.packet\.Packet' is not subscriptable",
 )
 
 
 def modules() -> list[str]:
-    """The package, which does not name its modules itself, and they, each with what is below it."""
+    """Names of the package and of its modules, without the command line."""
     below = [
         module.name for module in pkgutil.iter_modules(streamfuse.__path__) if module.name not in ("cli", "__main__")
     ]
@@ -29,8 +29,8 @@ def modules() -> list[str]:
 
 
 def build(directory: Path) -> None:
-    """Pages of all modules but the command line's, which has --help."""
-    for name in streamfuse.__all__:  # they load when they are first used, which pdoc does not do
+    """Write the pages of all modules except the command line, which has --help."""
+    for name in streamfuse.__all__:  # names that are imported on first use, which pdoc does not trigger
         setattr(streamfuse, name, getattr(streamfuse, name))
     firsts = {name: (importlib.import_module(name).__doc__ or "").strip().partition("\n")[0] for name in modules()[1:]}
     table = "\n".join(f"- `{name}`: {first}" for name, first in firsts.items())

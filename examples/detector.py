@@ -1,7 +1,7 @@
-"""Boxes around what moves in the fused picture, as JSON lines: python examples/detector.py tcp://127.0.0.1:5556
+"""Print boxes around moving objects as JSON lines: python examples/detector.py tcp://127.0.0.1:5556
 
-A background that adapts (MOG2) needs no trained network; put your own detector in the place of `Movers.find`.  For a
-camera that stands still.
+An adaptive background model (MOG2) needs no trained network; replace `Movers.find` with your own detector.  The camera
+must not move.
 """
 
 import json
@@ -15,11 +15,11 @@ import numpy.typing as npt
 from streamfuse import Subscriber
 
 LEAST_SHARE = 0.001
-"""Of the picture, that a thing must cover; what is smaller is noise."""
+"""Smallest share of the picture that an object covers; anything smaller is noise."""
 WARM_UP = 10
-"""Frames until the background is known."""
+"""Frames until the background model is usable."""
 HISTORY = 300
-"""Frames after which what stands still has become background."""
+"""Frames after which a still object becomes background."""
 
 
 class Box(NamedTuple):
@@ -35,7 +35,7 @@ class Movers:
         self._seen = 0
 
     def find(self, luma: npt.NDArray[np.uint8]) -> list[Box]:
-        """Boxes in pixels, the largest first, in a picture (H, W) uint8."""
+        """Return boxes in pixels, the largest first, for a picture (H, W) uint8."""
         self._seen += 1
         rate = 1 / self._seen if self._seen <= WARM_UP else 1 / HISTORY
         mask = self._background.apply(cv2.GaussianBlur(luma, (5, 5), 0), learningRate=rate)

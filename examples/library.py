@@ -1,6 +1,6 @@
-"""Fuse two recordings frame by frame in one's own program: python examples/library.py ir.mp4 vis.mp4 fused.mp4
+"""Fuse two recordings in your own loop: python examples/library.py ir.mp4 vis.mp4 fused.mp4
 
-The picture of every pair passes through this loop, here to have its time written into it.
+The loop receives every fused frame and draws its time into it.
 """
 
 import sys
@@ -12,7 +12,7 @@ from streamfuse import DamagedInput, FusedFrame, Fuser, Pipeline, open_sink
 
 
 def labelled(frame: FusedFrame) -> FusedFrame:
-    """The same with its time in the corner; luma is full range, 0 to 255."""
+    """Return the frame with its time in the corner; luma is full range, 0 to 255."""
     luma = frame.luma.copy()
     cv2.putText(luma, f"{frame.time_ns / 1e9:.2f} s", (8, luma.shape[0] - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255)
     return replace(frame, luma=luma)
@@ -26,7 +26,7 @@ def main(ir: str, vis: str, output: str) -> None:
             for frame in pipeline:
                 sink.write(labelled(frame))
         failed = False
-    except DamagedInput as error:  # everything that could be read has come by
+    except DamagedInput as error:  # everything that could be read has been fused
         print(f"note: {error}", file=sys.stderr)
         failed = False
     finally:

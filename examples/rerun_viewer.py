@@ -1,9 +1,9 @@
-"""Look at a published run in the rerun viewer, or save it for that:
+"""Show a published run in the rerun viewer, or save it to a file:
 
     python examples/rerun_viewer.py tcp://127.0.0.1:5556 [FILE.rrd]
 
-`pip install '.[examples]'` brings rerun.  Without a file its viewer is opened, which tells its makers how it is
-used unless `rerun analytics disable` was called before.
+`pip install '.[examples]'` installs rerun.  Without a file, its viewer opens; the viewer sends usage statistics to its
+makers unless you run `rerun analytics disable` first.
 """
 
 import sys

@@ -1,9 +1,9 @@
-"""A sketch of a bridge to ROS 2: fused frames as sensor_msgs/Image.  Never run with ROS itself.
+"""Sketch of a ROS 2 bridge: fused frames as sensor_msgs/Image.  It has not been run with ROS.
 
     source /opt/ros/DISTRO/setup.bash
     python examples/ros2_bridge.py tcp://127.0.0.1:5556 /fused/image
 
-Its test has stand-ins for rclpy and the messages.  Encodings are named as ROS names them, so bytes are passed on.
+Its test replaces rclpy and the messages.  Encodings have ROS's names, so the bytes are passed on unchanged.
 """
 
 import sys
@@ -17,12 +17,14 @@ from streamfuse import NothingReceived, Subscriber
 from streamfuse.zeromq.subscriber import Received
 
 FRAME_ID = "visible_camera_optical"
-"""The fused picture is seen from the visible camera."""
+"""Frame of the visible camera, whose view the fused picture has."""
 
 
 def message_of(frame: Received) -> Image:
-    """`bgr8` and `mono8` as they came, anything else as bgr8; stamped with the visible camera's time if it counts since
-    1970, else with the publisher's."""
+    """Convert a frame: `bgr8` and `mono8` unchanged, other encodings to bgr8.
+
+    The stamp is the visible camera's time if that counts since 1970, otherwise the publisher's.
+    """
     header = frame.header
     message = Image()
     since_1970 = header.vis_clock is not None and header.vis_clock.of_sender
@@ -47,7 +49,7 @@ def main(url: str, topic: str = "/fused/image") -> None:
         while rclpy.ok():
             try:
                 publisher.publish(message_of(subscriber.latest()))
-            except NothingReceived as error:  # it may come back
+            except NothingReceived as error:  # the publisher may return
                 node.get_logger().warning(str(error))
     node.destroy_node()
 

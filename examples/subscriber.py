@@ -1,4 +1,4 @@
-"""Print what a run publishes, in ten lines: python examples/subscriber.py tcp://127.0.0.1:5556"""
+"""Print the frames that a run publishes, in ten lines: python examples/subscriber.py tcp://127.0.0.1:5556"""
 
 import sys
 

@@ -7,7 +7,7 @@
 ...     for frame in pipeline:
 ...         show(frame.to_bgr())
 
-Names load when they are first used: importing the package is cheap.
+Names are imported on first use, so importing the package is fast.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ if TYPE_CHECKING:
     from streamfuse.fuser import Fuser
     from streamfuse.pipeline import Pipeline
     from streamfuse.sinks import open_sink
-    from streamfuse.sources import open_source
+    from streamfuse.sources import SourceOptions, open_source
     from streamfuse.zeromq.subscriber import Subscriber
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "Fuser": "streamfuse.fuser",
     "Pipeline": "streamfuse.pipeline",
     "Subscriber": "streamfuse.zeromq.subscriber",
     "open_sink": "streamfuse.sinks",
+    "SourceOptions": "streamfuse.sources",
     "open_source": "streamfuse.sources",
     **dict.fromkeys(("Frame", "FramePair", "FusedFrame"), "streamfuse.frames"),
     **dict.fromkeys(
@@ -68,6 +69,7 @@ __all__ = [
     "NothingReceived",
     "OutputError",
     "Pipeline",
+    "SourceOptions",
     "StreamfuseError",
     "Subscriber",
     "UsageError",
@@ -78,6 +80,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'streamfuse' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -1,4 +1,4 @@
-"""Planes into a frame that FFmpeg can encode."""
+"""Conversion of planes to FFmpeg's frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def to_av(width: int, height: int, pixel_format: str, planes: Sequence[Plane]) -> VideoFrame:
-    """A frame of 8-bit planes; where it is larger than these, their last rows and columns are repeated."""
+    """Make a frame of 8-bit planes; where it is larger than the planes, their last rows and columns are repeated."""
     import av
 
     picture = av.VideoFrame(width, height, pixel_format)

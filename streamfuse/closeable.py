@@ -1,4 +1,4 @@
-"""What holds files, threads or devices until it is closed."""
+"""Base class of objects that own files, threads or devices."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Self
 
 
 class Closeable(ABC):
-    """A context manager: the end of a `with` block closes it."""
+    """A context manager that is closed at the end of the `with` block."""
 
     @abstractmethod
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free everything that the object owns."""
 
     def __enter__(self) -> Self:
         return self

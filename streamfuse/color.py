@@ -1,4 +1,4 @@
-"""Planes of a picture and its colour: the types that frames are made of."""
+"""The types of a picture's luma and chroma."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import numpy.typing as npt
 
 Plane: TypeAlias = npt.NDArray[np.uint8]
 """(H, W) uint8, one channel; may be a strided view on a decoder's buffer."""
+Raw: TypeAlias = npt.NDArray[np.float32]
+"""(H, W) float32, the output of the network's last layer; `Engine.output` says what its values mean."""
 
 
 class Matrix(enum.StrEnum):
-    """How RGB became YCbCr; kept so that an output can carry the same colours."""
+    """Colour matrix between RGB and YCbCr; kept so that an output can be tagged with it."""
 
     BT601 = "bt601"
     BT709 = "bt709"
@@ -29,7 +31,7 @@ def check_plane(owner: str, name: str, plane: Plane) -> None:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Chroma:
-    """The colour of a frame, in the subsampling in which it was read."""
+    """The chroma of a frame, in its original subsampling."""
 
     u: Plane
     """Cb, (H / sy, W / sx) rounded up, sx and sy 1 or 2."""

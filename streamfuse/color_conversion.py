@@ -1,4 +1,4 @@
-"""Ranges and colour: full and limited range, BGR and YCbCr.
+"""Conversion between full and limited range, and between BGR and YCbCr.
 
 The paper fuses luma and puts the visible picture's chroma back (section 4.3.2).
 """
@@ -21,7 +21,7 @@ def _table(low: int, high: int, *, widen: bool) -> Plane:
 
 
 def _chroma_table(scale: float) -> Plane:
-    """Levels stretched about 128, which stays."""
+    """Lookup table that scales chroma about 128, (256,) uint8."""
     levels = (np.arange(256, dtype=np.float64) - 128) * scale + 128
     return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
 
@@ -36,22 +36,22 @@ _COEFFICIENTS = {Matrix.BT601: (0.299, 0.114), Matrix.BT709: (0.2126, 0.0722), M
 
 
 def widen_luma(limited: Plane) -> Plane:
-    """Limited range (16..235) to full range (0..255); values outside are clipped."""
+    """Convert luma from limited range (16..235) to full range (0..255); values outside are clipped."""
     return cast(Plane, cv2.LUT(limited, _WIDEN_LUMA))
 
 
 def narrow_luma(full: Plane) -> Plane:
-    """Full range (0..255) to limited range (16..235); undoes `widen_luma` exactly."""
+    """Convert luma from full range (0..255) to limited range (16..235); the exact inverse of `widen_luma`."""
     return cast(Plane, cv2.LUT(full, _NARROW_LUMA))
 
 
 def narrow_chroma(chroma: Chroma) -> Chroma:
-    """The same colours in limited range (16..240)."""
+    """Convert chroma to limited range (16..240)."""
     return _look_up(chroma, _NARROW_CHROMA, full_range=False) if chroma.full_range else chroma
 
 
 def widen_chroma(chroma: Chroma) -> Chroma:
-    """The same colours in full range; `narrow_chroma` undoes it exactly for 16..240."""
+    """Convert chroma to full range; `narrow_chroma` is its exact inverse for 16..240."""
     return chroma if chroma.full_range else _look_up(chroma, _WIDEN_CHROMA, full_range=True)
 
 
@@ -61,7 +61,7 @@ def _look_up(chroma: Chroma, table: Plane, full_range: bool) -> Chroma:
 
 
 def resize_chroma(chroma: Chroma, height: int, width: int) -> Chroma:
-    """Planes of (height, width): area-averaged down, linear up."""
+    """Resize chroma to planes of (height, width), by area averaging down and linear interpolation up."""
     if chroma.u.shape == (height, width):
         return chroma
     shrink = height <= chroma.u.shape[0] and width <= chroma.u.shape[1]
@@ -71,13 +71,13 @@ def resize_chroma(chroma: Chroma, height: int, width: int) -> Chroma:
 
 
 def split_bgr(bgr: npt.NDArray[np.uint8]) -> tuple[Plane, Chroma]:
-    """(H, W, 3) uint8 BGR to full-range BT.601 luma (H, W) and chroma (H, W)."""
+    """Convert (H, W, 3) uint8 BGR to full-range BT.601 luma (H, W) and chroma (H, W)."""
     y, cr, cb = (np.ascontiguousarray(plane) for plane in cv2.split(cv2.cvtColor(bgr, cv2.COLOR_BGR2YCrCb)))
     return cast(Plane, y), Chroma(cast(Plane, cb), cast(Plane, cr), full_range=True, matrix=Matrix.BT601)
 
 
 def to_bgr(luma: Plane, chroma: Chroma | None) -> npt.NDArray[np.uint8]:
-    """Full-range luma (H, W) and its chroma, in any subsampling, range and matrix, to (H, W, 3) uint8 BGR."""
+    """Convert full-range luma (H, W) and its chroma, in any subsampling, range and matrix, to (H, W, 3) uint8 BGR."""
     if chroma is None:
         return cast("npt.NDArray[np.uint8]", cv2.cvtColor(luma, cv2.COLOR_GRAY2BGR))
     height, width = luma.shape

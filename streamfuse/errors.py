@@ -1,82 +1,83 @@
-"""Everything that streamfuse raises on purpose.
+"""The exceptions of streamfuse.
 
     StreamfuseError            exit 1
-    ├── UsageError             exit 2   an option or a value that cannot be
+    ├── UsageError             exit 2   an invalid option or value
     ├── InputError             exit 3   a source that is missing, unreadable or unsuitable
-    │   ├── DamagedInput       exit 3   readable in part; what could be read has been used
-    │   └── NothingReceived    exit 3   a subscriber that waited in vain
+    │   ├── DamagedInput       exit 3   a source that is partly unreadable; the rest has been used
+    │   └── NothingReceived    exit 3   a subscriber's timeout
     ├── EngineError            exit 4   an engine that is unknown, unavailable or failed
-    │   ├── EngineUnavailable  exit 4   an engine that cannot run on this machine; `auto` takes another
-    │   └── WeightsError       exit 4   a weights file that does not fit the network
-    ├── TrainingError          exit 6   a training run that cannot go on: a loss that is not finite
+    │   ├── EngineUnavailable  exit 4   an engine that cannot run on this machine; `auto` falls back to another
+    │   └── WeightsError       exit 4   a weights file that is missing, invalid or does not fit the network
+    ├── TrainingError          exit 6   a training run that cannot continue, such as after a loss that is not finite
     └── OutputError            exit 5   an output that cannot be written
 
-The text says what is wrong and what to do; it is one line and holds no secret.  The command line
-prints it and exits with `exit_code`; a traceback is shown only with `--debug`.
+The text says what is wrong and what to do; it is one line and contains no secret.  The command line prints it and exits
+with `exit_code`; a traceback is shown only with `--debug`.
 """
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """`text` as one line with nothing in it that a terminal would obey: other characters become escapes, as \\x1b."""
+    """Make `text` one printable line: control and other unprintable characters become escapes such as \\x1b."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class StreamfuseError(Exception):
-    """Any of them; `exit_code` is that of the command line."""
+    """Base class of all errors that streamfuse raises."""
 
     exit_code = 1
+    """Exit code of the command line."""
 
     def __str__(self) -> str:
-        """On one line whatever was read from outside, and nothing in it that a terminal would obey."""
+        """The message as one printable line, even if it quotes untrusted text."""
         return printable(super().__str__())
 
 
 class UsageError(StreamfuseError):
-    """An option or a value that cannot be."""
+    """An option or a value is invalid."""
 
     exit_code = 2
 
 
 class InputError(StreamfuseError):
-    """A source that is missing, unreadable or unsuitable."""
+    """A source is missing, unreadable or unsuitable."""
 
     exit_code = 3
 
 
 class DamagedInput(InputError):
-    """Raised at the very end of a run: everything that was readable has been fused and written."""
+    """A source is partly unreadable; raised at the end of a run, after all readable frames were fused and written."""
 
 
 class NothingReceived(InputError):
-    """Raised by a subscriber after its time limit; it goes on trying, and may be asked again."""
+    """A subscriber received no frame within its time limit; the call may be repeated."""
 
 
 class EngineError(StreamfuseError):
-    """An engine that is unknown or failed."""
+    """An engine is unknown or has failed."""
 
     exit_code = 4
 
 
 class EngineUnavailable(EngineError):
-    """An engine that cannot run on this machine; `auto` takes another."""
+    """An engine cannot run on this machine; `auto` falls back to another."""
 
 
 class WeightsError(EngineError):
-    """A weights file that does not fit the network."""
+    """A weights file is missing, invalid or does not fit the network."""
 
 
 class TrainingError(StreamfuseError):
-    """A training run that cannot go on."""
+    """A training run cannot continue."""
 
     exit_code = 6
 
 
 class OutputError(StreamfuseError):
-    """An output that cannot be written."""
+    """An output cannot be written."""
 
     exit_code = 5
 
@@ -88,5 +89,5 @@ _OUT_OF_MEMORY = (
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """The libraries have no common type for it, nor has the loader of libraries."""
+    """Return True if an error means that memory is exhausted; libraries have no common type for that."""
     return isinstance(error, MemoryError) or any(word in str(error).lower() for word in _OUT_OF_MEMORY)

@@ -1,8 +1,8 @@
-"""What travels from thread to thread: a frame, a pair of frames, a fused frame.
+"""The data that travels from thread to thread: frames, pairs of frames, fused frames.
 
 Video stays in YUV from end to end.  Luma is full range (0..255) everywhere in the program: a source
 that reads limited range (16..235) widens it once, a sink that writes limited range narrows it once.
-Chroma is never computed with; it rides along as the decoder left it.
+Chroma is passed on as the decoder gave it; nothing computes with it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy.typing as npt
 from streamfuse.color import Chroma, Plane, check_plane
 
 DEFAULT_PERIOD_NS = 40_000_000
-"""Between the frames of a stream that does not tell its rate: 25 fps."""
+"""Frame interval of a stream that does not tell its rate: 25 fps."""
 
 
 class Role(enum.StrEnum):
-    """Which of the two streams a frame, a source or a count belongs to."""
+    """One of the two streams, to which a frame, a source or a count belongs."""
 
     IR = "ir"
     VIS = "vis"
@@ -37,7 +37,7 @@ class Role(enum.StrEnum):
 
 
 class Clock(enum.StrEnum):
-    """What a stamp counts from, and how it is known.
+    """The origin of a time stamp, and how it is known.
 
     Only stamps of one kind may be compared: those of recordings, those of senders (since 1970, by the sender's
     clock), those of this machine (its monotonic clock).
@@ -54,7 +54,7 @@ class Clock(enum.StrEnum):
     KERNEL = "kernel"
     """This machine's monotonic clock when the camera's driver had the frame."""
     ARRIVAL = "arrival"
-    """This machine's monotonic clock when the frame arrived, the trembling of the way taken out."""
+    """This machine's monotonic clock when the frame arrived, without the jitter of the network."""
 
     @property
     def of_sender(self) -> bool:
@@ -62,13 +62,13 @@ class Clock(enum.StrEnum):
 
 
 class Content(enum.StrEnum):
-    """What a picture shows."""
+    """The content of a picture."""
 
     FUSED = "fused"
     INFRARED = "infrared"
-    """Infrared alone: the visible stream is away."""
+    """Infrared passed through without fusion: the visible stream is away."""
     VISIBLE = "visible"
-    """Visible alone: the infrared stream is away."""
+    """Visible passed through without fusion: the infrared stream is away."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -85,13 +85,13 @@ class Frame:
     index: int
     """Position in its stream, from 0; frames that could not be read are counted too."""
     source: str
-    """Which stream it is from; safe to show."""
+    """Name of its source; safe to show."""
     arrival_ns: int = 0
-    """`time.monotonic_ns()` when the source handed it over."""
+    """`time.monotonic_ns()` when the source delivered it."""
     read_ns: int = 0
-    """Time spent to read and decode it, ns."""
+    """Time taken to read and decode it, ns."""
     tracked_ns: int | None = None
-    """The arrival as `Clock.ARRIVAL` has it, ns of the monotonic clock, whatever `clock` is; None: `arrival_ns`."""
+    """Arrival without jitter, as `Clock.ARRIVAL` has it, ns of the monotonic clock; None: use `arrival_ns`."""
 
     def __post_init__(self) -> None:
         check_plane("Frame", "luma", self.luma)
@@ -109,7 +109,7 @@ class FramePair:
     ir: Frame
     vis: Frame
     skew_ns: int
-    """Infrared minus visible time on the clock that both have, before any configured offset, ns."""
+    """Infrared minus visible time on their common clock, before any configured offset, ns."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -119,26 +119,27 @@ class FusedFrame:
     luma: Plane
     """(H, W) uint8, full range 0..255; H and W are the visible frame's, or the overlap's where it is cropped to."""
     chroma: Chroma | None
-    """The visible frame's, untouched; cut as the luma is."""
+    """The chroma of the visible frame, cut as the luma is."""
     index: int
     """Position among the fused frames, from 0."""
     time_ns: int
-    """On the time line of the run: the visible stamp of recordings; of live streams from 0, without jumps."""
+    """Time on the time line of the run: the visible stamp for recordings; for live streams from 0, without jumps."""
     ir_stamp_ns: int | None = None
-    """None where the picture has no infrared part."""
+    """None if the picture has no infrared content."""
     vis_stamp_ns: int | None = None
     ir_clock: Clock | None = None
     vis_clock: Clock | None = None
     skew_ns: int = 0
-    """As `FramePair` has it."""
+    """As in `FramePair`."""
     content: Content = Content.FUSED
     infrared: Plane | None = None
-    """What it was made of, of the luma's shape and aligned; None for a stream that is away."""
+    """Infrared input, aligned and of the shape of `luma`; None while that stream is away."""
     visible: Plane | None = None
+    """Visible input, of the shape of `luma`; None while that stream is away."""
     arrival_ns: int = 0
-    """`time.monotonic_ns()` when the earlier frame of the pair arrived: now less this is the picture's age."""
+    """`time.monotonic_ns()` when the earlier frame of the pair arrived; the age of the picture counts from it."""
     timings_ns: Mapping[str, int] = field(default_factory=dict)
-    """Stage name to the time it took for this frame, ns."""
+    """Stage name to its duration for this frame, ns."""
 
     def __post_init__(self) -> None:
         check_plane("FusedFrame", "luma", self.luma)
@@ -149,11 +150,11 @@ class FusedFrame:
 
     @property
     def live(self) -> bool:
-        """Not of a recording."""
+        """True unless it is from recordings."""
         return any(clock not in (None, Clock.MEDIA) for clock in (self.ir_clock, self.vis_clock))
 
     def to_bgr(self) -> npt.NDArray[np.uint8]:
-        """The picture as OpenCV has it: (H, W, 3) uint8 BGR, or (H, W, 3) grey where there is no chroma."""
+        """Return the picture as OpenCV has it: (H, W, 3) uint8 BGR, grey if there is no chroma."""
         from streamfuse.color_conversion import to_bgr  # OpenCV loads only where a picture is converted
 
         return to_bgr(self.luma, self.chroma)

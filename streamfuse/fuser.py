@@ -1,12 +1,12 @@
-"""An engine and a tone together: two pictures in, one out."""
+"""The fuser: aligner, engine and tone together."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections import deque
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from streamfuse.color_conversion import split_bgr, to_bgr
 from streamfuse.engines import create_engine
 from streamfuse.engines.presets import choose_preset, parse_preset
 from streamfuse.errors import EngineError, InputError
-from streamfuse.frames import DEFAULT_PERIOD_NS
+from streamfuse.frames import DEFAULT_PERIOD_NS, Role
 from streamfuse.network.config import MIN_SIDE
 from streamfuse.tone import make_tone
 
@@ -31,24 +31,27 @@ Image = npt.NDArray[np.uint8]
 
 
 class FusedLuma(NamedTuple):
-    """Planes of one shape."""
+    """Fused luma and its two inputs, planes of one shape."""
 
     luma: Plane
     infrared: Plane
-    """As it lies on the visible picture."""
+    """Infrared, aligned to the visible picture."""
     visible: Plane
     timings_ns: dict[str, int]
-    """Stage name to how long it took."""
+    """Stage name to its duration, ns."""
+    tag: Any = None
+    """The object that `Fuser.begin_luma` was given for the pair."""
 
 
 class _Begun(NamedTuple):
-    """A pair that the engine works on."""
+    """A pair in flight: what the engine returns with its result."""
 
     infrared: Plane
     visible: Plane
     stamp_ns: int
     align_ns: int
     submitted_ns: int
+    tag: Any
 
 
 class Fuser(Closeable):
@@ -71,91 +74,92 @@ class Fuser(Closeable):
         """`weights`: a safetensors file, None for the shipped one.  `engine`: auto, openvino, tensorrt, torch, or an
         Engine.  `device`: auto, cpu, cuda or cuda:N, where the engine runs.
 
-        `tone`: per-frame, smooth or fixed:LO,HI (see `streamfuse.tone`).  `calibration`: where infrared lies in the
-        visible picture, or the file that says so; None: only sizes may differ.  `crop`: results are cut to what both
-        cameras see.  `preset`: quality, balanced, realtime, or auto: what the weights are best run at, or for live
-        sources less if this machine does not keep up.  Raises EngineError (WeightsError), InputError for the
-        calibration, and UsageError.
+        `tone`: per-frame, smooth or fixed:LO,HI (see `streamfuse.tone`).  `calibration`: position of infrared in the
+        visible picture, or its file; None: only sizes may differ.  `crop`: cut results to what both cameras see.
+        `preset`: quality, balanced, realtime, or auto: the one that suits the weights best, or for live sources a
+        cheaper one if this machine does not keep up.
+
+        The fuser closes `engine` when it is closed; if this fails, only an engine that was made here.  Raises
+        EngineError (WeightsError), InputError for the calibration, and UsageError.
         """
         if isinstance(calibration, str | PathLike):
             calibration = load(Path(calibration))
         self._aligner = Aligner(calibration, crop)
-        if isinstance(engine, str):
-            path = Path(weights) if weights is not None else None
-            engine = create_engine(engine, weights=path, precision=precision, device=device)
-        self.engine = engine
         self._automatic = preset == "auto"
-        if not self._automatic:
-            engine.use(parse_preset(preset))
-        self._tone = make_tone(tone, str(engine.output))
         self._calls = 0
-        self._begun: deque[_Begun] = deque()
+        with contextlib.ExitStack() as made:
+            if isinstance(engine, str):
+                path = Path(weights) if weights is not None else None
+                engine = made.enter_context(create_engine(engine, weights=path, precision=precision, device=device))
+            self.engine = engine
+            if not self._automatic:
+                engine.use(parse_preset(preset))
+            self._tone = make_tone(tone, str(engine.output))
+            made.pop_all()
 
     def fuse(self, ir: Image, vis: Image) -> Image:
-        """Infrared and visible picture to the fused one, of the visible one's shape (or the overlap's, with `crop`).
+        """Fuse an infrared and a visible picture; the result has the visible one's shape (with `crop`, the overlap's).
 
         Infrared in three channels is reduced to its luma and, if its size differs, resized; with a calibration it is
         warped.  A colour visible picture keeps its colour.  Raises InputError for arrays of another kind, EngineError
         where the engine fails.
         """
-        ir_luma, _ = _split("infrared", ir)
-        vis_luma, chroma = _split("visible", vis)
-        stamp_ns = self._calls * DEFAULT_PERIOD_NS  # pictures in a row, as far as a smooth tone is concerned
+        ir_luma, _ = _split(Role.IR, ir)
+        vis_luma, chroma = _split(Role.VIS, vis)
+        stamp_ns = self._calls * DEFAULT_PERIOD_NS  # for a smooth tone, single pictures count as successive frames
         self._calls += 1
         luma = self.fuse_luma(ir_luma, vis_luma, stamp_ns).luma
         return luma if vis.ndim == 2 else to_bgr(luma, self.cut_chroma(chroma, *vis_luma.shape))
 
     def fuse_luma(self, ir: Plane, vis: Plane, stamp_ns: int) -> FusedLuma:
-        """Luma planes (h, w) and (H, W) to (H, W) or the overlap's shape.
+        """Fuse luma planes (h, w) and (H, W); the result has the shape (H, W), or with `crop` the overlap's.
 
-        Raises InputError for pictures under 16 pixels a side and for shapes that the calibration is not for,
-        EngineError where the engine fails and while pairs that were begun are not finished.
+        Raises InputError for pictures under 16 pixels a side and for sizes that the calibration is not for,
+        EngineError if the engine fails or pairs are in flight.
         """
-        if self._begun:
+        if self.engine.pending:
             raise EngineError("pairs are in flight: finish them before a single one is fused")
         self.begin_luma(ir, vis, stamp_ns)
         return self.finish_luma()
 
-    def begin_luma(self, ir: Plane, vis: Plane, stamp_ns: int) -> None:
-        """Begin with a pair, as `fuse_luma` would; up to `engine.depth` may be begun before one is finished.
+    def begin_luma(self, ir: Plane, vis: Plane, stamp_ns: int, tag: Any = None) -> None:
+        """Start to fuse a pair as `fuse_luma` does; up to `engine.depth` pairs may be in flight, all of one shape.
 
-        All that are begun together are of one shape.  The planes must stay as they are until it is finished.
+        The planes must not be changed before the pair is finished.  `tag`: any object; `finish_luma` returns it with
+        the result of this pair.
         """
         _check_size(*vis.shape)
         begin = time.monotonic_ns()
         ir, vis = self._aligner.align(ir, vis)
         aligned = time.monotonic_ns()
-        self.engine.submit(ir, vis)
-        self._begun.append(_Begun(ir, vis, stamp_ns, aligned - begin, aligned))
+        self.engine.submit(ir, vis, _Begun(ir, vis, stamp_ns, aligned - begin, aligned, tag))
 
     def finish_luma(self) -> FusedLuma:
-        """The oldest pair that was begun, once it is fused."""
-        if not self._begun:
-            raise EngineError("no pair is in flight: begin one first")
-        pair = self._begun.popleft()
-        raw = self.engine.collect().raw
+        """Wait for the oldest pair in flight and return it fused.  Raises EngineError if none is in flight."""
+        raw, pair = self.engine.collect()
+        assert isinstance(pair, _Begun)
         fused = time.monotonic_ns()
         luma = self._aligner.finish(self._tone.apply(raw, pair.stamp_ns), pair.visible)
         toned = time.monotonic_ns()
         timings_ns = {"align": pair.align_ns, "fuse": fused - pair.submitted_ns, "tone": toned - fused}
-        return FusedLuma(luma, pair.infrared, pair.visible, timings_ns)
+        return FusedLuma(luma, pair.infrared, pair.visible, timings_ns, pair.tag)
 
-    def infrared_alone(self, ir: Plane, shape: tuple[int, int]) -> Plane:
-        """Infrared (h, w) where it lies on visible pictures of `shape` (H, W), black around it."""
+    def place_infrared(self, ir: Plane, shape: tuple[int, int]) -> Plane:
+        """Warp infrared (h, w) onto a black visible picture of `shape` (H, W), without fusion."""
         return self._aligner.align(ir, np.zeros(shape, np.uint8))[0]
 
-    def visible_alone(self, vis: Plane) -> Plane:
-        """A visible picture, cut as the fused ones are."""
+    def cut_visible(self, vis: Plane) -> Plane:
+        """Cut a visible picture as the fused ones are, without fusion."""
         return self._aligner.cut(vis)
 
     def cut_chroma(self, chroma: Chroma | None, height: int, width: int) -> Chroma | None:
-        """The colour that belongs to the luma of `fuse_luma`, from that of a visible frame of (height, width)."""
+        """Cut the chroma of a visible frame of (height, width) as `fuse_luma` cuts its luma."""
         return self._aligner.cut_chroma(chroma, height, width)
 
     def prepare(self, height: int, width: int, period_ns: int | None = None) -> None:
-        """Build or load the engine for visible pictures of this size; `fuse` does it when it must.
+        """Build or load the engine for visible pictures of this size; `fuse` does so on its own if needed.
 
-        `period_ns`: a live source sends so often; preset auto is decided by it, once.
+        `period_ns`: frame interval of a live source, by which preset auto is decided once.
         """
         _check_size(height, width)
         shape = self._aligner.output_shape(height, width)
@@ -165,7 +169,6 @@ class Fuser(Closeable):
         self.engine.prepare(*shape)
 
     def close(self) -> None:
-        self._begun.clear()
         self.engine.close()
 
 
@@ -174,12 +177,12 @@ def _check_size(height: int, width: int) -> None:
         raise InputError(f"the visible picture is {width}x{height}: the network needs {MIN_SIDE} pixels a side")
 
 
-def _split(role: str, image: Image) -> tuple[Plane, Chroma | None]:
+def _split(role: Role, image: Image) -> tuple[Plane, Chroma | None]:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         got = getattr(image, "dtype", type(image).__name__)
-        raise InputError(f"the {role} picture must be a uint8 array, got {got}; was the file read?")
+        raise InputError(f"the {role.label} picture must be a uint8 array, got {got}; was the file read?")
     if image.ndim == 2:
         return image, None
     if image.ndim == 3 and image.shape[2] == 3:
         return split_bgr(image)
-    raise InputError(f"the {role} picture must be (H, W) or (H, W, 3), got {image.shape}")
+    raise InputError(f"the {role.label} picture must be (H, W) or (H, W, 3), got {image.shape}")

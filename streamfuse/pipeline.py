@@ -2,27 +2,28 @@
 
     Source ir ──reader thread──► ┐
                                  ├─► flow: pairs ─► compute thread ─► channels ─► a thread for each sink
-    Source vis ─reader thread──► ┘                                             └► whoever iterates
+    Source vis ─reader thread──► ┘                                             └► the consumer, which iterates
 
-Decoding, inference and encoding release the GIL, so threads are enough.  Every object has one owner; all that waits is
-bounded.  Recordings are never dropped: a full channel holds back what fills it.  Live sources cannot be held back:
-what is too much of them is dropped, and counted (`streamfuse.pairing.flow`).
+Decoding, inference and encoding release the GIL, so threads are enough.  Every object has one owner, and every queue
+is bounded.  Frames of recordings are never dropped: a full channel makes its producer wait.  Live sources cannot wait:
+excess frames are dropped and counted (`streamfuse.pairing.flow`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import enum
 import threading
 import time
-from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
 from streamfuse.channel import Channel
 from streamfuse.closeable import Closeable
-from streamfuse.errors import DamagedInput, InputError
-from streamfuse.frames import DEFAULT_PERIOD_NS, Content, Frame, FramePair, FusedFrame
+from streamfuse.errors import DamagedInput, InputError, UsageError
+from streamfuse.frames import DEFAULT_PERIOD_NS, Content, Frame, FramePair, FusedFrame, Role
 from streamfuse.fuser import Fuser
 from streamfuse.pairing.flow import ClockNotes, Flow, Item, LiveFlow, OnLoss, RecordedFlow
 from streamfuse.pairing.live import TOO_OLD, LivePairing, Policy
@@ -31,26 +32,37 @@ from streamfuse.pairing.time_line import TimeLine
 from streamfuse.sinks.base import Sink
 from streamfuse.sources import open_pair
 from streamfuse.sources.base import Source
-from streamfuse.telemetry import TO_FUSED, SourceSummary, Summary, Telemetry
+from streamfuse.telemetry import TO_FUSED, SourceSummary, Summary, Telemetry, add_counts
 
 if TYPE_CHECKING:
     from os import PathLike
 
+E = TypeVar("E", bound=enum.StrEnum)
 
 AHEAD = 4
-"""Frames that the engine may be ahead of a sink."""
+"""Most frames by which the engine may be ahead of a sink."""
 LIVE_AHEAD = 2
 TICK_S = 0.2
 MAX_AGE_MS = 500.0
-"""Of a live frame when the engine begins with it, from its arrival: more than two streams' delivery differs by."""
+"""Default age budget of a live frame, from arrival to the engine: more than the delays of two streams differ by."""
+MOST_MS = 1e12
+"""Largest duration that an argument may be."""
 
 SINK_SLOW = "the output was busy"
 STOPPED = "stopped"
-NAMES = {"ir": "infrared", "vis": "visible"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A pair in flight."""
+
+    index: int
+    pair: FramePair
+    begin_ns: int
 
 
 class Pipeline(Closeable):
-    """Fuses two sources into any number of sinks, and into frames for whoever iterates.
+    """Fuses two sources into any number of sinks; iterating over it gives the fused frames.
 
     >>> with Pipeline("ir.mp4", "vis.mp4") as pipeline:
     ...     for frame in pipeline:
@@ -58,8 +70,8 @@ class Pipeline(Closeable):
 
     >>> Pipeline("ir.mp4", "vis.mp4", sinks=[open_sink("fused.mp4")]).run()
 
-    The first error of any thread stops the others and is raised once, by `run` or by the iteration.  A
-    recording that is damaged is fused as far as it can be read; then DamagedInput is raised.
+    A pipeline runs once.  The first error of any thread stops the others and is raised once, by `run` or by the
+    iteration.  A damaged recording is fused as far as it can be read; then DamagedInput is raised.
     """
 
     def __init__(
@@ -77,70 +89,68 @@ class Pipeline(Closeable):
         policy: Policy = Policy.LATEST,
         on_loss: OnLoss = OnLoss.WAIT,
     ) -> None:
-        """`tolerance_ms`: the largest skew of a pair, default half a frame period of the slower stream.
-        `ir_offset_ms` is added to every infrared stamp.  `frames`: stop after so many pairs.  `fps`: the rate
-        of sources that are images.  `fuser`: default is the shipped network with tone "smooth".
+        """`tolerance_ms`: largest skew of a pair, default half the frame interval of the slower stream.
+        `ir_offset_ms`: added to every infrared stamp.  `frames`: number of pairs to stop after.  `fps`: rate of
+        sources that are images.  `fuser`: default is the shipped network with tone "smooth".
 
-        Of live streams only: `max_age_ms`, how long a frame may wait for its partner and for the engine; `policy`,
-        which pair comes next; `on_loss`, what is given while a stream is away.
+        For live streams only: `max_age_ms`, longest wait of a frame for its partner and for the engine; `policy`,
+        which pair comes next; `on_loss`, what is shown while a stream is away.
 
-        Raises InputError, UsageError or EngineError for what can be known before the first frame.
+        The pipeline owns the sources and the sinks, also if this fails: then they are closed.  It does not own
+        `fuser`.  Raises InputError, UsageError or EngineError for what is wrong before the first frame.
         """
         self._sinks = list(sinks)
-        try:
-            self._sources = self._open(ir, vis, fps)
-            self._fuser = fuser or Fuser(tone="smooth")
-        except BaseException:
+        with contextlib.ExitStack() as made:
+            for one in (ir, vis):
+                if isinstance(one, Source):
+                    made.callback(one.close)
             for sink in self._sinks:
-                sink.close(failed=True)
-            raise
-        self._owns_fuser = fuser is None
-        self._offset_ns = round(ir_offset_ms * 1e6)
-        periods = [source.period_ns for source in self._sources.values()]
-        self._tolerance_ns = default_tolerance_ns(*periods) if tolerance_ms is None else round(tolerance_ms * 1e6)
-        self._limit = frames
-        self.live = self._sources["vis"].live
-        """Live sources end only when they are stopped."""
-        self._telemetry = Telemetry()
-        self._max_age_ns = round(max_age_ms * 1e6)
-        self._stopping = threading.Event()
-        self._ending = self._make_ending()
-        self._flow = self._make_flow(policy, on_loss, tolerance_ms is not None)
-        self._time_line = TimeLine()
-        self._lock = threading.Lock()
-        self._error: BaseException | None = None
-        self._threads: list[threading.Thread] = []
-        self._outputs = [self._make_output(sink) for sink in self._sinks]
-        self._consumer: Channel[FusedFrame] | None = None
-        self._shape: tuple[int, int] | None = None
-        self._begun: deque[tuple[int, FramePair, int]] = deque()
-        """What the engine works on: index, pair, when it was begun."""
-        for sink in self._sinks:
-            sink.attach(self.summary)
+                made.callback(sink.close, failed=True)
+            _check_duration("tolerance_ms", tolerance_ms, least=0)
+            _check_duration("ir_offset_ms", ir_offset_ms, least=-MOST_MS)
+            _check_duration("max_age_ms", max_age_ms, least=0)
+            if frames is not None and frames < 1:
+                raise UsageError(f"frames must be at least 1, got {frames}")
+            policy, on_loss = _choice("policy", Policy, policy), _choice("on_loss", OnLoss, on_loss)
+            self._sources = _open(ir, vis, fps)
+            for source in self._sources.values():
+                made.callback(source.close)
+            if len({source.live for source in self._sources.values()}) > 1:
+                raise InputError("a recording cannot be paired with a live source: their stamps have no common clock")
+            self._owns_fuser = fuser is None
+            if fuser is None:
+                fuser = made.enter_context(Fuser(tone="smooth"))
+            self._fuser = fuser
+            self._offset_ns = round(ir_offset_ms * 1e6)
+            periods = [source.period_ns for source in self._sources.values()]
+            self._tolerance_ns = default_tolerance_ns(*periods) if tolerance_ms is None else round(tolerance_ms * 1e6)
+            self._limit = frames
+            self.live = self._sources[Role.VIS].live
+            """True for live sources, which end only when they are stopped."""
+            self._telemetry = Telemetry()
+            self._max_age_ns = round(max_age_ms * 1e6)
+            self._stopping = threading.Event()
+            self._ending = self._make_ending()
+            self._flow = self._make_flow(policy, on_loss, tolerance_ms is not None)
+            self._time_line = TimeLine()
+            self._lock = threading.Lock()
+            self._error: BaseException | None = None
+            self._started = False
+            self._threads: list[threading.Thread] = []
+            self._outputs = [self._make_output(sink) for sink in self._sinks]
+            self._consumer: Channel[FusedFrame] | None = None
+            self._shape: tuple[int, int] | None = None
+            for sink in self._sinks:
+                sink.attach(self.summary)
+            made.pop_all()
 
-    @staticmethod
-    def _open(
-        ir: str | PathLike[str] | Source, vis: str | PathLike[str] | Source, fps: float | None
-    ) -> dict[str, Source]:
-        if isinstance(ir, Source) and isinstance(vis, Source):
-            sources = {"ir": ir, "vis": vis}
-        elif isinstance(ir, Source) or isinstance(vis, Source):
-            raise TypeError("give both sources as text or both as Source")
-        else:
-            sources = dict(zip(("ir", "vis"), open_pair(str(ir), str(vis), fps=fps), strict=True))
-        if sources["ir"].live is not sources["vis"].live:
-            for source in sources.values():
-                source.close()
-            raise InputError("a recording cannot be paired with a live source: their stamps have no common clock")
-        return sources
-
-    # No callback below holds the pipeline: so its decoders and pictures go with it, and not when the collector comes.
+    # No callback below refers to the pipeline: so reference counting frees its decoders and pictures at once.
 
     def _make_flow(self, policy: Policy, on_loss: OnLoss, tolerance_given: bool) -> Flow:
         telemetry, ending = self._telemetry, self._make_ending()
 
-        def on_drop(role: str, reason: str) -> None:
-            telemetry.drop(NAMES[role], ending() if reason == OTHER_ENDED else reason)
+        def on_drop(role: Role, reason: str) -> None:
+            telemetry.drop(role.label, ending() if reason == OTHER_ENDED else reason)
 
         if not self.live:
             return RecordedFlow(tolerance_ns=self._tolerance_ns, ir_offset_ns=self._offset_ns, on_drop=on_drop)
@@ -155,22 +165,22 @@ class Pipeline(Closeable):
         return LiveFlow(self._sources, pairing, on_loss=on_loss, on_drop=on_drop)
 
     def _make_ending(self) -> Callable[[], str]:
-        """What tells why frames that were read go nowhere when the pairs have ended."""
+        """Return a function that gives the reason for which frames are dropped after the last pair."""
         stopping, limited = self._stopping, self._limit is not None
         return lambda: STOPPED if stopping.is_set() or limited else OTHER_ENDED
 
     def _make_output(self, sink: Sink) -> Channel[FusedFrame]:
         waits = sink.waits and not self.live
-        name, onlooker, telemetry = sink.name, sink.onlooker, self._telemetry
+        name, best_effort, telemetry = sink.name, sink.best_effort, self._telemetry
         return Channel(
             LIVE_AHEAD if self.live else AHEAD,
             drop_oldest=not waits,
-            on_drop=lambda _: None if onlooker else telemetry.drop(name, SINK_SLOW),
+            on_drop=lambda _: None if best_effort else telemetry.drop(name, SINK_SLOW),
         )
 
     @property
     def expected_pairs(self) -> int | None:
-        """How many pairs the headers promise; None where they do not tell."""
+        """Number of pairs by the headers of the sources; None if they do not tell."""
         counts = []
         slowest_ns = max(source.period_ns or DEFAULT_PERIOD_NS for source in self._sources.values())
         for source in self._sources.values():
@@ -180,9 +190,14 @@ class Pipeline(Closeable):
             counts.append(self._limit)
         return min(counts) if counts else None
 
+    def _claim(self) -> None:
+        """Raise RuntimeError unless this is the first start."""
+        with self._lock:
+            if self._started:
+                raise RuntimeError("a pipeline runs once: make another one")
+            self._started = True
+
     def _start(self) -> None:
-        if self._threads:
-            raise RuntimeError("a pipeline runs once")
         for role in self._sources:
             self._spawn(f"read {role}", self._read, role)
         self._spawn("compute", self._compute)
@@ -193,10 +208,12 @@ class Pipeline(Closeable):
         def guarded() -> None:
             try:
                 target(*args)
-            except BaseException as error:  # handed to whoever waits; a thread has nobody else to tell
+            except BaseException as error:  # raised by `run` or by the iteration
                 self._fail(error)
 
-        thread = threading.Thread(target=guarded, name=f"streamfuse {name}", daemon=True)
+        thread = threading.Thread(
+            target=contextvars.copy_context().run, args=(guarded,), name=f"streamfuse {name}", daemon=True
+        )
         self._threads.append(thread)
         thread.start()
 
@@ -206,7 +223,7 @@ class Pipeline(Closeable):
         self.stop()
 
     def stop(self) -> None:
-        """Stop reading; what has been fused is still written.  Any thread may call it, more than once."""
+        """Stop reading; fused frames are still written.  Any thread may call it, more than once."""
         self._stopping.set()
         for source in self._sources.values():
             source.interrupt()
@@ -214,14 +231,14 @@ class Pipeline(Closeable):
 
     def _abandon_flow(self, reason: str) -> None:
         for role, count in self._flow.abandon().items():
-            self._telemetry.drop(NAMES[role], reason, count)
+            self._telemetry.drop(role.label, reason, count)
 
     # The threads.
 
-    def _read(self, role: str) -> None:
+    def _read(self, role: Role) -> None:
         source = self._sources[role]
         taken = 0
-        before = source.drops.total()  # missing images are no part of the count
+        before = source.drops.total()  # missing images are not part of the count
         try:
             with source:
                 for frame in source:
@@ -230,16 +247,16 @@ class Pipeline(Closeable):
                     if not self._flow.put(role, frame):
                         self._count_unread(role, source, 1, taken - before)
                         break
-        except BaseException as error:  # before the stream ends: who waits for it must know that it failed
+        except BaseException as error:  # before the stream ends: the compute thread must see that it failed
             self._fail(error)
         finally:
             self._flow.end(role)
 
-    def _count_unread(self, role: str, source: Source, held: int, taken: int) -> None:
-        """The channel was closed early: account for the frame in hand and for what the header says is left."""
+    def _count_unread(self, role: Role, source: Source, refused: int, taken: int) -> None:
+        """Count the frames that the closed channel refused and those that by the header are left unread."""
         left = (source.frame_count or 0) - taken - source.drops.total()
         unread = max(left, 0) if self._ending() == OTHER_ENDED else 0
-        self._telemetry.drop(NAMES[role], self._ending(), held + unread)
+        self._telemetry.drop(role.label, self._ending(), refused + unread)
 
     def _compute(self) -> None:
         try:
@@ -253,19 +270,19 @@ class Pipeline(Closeable):
                         self._fuser.prepare(*shape, self._period_ns() if self.live else None)
                         prepared = shape
                         self._telemetry.engine_loaded()
-                        if self.live and self._outdated(item):  # that took long
+                        if self.live and self._drop_if_old(item):  # the engine took long
                             continue
                     if isinstance(item, FramePair):
                         self._begin(index, item)
-                        # A live pair is not held back until the next one comes.
+                        # A live pair does not wait for the next one.
                         self._finish(0 if self.live else self._fuser.engine.depth - 1)
                     else:
-                        self._pass_on(self._show_alone(index, *item, shape))
+                        self._pass_on(self._pass_through(index, *item, shape))
                     index += 1
                     if self._stopping.is_set() or index == self._limit:
                         break
                 self._finish(0)
-        except BaseException as error:  # before the sinks are told to finish: they must know that it failed
+        except BaseException as error:  # before the sinks finish: they must see that it failed
             self._fail(error)
         finally:
             self._abandon_flow(self._ending())
@@ -274,41 +291,43 @@ class Pipeline(Closeable):
             if self._consumer is not None:
                 self._consumer.close()
 
-    def _outdated(self, item: Item) -> bool:
-        """Whether it is beyond the age budget by now; it is counted then."""
-        frames = {"ir": item.ir, "vis": item.vis} if isinstance(item, FramePair) else {item[0]: item[1]}
+    def _drop_if_old(self, item: Item) -> bool:
+        """Drop and count an item that exceeds the age budget by now; True if it did."""
+        frames = {Role.IR: item.ir, Role.VIS: item.vis} if isinstance(item, FramePair) else {item[0]: item[1]}
         if time.monotonic_ns() - min(frame.arrival_ns for frame in frames.values()) <= self._max_age_ns:
             return False
         for role in frames:
-            self._telemetry.drop(NAMES[role], TOO_OLD)
+            self._telemetry.drop(role.label, TOO_OLD)
         return True
 
     def _period_ns(self) -> int:
-        """Between the pairs of live sources."""
+        """Return the interval between pairs of live sources, ns."""
         return max(source.period_ns or DEFAULT_PERIOD_NS for source in self._sources.values())
 
     def _output_shape(self, item: Item) -> tuple[int, int]:
-        """That of the visible picture, also while there is none."""
+        """Return the shape of the visible picture; of the last one while there is none."""
         if isinstance(item, FramePair):
             self._shape = item.vis.luma.shape
-        elif item[0] == "vis" or self._shape is None:
+        elif item[0] is Role.VIS or self._shape is None:
             self._shape = item[1].luma.shape
         return self._shape
 
     def _begin(self, index: int, pair: FramePair) -> None:
         self._telemetry.pair_made(pair.skew_ns, pair.ir.clock, pair.vis.clock)
-        begin = time.monotonic_ns()
-        self._fuser.begin_luma(pair.ir.luma, pair.vis.luma, pair.vis.stamp_ns)
-        self._begun.append((index, pair, begin))
+        begun = _Begun(index, pair, time.monotonic_ns())
+        self._fuser.begin_luma(pair.ir.luma, pair.vis.luma, pair.vis.stamp_ns, begun)
 
     def _finish(self, most: int) -> None:
-        """Pass on what was begun, the oldest first, until at most so many are in flight."""
-        while len(self._begun) > most:
-            self._pass_on(self._fused(*self._begun.popleft()))
+        """Pass on pairs in flight, the oldest first, until at most `most` are left."""
+        while self._fuser.engine.pending > most:
+            self._pass_on(self._finish_oldest())
 
-    def _fused(self, index: int, pair: FramePair, begin_ns: int) -> FusedFrame:
+    def _finish_oldest(self) -> FusedFrame:
         fused = self._fuser.finish_luma()
         end_ns = time.monotonic_ns()
+        begun = fused.tag
+        assert isinstance(begun, _Begun)
+        index, pair, begin_ns = begun.index, begun.pair, begun.begin_ns
         arrival_ns = min(pair.ir.arrival_ns, pair.vis.arrival_ns)
         self._telemetry.frame_fused(begin_ns, end_ns, {**fused.timings_ns, TO_FUSED: end_ns - arrival_ns})
         return FusedFrame(
@@ -327,10 +346,10 @@ class Pipeline(Closeable):
             visible=fused.visible,
         )
 
-    def _show_alone(self, index: int, role: str, frame: Frame, shape: tuple[int, int]) -> FusedFrame:
-        self._telemetry.frame_alone(role)
-        infrared = role == "ir"
-        luma = self._fuser.infrared_alone(frame.luma, shape) if infrared else self._fuser.visible_alone(frame.luma)
+    def _pass_through(self, index: int, role: Role, frame: Frame, shape: tuple[int, int]) -> FusedFrame:
+        self._telemetry.frame_passed_through(role)
+        infrared = role is Role.IR
+        luma = self._fuser.place_infrared(frame.luma, shape) if infrared else self._fuser.cut_visible(frame.luma)
         return FusedFrame(
             luma=luma,
             chroma=None if infrared else self._fuser.cut_chroma(frame.chroma, *shape),
@@ -358,23 +377,25 @@ class Pipeline(Closeable):
                 begin = time.monotonic_ns()
                 sink.write(frame)
                 end = time.monotonic_ns()
-                if not sink.onlooker:
+                if not sink.best_effort:
                     self._telemetry.frame_written(sink.name, end - begin, end - frame.arrival_ns)
         except BaseException as error:
             self._fail(error)
             left = channel.abandon()
-            self._telemetry.drop(sink.name, STOPPED, 0 if sink.onlooker else left)
+            self._telemetry.drop(sink.name, STOPPED, 0 if sink.best_effort else left)
         finally:
             # A recording that was stopped is not complete: an older output stays.
             sink.close(failed=self._error is not None or (self._stopping.is_set() and not self.live))
 
-    # For whoever runs it.
+    # The calling thread.
 
     def run(self, on_tick: Callable[[Summary], None] | None = None) -> Summary:
-        """Run to the end, in the calling thread's time; `on_tick` is called with the state five times a second.
+        """Run to the end; `on_tick` is called with the state five times a second.
 
-        Raises the first error of any thread, and DamagedInput at the end where a recording was cut off.
+        Raises the first error of any thread, DamagedInput at the end if a recording was cut off, and RuntimeError if
+        the pipeline was started before.
         """
+        self._claim()
         with self:
             self._start()
             while any(thread.is_alive() for thread in self._threads):
@@ -386,7 +407,11 @@ class Pipeline(Closeable):
         return self.summary()
 
     def __iter__(self) -> Iterator[FusedFrame]:
-        """Fused frames in order; reading slowly holds recordings back and makes live sources drop."""
+        """Yield fused frames in order.  A slow consumer makes recordings wait and live sources drop frames.
+
+        Raises RuntimeError if the pipeline was started before; that run goes on.
+        """
+        self._claim()
         telemetry = self._telemetry
         self._consumer = Channel(AHEAD, drop_oldest=self.live, on_drop=lambda _: telemetry.drop("iteration", SINK_SLOW))
         self._start()
@@ -395,7 +420,9 @@ class Pipeline(Closeable):
         self._raise_outcome()
 
     def close(self) -> None:
-        """Stop, wait for the threads, and let go of everything; what was fused is still written to the sinks."""
+        """Stop, wait for the threads, and release everything; fused frames are still written to the sinks."""
+        with self._lock:
+            self._started = True
         if self._threads:
             self.stop()
             if self._consumer is not None:
@@ -429,27 +456,50 @@ class Pipeline(Closeable):
                 return f"{source.name} gave no frames"
         starts = {role: source.first_stamp_ns for role, source in self._sources.items()}
         advice = "give --tolerance-ms or --ir-offset-ms"
-        if starts["ir"] is not None and starts["vis"] is not None:
-            apart_ms = (starts["vis"] - starts["ir"]) / 1e6
+        ir_start_ns, vis_start_ns = starts[Role.IR], starts[Role.VIS]
+        if ir_start_ns is not None and vis_start_ns is not None:
+            apart_ms = (vis_start_ns - ir_start_ns) / 1e6
             advice = f"the visible stream starts {apart_ms:+.0f} ms from the infrared one; if both began together, " + (
                 f"give --ir-offset-ms {apart_ms:.0f}" if apart_ms else "give a larger --tolerance-ms"
             )
         return f"no infrared frame is within {self._tolerance_ns / 1e6:.1f} ms of a visible one: {advice}"
 
     def summary(self) -> Summary:
-        """The state of the run, now; any thread may ask."""
+        """Return the state of the run; any thread may call it."""
         summary = self._telemetry.summary()
-        drops, held = Counter(summary.drops), Counter[str]()
+        drops, repeated = summary.drops, summary.repeated  # copies
         for sink in self._sinks:
-            drops.update({f"{sink.name}: {reason}": count for reason, count in dict(sink.drops).items()})
+            add_counts(drops, sink.name, dict(sink.drops))
         for role, source in self._sources.items():
-            for total, counts in ((drops, source.drops), (held, source.held)):
-                total.update({f"{NAMES[role]}: {reason}": count for reason, count in dict(counts).items()})
+            add_counts(drops, role.label, dict(source.drops))
+            add_counts(repeated, role.label, dict(source.repeated))
         sources = {
-            NAMES[role]: SourceSummary(
+            role: SourceSummary(
                 source.state, source.reconnects, source.name, source.period_ns / 1e9 if source.period_ns else None
             )
             for role, source in self._sources.items()
             if source.live
         }
-        return replace(summary, drops=dict(drops), held=dict(held), sources=sources)
+        return replace(summary, sources=sources)
+
+
+def _open(ir: str | PathLike[str] | Source, vis: str | PathLike[str] | Source, fps: float | None) -> dict[Role, Source]:
+    if isinstance(ir, Source) and isinstance(vis, Source):
+        return {Role.IR: ir, Role.VIS: vis}
+    if isinstance(ir, Source) or isinstance(vis, Source):
+        raise TypeError("give both sources as text or both as Source")
+    return dict(zip(Role, open_pair(str(ir), str(vis), fps=fps), strict=True))
+
+
+def _check_duration(name: str, value_ms: float | None, *, least: float) -> None:
+    """Raise UsageError for NaN too."""
+    if value_ms is not None and not least <= value_ms <= MOST_MS:
+        raise UsageError(f"{name} must be from {least:g} to {MOST_MS:g}, got {value_ms}")
+
+
+def _choice(name: str, kind: type[E], value: str) -> E:
+    """Raise UsageError for a value that is none of `kind`."""
+    try:
+        return kind(value)
+    except ValueError:
+        raise UsageError(f"unknown {name} {value!r}: use {' or '.join(kind)}") from None

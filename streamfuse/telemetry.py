@@ -7,26 +7,45 @@ import statistics
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
-from streamfuse.frames import Clock
+from streamfuse.frames import Clock, Role
 from streamfuse.sources.base import State
 
 TO_FUSED = "arrival to fused"
-STAGES = ("read ir", "read vis", "align", "fuse", "tone", TO_FUSED, "write", "arrival to written")
-"""In the order in which a frame passes them."""
+STAGES = (*(f"read {role}" for role in Role), "align", "fuse", "tone", TO_FUSED, "write", "arrival to written")
+"""Names of the stages, in the order in which a frame passes them."""
 
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-"""Durations up to each of these are counted for monitoring, s."""
+"""Upper bounds of the duration histogram that monitoring reads, s."""
 SKEWS = 1000
-"""Of the last pairs, for their median."""
+"""Number of the last pairs whose median skew is shown."""
 _RESOLUTION = 1.02
 """Ratio of neighbouring buckets: a percentile is right to 1 %."""
 
+Counts: TypeAlias = dict[str, dict[str, int]]
+"""Numbers of frames by stream, then by reason.  A stream is "infrared", "visible" or the name of an output."""
+
+
+def each_count(counts: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[str, str, int]]:
+    """(stream, reason, count) in alphabetical order."""
+    for stream, reasons in sorted(counts.items()):
+        for reason, count in sorted(reasons.items()):
+            yield stream, reason, count
+
+
+def add_counts(total: Counts, stream: str, reasons: Mapping[str, int]) -> None:
+    """Add the counts of one stream to `total`; those of 0 leave no trace."""
+    for reason, count in reasons.items():
+        if count:
+            own = total.setdefault(stream, {})
+            own[reason] = own.get(reason, 0) + count
+
 
 class LatencyHistogram:
-    """Durations in buckets of equal ratio: fixed memory however long it runs."""
+    """Histogram of durations with buckets of equal ratio; its memory does not grow with the number of durations."""
 
     def __init__(self) -> None:
         self._buckets: Counter[int] = Counter()
@@ -40,7 +59,7 @@ class LatencyHistogram:
         self.total_ns += duration_ns
 
     def percentile_ms(self, percent: float) -> float:
-        """The duration that `percent` of all did not exceed, ms; NaN where there was none."""
+        """Duration that `percent` of all did not exceed, ms; NaN if there is none."""
         wanted = math.ceil(self.count * percent / 100)
         seen = 0
         for bucket in sorted(self._buckets):
@@ -50,7 +69,7 @@ class LatencyHistogram:
         return math.nan
 
     def within(self, bounds_s: Sequence[float]) -> tuple[int, ...]:
-        """How many durations did not exceed each of the bounds, to 1 % of these."""
+        """Number of durations up to each of the bounds, which are exact to 1 %."""
         limits = [math.log(bound_s * 1e9) / math.log(_RESOLUTION) for bound_s in bounds_s]
         buckets = list(self._buckets.items())
         return tuple(sum(count for bucket, count in buckets if bucket <= limit) for limit in limits)
@@ -58,79 +77,84 @@ class LatencyHistogram:
 
 @dataclass(frozen=True, slots=True)
 class StageSummary:
+    """Durations of one stage."""
+
     count: int
     p50_ms: float
     p95_ms: float
     p99_ms: float
     total_s: float = 0.0
     within: tuple[int, ...] = ()
-    """How many took at most each of BOUNDS_S."""
+    """Number of durations up to each of BOUNDS_S."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceSummary:
-    """Of a live source."""
+    """State of a live source."""
 
     state: State
     reconnects: int
     name: str = ""
     period_s: float | None = None
-    """Between its frames, where that is known."""
+    """Time between two frames, s; None while it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run did, at the moment it was asked."""
+    """Counts and latencies of a run at one moment."""
 
-    read: dict[str, int]
-    """Frames that each source delivered, by role: "ir", "vis"."""
+    read: dict[Role, int]
+    """Frames that each source delivered."""
     pairs: int
     fused: int
     written: dict[str, int]
-    """Frames that each output took, by name."""
-    drops: dict[str, int]
-    """Frames that went nowhere, by "stream: reason"."""
+    """Frames that each output took, by its name."""
+    drops: Counts
+    """Dropped frames by stream and reason."""
     elapsed_s: float
-    """From the first fused frame's start to the last one's end."""
+    """Time from the start of the first fused frame to the end of the last one."""
     fps: float
     stages: dict[str, StageSummary]
-    alone: dict[str, int] = field(default_factory=dict)
-    """Frames given as they are while the other stream was away, by role."""
-    held: dict[str, int] = field(default_factory=dict)
-    """Pictures that were shown again because a source had no new one, by "stream: reason"."""
+    passthrough: dict[Role, int] = field(default_factory=dict)
+    """Frames that were passed through without fusion while the other stream was away."""
+    repeated: Counts = field(default_factory=dict)
+    """Frames that repeat the last good picture (FFC), by stream and reason."""
     skew_ms: float | None = None
-    """Median of infrared minus visible time over the last pairs."""
-    clocks: dict[str, Clock] = field(default_factory=dict)
-    """Of the last pair, by role."""
-    sources: dict[str, SourceSummary] = field(default_factory=dict)
-    """Of live sources, "infrared" and "visible"."""
-    silent_s: dict[str, float] = field(default_factory=dict)
-    """Since the last frame of each source that has given any, by role."""
+    """Median of infrared minus visible time over the last pairs, ms; None before the first pair."""
+    clocks: dict[Role, Clock] = field(default_factory=dict)
+    """Clocks of the last pair."""
+    sources: dict[Role, SourceSummary] = field(default_factory=dict)
+    """States of the live sources; empty for recordings."""
+    silent_s: dict[Role, float] = field(default_factory=dict)
+    """Time since the last frame of each source that has delivered any."""
     engine_loaded: bool = False
 
     @property
     def dropped(self) -> int:
-        return sum(self.drops.values())
+        """Dropped frames of all streams and reasons."""
+        return sum(count for _, _, count in each_count(self.drops))
 
 
 class Telemetry:
+    """Counters of one run; every method may be called by any thread."""
+
     def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._last_read_ns: dict[str, int] = {}
+        self._last_read_ns: dict[Role, int] = {}
         self._engine_loaded = False
-        self._read: Counter[str] = Counter()
+        self._read: Counter[Role] = Counter()
         self._written: Counter[str] = Counter()
-        self._drops: Counter[str] = Counter()
+        self._drops: Counts = {}
         self._stages: dict[str, LatencyHistogram] = {}
-        self._alone: Counter[str] = Counter()
+        self._passthrough: Counter[Role] = Counter()
         self._skews_ns: deque[int] = deque(maxlen=SKEWS)
-        self._clocks: dict[str, Clock] = {}
+        self._clocks: dict[Role, Clock] = {}
         self._pairs = 0
         self._fused = 0
         self._begin_ns = self._end_ns = 0
 
-    def frame_read(self, role: str, duration_ns: int) -> None:
+    def frame_read(self, role: Role, duration_ns: int) -> None:
         with self._lock:
             self._read[role] += 1
             self._last_read_ns[role] = self._clock()
@@ -143,12 +167,12 @@ class Telemetry:
         with self._lock:
             self._pairs += 1
             self._skews_ns.append(skew_ns)
-            self._clocks = {"ir": ir_clock, "vis": vis_clock}
+            self._clocks = {Role.IR: ir_clock, Role.VIS: vis_clock}
 
-    def frame_alone(self, role: str) -> None:
-        """A frame that is given as it is."""
+    def frame_passed_through(self, role: Role) -> None:
+        """Count a frame that is shown without fusion because the other stream is away."""
         with self._lock:
-            self._alone[role] += 1
+            self._passthrough[role] += 1
 
     def frame_fused(self, begin_ns: int, end_ns: int, timings_ns: dict[str, int]) -> None:
         with self._lock:
@@ -159,16 +183,17 @@ class Telemetry:
                 self._stage(stage).add(duration_ns)
 
     def frame_written(self, output: str, duration_ns: int, age_ns: int) -> None:
-        """`age_ns`: from arrival of the pair's earlier frame to now."""
+        """`age_ns`: time since the earlier frame of the pair arrived."""
         with self._lock:
             self._written[output] += 1
             self._stage("write").add(duration_ns)
             self._stage("arrival to written").add(age_ns)
 
     def drop(self, stream: str, reason: str, count: int = 1) -> None:
+        """Count dropped frames.  `stream`: the label of a role, or the name of an output."""
         if count > 0:
             with self._lock:
-                self._drops[f"{stream}: {reason}"] += count
+                add_counts(self._drops, stream, {reason: count})
 
     def _stage(self, name: str) -> LatencyHistogram:
         return self._stages.setdefault(name, LatencyHistogram())
@@ -192,11 +217,11 @@ class Telemetry:
                 pairs=self._pairs,
                 fused=self._fused,
                 written=dict(self._written),
-                drops=dict(self._drops),
+                drops={stream: dict(reasons) for stream, reasons in self._drops.items()},
                 elapsed_s=elapsed_s,
                 fps=self._fused / elapsed_s if elapsed_s > 0 else 0.0,
                 stages=stages,
-                alone=dict(self._alone),
+                passthrough=dict(self._passthrough),
                 skew_ms=statistics.median(self._skews_ns) / 1e6 if self._skews_ns else None,
                 clocks=dict(self._clocks),
                 silent_s={role: (self._clock() - at_ns) / 1e9 for role, at_ns in self._last_read_ns.items()},

@@ -1,37 +1,36 @@
-"""From the network's raw output to luma 0..255.
+"""Tones: the mapping from the network's raw output to luma 0..255.
 
-A `direct` network gives luma; a `minmax` network gives any range, which the published code stretches
-to 0..255 over each image by itself.  In video that is the flicker to beat: measured on five real videos,
-it raises the frame-to-frame change of the mean level 6 to 66 times (0.043 to 2.86 grey levels on one),
-because one bright or dark pixel sets the contrast of its frame.  `smooth` follows the range over time.
-A direct network's mean level still trembles by a tenth of a grey level or so with sensor noise and with the
-quality of each coded frame; there `smooth` holds the level.
+A `direct` network gives luma.  A `minmax` network gives values of any range, which the published code stretches to
+0..255 for each image separately.  In video that flickers: measured on five real videos, it raises the frame-to-frame
+change of the mean level 6 to 66 times (0.043 to 2.86 grey levels on one), because one bright or dark pixel sets the
+contrast of its frame.  `smooth` follows the range over time.  The mean level of a direct network still flickers by
+about a tenth of a grey level with sensor noise and with the quality of each coded frame; there `smooth` stabilises the
+brightness.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.color import Plane
+from streamfuse.color import Plane, Raw
 from streamfuse.errors import UsageError
-
-Raw: TypeAlias = npt.NDArray[np.float32]
-"""(H, W) float32: what the network's last layer gave."""
 
 TONES = "per-frame, smooth or fixed:LO,HI"
 
 
 class Tone(Protocol):
+    """A mapping from raw output to luma, which may depend on the frames before."""
+
     def apply(self, raw: Raw, stamp_ns: int) -> Plane:
-        """(H, W) float32 of any range to (H, W) uint8; stamps rise from call to call."""
+        """Map (H, W) float32 of any range to (H, W) uint8.  `stamp_ns`: time of the frame; rises from call to call."""
 
 
 def _stretch(raw: Raw, low: float, high: float, guard: float = 0.0) -> Plane:
-    """`guard` keeps a flat picture from dividing by zero."""
+    """`guard`: added to the range, so that a flat picture does not divide by zero."""
     scale = 255.0 / (high - low + guard)
     levels = np.multiply(raw, np.float32(scale))
     levels += np.float32(0.5 - low * scale)  # the cast below truncates: this rounds
@@ -47,14 +46,14 @@ class Direct:
 
 
 class PerFrame:
-    """Each image stretched by itself, (x - min) / (max - min + 1e-6) * 255: as published."""
+    """Each image stretched separately, (x - min) / (max - min + 1e-6) * 255, as published."""
 
     def apply(self, raw: Raw, stamp_ns: int) -> Plane:
         return _stretch(raw, float(raw.min()), float(raw.max()), 1e-6)
 
 
 class Fixed:
-    """`low` becomes 0 and `high` 255."""
+    """A fixed range: `low` becomes 0 and `high` 255, on any network."""
 
     def __init__(self, low: float, high: float) -> None:
         self._low, self._high = low, high
@@ -64,7 +63,7 @@ class Fixed:
 
 
 class Smooth:
-    """The range followed over time by a `RangeFollower`."""
+    """The range that a `RangeFollower` finds over time."""
 
     def __init__(self) -> None:
         self._range = RangeFollower()
@@ -74,14 +73,14 @@ class Smooth:
 
 
 class Steady:
-    """Luma of a direct network, its mean level held against trembling.
+    """Luma of a direct network with stabilised brightness: its mean level is smoothed against flicker.
 
-    The level follows the pictures' with a time constant and is never further than `REACH` from it, so that a
-    true change of brightness goes through, at most that much late, and nothing is ever shifted by more.
+    The smoothed level follows that of the pictures with a time constant and is never further than `REACH` from it.
+    So no picture is shifted by more, and a true change of brightness shows, at most that much late.
     """
 
     REACH = 2.5 / 255
-    """Of a picture, by which its level may be moved: more than the trembling, less than anyone sees."""
+    """Largest shift of a picture's level: more than the flicker, less than is visible."""
     STEADY_S = 1.0
     """Time constant, as that of `RangeFollower`."""
 
@@ -91,34 +90,34 @@ class Steady:
 
     def apply(self, raw: Raw, stamp_ns: int) -> Plane:
         level = float(np.clip(raw, 0, 1).mean(dtype=np.float64))
-        held = level
+        smoothed = level
         if self._level is not None:
             gap_s = max(stamp_ns - self._stamp_ns, 0) / 1e9
-            held = level + (self._level - level) * math.exp(-gap_s / self.STEADY_S)
-            held = min(max(held, level - self.REACH), level + self.REACH)
-        self._level, self._stamp_ns = held, stamp_ns
-        return _stretch(raw, level - held, 1.0 + level - held)
+            smoothed = level + (self._level - level) * math.exp(-gap_s / self.STEADY_S)
+            smoothed = min(max(smoothed, level - self.REACH), level + self.REACH)
+        self._level, self._stamp_ns = smoothed, stamp_ns
+        return _stretch(raw, level - smoothed, 1.0 + level - smoothed)
 
 
 class RangeFollower:
-    """The range of a stream of pictures: steady over time, blind to a few outlier pixels.
+    """The range of a stream of pictures: smooth over time, robust against a few outlier pixels.
 
-    Each picture's range is taken between two quantiles of a regular sample of its pixels.  The
-    answer follows it with a time constant, faster where it has fallen far behind, and at once where two
-    pictures in a row differ so much that the scene was cut.  All distances are relative to the width of the range.
+    The range of each picture is taken between two quantiles of a regular sample of its pixels.  The result follows it
+    with a time constant: faster if it is far behind, and at once if two successive pictures differ so much that the
+    scene was cut.  All distances are relative to the width of the range.
     """
 
     QUANTILE = 0.002
-    """Cut off at each end."""
+    """Share of the pixels that is cut off at each end."""
     SAMPLES = 16_384
-    """At least so many pixels of a picture are looked at: every fourth of each row and column at 640x480."""
+    """Least number of pixels in the sample: every fourth of each row and column at 640x480."""
     STEADY_S = 1.0
     """Time constant; at 25 fps a picture moves the range by 4 % of its own departure: below notice."""
     BEHIND = 0.25
     HURRY_S = 0.25
     """Time constant while the range is more than BEHIND away: a departure of 100 % is under 5 % after 0.8 s."""
     CUT = 0.4
-    """Two pictures in a row that differ by this much are different scenes."""
+    """Two successive pictures that differ by this much are different scenes."""
 
     def __init__(self) -> None:
         self._low = self._high = 0.0
@@ -127,7 +126,7 @@ class RangeFollower:
         self._stamp_ns = 0
 
     def update(self, picture: npt.NDArray[np.float32] | npt.NDArray[np.uint16], stamp_ns: int) -> tuple[float, float]:
-        """(H, W) in, (low, high) out, low < high unless the picture is flat."""
+        """Return (low, high) after a picture (H, W); low < high unless the picture is flat."""
         low, high = self._quantiles(picture)
         gap_ns = max(stamp_ns - self._stamp_ns, 0)
         if self._last is None or self._departure(low, high, *self._last) > self.CUT:
@@ -143,7 +142,7 @@ class RangeFollower:
         return self._low, self._high
 
     def shift(self, levels: float) -> None:
-        """The same scene goes on with all of its levels changed by so much: so does the range, at once."""
+        """Shift the range at once, as all levels of the scene have shifted by `levels`."""
         self._low += levels
         self._high += levels
         if self._last is not None:
@@ -163,24 +162,21 @@ class RangeFollower:
 
 
 def make_tone(name: str, output: str) -> Tone:
-    """`name` is per-frame, smooth or fixed:LO,HI; of a network whose `output` is "direct", smooth holds the level.
+    """Make a tone.  `name`: per-frame, smooth or fixed:LO,HI.  `output`: that of the network, "direct" or "minmax".
 
-    The others leave such a network's luma as it is.
+    For a direct network, per-frame keeps its luma, smooth stabilises its brightness, and fixed:LO,HI stretches its
+    luma, of which black is 0 and white is 1.
 
-    Raises UsageError for anything else.
+    Raises UsageError for another name.
     """
-    tone: Tone
+    direct = output == "direct"
     if name == "per-frame":
-        tone = PerFrame()
-    elif name == "smooth":
-        tone = Smooth()
-    elif name.startswith("fixed:"):
-        tone = _parse_fixed(name)
-    else:
-        raise UsageError(f"unknown tone {name!r}: use {TONES}")
-    if output == "direct":
-        return Steady() if name == "smooth" else Direct()
-    return tone
+        return Direct() if direct else PerFrame()
+    if name == "smooth":
+        return Steady() if direct else Smooth()
+    if name.startswith("fixed:"):
+        return _parse_fixed(name)
+    raise UsageError(f"unknown tone {name!r}: use {TONES}")
 
 
 def _parse_fixed(name: str) -> Fixed:

@@ -1,4 +1,4 @@
-"""Text that names a source or an output: variables in it, and what of it may be shown."""
+"""URLs of sources and outputs: expansion of variables, and masking of secrets."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ _VARIABLE = re.compile(r"\$\{(STREAMFUSE_\w+)\}", re.ASCII)
 
 
 def expand(text: str) -> str:
-    """`${STREAMFUSE_NAME}` replaced by that environment variable; nothing else is.
+    """Replace each `${STREAMFUSE_NAME}` by that environment variable; other variables are not expanded.
 
-    In the user and password of a URL the value is percent-encoded: a password may hold any of `@ / : %`.  Raises
-    UsageError for a variable that is not set, and for what can be no name of anything.
+    In the user and password of a URL the value is percent-encoded, because a password may contain `@ / : %`.  Raises
+    UsageError for a variable that is not set, and for characters that are not allowed in names.
     """
     start, end = _login(text)
     authority = re.match(r"[^/?#]*", text[start:end])
-    if authority and "@" in authority[0]:  # the variables hide whatever a password holds, so this is exact
+    if authority and "@" in authority[0]:  # exact, because variables are not expanded yet
         end = start + authority[0].rindex("@")
 
     def value(match: re.Match[str]) -> str:
         found = os.environ.get(match[1])
         if found is None:
-            raise UsageError(f"{redact(text)} needs the environment variable {match[1]}, which is not set")
+            raise UsageError(f"{redact(text)} needs the environment variable {match[1]}, which is not set: set it")
         return quote(found, safe="") if start <= match.start() < end else found
 
     expanded = _VARIABLE.sub(value, text)
     try:
         os.fsencode(expanded)
     except UnicodeEncodeError:
-        raise UsageError(f"{redact(text)} holds characters that no name can have") from None
+        raise UsageError(f"{redact(text)} contains characters that are not allowed in names: remove them") from None
     if "\0" in expanded:
-        raise UsageError(f"{redact(text)} holds a zero byte, which no name can have")
+        raise UsageError(f"{redact(text)} contains a zero byte, which is not allowed in names: remove it")
     return expanded
 
 
 def _login(text: str) -> tuple[int, int]:
-    """Where the user and password of a URL stand, without the @ after them; (0, 0) where there are none.
+    """Start and end of a URL's user and password, without the @ after them; (0, 0) if there are none.
 
-    Up to the last @, since a password may have been written with slashes and question marks; an @ that is part of
-    the query is taken for that, too: better to hide too much.
+    They end at the last @, because a password may contain slashes and question marks.  An @ in the query has the same
+    effect: rather too much is hidden than too little.
     """
     match = SCHEME.match(text)
     if match is None or "@" not in text:
@@ -53,19 +53,19 @@ def _login(text: str) -> tuple[int, int]:
 
 
 def redact(text: str) -> str:
-    """A URL that is safe to show: without user, password, query and fragment."""
+    """Return a URL that is safe to show: without user, password, query and fragment."""
     if not SCHEME.match(text):
         return text
     start, end = _login(text)
     if not end:
         return _ASKS.split(text)[0]
-    if "?" in text[start:end]:  # the @ may be the query's, and what follows it secret
+    if "?" in text[start:end]:  # the @ may be part of the query, and the text after it secret
         return f"{text[:start]}***"
     return f"{text[:start]}***{_ASKS.split(text[end:])[0]}"
 
 
 def mask(text: str) -> str:
-    """Like `redact`, but still an address, its variables as they are: `rtsp://***:${STREAMFUSE_PW}@host/a?key=***`."""
+    """Mask secrets but keep the URL's form and its variables: `rtsp://***:${STREAMFUSE_PW}@host/a?key=***`."""
     scheme = SCHEME.match(text)
     if scheme is None:
         return text
@@ -85,5 +85,5 @@ def _masked(secret: str) -> str:
 
 
 def has_scheme(text: str) -> bool:
-    """Whether `text` is a URL and not a path."""
+    """Return True if `text` is a URL and not a path."""
     return SCHEME.match(text) is not None

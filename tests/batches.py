@@ -1,4 +1,4 @@
-"""Archives for tests of `streamfuse batch`: clips that can be told apart, and the command as a process."""
+"""Archives for tests of `streamfuse batch`: recordings that can be told apart, and the command as a process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FRAMES = 6
 
 
 def write_archive(directory: Path, count: int, frames: int = FRAMES) -> list[str]:
-    """rec/NAME/ir.mp4 and vis.mp4; clip k has the colour `colour_of(k)`.  Their names."""
+    """rec/NAME/ir.mp4 and vis.mp4; recording k has the colour `colour_of(k)`.  Their names."""
     names = [f"c{k:03d}" for k in range(count)]
     for k, name in enumerate(names):
         (directory / "rec" / name).mkdir(parents=True)
@@ -62,7 +62,7 @@ def reference(ir: Path, vis: Path, weights: Path, out: Path) -> tuple[list[float
 
 
 def options(weights: Path) -> list[str]:
-    """Of an engine that is the same in every process, and compiled already."""
+    """Options of an engine that is the same in every process, and compiled already."""
     with create_engine("openvino", weights=weights, precision="fp32", threads=1) as engine:
         engine.prepare(*SIZE)
     return ["--engine", "openvino", "--precision", "fp32", "--weights", str(weights)]

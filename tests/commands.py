@@ -24,7 +24,7 @@ _COMMENT = re.compile(r"\s+# .*$", re.M)
 
 @dataclass(frozen=True)
 class Block:
-    """What stands between two fences."""
+    """Text between two fences."""
 
     page: Path
     line: int

@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Options, markers and fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,25 @@ from pathlib import Path
 import pytest
 from fault_table import FaultTable
 from hypothesis import settings
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+"""Name of this process among those of pytest-xdist, or None."""
+if WORKER is not None:
+    # Before torch is imported: two workers with a thread for each core would wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+LONG = (
+    "test_readme.py",
+    "test_batch.py",
+    "test_engines.py",
+    "test_examples.py",
+    "test_calibration_cli.py",
+    "test_batch_parts.py",
+    "test_cli.py",
+    "test_evaluate.py",
+    "test_training.py",
+    "test_contributing.py",
+)
+"""Files that take longest: workers begin with them, so that neither is left with one at the end."""
 
 settings.register_profile("default here", deadline=None)  # of a machine that does other things, too
 settings.register_profile("thorough", deadline=None, max_examples=5000)  # --hypothesis-profile thorough
@@ -36,6 +55,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_FAULTS] = FaultTable()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if WORKER is not None:
+        items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     page = session.config.getoption("--fault-table")
     if page is not None:
@@ -59,13 +83,31 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Compiled networks of tests stay out of the user's cache; processes that tests start inherit this."""
-    os.environ["STREAMFUSE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """Keep compiled networks of tests out of the user's cache; processes that tests start inherit this.
+
+    The workers of pytest-xdist share one directory, so that a network is compiled once.
+    """
+    base = tmp_path_factory.getbasetemp()
+    directory = (base if WORKER is None else base.parent) / "compiled-networks"
+    directory.mkdir(exist_ok=True)
+    os.environ["STREAMFUSE_CACHE"] = str(directory)
 
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random network that gives luma, in place of the shipped one."""
+    """A random network in place of the shipped one: the same layers with fewer channels, and luma as output."""
+    return _random_network(tmp_path_factory, shallow=8, deep=32, growth=16)
+
+
+@pytest.fixture(scope="session")
+def full_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`weights` with all channels, for tests that interrupt a run at work: it takes ten times as long for a frame."""
+    return _random_network(tmp_path_factory)
+
+
+def _random_network(
+    tmp_path_factory: pytest.TempPathFactory, shallow: int = 32, deep: int = 128, growth: int = 64
+) -> Path:
     import torch
 
     from streamfuse.network import checkpoint
@@ -74,5 +116,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    checkpoint.save(CrossFuse(CrossFuseConfig(1, SkipWeights.MAGNITUDE, Output.DIRECT)), path)
+    config = CrossFuseConfig(1, SkipWeights.MAGNITUDE, Output.DIRECT, shallow=shallow, deep=deep, growth=growth)
+    checkpoint.save(CrossFuse(config), path)
     return path

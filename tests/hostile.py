@@ -1,4 +1,4 @@
-"""What hypothesis makes hostile input of: any bytes, and real files with something wrong in them."""
+"""Strategies for hostile input: any bytes, and real files with something wrong in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published frames for tests, in this process or from one of its own."""
+"""Frames published for tests, by this process or by another one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from streamfuse.zeromq.wire import Encoding
 
 
 def noise(index: int, size: tuple[int, int] = SIZE) -> Plane:
-    """Luma of all levels, whose number is in its first pixel."""
+    """Random luma of all levels, with its number in the first pixel."""
     luma = np.random.default_rng(index).integers(0, 256, size, dtype=np.uint8)
     luma[0, 0] = index % 256
     return luma
@@ -31,7 +31,7 @@ def noise(index: int, size: tuple[int, int] = SIZE) -> Plane:
 def published(
     index: int, *, size: tuple[int, int] = SIZE, colour: bool = True, luma: Plane | None = None
 ) -> FusedFrame:
-    """A frame of a live run, all of whose fields are set; colour is even."""
+    """A frame of a live run with all fields set and uniform chroma."""
     rows, columns = -(-size[0] // 2), -(-size[1] // 2)
     chroma = Chroma(
         np.full((rows, columns), 100, np.uint8), np.full((rows, columns), 160, np.uint8), True, Matrix.BT709
@@ -54,7 +54,7 @@ def published(
 def publishing(
     url: str, *, period_s: float = 0.02, encoding: str = "mono8", size: tuple[int, int] = SIZE
 ) -> Iterator[Any]:
-    """Frame k from a process of its own, until the block is left or the process, which is given, is killed."""
+    """Publish frames from another process until the block ends; yields the process, which may be killed earlier."""
     request = json.dumps({"url": url, "period_s": period_s, "encoding": encoding, "size": size})
     process = subprocess.Popen(
         [sys.executable, __file__, request],

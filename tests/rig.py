@@ -1,4 +1,4 @@
-"""Two cameras and what they see, drawn: boards, and one structure in two modalities' looks."""
+"""Synthetic pictures of two cameras: calibration boards, and one structure as infrared and visible show it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamfuse.color import Plane
 
 VGA: Size = (480, 640)
 TILTED = np.array([[0.93, 0.052, 21.0], [-0.047, 0.95, 14.0], [2.1e-5, -3.2e-5, 1.0]])
-"""A homography with some of everything: zoom, rotation, shift and perspective."""
+"""A homography that combines zoom, rotation, shift and perspective."""
 
 
 def calibration(
@@ -27,7 +27,7 @@ def calibration(
 
 
 def corner_error(found: Matrix3, truth: Matrix3, size: Size = VGA) -> float:
-    """Mean over the four corners, px."""
+    """Mean error at the four corners, px."""
     return float(np.linalg.norm(project(found, corners(size)) - project(truth, corners(size)), axis=1).mean())
 
 
@@ -37,7 +37,7 @@ def lens(focal: float, size: Size = VGA, k1: float = 0.0, k2: float = 0.0) -> Le
 
 
 def structure(seed: int, size: Size = VGA) -> Plane:
-    """Patches of different grey with straight and round edges all over the picture."""
+    """Draw patches of different grey levels with straight and round edges, spread over the picture."""
     random = np.random.default_rng(seed)
     picture = np.full(size, 120, np.uint8)
     for _ in range(160):
@@ -54,7 +54,7 @@ def structure(seed: int, size: Size = VGA) -> Plane:
 
 
 def infrared_look(picture: Plane, seed: int = 0) -> Plane:
-    """Inverted, another gamma, blurred and noisy."""
+    """Make a picture look like infrared: inverted, another gamma, blurred and noisy."""
     random = np.random.default_rng(seed)
     levels = 255 * (1 - picture / 255) ** 0.6
     blurred = cv2.GaussianBlur(levels, (0, 0), 1.2) + random.normal(0, 3, picture.shape)
@@ -62,17 +62,17 @@ def infrared_look(picture: Plane, seed: int = 0) -> Plane:
 
 
 def seen(picture: Plane, homography: Matrix3, size: Size = VGA) -> Plane:
-    """What a camera shows of a flat scene; `homography` brings the scene's pixels to the camera's."""
+    """Camera picture of a flat scene; `homography` maps the scene's pixels to the camera's."""
     moved = cv2.warpPerspective(picture, homography, size[::-1], flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(moved, np.uint8)
 
 
 PITCH = 60
-"""Pixels of a drawn board's square."""
+"""Side of a drawn board's square, px."""
 
 
 def draw_board(kind: str, columns: int, rows: int) -> tuple[Plane, npt.NDArray[np.float64]]:
-    """Dark on light, and its (n, 2) points."""
+    """Draw a board, dark on light; also return its (n, 2) points."""
     y, x = np.mgrid[:rows, :columns]
     if kind == "asymmetric-circles":
         x = 2 * x + y % 2
@@ -91,7 +91,7 @@ def draw_board(kind: str, columns: int, rows: int) -> tuple[Plane, npt.NDArray[n
 
 
 def board_pose(random: np.random.Generator, board: Plane, size: Size = VGA) -> Matrix3:
-    """Board pixels to pixels of the visible picture: somewhere in it, tilted and turned a little."""
+    """Random homography from board pixels to visible pixels, with the board inside the picture and slightly tilted."""
     height, width = board.shape
     share = random.uniform(0.35, 0.55)
     scale = share * size[1] / width

@@ -1,8 +1,8 @@
-"""A GPU's order of work without a GPU.
+"""A simulated GPU, to test the synchronisation of streams without one.
 
-Streams are queues, as CUDA's are.  Whenever the host gives work or waits, a seeded scheduler lets streams of
-different speed do some of what is queued; a stream stands still only at a wait whose event is not reached.  So a
-wait that is missing gives wrong bytes under some schedules, and a seed gives the same schedule every time.
+Streams are queues, as in CUDA.  Whenever the host enqueues work or waits, a seeded scheduler executes some of the
+queued work, on streams of different speed; a stream stops only at a wait whose event is not reached.  A missing wait
+therefore gives wrong results under some schedules, and a seed always gives the same schedule.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 
 Kind: TypeAlias = tuple[str, str]
-"""Who waits, host or a stream, for what stream."""
+"""A kind of wait: the waiting party (host or a stream), and the stream that it waits for."""
 
 STREAMS = ("upload", "compute", "download")
-"""In the order in which the ring makes them."""
+"""Names of the streams, in the order in which the ring makes them."""
 
 
 class Marker:
+    """A point in a stream's queue."""
+
     def __init__(self, stream: SimStream) -> None:
         self.stream = stream
         self.reached = False
@@ -77,20 +79,21 @@ class SimStream:
 
 
 class SimDevice:
-    """A `streamfuse.engines.device.Device`."""
+    """A simulated `streamfuse.engines.device.Device`."""
 
     name = "simulated"
 
     def __init__(self, seed: int = 0, without: Kind | None = None) -> None:
-        """`without`: a kind of wait that is not done."""
+        """`without`: a kind of wait to omit."""
         self.random = random.Random(seed)
         self.made = 0
-        """Streams, events and memory so far."""
+        """Number of streams, events and buffers made so far."""
         self.kinds: set[Kind] = set()
+        """Kinds of waits that occurred."""
         self.fails = 0
-        """How many of the next waits of the host report an error of the device."""
+        """Number of the host's next waits that report an error of the device."""
         self.refuses: int | None = None
-        """After how many more pieces of work one is refused."""
+        """Number of further launches until one is refused."""
         self._without = without
         self._streams: list[SimStream] = []
 
@@ -126,7 +129,7 @@ class SimDevice:
                 self.step()
 
     def step(self) -> None:
-        """One piece of work of one stream.  AssertionError where all stand still: they wait for each other."""
+        """Execute the next work of a random stream; AssertionError on a deadlock."""
         ready = [stream for stream in self._streams if stream.ready]
         assert ready, "deadlock"
         self.random.choices(ready, [stream.speed for stream in ready])[0].advance()

@@ -1,4 +1,4 @@
-"""What the commands of the pages find: files of the names they use, cameras, servers."""
+"""Environment for the commands in the documentation: the files, cameras and servers that they name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from batches import write_archive
 from commands import ROOT
 from media import every, write_images, write_video
-from published import write_published
+from published_weights import write_published
 from rig import TILTED, board_pose, draw_board, infrared_look, seen, structure
 from streams import camera_server, free_port
 from test_calibration_import import STEREO, opencv_file
@@ -31,7 +31,7 @@ LINKED = (
     *("LICENSE", "README.md", "calib", "docker", "docs", "examples", "pipelines", "pyproject.toml", "scripts"),
     *("streamfuse", "weights"),
 )
-"""Of the checkout, which the commands expect to stand in."""
+"""Entries of the checkout, which the commands expect as their working directory."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Stage:
     directory: Path
     environment: dict[str, str]
     fused_port: int
-    """Where a media server listens."""
+    """Port of a media server that accepts pushed streams."""
 
 
 def _video(path: Path, pictures: list[Plane]) -> None:
@@ -50,7 +50,7 @@ def _video(path: Path, pictures: list[Plane]) -> None:
 
 
 def _pairs(stage: Path) -> None:
-    """The names of the pages, each a pair that can be registered: infrared is tilted against visible."""
+    """Write pairs under the names in the documentation; calibration can align them: infrared is tilted."""
     scenes = [structure(seed) for seed in range(3)]
     views = [infrared_look(seen(scene, inverse(TILTED)), k) for k, scene in enumerate(scenes)]
     for name in ("ir.mp4", "a.mkv"):
@@ -78,9 +78,9 @@ def _boards(stage: Path) -> None:
 
 
 def _hand(stage: Path) -> None:
-    rng, place = np.random.default_rng(0), waving()
+    rng, position = np.random.default_rng(0), waving()
     for name, look, late_s in (("wave-ir.mp4", "infrared", 0.12), ("wave-vis.mp4", "visible", 0.0)):
-        _video(stage / name, [picture(place(k / 25 + late_s), look, rng) for k in range(250)])
+        _video(stage / name, [picture(position(k / 25 + late_s), look, rng) for k in range(250)])
 
 
 def _rest(stage: Path) -> None:
@@ -93,15 +93,17 @@ def _rest(stage: Path) -> None:
     for name in ("ir", "vis"):
         write_video(stage / "PAIRS" / name / "street.mp4", every(40, 18), size=(96, 112))
     write_archive(stage, 2)
-    (stage / "clips.csv").write_text("ir,vis\nrec/c000/ir.mp4,rec/c000/vis.mp4\n")
+    (stage / "archive.csv").write_text("ir,vis\nrec/c000/ir.mp4,rec/c000/vis.mp4\n")
     (stage / "small.toml").write_text('base = "default"\ncrop = 64\n')
     (stage / "out").mkdir()
     (stage / "tests").mkdir()
-    (stage / "tests/test_one.py").write_text("def test_one() -> None:\n    pass\n")
+    (stage / "tests/test_one.py").write_text(
+        "import pytest\ndef test_one() -> None:\n    pass\n@pytest.mark.timed\ndef test_timed() -> None:\n    pass\n"
+    )
 
 
 def _programs(stage: Path) -> Path:
-    """What `scripts/env` makes, from the environment in use: nothing is installed."""
+    """Imitate the result of `scripts/env` with the current environment, without installing anything."""
     programs = stage / ".venv/bin"
     programs.mkdir(parents=True)
     for name, call in (("python", ""), ("streamfuse", " -m streamfuse"), ("pip", " -m pip"), ("pytest", " -m pytest")):
@@ -114,7 +116,7 @@ def _programs(stage: Path) -> Path:
 
 @contextmanager
 def _media_server() -> Iterator[int]:
-    """Takes what is pushed to it, one stream after the other."""
+    """Port of a media server that accepts pushed streams, one after the other."""
     port, ended = free_port(), threading.Event()
     source = server(port)
 
@@ -135,7 +137,7 @@ def _media_server() -> Iterator[int]:
 
 @contextmanager
 def _cameras() -> Iterator[dict[str, str]]:
-    """Sources by the names of the pages: MJPEG cameras, and an RTSP server where there is one."""
+    """Addresses of sources by their names in the documentation: MJPEG cameras, and an RTSP server if installed."""
     with ExitStack() as stack:
         port = stack.enter_context(camera_server())
         found = {f"cam{k}": f"http://127.0.0.1:{port}/cam{k}" for k in range(4)}
@@ -150,7 +152,7 @@ def _cameras() -> Iterator[dict[str, str]]:
 
 @contextmanager
 def staged(directory: Path) -> Iterator[Stage]:
-    """A directory with all of it; the names of cameras come from a --config file, as a user's would."""
+    """Directory with all of this; a --config file maps the camera names to addresses, as a user would."""
     for name in LINKED:
         if (ROOT / name).exists():
             (directory / name).symlink_to(ROOT / name)

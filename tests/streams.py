@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import http.server
+import itertools
 import json
+import os
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from typing import Any, cast
 
@@ -22,10 +24,20 @@ from media import SIZE, luma_of
 PERIOD_S = 0.04
 
 
+_ports = itertools.count(os.getpid() * 997)
+
+
 def free_port(kind: int = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """A port of loopback that nothing uses.
+
+    It is below the range that the system chooses from, and each process begins at another one: neither an outgoing
+    connection nor a test in another process takes it between this call and its use.
+    """
+    while True:
+        port = 12_000 + next(_ports) % 20_000
+        with socket.socket(socket.AF_INET, kind) as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from media import every, write_video
 from streamfuse.cli.run import command as run
 from streamfuse.color import Plane
 from streamfuse.errors import UsageError
-from streamfuse.sources import open_pair, open_source
+from streamfuse.sources import SourceOptions, open_pair, open_source
 from streamfuse.sources.agc import AGCS, FROZEN, SHUTTER, Grey, Percentile, Plateau, ShutterHold, make_agc
 from streamfuse.sources.pixels import PixelReader
 from streamfuse.sources.vot import open_vot
@@ -217,18 +217,18 @@ def test_chosen_where_sources_are_opened(tmp_path: Path) -> None:
             cv2.imwrite(str(tmp_path / name / f"{k:03d}.png"), grey)
     for agc, expected in (("percentile", Percentile()), ("plateau", Plateau())):
         for source in (
-            open_source(str(tmp_path / "ir"), agc=agc),
-            open_pair(str(tmp_path / "ir"), str(tmp_path / "color"), agc=agc)[0],
-            open_vot(tmp_path, agc=agc)[1],
+            open_source(str(tmp_path / "ir"), SourceOptions(agc=agc)),
+            open_pair(str(tmp_path / "ir"), str(tmp_path / "color"), SourceOptions(agc=agc))[0],
+            open_vot(tmp_path, SourceOptions(agc=agc))[1],
         ):
             frames = list(source)
             assert np.array_equal(frames[0].luma, expected.to_luma(pictures[0], 0))
             assert len(frames) == 12
-            assert source.held == {FROZEN: 8}
+            assert source.repeated == {FROZEN: 8}
     with pytest.raises(UsageError, match="percentile or plateau"):
-        open_source(str(tmp_path / "ir"), agc="best")
+        open_source(str(tmp_path / "ir"), SourceOptions(agc="best"))
     with pytest.raises(UsageError, match="percentile or plateau"):
-        PixelReader("best")
+        PixelReader(SourceOptions(agc="best"))
     choices = [option.type for option in run.params if option.name == "agc"]
     assert isinstance(choices[0], click.Choice)
     assert tuple(choices[0].choices) == AGCS
@@ -236,5 +236,5 @@ def test_chosen_where_sources_are_opened(tmp_path: Path) -> None:
 
 def test_of_a_video(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", every(40, 3), codec="ffv1", pixel_format="gray16le")
-    first = {agc: next(iter(open_source(str(path), agc=agc))).luma for agc in ("percentile", "plateau")}
+    first = {agc: next(iter(open_source(str(path), SourceOptions(agc=agc)))).luma for agc in ("percentile", "plateau")}
     assert not np.array_equal(first["percentile"], first["plateau"])

@@ -35,7 +35,7 @@ SKIPPED = {"name": "torch", "skip_reason": "not found on PyPI"}
     [
         ([package("a"), package("b")], 0, "2 packages, 0 known"),
         ([package("a", ["1.1", "2.0"])], 1, "a 1.0: PYSEC-0: update to 1.1, 2.0"),
-        ([package("a", [])], 0, "a 1.0: PYSEC-0: nothing mends it yet"),
+        ([package("a", [])], 0, "a 1.0: PYSEC-0: no fix yet"),
         ([package("a"), SKIPPED], 0, "not audited: torch"),
         ([SKIPPED, SKIPPED], 0, "NOT DONE"),
     ],

@@ -28,17 +28,25 @@ from batches import (
 from media import every, read_video, write_images, write_video
 
 from streamfuse.batch import cluster, receipts
-from streamfuse.batch.fusing import Fusing, check, made_of
+from streamfuse.batch.options import BatchOptions, check, made_of
 from streamfuse.batch.recordings import pair_patterns
 from streamfuse.cli.batch import command
 from streamfuse.errors import StreamfuseError
+from streamfuse.options import EngineChoice, FusionOptions
+
+
+@pytest.fixture
+def weights(full_weights: Path) -> Path:
+    """A network slow enough to be interrupted at work."""
+    return full_weights
+
 
 linux = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks at open files in /proc")
 
 
 def check_outputs(root: Path, names: list[str], weights: Path) -> None:
-    """Every output is there, once, and is what one process alone makes of that clip."""
-    times, pictures = reference(root / "rec/c000/ir.mp4", root / "rec/c000/vis.mp4", weights, root / "alone.mp4")
+    """Every output is there, once, and is what one process alone makes of that recording."""
+    times, pictures = reference(root / "rec/c000/ir.mp4", root / "rec/c000/vis.mp4", weights, root / "reference.mp4")
     assert len(times) == FRAMES
     assert [path.stem for path in outputs_of(root / "out")] == names
     for k, name in enumerate(names):
@@ -66,9 +74,9 @@ def killed_half_way(root: Path, count: int, weights: Path, patience_s: float) ->
         assert process.returncode == 0, said
     check_outputs(root, names, weights)
     made = report_of(out)
-    assert made["counts"] == {"left": 0, "done": count, "skipped": 0, "failed": 0, "damaged": 0, "alone": 0}
+    assert made["counts"] == {"left": 0, "done": count, "skipped": 0, "failed": 0, "damaged": 0, "unpaired": 0}
     assert made["frames"] == count * FRAMES
-    processes = {clip["worker"] for clip in made["clips"]}
+    processes = {recording["worker"] for recording in made["recordings"]}
     assert len(processes) == 3  # the two, and the one that took the dead one's place
     before = {path: path.stat().st_mtime_ns for path in outputs_of(out)}
     assert "done     0" in done(*args)
@@ -83,7 +91,7 @@ def test_a_killed_worker_loses_nothing_and_a_second_run_does_nothing(tmp_path: P
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-def test_two_hundred_clips_with_a_worker_killed_half_way(tmp_path: Path, weights: Path) -> None:
+def test_two_hundred_recordings_with_a_worker_killed_half_way(tmp_path: Path, weights: Path) -> None:
     killed_half_way(tmp_path, 200, weights, 800)
 
 
@@ -115,13 +123,18 @@ def test_parts_survive_a_kill_and_are_joined(tmp_path: Path, weights: Path) -> N
         kill_all(process)
     done(*args)
     assert read_video(out / "long.mp4")[0] == pytest.approx(every(400, 75), abs=0.02)
-    (clip,) = report_of(out)["clips"]
-    assert (clip["status"], clip["frames"], clip["parts"], clip["damage"]) == ("done", 75, 6, None)
-    assert len(clip["worker"].split(", ")) >= 3  # some parts are of the run that was killed
+    (recording,) = report_of(out)["recordings"]
+    assert (recording["status"], recording["frames"], recording["segments"], recording["damage"]) == (
+        "done",
+        75,
+        6,
+        None,
+    )
+    assert len(recording["worker"].split(", ")) >= 3  # some segments are of the run that was killed
     assert {path.name for path in out.iterdir()} == {"long.mp4", ".long.mp4.batch.json", "batch.json", "batch.html"}
 
 
-def test_a_bad_clip_fails_alone(tmp_path: Path, weights: Path) -> None:
+def test_a_bad_recording_fails_alone(tmp_path: Path, weights: Path) -> None:
     names = write_archive(tmp_path, 4)
     (tmp_path / "rec/c001/vis.mp4").write_bytes(b"no video")
     (tmp_path / "rec/c002/ir.mp4").unlink()
@@ -133,20 +146,20 @@ def test_a_bad_clip_fails_alone(tmp_path: Path, weights: Path) -> None:
     (out / "c000.mp4").write_bytes(b"precious")
     args = [*patterns(tmp_path), "-o", out, "--workers", 1, *options(weights)]
     said = done(*args, code=1)  # input and output: no code of one kind
-    assert "2 of 3 clips failed" in said
+    assert "2 of 3 recordings failed" in said
     assert (out / "c000.mp4").read_bytes() == b"precious"
     made = report_of(out)
-    by_name = {Path(clip["output"]).stem: clip for clip in made["clips"]}
+    by_name = {Path(recording["output"]).stem: recording for recording in made["recordings"]}
     assert by_name.keys() == set(names) - {"c002"}
     assert "is not a video" in by_name["c001"]["reason"]
     assert "was not made by a batch" in by_name["c000"]["reason"]
     assert "of 20 frames could be read" in by_name["c003"]["damage"]
-    assert made["alone"][0]["path"].endswith("c002/vis.mp4")
+    assert made["unpaired"][0]["path"].endswith("c002/vis.mp4")
     assert not list(out.glob(".*.work"))
     page = (out / "batch.html").read_text()
     assert "is not a video" in page
     (out / "c000.mp4").unlink()
-    assert "1 of 3 clips failed" in done(*args, code=3)
+    assert "1 of 3 recordings failed" in done(*args, code=3)
     write_video(tmp_path / "rec/c001/vis.mp4", every(40, FRAMES))
     said = done(*args, code=3)  # what is missing from the damaged one is still missing
     assert "1 of 3 recordings are damaged" in said
@@ -154,7 +167,7 @@ def test_a_bad_clip_fails_alone(tmp_path: Path, weights: Path) -> None:
 
 
 @linux
-def test_a_clip_that_kills_workers_fails_alone(tmp_path: Path, weights: Path) -> None:
+def test_a_recording_that_kills_workers_fails_alone(tmp_path: Path, weights: Path) -> None:
     names = write_archive(tmp_path, 4)
     poison = tmp_path / "rec/c001/vis.mp4"
     write_video(poison, every(40, 400))
@@ -171,8 +184,8 @@ def test_a_clip_that_kills_workers_fails_alone(tmp_path: Path, weights: Path) ->
             time.sleep(0.02)
         said, _ = process.communicate(timeout=20)
     assert process.returncode == 1, said
-    assert "1 of 4 clips failed" in said
-    assert "every worker that had it died, also with nothing else running" in said
+    assert "1 of 4 recordings failed" in said
+    assert "every worker that ran it died, also with nothing else running" in said
     assert len(dead) == 4  # twice among others, twice alone
     assert [path.stem for path in outputs_of(out)] == [name for name in names if name != "c001"]
     assert not list(out.glob(".*.work"))
@@ -201,15 +214,15 @@ def test_changed_options_need_force_and_only_what_changed_is_made_again(tmp_path
 
 def test_what_a_worker_left_that_died_after_its_last_rename_goes_in_the_next_run(tmp_path: Path, weights: Path) -> None:
     write_archive(tmp_path, 1)
-    clips, _ = pair_patterns(f"{tmp_path}/rec/*/ir.mp4", f"{tmp_path}/rec/*/vis.mp4", tmp_path / "out", ".mp4")
-    output = clips[0].output
-    made = made_of(clips[0], check(Fusing(weights=str(weights)), clips))
-    figures = {"frames": FRAMES, "seconds": 1.0, "parts": 1}
+    recordings, _ = pair_patterns(f"{tmp_path}/rec/*/ir.mp4", f"{tmp_path}/rec/*/vis.mp4", tmp_path / "out", ".mp4")
+    output = recordings[0].output
+    made = made_of(recordings[0], check(BatchOptions(FusionOptions(EngineChoice(weights=weights))), recordings))
+    figures = {"frames": FRAMES, "seconds": 1.0, "segments": 1}
     with receipts.aside(output) as aside:
         aside.write_bytes(b"whole")
         receipts.deliver(aside, output, made, figures, False)
     receipts.work_of(output).mkdir()
-    receipts.part_of(output, made, 0).touch()
+    receipts.segment_file(output, made, 0).touch()
     said = command.main(
         [*patterns(tmp_path), "-o", str(output.parent), "--weights", str(weights)], standalone_mode=False
     )

@@ -21,10 +21,17 @@ from media import every, write_video
 from streams import free_port
 
 from streamfuse.batch import cluster
-from streamfuse.batch.fusing import Fusing, check
-from streamfuse.batch.recordings import Clip
+from streamfuse.batch.options import BatchOptions, check
+from streamfuse.batch.recordings import Recording
 from streamfuse.batch.run import Run, State, plan
 from streamfuse.errors import StreamfuseError, UsageError
+from streamfuse.options import EngineChoice, FusionOptions
+
+
+@pytest.fixture
+def weights(full_weights: Path) -> Path:
+    """A network slow enough to be interrupted at work."""
+    return full_weights
 
 
 @contextmanager
@@ -64,9 +71,9 @@ def test_two_workers_as_documented(tmp_path: Path, weights: Path, monkeypatch: p
         assert [path.stem for path in outputs_of(tmp_path / "fused")] == names
         made = report_of(tmp_path / "fused")
         assert made["cluster"] == f"the cluster {address}"
-        assert len({clip["worker"] for clip in made["clips"]}) == 2
+        assert len({recording["worker"] for recording in made["recordings"]}) == 2
         assert listening_on(address) == {"127.0.0.1"}
-        # A command that is stopped takes its clips along: the workers, which stay, give them up.
+        # A command that is stopped takes its recordings along: the workers, which stay, give them up.
         for role in ("ir", "vis"):
             write_video(tmp_path / f"rec/c005/{role}.mp4", every(40, 1500))
         work = tmp_path / "fused/.c005.mp4.work"
@@ -172,12 +179,14 @@ def test_nothing_is_left_of_a_client_that_found_nobody(monkeypatch: pytest.Monke
         gc.enable()
 
 
-def test_it_is_known_how_far_a_long_clip_is(tmp_path: Path, weights: Path) -> None:
+def test_it_is_known_how_far_a_long_recording_is(tmp_path: Path, weights: Path) -> None:
     for role in ("ir", "vis"):
         write_video(tmp_path / f"{role}.mp4", every(40, 60))
     options(weights)
-    fusing = check(Fusing(weights=str(weights), engine="openvino", precision="fp32"), [])
-    entries = plan([Clip(tmp_path / "out.mp4", str(tmp_path / "ir.mp4"), str(tmp_path / "vis.mp4"))], fusing, False)
+    fusing = check(BatchOptions(FusionOptions(EngineChoice("openvino", "fp32", weights=weights))), [])
+    entries = plan(
+        [Recording(tmp_path / "out.mp4", str(tmp_path / "ir.mp4"), str(tmp_path / "vis.mp4"))], fusing, False
+    )
     states: list[State] = []
     with cluster.local(1, []) as client:
         Run(client, entries, fusing, False)(states.append)

@@ -71,7 +71,7 @@ def test_a_file_that_changed_or_is_somebody_elses(tmp_path: Path) -> None:
     out = tmp_path / "a.mp4"
     out.write_text("mine")
     assert receipts.standing(out, MADE).exists == "was not made by a batch, or has changed since"
-    with pytest.raises(OutputError, match="exists by now"):
+    with pytest.raises(OutputError, match="has appeared meanwhile"):
         made(out)
     assert out.read_text() == "mine"
     made(out, force=True)
@@ -166,15 +166,15 @@ def test_only_what_nobody_writes_any_more_is_cleared(tmp_path: Path) -> None:
     host = socket.gethostname()
     dead, own = work / f"{host}.{gone.pid}.0a1b2c3d.mp4", work / f"{host}.{os.getpid()}.0a1b2c3d.mp4"
     far, old = work / "other.host.example.17.0a1b2c3d.mp4", work / "other.host.example.18.0a1b2c3d.mp4"
-    part = receipts.part_of(out, MADE, 0)
-    for path in (dead, own, far, old, part):
+    segment = receipts.segment_file(out, MADE, 0)
+    for path in (dead, own, far, old, segment):
         path.touch()
     os.utime(old, (0, 0))
     receipts.sweep(out)
-    assert set(work.iterdir()) == {own, far, part}
+    assert set(work.iterdir()) == {own, far, segment}
     dead.touch()
     made(out)
-    assert set(work.iterdir()) == {own, far, part}
+    assert set(work.iterdir()) == {own, far, segment}
     dead.touch()
     receipts.tidy(out)
     assert set(work.iterdir()) == {own, far}  # still being written
@@ -204,8 +204,8 @@ def test_a_dead_process_that_nobody_has_waited_for_writes_nothing(tmp_path: Path
 
 def test_parts_of_other_options_are_other_files(tmp_path: Path) -> None:
     out = tmp_path / "a.mp4"
-    assert receipts.part_of(out, MADE, 0) != receipts.part_of(out, MADE, 1)
-    assert receipts.part_of(out, MADE, 0) != receipts.part_of(out, {**MADE, "weights": "x"}, 0)
+    assert receipts.segment_file(out, MADE, 0) != receipts.segment_file(out, MADE, 1)
+    assert receipts.segment_file(out, MADE, 0) != receipts.segment_file(out, {**MADE, "weights": "x"}, 0)
 
 
 def test_what_cannot_be_written_says_why(tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_cli import ROOT, fails, streamfuse
+from command_line import ROOT, fails, streamfuse
 from torch import Tensor, nn
 
 from streamfuse.bench.counting import _ByteCounter, count_work
 from streamfuse.bench.peak import measure_peak
 from streamfuse.bench.timing import Times, rate_in_flight
-from streamfuse.color import Plane
-from streamfuse.engines.base import Engine, Fused, Precision, Raw
+from streamfuse.color import Plane, Raw
+from streamfuse.engines.base import Engine, Fused, Precision
 from streamfuse.network.config import CrossFuseConfig, Output, Preset
 from streamfuse.network.crossfuse import HEAD, CrossFuse
 

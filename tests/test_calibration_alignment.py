@@ -1,4 +1,4 @@
-"""Infrared warped onto the visible picture: where it lands, where it ends, and what the colour does."""
+"""Infrared warped to the visible picture: position, border, crop and colour."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rig import TILTED, VGA, calibration, infrared_look, lens, seen, structure
 
 from streamfuse.alignment import Aligner
 from streamfuse.calibration.geometry import Matrix3, inverse
-from streamfuse.calibration.overlap import FEATHER_PX, FILL_PX, Box, feather, infrared_places, largest_box
+from streamfuse.calibration.overlap import FEATHER_PX, FILL_PX, Box, feather, infrared_coordinates, largest_box
 from streamfuse.color import Chroma, Plane
 from streamfuse.errors import InputError, UsageError
 from streamfuse.frames import FusedFrame
@@ -23,7 +23,7 @@ IDENTITY = np.eye(3)
 
 
 class White(PassThrough):
-    """An engine that makes everything white, so that what is not comes from elsewhere."""
+    """An engine whose result is white, so that any other pixel comes from elsewhere."""
 
     def fuse(self, ir: Plane, vis: Plane) -> npt.NDArray[np.float32]:
         return np.ones(vis.shape, np.float32)
@@ -42,33 +42,33 @@ def test_identity_changes_nothing() -> None:
     assert (aligner.finish(aligned, vis) == ir).all()
 
 
-def test_whole_shift_lands_on_the_pixel() -> None:
+def test_shift_by_whole_pixels_is_exact() -> None:
     ir, vis = structure(1), structure(2)
     aligned, _ = Aligner(calibration(shifted(40, 25))).align(ir, vis)
     start = FILL_PX + 1
     assert (aligned[25 + start :, 40 + start :] == ir[start:-25, start:-40]).all()
 
 
-def test_a_warp_is_undone() -> None:
+def test_warp_is_inverted() -> None:
     scene = structure(3)
     ir = seen(scene, inverse(TILTED))
     aligner = Aligner(calibration())
     aligned, _ = aligner.align(ir, scene)
-    reach = infrared_places(calibration())[1]
-    inside = cv2.erode(reach.astype(np.uint8), np.ones((5, 5))) > 0
+    mask = infrared_coordinates(calibration())[1]
+    inside = cv2.erode(mask.astype(np.uint8), np.ones((5, 5))) > 0
     assert inside.mean() > 0.8
     assert np.abs(aligned[inside].astype(float) - scene[inside]).mean() < 3
 
 
-def test_lenses_are_undone_on_both_sides() -> None:
-    """A distorted picture of a scene through each lens; straight through the model they must agree."""
+def test_distortion_of_both_lenses_is_removed() -> None:
+    """The pictures of a scene through two lenses must agree with the lens models, and not without them."""
     scene = structure(4)
     bent = (lens(520, k1=-0.25), lens(640, k1=0.12))
     ir = _through(scene, bent[0], inverse(TILTED))
     vis = _through(scene, bent[1], IDENTITY)
     made = calibration(lenses=bent)
     aligned, _ = Aligner(made).align(ir, vis)
-    inside = cv2.erode(infrared_places(made)[1].astype(np.uint8), np.ones((45, 45))) > 0
+    inside = cv2.erode(infrared_coordinates(made)[1].astype(np.uint8), np.ones((45, 45))) > 0
     error = np.abs(aligned[inside].astype(float) - vis[inside]).mean()
     straight, _ = Aligner(calibration()).align(ir, vis)
     assert error < 6
@@ -76,7 +76,7 @@ def test_lenses_are_undone_on_both_sides() -> None:
 
 
 def _through(scene: Plane, camera: object, homography: Matrix3) -> Plane:
-    """A flat scene as a camera with a lens sees it: each of its pixels looks where its undistorted place lies."""
+    """Draw a flat scene through a lens: each pixel is sampled at its undistorted position."""
     from streamfuse.calibration.geometry import Lens, project
 
     assert isinstance(camera, Lens)
@@ -86,44 +86,44 @@ def _through(scene: Plane, camera: object, homography: Matrix3) -> Plane:
     return np.asarray(cv2.remap(scene, maps[0], maps[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
-def test_a_lens_that_turns_back_sees_nothing_there() -> None:
-    """Beyond its turning point a barrel polynomial folds the picture over itself."""
+def test_nothing_is_covered_beyond_the_turning_point_of_a_lens() -> None:
+    """Beyond its turning point, a barrel polynomial folds the picture over itself."""
     made = calibration(np.array([[0.4, 0, 190], [0, 0.4, 140], [0, 0, 1.0]]), lenses=(lens(300, k1=-0.35), None))
-    places, reach = infrared_places(made)
-    x = places[:, 0].reshape(VGA)[240]
-    rising = x[reach[240]]
+    coordinates, mask = infrared_coordinates(made)
+    x = coordinates[:, 0].reshape(VGA)[240]
+    rising = x[mask[240]]
     assert len(rising) > 200
     assert (np.diff(rising) > 0).all()
-    assert reach[240].sum() < 640
+    assert mask[240].sum() < 640
 
 
 @pytest.mark.parametrize("shift", [(200.0, 90.0), (-150.3, -77.7)])
-def test_outside_of_the_overlap_the_result_is_the_visible_picture(shift: tuple[float, float]) -> None:
-    """No black, no smeared border: exactly the visible luma; softly from there."""
+def test_result_is_the_visible_picture_outside_the_overlap(shift: tuple[float, float]) -> None:
+    """Outside: exactly the visible luma, no black and no smeared border.  Inside: a soft transition."""
     vis = structure(5)
     made = calibration(shifted(*shift))
     with Fuser(engine=White(), calibration=made) as fuser:
         fused = fuser.fuse_luma(np.full(VGA, 90, np.uint8), vis, 0).luma
-    reach = infrared_places(made)[1]
-    assert 0.3 < reach.mean() < 0.8
-    assert (fused[~reach] == vis[~reach]).all()
-    assert fused[~reach].mean() == vis[~reach].mean()
-    deep = cv2.erode(reach.astype(np.uint8), np.ones((2 * FEATHER_PX + 5,) * 2), borderValue=1) > 0
+    mask = infrared_coordinates(made)[1]
+    assert 0.3 < mask.mean() < 0.8
+    assert (fused[~mask] == vis[~mask]).all()
+    assert fused[~mask].mean() == vis[~mask].mean()
+    deep = cv2.erode(mask.astype(np.uint8), np.ones((2 * FEATHER_PX + 5,) * 2), borderValue=1) > 0
     assert (fused[deep] == 255).all()
 
 
-def test_the_transition_is_soft() -> None:
-    reach = np.zeros((60, 200), bool)
-    reach[:, 80:] = True
-    share = feather(reach, FILL_PX, FEATHER_PX)[30]
+def test_transition_is_soft() -> None:
+    mask = np.zeros((60, 200), bool)
+    mask[:, 80:] = True
+    share = feather(mask, FILL_PX, FEATHER_PX)[30]
     assert (share[: 80 + FILL_PX] == 0).all()
     assert (share[80 + FEATHER_PX + 1 :] == 1).all()
     assert np.diff(share).max() < 0.06
     assert (np.diff(share) >= 0).all()
 
 
-def test_the_network_is_given_no_border_either() -> None:
-    """Where infrared ends, the engine sees the visible luma in both inputs, so nothing makes it draw an edge."""
+def test_network_sees_no_border() -> None:
+    """Outside the covered area, both inputs of the engine are the visible luma, so it draws no edge."""
     given = []
 
     class Keep(PassThrough):
@@ -137,7 +137,7 @@ def test_the_network_is_given_no_border_either() -> None:
     assert (given[0][:, :200] == vis[:, :200]).all()
 
 
-def test_crop_is_inside_of_the_overlap_and_even() -> None:
+def test_crop_is_inside_the_overlap_and_even() -> None:
     vis, ir = structure(7), structure(8)
     made = calibration(shifted(33.4, -21.7))
     aligner = Aligner(made, crop=True)
@@ -147,15 +147,14 @@ def test_crop_is_inside_of_the_overlap_and_even() -> None:
     assert (aligner.finish(aligned, cut) == aligned).all()
 
 
-def test_largest_box_of_a_known_shape() -> None:
-    """Against all rectangles of the same grid."""
+def test_largest_box_matches_an_exhaustive_search() -> None:
     random = np.random.default_rng(1)
     for _ in range(20):
-        reach = np.ones((48, 64), bool)
+        mask = np.ones((48, 64), bool)
         for _ in range(4):
             y, x = random.integers(0, 48), random.integers(0, 64)
-            reach[y : y + random.integers(1, 6), x : x + random.integers(1, 6)] = False
-        cells = reach.reshape(24, 2, 32, 2).all(axis=(1, 3))
+            mask[y : y + random.integers(1, 6), x : x + random.integers(1, 6)] = False
+        cells = mask.reshape(24, 2, 32, 2).all(axis=(1, 3))
         sums = np.pad(cells.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
         most = 0
         for top in range(24):
@@ -166,24 +165,24 @@ def test_largest_box_of_a_known_shape() -> None:
                         inside = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
                         most = max(most, area) if inside == area else most
         try:
-            box = largest_box(reach)
+            box = largest_box(mask)
         except InputError:
             continue
-        assert reach[box.top : box.top + box.height, box.left : box.left + box.width].all()
+        assert mask[box.top : box.top + box.height, box.left : box.left + box.width].all()
         assert not any(side % 2 for side in (box.top, box.left, box.height, box.width))
         assert box.height * box.width == 4 * most
 
 
 @pytest.mark.parametrize(("sy", "sx"), [(2, 2), (1, 2), (2, 1), (1, 1)])
-def test_chroma_is_cut_with_the_luma(sy: int, sx: int) -> None:
-    """Of a picture with odd sides too, whose chroma is rounded up."""
+def test_chroma_is_cropped_with_the_luma(sy: int, sx: int) -> None:
+    """Including a picture with odd sides, whose chroma is rounded up."""
     u = (np.arange(-(-51 // sy) * -(-67 // sx)) % 251).astype(np.uint8).reshape(-(-51 // sy), -(-67 // sx))
     cut = Box(4, 6, 32, 48).cut_chroma(Chroma(u, u), (51, 67))
     assert (cut.u == u[4 // sy : 36 // sy, 6 // sx : 54 // sx]).all()
     assert cut.u.shape == (32 // sy, 48 // sx)
 
 
-def test_a_cropped_frame_keeps_its_colours() -> None:
+def test_cropped_frame_keeps_its_colours() -> None:
     made = calibration(shifted(20, 10), (480, 640), (480, 640))
     with Fuser(engine=PassThrough(), calibration=made, crop=True) as fuser:
         vis = np.dstack([structure(9)] * 3)
@@ -199,24 +198,24 @@ def test_a_cropped_frame_keeps_its_colours() -> None:
     assert chroma.u.shape == (luma.shape[0] // 2, luma.shape[1] // 2)
 
 
-def test_other_frame_sizes_than_the_calibrated_ones() -> None:
-    """Half the infrared pixels and twice the visible ones: the same picture."""
+def test_frame_sizes_other_than_the_calibrated_ones() -> None:
+    """Half the infrared and twice the visible resolution give the same picture."""
     scene = structure(11, (960, 1280))
     large = np.array([[2, 0, 0.5], [0, 2, 0.5], [0, 0, 1.0]])
     ir = seen(scene, inverse(large @ TILTED))
     aligner = Aligner(calibration())
     small = np.asarray(cv2.resize(ir, (320, 240), interpolation=cv2.INTER_AREA), np.uint8)
     aligned, _ = aligner.align(small, scene)
-    reach = infrared_places(calibration().for_sizes(VGA, (960, 1280)))[1]
-    inside = cv2.erode(reach.astype(np.uint8), np.ones((2 * FEATHER_PX + 9,) * 2)) > 0
+    mask = infrared_coordinates(calibration().for_sizes(VGA, (960, 1280)))[1]
+    inside = cv2.erode(mask.astype(np.uint8), np.ones((2 * FEATHER_PX + 9,) * 2)) > 0
     smooth = cv2.GaussianBlur(scene, (0, 0), 2.0)
     assert np.abs(aligned[inside].astype(float) - smooth[inside]).mean() < 8
     with pytest.raises(InputError, match="720x576"):
         aligner.align(np.zeros((576, 720), np.uint8), scene)
 
 
-def test_many_infrared_pixels_are_averaged() -> None:
-    """A fine checker of a larger infrared picture becomes grey, not a moire."""
+def test_larger_infrared_is_averaged() -> None:
+    """A fine checker pattern in a larger infrared picture becomes grey, without moire."""
     ir = (np.indices((960, 1280)).sum(axis=0) % 2 * 255).astype(np.uint8)
     made = calibration(np.array([[0.25, 0, 0], [0, 0.25, 0], [0, 0, 1.0]]), (960, 1280), (240, 320))
     aligned, _ = Aligner(made).align(ir, np.full((240, 320), 128, np.uint8))
@@ -225,9 +224,9 @@ def test_many_infrared_pixels_are_averaged() -> None:
 
 def test_no_overlap_is_refused() -> None:
     for crop in (False, True):
-        with pytest.raises(InputError, match="infrared reaches 0x0 pixels"):
+        with pytest.raises(InputError, match="infrared covers 0x0 pixels"):
             Aligner(calibration(shifted(700, 0)), crop).align(structure(1), structure(2))
-    with pytest.raises(InputError, match="infrared reaches 12x480 pixels"):
+    with pytest.raises(InputError, match="infrared covers 12x480 pixels"):
         Aligner(calibration(shifted(628, 0)), crop=True).output_shape(*VGA)
     diagonal = np.abs(np.subtract.outer(np.arange(480), np.arange(640))) < 6
     with pytest.raises(InputError, match="and 16 a side are needed"):
@@ -236,7 +235,7 @@ def test_no_overlap_is_refused() -> None:
         Aligner(crop=True)
 
 
-def test_a_fuser_takes_a_file(tmp_path: Path) -> None:
+def test_fuser_accepts_a_file(tmp_path: Path) -> None:
     calibration(shifted(20, 10)).save(tmp_path / "c.toml")
     with Fuser(engine=PassThrough(), calibration=tmp_path / "c.toml", crop=True) as fuser:
         fuser.prepare(*VGA)

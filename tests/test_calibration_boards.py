@@ -1,4 +1,4 @@
-"""Drawn boards, seen by two cameras: cold and inverted in infrared."""
+"""Calibration from drawn boards, inverted in infrared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rig import PITCH, TILTED, VGA, board_pose, corner_error, draw_board, infrar
 
 from streamfuse.calibration.boards import calibrate_boards
 from streamfuse.calibration.geometry import Lens, Matrix3, Size, inverse, project
-from streamfuse.calibration.overlap import infrared_places
+from streamfuse.calibration.overlap import infrared_coordinates
 from streamfuse.calibration.target import Board, Kind, find_board
 from streamfuse.color import Plane
 from streamfuse.errors import InputError
@@ -22,7 +22,7 @@ SHAPES = {"checkerboard": (8, 5), "circles": (6, 5), "asymmetric-circles": (4, 9
 
 
 def scene(kind: str, random: np.random.Generator) -> tuple[Plane, np.ndarray]:
-    """A board somewhere before grey, as the visible camera sees it, and its points there."""
+    """Draw a board on grey at a random pose, as the visible camera sees it; also return its points there."""
     board, points = draw_board(kind, *SHAPES[kind])
     pose = board_pose(random, board)
     moved = cv2.warpPerspective(
@@ -32,7 +32,7 @@ def scene(kind: str, random: np.random.Generator) -> tuple[Plane, np.ndarray]:
 
 
 def write_pairs(directory: Path, kind: str, count: int, seed: int = 0, shifts: dict[int, float] | None = None) -> Board:
-    """IRn and VISn; `shifts`: parallax of some pairs, px."""
+    """Write images ir/IRn.png and vis/VISn.png; `shifts`: parallax of some pairs, px."""
     random = np.random.default_rng(seed)
     for name in ("ir", "vis"):
         (directory / name).mkdir(exist_ok=True)
@@ -63,7 +63,7 @@ def test_points_are_found_to_a_fraction_of_a_pixel_in_both_polarities(kind: str)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_within_a_pixel(tmp_path: Path, kind: str) -> None:
+def test_error_is_below_a_pixel(tmp_path: Path, kind: str) -> None:
     board = write_pairs(tmp_path, kind, 6)
     found = calibrate_boards(pairs_of(tmp_path), board, distance_m=5)
     assert corner_error(found.calibration.homography, TILTED) < 1
@@ -73,8 +73,8 @@ def test_within_a_pixel(tmp_path: Path, kind: str) -> None:
     assert not any("disagree" in warning for warning in found.warnings)
 
 
-def test_a_small_infrared_picture(tmp_path: Path) -> None:
-    """160x120, as cheap cameras have it."""
+def test_small_infrared_picture(tmp_path: Path) -> None:
+    """At 160x120, the resolution of cheap cameras."""
     board = write_pairs(tmp_path, "checkerboard", 6, seed=3)
     for path in (tmp_path / "ir").iterdir():
         large = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
@@ -86,7 +86,7 @@ def test_a_small_infrared_picture(tmp_path: Path) -> None:
     assert corner_error(full.homography, TILTED) < 2
 
 
-def test_a_board_that_is_not_found_is_listed(tmp_path: Path) -> None:
+def test_pair_without_a_board_is_listed(tmp_path: Path) -> None:
     board = write_pairs(tmp_path, "checkerboard", 4)
     cv2.imwrite(str(tmp_path / "ir" / "IR2.png"), np.full(VGA, 90, np.uint8))
     found = calibrate_boards(pairs_of(tmp_path), board)
@@ -99,7 +99,7 @@ def test_a_board_that_is_not_found_is_listed(tmp_path: Path) -> None:
         calibrate_boards(pairs_of(tmp_path), Board(Kind.CHECKERBOARD, 9, 6))
 
 
-def test_boards_at_another_distance_are_named(tmp_path: Path) -> None:
+def test_board_at_another_distance_is_named(tmp_path: Path) -> None:
     board = write_pairs(tmp_path, "checkerboard", 6, seed=1, shifts={4: 8.0})
     found = calibrate_boards(pairs_of(tmp_path), board)
     warning = next(text for text in found.warnings if "disagree" in text)
@@ -108,14 +108,14 @@ def test_boards_at_another_distance_are_named(tmp_path: Path) -> None:
     assert corner_error(found.calibration.homography, TILTED) < 1.5
 
 
-def test_poor_coverage_is_said(tmp_path: Path) -> None:
+def test_poor_coverage_is_reported(tmp_path: Path) -> None:
     board = write_pairs(tmp_path, "checkerboard", 1)
     found = calibrate_boards(pairs_of(tmp_path), board)
-    assert any("the alignment is guessed there" in warning for warning in found.warnings)
+    assert any("the alignment is extrapolated there" in warning for warning in found.warnings)
 
 
-def test_lenses_are_found_and_undone(tmp_path: Path) -> None:
-    """Two distorting cameras 60 mm apart: boards 4 m away agree to a pixel only when the lenses are undone."""
+def test_lens_distortion_is_calibrated_and_removed(tmp_path: Path) -> None:
+    """Two distorting cameras 60 mm apart: boards 4 m away agree to a pixel only without the distortion."""
     board = Board(Kind.CHECKERBOARD, 7, 5, square_mm=100)
     cameras = (lens(560, k1=-0.28, k2=0.08), lens(610, k1=0.12))
     turned = cv2.Rodrigues(np.array([0.01, -0.02, 0.03]))[0]
@@ -126,9 +126,9 @@ def test_lenses_are_found_and_undone(tmp_path: Path) -> None:
     for index in range(12):
         tilt = cv2.Rodrigues(random.uniform(-0.45, 0.45, 3) * (1, 1, 0.3))[0]
         middle = np.array([random.uniform(-0.8, 0.8), random.uniform(-0.5, 0.5), random.uniform(3.6, 4.4)])
-        place = middle - tilt @ (0.3, 0.2, 0)
-        ir = picture(board, cameras[0], np.asarray(tilt, np.float64), place)
-        vis = picture(board, cameras[1], np.asarray(turned @ tilt, np.float64), turned @ place + shift)
+        origin = middle - tilt @ (0.3, 0.2, 0)
+        ir = picture(board, cameras[0], np.asarray(tilt, np.float64), origin)
+        vis = picture(board, cameras[1], np.asarray(turned @ tilt, np.float64), turned @ origin + shift)
         cv2.imwrite(str(tmp_path / "ir" / f"{index}.png"), infrared_look(ir))
         cv2.imwrite(str(tmp_path / "vis" / f"{index}.png"), vis)
     found = calibrate_boards(pairs_of(tmp_path), board, lenses=True)
@@ -138,10 +138,10 @@ def test_lenses_are_found_and_undone(tmp_path: Path) -> None:
     assert made.ir_lens.distortion[0] == pytest.approx(-0.28, abs=0.05)
     assert made.distance_m == pytest.approx(4, abs=0.3)
     plane = cameras[1].matrix @ (turned + np.outer(shift, (0, 0, 1)) / 4) @ inverse(cameras[0].matrix)
-    places, reach = infrared_places(made)
+    coordinates, mask = infrared_coordinates(made)
     truth = _truth(plane, cameras)
-    inside = reach.ravel()
-    assert np.linalg.norm(places[inside] - truth[inside], axis=1).mean() < 1.5
+    inside = mask.ravel()
+    assert np.linalg.norm(coordinates[inside] - truth[inside], axis=1).mean() < 1.5
 
 
 def _truth(homography: Matrix3, cameras: tuple[Lens, Lens]) -> np.ndarray:
@@ -151,7 +151,7 @@ def _truth(homography: Matrix3, cameras: tuple[Lens, Lens]) -> np.ndarray:
 
 
 def picture(board: Board, camera: Lens, rotation: Matrix3, shift: np.ndarray, size: Size = VGA) -> Plane:
-    """A board in space through a lens, ray by ray."""
+    """Render a board in space through a lens, ray by ray."""
     drawn, points = draw_board("checkerboard", board.columns, board.rows)
     assert board.square_mm is not None
     metre = PITCH * 1000 / board.square_mm

@@ -1,4 +1,4 @@
-"""`streamfuse calibrate`, and its files in `run` and `fuse`, as a user has them."""
+"""`streamfuse calibrate`, and calibration files in `run` and `fuse`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from command_line import SMALL, fails, streamfuse
 from media import every, read_video, write_images, write_video
 from rig import TILTED, VGA, calibration, infrared_look, seen, structure
 from test_calibration_boards import write_pairs
 from test_calibration_import import STEREO, opencv_file
 from test_calibration_points import marked, write
-from test_cli import SMALL, fails, streamfuse
 
 from streamfuse.calibration.geometry import inverse
 from streamfuse.calibration.model import load
@@ -31,12 +31,12 @@ def test_points(tmp_path: Path) -> None:
     fails(5, "exists: choose another name", "calibrate", "points", points, *SIZES, "-o", out)
     assert streamfuse("calibrate", "points", points, *SIZES, "-o", out, "--force").returncode == 0
     fails(2, "sizes missing", "calibrate", "points", points, "-o", tmp_path / "d.toml")
-    fails(2, "ends in .toml", "calibrate", "points", points, *SIZES, "-o", tmp_path / "d.json")
+    fails(2, "give a name that ends in .toml", "calibrate", "points", points, *SIZES, "-o", tmp_path / "d.json")
     fails(2, "give WIDTHxHEIGHT", "calibrate", "points", points, "--ir-size", "640", "-o", tmp_path / "d.toml")
     fails(5, "directory does not exist", "calibrate", "points", points, *SIZES, "-o", tmp_path / "none" / "d.toml")
 
 
-def test_points_with_pictures_draw_a_check(tmp_path: Path) -> None:
+def test_points_with_pictures_write_a_check_picture(tmp_path: Path) -> None:
     scene = structure(1)
     cv2.imwrite(str(tmp_path / "ir.png"), infrared_look(seen(scene, inverse(TILTED))))
     cv2.imwrite(str(tmp_path / "vis.png"), scene)
@@ -88,7 +88,7 @@ def test_scene_refuses_with_exit_3_and_writes_nothing(tmp_path: Path) -> None:
         tmp_path / "ir.png",
         "--vis",
         tmp_path / "vis.png",
-        "--least-pairs",
+        "--min-pairs",
         "1",
         "-o",
         out,
@@ -98,7 +98,7 @@ def test_scene_refuses_with_exit_3_and_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_scene_then_run(tmp_path: Path) -> None:
-    """From pictures to a calibration to a fused video, cropped to what both see."""
+    """From pictures to a calibration to a fused video, cropped to the overlap."""
     scene = structure(1)
     ir = infrared_look(seen(scene, inverse(TILTED)))
     for name, picture in (("ir", ir), ("vis", scene)):
@@ -108,7 +108,7 @@ def test_scene_then_run(tmp_path: Path) -> None:
     sources = ("--ir", tmp_path / "ir", "--vis", tmp_path / "vis")
     done = streamfuse("calibrate", "scene", *sources, "-o", tmp_path / "c.toml")
     assert done.returncode == 0, done.stderr
-    assert "parts of the picture agree" in done.stdout
+    assert "blocks agree" in done.stdout
     out = tmp_path / "fused.mkv"
     done = streamfuse("run", *sources, "--calib", tmp_path / "c.toml", "--crop", "overlap", "-o", out,
                       "--codec", "ffv1", "--engine", "torch")  # fmt: skip
@@ -126,10 +126,10 @@ def test_import(tmp_path: Path) -> None:
     args = ("calibrate", "import", stereo, *sizes, "--force", "-o", tmp_path / "c.toml")
     done = streamfuse(*args)
     assert done.returncode == 0, done.stderr
-    assert "made for far scenes (infinity)" in done.stderr
-    assert "for far scenes; at 10 m things lie 7.3 px off, at 20 m 3.6" in done.stdout
+    assert "valid for far scenes (infinity)" in done.stderr
+    assert "for far scenes; the error is 7.3 px at 10 m, 3.6 at 20 m" in done.stdout
     done = streamfuse(*args, "--distance-m", "5")
-    assert "at 5 m; at 2.5 m things lie 14.5 px off, at 10 m 7.3" in done.stdout
+    assert "at 5 m; the error is 14.5 px at 2.5 m, 7.3 at 10 m" in done.stdout
     assert load(tmp_path / "c.toml").vis_size == (720, 1280)
 
 
@@ -164,7 +164,7 @@ def test_run_and_fuse_with_a_calibration(tmp_path: Path) -> None:
           tmp_path / "x.mp4", *SMALL)  # fmt: skip
 
 
-def test_help_names_the_four_ways() -> None:
+def test_help_names_the_four_methods() -> None:
     done = streamfuse("calibrate", "--help")
     for word in ("scene", "board", "points", "import"):
         assert word in done.stdout

@@ -1,4 +1,4 @@
-"""Calibrations of other programs, checked against points in space."""
+"""Import of other programs' calibrations, checked against points in space."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = np.array([0.08, -0.01, 0.005])
 
 
 def misses(made: Calibration, distance: float, points_at: float, d_vis: np.ndarray) -> float:
-    """The largest error, px, for points on the plane z = `points_at` before the infrared camera."""
+    """Largest error, px, for points on the plane z = `points_at` in front of the infrared camera."""
     random = np.random.default_rng(0)
     space = np.column_stack((random.uniform(-0.3, 0.3, (50, 2)) * points_at, np.full(50, points_at)))
     seen_ir, _ = cv2.projectPoints(space, np.zeros(3), np.zeros(3), K_IR, D_IR)
@@ -39,7 +39,7 @@ def misses(made: Calibration, distance: float, points_at: float, d_vis: np.ndarr
 
 
 def check(paths: list[Path], d_vis: np.ndarray = D_VIS, **said: object) -> None:
-    """At 5 m, and for far scenes."""
+    """Check an import at 5 m and for far scenes; `said`: options of `Request`."""
     made = calibrate_import(paths, Request(distance_m=5.0, **said))  # type: ignore[arg-type]
     assert misses(made.calibration, 5.0, 5.0, d_vis) < 0.01
     assert misses(made.calibration, 5.0, 10.0, d_vis) > 2
@@ -51,7 +51,7 @@ def check(paths: list[Path], d_vis: np.ndarray = D_VIS, **said: object) -> None:
 
 
 def opencv_file(path: Path, values: Mapping[str, np.ndarray | int]) -> Path:
-    """Written by OpenCV itself."""
+    """Write a file with OpenCV itself."""
     file = cv2.FileStorage(str(path), cv2.FileStorage_WRITE)
     for key, value in values.items():
         file.write(key, value)
@@ -66,18 +66,18 @@ STEREO = {"K1": K_IR, "D1": D_IR, "K2": K_VIS, "D2": D_VIS, "R": R, "T": T}
 def test_opencv_stereo(tmp_path: Path, suffix: str) -> None:
     path = opencv_file(tmp_path / f"stereo.{suffix}", STEREO)
     check([path], ir_size=(480, 640), vis_size=(720, 1280))
-    with pytest.raises(UsageError, match="does not say how large infrared pictures are: give --ir-size"):
+    with pytest.raises(UsageError, match="does not give the size of infrared pictures: give --ir-size"):
         calibrate_import([path], Request())
 
 
-def test_opencv_stereo_with_the_cameras_the_other_way_round(tmp_path: Path) -> None:
-    """M1 is another usual name; millimetres another usual unit."""
+def test_opencv_stereo_with_infrared_second(tmp_path: Path) -> None:
+    """With the key M1, another common name, and in millimetres, another common unit."""
     values = {"M1": K_VIS, "D1": D_VIS, "M2": K_IR, "D2": D_IR, "R": R.T, "T": -R.T @ T * 1000}
     path = opencv_file(tmp_path / "stereo.yaml", values)
     check([path], ir_camera="2", millimetres=True, ir_size=(480, 640), vis_size=(720, 1280))
-    with pytest.raises(InputError, match=r"cameras would be 80\.\d m apart: .* give --millimetres"):
+    with pytest.raises(InputError, match=r"cameras are 80\.\d m apart in this file: .* give --millimetres"):
         calibrate_import([path], Request(ir_camera="2", ir_size=(480, 640), vis_size=(720, 1280)))
-    with pytest.raises(UsageError, match="--ir-camera left: there are 1, 2"):
+    with pytest.raises(UsageError, match="--ir-camera left: no such camera; choose one of 1, 2"):
         calibrate_import([path], Request(ir_camera="left"))
 
 
@@ -110,7 +110,7 @@ def ros_file(
 
 
 def ros_pair(directory: Path) -> list[Path]:
-    """Rectified by OpenCV, as ROS's own calibrator does it."""
+    """Write two camera_info files, rectified by OpenCV as ROS's own calibrator does it."""
     r1, r2, p1, p2, *_ = cv2.stereoRectify(K_IR, D_IR, K_VIS, D_VIS, (1280, 720), R, T.reshape(3, 1))
     ir = ros_file(directory / "a.yaml", "lwir", (480, 640), K_IR, Lens(K_IR, D_IR), np.asarray(r1), np.asarray(p1))
     vis = ros_file(directory / "b.yaml", "rgb", (720, 1280), K_VIS, Lens(K_VIS, D_VIS), np.asarray(r2), np.asarray(p2))
@@ -121,20 +121,20 @@ def test_ros_camera_info(tmp_path: Path) -> None:
     ir, vis = ros_pair(tmp_path)
     check([ir, vis])
     check([vis, ir], ir_camera="lwir")
-    with pytest.raises(InputError, match="is one camera: give the files of both"):
+    with pytest.raises(InputError, match="has only one camera: give the files of both"):
         calibrate_import([ir], Request())
     fisheye = tmp_path / "fisheye.yaml"
     fisheye.write_text(ir.read_text().replace("plumb_bob", "equidistant"))
-    with pytest.raises(InputError, match=r"fisheye\.yaml: lenses of the model equidistant are not supported"):
+    with pytest.raises(InputError, match=r"fisheye\.yaml: the distortion model equidistant is not supported"):
         calibrate_import([fisheye, vis], Request())
-    alone = tmp_path / "alone.yaml"
-    alone.write_text(ir.read_text().partition("projection_matrix")[0])
-    with pytest.raises(InputError, match="no projection_matrix: it says nothing of where the other camera is"):
-        calibrate_import([alone, vis], Request())
+    single = tmp_path / "single.yaml"
+    single.write_text(ir.read_text().partition("projection_matrix")[0])
+    with pytest.raises(InputError, match="no projection_matrix, so the other camera's pose is unknown"):
+        calibrate_import([single, vis], Request())
 
 
 def kalibr_file(path: Path, model: str = "radtan") -> Path:
-    """cam0 visible, cam1 infrared: T_cn_cnm1 goes from visible to infrared."""
+    """Write a camchain with cam0 visible and cam1 infrared: T_cn_cnm1 maps from visible to infrared."""
     back = np.eye(4)
     back[:3, :3], back[:3, 3] = R.T, -R.T @ T
     rows = "\n".join(f"  - {row.tolist()}" for row in back)
@@ -159,18 +159,18 @@ def test_kalibr_camchain(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("just words", "holds no named values"),
+        ("just words", "has no named values"),
         ("a: [1, 2", "is not valid YAML"),
         ("a: !!python/object/apply:os.system ['true']", "is not valid YAML"),
-        ("camera: 5", "is no calibration that is known"),
-        ("H: [1, 2, 3]", "H must be 3x3 numbers, and it has 3"),
+        ("camera: 5", "has no known calibration format"),
+        ("H: [1, 2, 3]", "H must be 3x3 numbers, not 3"),
         ("H: [1, 2, x, 4, 5, 6, 7, 8, 9]", "H must be numbers"),
         ("H: [1, 2, .nan, 4, 5, 6, 7, 8, 9]", "H must be finite numbers"),
-        ("H: [[1, 0, 0], [1, 0, 0], [0, 0, 1]]", "fits no two cameras: homography has no inverse"),
+        ("H: [[1, 0, 0], [1, 0, 0], [0, 0, 1]]", "the data fit no pair of cameras: homography has no inverse"),
         ("R: [1, 0, 0, 0, 1, 0, 0, 0, 1]\nT: [1, 0, 0]", "K1 is missing"),
         ("<a/>", "is not OpenCV's XML"),
         ("<opencv_storage>", "is not valid XML"),
-        ('<!DOCTYPE a [<!ENTITY b "c">]><opencv_storage/>', "declares entities"),
+        ('<!DOCTYPE a [<!ENTITY b "c">]><opencv_storage/>', "declares XML entities"),
     ],
 )
 def test_bad_files(tmp_path: Path, text: str, words: str) -> None:
@@ -180,10 +180,10 @@ def test_bad_files(tmp_path: Path, text: str, words: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_matrix_that_is_no_rotation(tmp_path: Path) -> None:
+def test_invalid_matrices_are_refused(tmp_path: Path) -> None:
     path = opencv_file(tmp_path / "stereo.yaml", {**STEREO, "R": R * 2})
-    with pytest.raises(InputError, match="R is no rotation"):
+    with pytest.raises(InputError, match="R is not a rotation matrix"):
         calibrate_import([path], Request())
     path = opencv_file(tmp_path / "stereo.yaml", {**STEREO, "K2": K_VIS * 0})
-    with pytest.raises(InputError, match="no focal length: was the camera calibrated"):
+    with pytest.raises(InputError, match="no focal length: calibrate the camera first"):
         calibrate_import([path], Request())

@@ -1,4 +1,4 @@
-"""Calibration files, and how they carry over to other sizes."""
+"""Calibration files, and calibrations scaled to other picture sizes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streamfuse.errors import InputError
 EXAMPLE = Path(__file__).parent.parent / "calib/example.toml"
 
 
-def test_a_file_gives_back_what_was_saved(tmp_path: Path) -> None:
+def test_saved_file_round_trips(tmp_path: Path) -> None:
     made = calibration(lenses=(lens(500, k1=-0.2), lens(600, k1=0.1)))
     made = replace(made, distance_m=math.inf, method='from "boards" \\ 9x6')
     made.save(tmp_path / "c.toml")
@@ -31,7 +31,7 @@ def test_a_file_gives_back_what_was_saved(tmp_path: Path) -> None:
     assert replace(made, rms_px=0.6).id != made.id
 
 
-def test_the_example_file_is_one() -> None:
+def test_example_file_is_valid() -> None:
     found = load(EXAMPLE)
     assert found.ir_size == (512, 640)
     assert found.vis_size == (1080, 1920)
@@ -66,7 +66,7 @@ def test_without_the_optional_keys(tmp_path: Path) -> None:
         ("21.0", "'x'", "homography must be three rows of three numbers"),
         ("0.052, 21.0", "0.052", "homography must be three rows of three numbers"),
         ("[0.93, 0.052, 21.0]", "[-0.047, 0.95, 14.0]", "homography has no inverse"),
-        ("2.1e-05", "-3.2e-03", "brings a corner of the infrared picture to infinity"),
+        ("2.1e-05", "-3.2e-03", "maps a corner of the infrared picture to infinity"),
         ("0.93", "-0.93", "homography mirrors"),
         ("[500.0, 0.0", "[-5.0, 0.0", "ir_lens.matrix must be .* with fx and fy above 0"),
         ("distortion = [-0.2, 0.0, 0.0, 0.0, 0.0]", "distortion = [1, 2, 3]", "ir_lens.distortion must be 4, 5, 8"),
@@ -85,13 +85,13 @@ def test_bad_files_name_the_file_and_the_key(tmp_path: Path, old: str, new: str,
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:
+def test_missing_file_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read .*none\.toml"):
         load(tmp_path / "none.toml")
 
 
 def test_other_sizes_show_the_same_scene() -> None:
-    """A point at a share of the infrared picture lies at the same share of the visible one, whatever the sizes."""
+    """A point at the same relative position in infrared maps to the same relative position in visible at any size."""
     made = calibration(lenses=(lens(500, k1=-0.2), lens(600, k1=0.1)))
     half = made.for_sizes((240, 320), (960, 1280))
     small, large = resize_matrix(VGA, (240, 320)), resize_matrix(VGA, (960, 1280))
@@ -104,13 +104,13 @@ def test_other_sizes_show_the_same_scene() -> None:
     assert half.rms_px == 1.0
 
 
-def test_a_resized_picture_keeps_its_edges() -> None:
-    """Pixels have a size: the outer edges, half a pixel outside of the corner centres, stay edges."""
+def test_resized_picture_keeps_its_edges() -> None:
+    """The outer edges, half a pixel outside the corner pixels' centres, map to the outer edges."""
     edges = np.array([[-0.5, -0.5], [639.5, 479.5]])
     assert project(resize_matrix(VGA, (960, 1280)), edges) == pytest.approx(np.array([[-0.5, -0.5], [1279.5, 959.5]]))
 
 
-def test_another_shape_is_refused_and_says_what_to_do() -> None:
+def test_another_aspect_ratio_is_refused_and_says_what_to_do() -> None:
     with pytest.raises(InputError, match=r"infrared pictures of 640x480 and these are 720x576.*calibrate again"):
         calibration().for_sizes((576, 720), VGA)
     with pytest.raises(InputError, match="visible pictures of 640x480 and these are 1920x1080"):
@@ -125,7 +125,7 @@ def test_lens_round_trip(k1: float) -> None:
     assert np.abs(bent.undistort(inside) - inside).max() > 10
 
 
-def test_points_behind_a_homography_are_nowhere() -> None:
+def test_points_behind_the_camera_become_nan() -> None:
     horizon = np.array([[1, 0, 0], [0, 1, 0], [0, -0.01, 1.0]])
     found = project(horizon, np.array([[10, 50], [10, 150.0]]))
     assert found[0] == pytest.approx([20, 100])
@@ -134,7 +134,7 @@ def test_points_behind_a_homography_are_nowhere() -> None:
 
 
 def test_lens_terms_are_those_of_opencv() -> None:
-    """x' = x (1 + k1 r^2 + k2 r^4), written out."""
+    """The formula x' = x (1 + k1 r^2 + k2 r^4), written out."""
     camera = Lens(np.array([[400, 0, 320], [0, 410, 240], [0, 0, 1.0]]), np.array([-0.2, 0.03, 0, 0]))
     x, y = 0.3, -0.2
     stretch = 1 - 0.2 * (x * x + y * y) + 0.03 * (x * x + y * y) ** 2

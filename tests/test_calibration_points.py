@@ -1,4 +1,4 @@
-"""Points that a person marked."""
+"""Calibration from points marked by hand."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def write(path: Path, ir: np.ndarray, vis: np.ndarray, header: str = "ir_x,ir_y,
 
 
 def marked(seed: int, count: int, noise: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
-    """All over the picture, with a person's error in both."""
+    """Random points all over the picture, with a marking error in both pictures."""
     random = np.random.default_rng(seed)
     ir = random.uniform((40, 40), (600, 440), (count, 2))
     return ir + random.normal(0, noise, ir.shape), project(TILTED, ir) + random.normal(0, noise, ir.shape)
 
 
-def test_within_a_pixel_on_average(tmp_path: Path) -> None:
+def test_mean_error_is_below_a_pixel(tmp_path: Path) -> None:
     errors = []
     for seed in range(20):
         found = calibrate_points(write(tmp_path / "p.csv", *marked(seed, 20)), VGA, VGA)
@@ -47,25 +47,25 @@ def test_outliers_are_left_out_and_listed_by_line(tmp_path: Path) -> None:
     assert "32." in left_out[0] or "33." in left_out[0]
 
 
-def test_four_points_are_exact_and_prove_nothing(tmp_path: Path) -> None:
+def test_four_points_fit_exactly_with_a_warning(tmp_path: Path) -> None:
     ir, vis = marked(2, 4, noise=0)
     text = "# marked by hand\n\n"
     found = calibrate_points(write(tmp_path / "p.csv", ir, vis, text), VGA, VGA, distance_m=7)
     assert corner_error(found.calibration.homography, TILTED) < 0.1
-    assert "prove nothing" in found.warnings[0]
+    assert "the error is unknown" in found.warnings[0]
     assert found.calibration.distance_m == 7
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("1,2,3,4\n5,6,7,8\n9,1,2,3", "has 3 points: at least 4"),
+        ("1,2,3,4\n5,6,7,8\n9,1,2,3", "has 3 points: give at least 4"),
         ("ir_x,ir_y,vis_x,vis_y\n1,2,3,4\n5,6,x,8", r"line 3: expected four numbers .* got '5,6,x,8'"),
         ("1,2,3,4\n5,6,7", "line 2: expected four numbers"),
         ("1,2,3,4\n5,6,7,nan", "line 2: expected four numbers"),
-        ("1,2,3,4\n5,6,7,8  # fine\n700,6,7,8", r"line 3: \(700, 6\) is outside of the infrared picture of 640x480"),
-        ("1,2,3,4\n5,6,7,-8", r"line 2: \(7, -8\) is outside of the visible picture"),
-        ("10,10,12,10\n20,20,22,20\n30,30,32,30\n40,40,42,40\n50,50,52,50", "not on one line|fits no two cameras"),
+        ("1,2,3,4\n5,6,7,8  # fine\n700,6,7,8", r"line 3: \(700, 6\) is outside the infrared picture of 640x480"),
+        ("1,2,3,4\n5,6,7,-8", r"line 2: \(7, -8\) is outside the visible picture"),
+        ("10,10,12,10\n20,20,22,20\n30,30,32,30\n40,40,42,40\n50,50,52,50", "not on one line|fit no pair of cameras"),
         ("", "has 0 points"),
     ],
 )
@@ -76,7 +76,7 @@ def test_bad_points_name_the_line(tmp_path: Path, text: str, words: str) -> None
     assert "\n" not in str(error.value)
 
 
-def test_no_text_at_all(tmp_path: Path) -> None:
+def test_binary_file_and_directory_are_refused(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(InputError, match="is not a text file"):
         calibrate_points(tmp_path / "p.csv", VGA, VGA)
@@ -87,5 +87,5 @@ def test_no_text_at_all(tmp_path: Path) -> None:
 def test_points_that_mirror_the_picture_are_refused(tmp_path: Path) -> None:
     ir, vis = marked(3, 8, noise=0)
     vis[:, 0] = 639 - vis[:, 0]
-    with pytest.raises(InputError, match=r"no 4 points fit one alignment|homography mirrors"):
+    with pytest.raises(InputError, match=r"no 4 points fit a common alignment|homography mirrors"):
         calibrate_points(write(tmp_path / "p.csv", ir, vis), VGA, VGA)

@@ -1,4 +1,4 @@
-"""Natural scenes: near the truth, or refused."""
+"""Calibration from natural scenes: accurate, or refused."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from rig import TILTED, VGA, infrared_look, seen, structure
 
-from streamfuse.calibration.evidence import calibrate_scene
 from streamfuse.calibration.geometry import Matrix3, Size, difference, inverse, overlap_corners
-from streamfuse.calibration.scene import Evidence, doubt, estimate, register
+from streamfuse.calibration.registration import Registration, estimate, register, rejection_reason
+from streamfuse.calibration.scene import calibrate_scene
 from streamfuse.calibration.structure import features
 from streamfuse.color import Plane
 from streamfuse.errors import InputError
@@ -21,15 +21,15 @@ from streamfuse.sources.pixels import read_image_file
 
 
 def similarity(zoom: float, degrees: float, x: float, y: float, size: Size = VGA) -> Matrix3:
-    """About the middle of the picture."""
+    """Similarity about the middle of the picture; `x`, `y`: shift, px."""
     cos, sin = zoom * np.cos(np.radians(degrees)), zoom * np.sin(np.radians(degrees))
     middle = np.array([[1, 0, -size[1] / 2], [0, 1, -size[0] / 2], [0, 0, 1.0]])
-    placed: Matrix3 = inverse(middle) @ np.array([[cos, -sin, x], [sin, cos, y], [0, 0, 1.0]]) @ middle
-    return placed
+    centred: Matrix3 = inverse(middle) @ np.array([[cos, -sin, x], [sin, cos, y], [0, 0, 1.0]]) @ middle
+    return centred
 
 
 def error(found: Matrix3, truth: Matrix3, size: Size = VGA) -> float:
-    """Mean over the corners of what both pictures see, px."""
+    """Mean error at the corners of the overlap, px."""
     return float(difference(found, truth, overlap_corners(truth, size, size)).mean())
 
 
@@ -38,8 +38,8 @@ def error(found: Matrix3, truth: Matrix3, size: Size = VGA) -> float:
     [np.eye(3), TILTED, similarity(0.62, -5, 20, -14), similarity(1.35, 7, -30, 40)],
     ids=["identity", "tilted", "small", "large"],
 )
-def test_one_structure_in_two_looks(truth: Matrix3) -> None:
-    """Infrared inverted, with another gamma, blurred and noisy."""
+def test_same_structure_in_both_modalities(truth: Matrix3) -> None:
+    """Infrared is inverted, with another gamma, blurred and noisy."""
     scene = structure(1)
     found = register([infrared_look(seen(scene, inverse(truth)))], [scene])
     assert error(found.homography, truth) < 1.5
@@ -55,22 +55,22 @@ def test_infrared_of_another_size() -> None:
     assert error(found.homography @ inverse(grown), TILTED) < 2
 
 
-def test_several_pairs_tell_what_each_alone_does_not() -> None:
-    """Structure in a twelfth of each picture is refused; eight such pairs are answered."""
+def test_several_pairs_succeed_where_a_single_one_fails() -> None:
+    """Structure in a twelfth of the picture is refused for a single pair, and sufficient for eight pairs."""
     ir, vis = [], []
     for k in range(8):
         scene = np.full(VGA, 128, np.uint8)
         top, left = 220 * (k % 2) + 60, 150 * (k // 2) + 30
-        part = np.s_[top : top + 150, left : left + 150]
-        scene[part] = structure(10 + k)[part]
+        patch = np.s_[top : top + 150, left : left + 150]
+        scene[patch] = structure(10 + k)[patch]
         vis.append(scene)
         ir.append(infrared_look(seen(scene, inverse(TILTED)), k))
-    alone = estimate(ir[:1], vis[:1])
-    assert alone is None or doubt(alone) is not None
+    single = estimate(ir[:1], vis[:1])
+    assert single is None or rejection_reason(single) is not None
     assert error(register(ir, vis).homography, TILTED) < 2
 
 
-def test_scenes_that_do_not_belong_together_are_refused() -> None:
+def test_pictures_of_different_scenes_are_refused() -> None:
     for seed in range(6):
         with pytest.raises(InputError, match="calibrate board"):
             register([infrared_look(structure(100 + seed))], [structure(200 + seed)])
@@ -85,8 +85,8 @@ def test_flat_pictures_are_refused(noise: int) -> None:
             register([ir], [vis])
 
 
-def test_a_repeating_pattern_is_refused() -> None:
-    """Planks or windows a few pixels apart fit each other at every period: nothing says which is right."""
+def test_repeating_pattern_is_refused() -> None:
+    """Planks or windows a few pixels apart fit at every period, so the alignment is ambiguous."""
     x = np.arange(VGA[1])
     planks = np.broadcast_to((127 + 100 * np.sign(np.sin(x * 2 * np.pi / 24))).astype(np.uint8), VGA).copy()
     with pytest.raises(InputError):
@@ -94,31 +94,31 @@ def test_a_repeating_pattern_is_refused() -> None:
 
 
 def test_two_planes_apart_are_refused() -> None:
-    """Strong parallax: the left half of the picture moves by 14 px against the right."""
+    """Strong parallax: the left half of the picture is shifted by 14 px against the right."""
     scene = structure(5)
     ir = scene.copy()
     ir[:, :320] = np.roll(scene, 14, axis=1)[:, :320]
     found = estimate([infrared_look(ir)], [scene])
-    assert found is None or doubt(found) is not None
+    assert found is None or rejection_reason(found) is not None
 
 
-def test_each_doubt_is_enough_to_refuse() -> None:
-    sure = Evidence(np.eye(3), 0.8, 1.0, 200, 180, 0.9, 1.0, 1.0, 0.5)
-    assert doubt(sure) is None
-    assert doubt(replace(sure, pixel=2.0, halves_px=4.0)) is None  # a picture of twice as many pixels
+def test_each_test_alone_can_reject() -> None:
+    sure = Registration(np.eye(3), 0.8, 1.0, 200, 180, 0.9, 1.0, 1.0, 0.5)
+    assert rejection_reason(sure) is None
+    assert rejection_reason(replace(sure, pixel=2.0, halves_px=4.0)) is None  # a picture of twice as many pixels
     for change, words in (
-        ({"agreeing": 25, "blocks": 26}, "only 25 of 26 parts"),
-        ({"agreeing": 100}, "only 100 of 200 parts"),
-        ({"coverage": 0.4}, "covers 40%"),
+        ({"agreeing": 25, "blocks": 26}, "only 25 of 26 blocks"),
+        ({"agreeing": 100}, "only 100 of 200 blocks"),
+        ({"coverage": 0.4}, "cover 40%"),
         ({"rms_px": 1.3}, "only to 1.30 px"),
-        ({"halves_px": 2.6}, "two halves of the evidence differ by 2.6 px"),
-        ({"second_px": np.inf}, "fine and coarse structure differ"),
-        ({"rival_px": 9.0}, "two answers of equal strength differ by 9.0 px"),
+        ({"halves_px": 2.6}, "two halves of the blocks differ by 2.6 px"),
+        ({"coarse_px": np.inf}, "fine and coarse structure differ"),
+        ({"rival_px": 9.0}, "two equally strong solutions differ by 9.0 px"),
     ):
-        assert words in str(doubt(replace(sure, **change)))
+        assert words in str(rejection_reason(replace(sure, **change)))
 
 
-def test_structure_does_not_see_polarity_or_level() -> None:
+def test_features_are_invariant_to_polarity_and_level() -> None:
     scene = structure(3)
     same = features(scene)
     inverted = features(np.asarray(255 - scene, np.uint8))
@@ -136,18 +136,18 @@ def write(directory: Path, planes: list[Plane]) -> str:
 def test_directories(tmp_path: Path) -> None:
     scenes = [structure(20), structure(21)]
     one_ir, one_vis = write(tmp_path / "a", [infrared_look(scenes[0])]), write(tmp_path / "b", scenes[:1])
-    with pytest.raises(InputError, match=r"1 pair of pictures cannot be certain \(needed: 3\): give more scenes"):
+    with pytest.raises(InputError, match=r"too few pairs of pictures .* 1 \(needed: 3\); give more scenes"):
         calibrate_scene(one_ir, one_vis)
     ir = write(tmp_path / "ir", [infrared_look(seen(scene, inverse(TILTED))) for scene in scenes])
     vis = write(tmp_path / "vis", scenes)
-    found = calibrate_scene(ir, vis, distance_m=80, least_pairs=2)
+    found = calibrate_scene(ir, vis, distance_m=80, min_pairs=2)
     assert error(found.calibration.homography, TILTED) < 1.5
     assert found.calibration.distance_m == 80
     assert "2 pairs" in found.calibration.method
     assert found.pictures is not None
     cv2.imwrite(str(tmp_path / "ir" / "1.png"), np.zeros((240, 320), np.uint8))
     with pytest.raises(InputError, match="infrared pictures are of different sizes"):
-        calibrate_scene(ir, vis, least_pairs=2)
+        calibrate_scene(ir, vis, min_pairs=2)
 
 
 # Real pictures
@@ -167,7 +167,7 @@ def moved(plane: Plane, warp: Matrix3) -> Plane:
 
 
 def test_real_street_within_three_pixels_or_refused(data_dir: Path) -> None:
-    """A registered recording, warped; its own registration is good to a pixel or two."""
+    """A registered recording, warped; its own registration is accurate to a pixel or two."""
     planes = []
     for channel in ("ir", "vis"):
         with VideoFile(data_dir / "data/eval/videos" / channel / "0111_1716.mp4") as source:
@@ -177,16 +177,16 @@ def test_real_street_within_three_pixels_or_refused(data_dir: Path) -> None:
     for _ in range(3):
         warp = random_warp(random, VGA)
         found = estimate([moved(plane, warp) for plane in planes[0]], planes[1])
-        if found is not None and doubt(found) is None:
+        if found is not None and rejection_reason(found) is None:
             errors.append(error(found.homography, inverse(warp)))
     assert len(errors) >= 2
     assert max(errors) < 3
 
 
-def test_real_scenes_give_the_same_answer_however_they_are_warped(data_dir: Path) -> None:
-    """The set's own registration is some pixels off, so the answer for the pair as it is stands for the truth."""
+def test_real_scenes_give_the_same_result_for_any_warp(data_dir: Path) -> None:
+    """The set's own registration is some pixels off, so the result for the unwarped pair is the reference."""
     random = np.random.default_rng(3)
-    answered = 0
+    accepted = 0
     for name in ("9", "10", "13"):
         ir, vis = (read_image_file(data_dir / "data/eval/tno21" / role / f"{name}.png")[0] for role in ("ir", "vis"))
         size: Size = (ir.shape[0], ir.shape[1])
@@ -194,13 +194,13 @@ def test_real_scenes_give_the_same_answer_however_they_are_warped(data_dir: Path
         for _ in range(2):
             warp = random_warp(random, size)
             found = estimate([moved(ir, warp)], [vis])
-            if found is not None and doubt(found) is None:
-                answered += 1
+            if found is not None and rejection_reason(found) is None:
+                accepted += 1
                 assert error(found.homography, still @ inverse(warp), size) < 3
-    assert answered >= 4
+    assert accepted >= 4
 
 
-def test_real_scenes_that_do_not_belong_together_are_refused(data_dir: Path) -> None:
+def test_real_pictures_of_different_scenes_are_refused(data_dir: Path) -> None:
     for number in range(1, 9):
         ir = read_image_file(data_dir / "data/eval/tno21/ir" / f"{number}.png")[0]
         vis = read_image_file(data_dir / "data/eval/tno21/vis" / f"{number + 9}.png")[0]

@@ -18,13 +18,25 @@ def test_items_come_in_order_and_end_after_close() -> None:
 
 def test_full_channel_holds_the_producer_back() -> None:
     channel: Channel[int] = Channel(2)
-    thread = threading.Thread(target=lambda: [channel.put(item) for item in range(50)])
+    accepted = 0
+    ahead: list[int] = []
+
+    def produce() -> None:
+        nonlocal accepted
+        for item in range(50):
+            channel.put(item)
+            accepted += 1
+        channel.close()
+
+    thread = threading.Thread(target=produce)
     thread.start()
-    received = [item for _, item in zip(range(50), channel, strict=False)]
+    received = []
+    for item in channel:
+        received.append(item)
+        ahead.append(accepted - len(received))
     thread.join()
     assert received == list(range(50))
-    assert channel.statistics().most_waiting <= 2
-    assert channel.statistics().dropped == 0
+    assert max(ahead) <= 2
 
 
 def test_newest_wins_and_drops_are_told() -> None:
@@ -35,7 +47,6 @@ def test_newest_wins_and_drops_are_told() -> None:
     channel.close()
     assert dropped == [0, 1, 2]
     assert list(channel) == [3, 4]
-    assert channel.statistics().dropped == 3
 
 
 def test_abandon_frees_a_waiting_producer_and_counts() -> None:

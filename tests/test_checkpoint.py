@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from published import FILES, write_published
+from published_weights import FILES, write_published
 from safetensors.torch import load_file, save_file
 
 from streamfuse.cli.weights import command

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 import pytest
+from command_line import fails
 from media import every, write_images, write_video
-from test_cli import fails
 
 from streamfuse.cli import options
 from streamfuse.cli.run import command as run
@@ -39,13 +39,13 @@ def shown(capsys: pytest.CaptureFixture[str], *args: object) -> str:
 def test_flag_then_environment_then_file_then_default(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config.write_text('crf = 30\neffort = "slow"\nframes = 2\n')
-    monkeypatch.setenv("STREAMFUSE_RUN_EFFORT", "fast")
+    config.write_text('crf = 30\nencoder-preset = "slow"\nframes = 2\n')
+    monkeypatch.setenv("STREAMFUSE_RUN_ENCODER_PRESET", "fast")
     monkeypatch.setenv("STREAMFUSE_RUN_FRAMES", "3")
     text = shown(capsys, "--frames", 4, "--config", config)
     for line in (
         "frames = 4  # flag",
-        'effort = "fast"  # environment STREAMFUSE_RUN_EFFORT',
+        'encoder-preset = "fast"  # environment STREAMFUSE_RUN_ENCODER_PRESET',
         f"crf = 30  # file {config}:1",
         'codec = "h264"  # default',
         "# fps is not set",

@@ -1,4 +1,4 @@
-"""The ring of pairs in flight, on simulated streams; and what only a GPU can show."""
+"""The ring of pairs in flight and an engine that uses it, on simulated streams."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def pairs_and_results(seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.
 
 
 def results_are_right(device: SimDevice, seed: int, depth: int) -> bool:
-    """Of pairs that are submitted and collected as the seed has it."""
+    """Return True if all results are correct; the seed determines the order of submitting and collecting."""
     chance = random.Random(seed)
     ring = Ring(device, compute, *SHAPE, depth)
     pairs, expected = pairs_and_results(seed)
@@ -51,12 +51,12 @@ def results_are_right(device: SimDevice, seed: int, depth: int) -> bool:
     while len(collected) < PAIRS:
         if submitted < PAIRS and ring.pending < depth and (not ring.pending or chance.random() < 0.7):
             planes = pairs[submitted].copy()
-            assert ring.submit(planes[0], planes[1]) == submitted
+            ring.submit(planes[0], planes[1], tag=submitted)
             planes[:] = 0  # the caller may reuse its memory
             submitted += 1
         else:
-            ticket, raw = ring.collect()
-            assert ticket == len(collected)
+            raw, tag = ring.collect()
+            assert tag == len(collected)
             collected.append(raw)
     ring.close()
     return np.array_equal(np.stack(collected), expected)
@@ -69,18 +69,18 @@ def test_results_are_right_and_in_order_under_every_schedule(depth: int) -> None
 
 
 @pytest.mark.parametrize("wait", WAITS, ids="-for-".join)
-def test_no_wait_can_be_left_out(wait: Kind) -> None:
+def test_every_wait_is_necessary(wait: Kind) -> None:
     wrong = sum(not results_are_right(SimDevice(seed, without=wait), seed, 3) for seed in range(300))
     assert wrong >= 10
 
 
-def test_these_are_all_waits() -> None:
+def test_list_of_waits_is_complete() -> None:
     device = SimDevice()
     results_are_right(device, 0, 3)
     assert device.kinds == set(WAITS)
 
 
-def test_no_memory_is_taken_once_the_ring_is_made() -> None:
+def test_ring_allocates_no_memory_after_creation() -> None:
     device = SimDevice()
     ring = Ring(device, compute, *SHAPE)
     made = device.made
@@ -91,7 +91,7 @@ def test_no_memory_is_taken_once_the_ring_is_made() -> None:
     assert device.made == made
 
 
-def test_as_many_pairs_as_its_depth() -> None:
+def test_depth_limits_the_pairs_in_flight() -> None:
     ring = Ring(SimDevice(), compute, *SHAPE, depth=2)
     with pytest.raises(EngineError, match="no pair is in flight"):
         ring.collect()
@@ -107,28 +107,35 @@ def test_as_many_pairs_as_its_depth() -> None:
 
 @pytest.mark.parametrize("refused", range(3), ids=["upload", "compute", "download"])
 @pytest.mark.parametrize("seed", range(20))
-def test_goes_on_after_an_error(seed: int, refused: int) -> None:
-    """One that the launch reports at once, and one that the device reports later."""
+def test_continues_after_an_error(seed: int, refused: int) -> None:
+    """An error that the launch reports at once, and one that the device reports later."""
     device = SimDevice(seed)
     ring = Ring(device, compute, *SHAPE)
     pairs, expected = pairs_and_results(seed)
-    ring.submit(*pairs[0])
+
+    def submit(index: int) -> None:
+        ir, vis = pairs[index]
+        ring.submit(ir, vis, index)
+
+    submit(0)
     device.refuses = refused
     with pytest.raises(RuntimeError, match="too many resources"):
-        ring.submit(*pairs[1])
-    ring.submit(*pairs[2])
+        submit(1)
+    submit(2)
     device.fails = 1
     with pytest.raises(RuntimeError, match="illegal memory access"):
         ring.collect()
-    ring.submit(*pairs[3])
+    submit(3)
     for index in (2, 3):
-        assert np.array_equal(ring.collect().raw, expected[index])
+        raw, tag = ring.collect()
+        assert tag == index
+        assert np.array_equal(raw, expected[index])
     assert not ring.pending
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_closing_waits_for_what_is_in_flight(seed: int) -> None:
-    """Otherwise the device would write to memory that is somebody else's by then."""
+def test_close_waits_for_pairs_in_flight(seed: int) -> None:
+    """Otherwise the device would write to memory that has been freed."""
     device = SimDevice(seed)
     reached = []
     ring = Ring(device, lambda pair, raw: reached.append(int(pair[0, 0, 0])), *SHAPE)
@@ -140,11 +147,11 @@ def test_closing_waits_for_what_is_in_flight(seed: int) -> None:
     assert not ring.pending
 
 
-# An engine around it
+# An engine that uses the ring
 
 
 class SimEngine(StreamedEngine):
-    """The network on the CPU, on simulated streams."""
+    """An engine that runs the network on the CPU, on simulated streams."""
 
     name = "simulated"
     precision = Precision.FP32
@@ -164,17 +171,18 @@ def picture(seed: int, height: int = 32, width: int = 40) -> Plane:
     return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
 
 
-def test_engine_gives_what_the_network_gives(weights: Path) -> None:
+def test_engine_returns_the_output_of_the_network(weights: Path) -> None:
     pairs = [(picture(k), picture(k + 100)) for k in range(5)]
     with TorchEngine(weights, "fp32") as plain:
         expected = [plain.fuse(*pair) for pair in pairs]
     with SimEngine(weights, SimDevice(1)) as engine:
         assert engine.depth == 3
-        tickets = [engine.submit(*pair) for pair in pairs[:3]]
+        for index in range(3):
+            engine.submit(*pairs[index], index)
         results = [engine.collect()]
-        tickets += [engine.submit(*pairs[3])]
+        engine.submit(*pairs[3], 3)
         results += [engine.collect() for _ in range(3)]
-        assert [fused.ticket for fused in results] == tickets
+        assert [fused.tag for fused in results] == [0, 1, 2, 3]
         for fused, raw in zip(results, expected, strict=False):
             assert np.abs(fused.raw - raw).max() < 1e-5
         assert np.abs(engine.fuse(*pairs[4]) - expected[4]).max() < 1e-5
@@ -186,7 +194,7 @@ def test_engine_with_pairs_in_flight_changes_nothing(weights: Path) -> None:
         with pytest.raises(EngineError, match="no pair is in flight"):
             engine.collect()
         engine.submit(picture(0), picture(1))
-        with pytest.raises(EngineError, match="collect them before a single one"):
+        with pytest.raises(EngineError, match="collect them before fusing a single one"):
             engine.fuse(picture(0), picture(1))
         with pytest.raises(EngineError, match="collect them before the size changes"):
             engine.submit(picture(0, 48, 32), picture(1, 48, 32))
@@ -202,9 +210,7 @@ def test_engine_with_pairs_in_flight_changes_nothing(weights: Path) -> None:
         ("CUDA out of memory. Tried to allocate 2.00 GiB", EngineError),
     ],
 )
-def test_engine_that_cannot_start_may_be_replaced_but_for_want_of_memory(
-    weights: Path, said: str, kind: type[EngineError]
-) -> None:
+def test_failed_start_allows_a_fallback_unless_out_of_memory(weights: Path, said: str, kind: type[EngineError]) -> None:
     class Failing(SimEngine):
         def _make_program(self, height: int, width: int) -> Program:
             def launch() -> None:
@@ -220,7 +226,7 @@ def test_engine_that_cannot_start_may_be_replaced_but_for_want_of_memory(
         assert not engine.pending
 
 
-def test_engine_reports_what_the_device_reports(weights: Path) -> None:
+def test_engine_reports_errors_of_the_device(weights: Path) -> None:
     device = SimDevice(3)
     with SimEngine(weights, device) as engine:
         for _ in range(2):

@@ -24,8 +24,8 @@ from streamfuse.doctor.sample import load_sample, make_references, read_grey, wr
 from streamfuse.errors import InputError
 from streamfuse.network.checkpoint import default_weights, read_info
 from streamfuse.network.config import Preset
-from streamfuse.sinks.encoder import CODECS
 from streamfuse.sinks.preview import PreviewSink
+from streamfuse.sinks.video_format import CODECS
 from streamfuse.sinks.zeromq import ZeroMQSink
 
 SMALL = (48, 64)

@@ -1,4 +1,4 @@
-"""Engines behind one interface, with a random network in place of the shipped one, and their cache."""
+"""Engines behind one interface, with a random network instead of the shipped one, and their cache."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -56,7 +57,7 @@ def range_of(weights: Path) -> float:
     ],
 )
 def test_all_engines_agree(weights: Path, name: str, precision: str, share: float) -> None:
-    """To within a share of the output's range."""
+    """The largest difference is below a share of the output's range."""
     network = checkpoint.load(weights)
     with torch.inference_mode():
         expected = network(*(torch.from_numpy(plane)[None, None].float() for plane in pair()))[0, 0].numpy()
@@ -70,25 +71,25 @@ def test_all_engines_agree(weights: Path, name: str, precision: str, share: floa
 
 
 @needs_bf16
-def test_bf16_is_what_openvino_computes_in(weights: Path) -> None:
-    """It takes the precision as a hint, and computes in FP32 where it sees fit."""
+def test_openvino_computes_in_bf16(weights: Path) -> None:
+    """The precision is only a hint, and OpenVINO may compute in FP32 instead."""
     with OpenvinoEngine(weights, "bf16") as engine:
         engine.prepare(*SIZE)
         assert engine._request is not None
         nodes = engine._request.get_compiled_model().get_runtime_model().get_ordered_ops()
-    said = [
+    layers = [
         (node.get_rt_info()["layerType"].astype(str), node.get_rt_info()["runtimePrecision"].astype(str))
         for node in nodes
     ]
-    heavy = [precision for layer, precision in said if layer in {"Convolution", "GroupConvolution", "FullyConnected"}]
+    heavy = [precision for layer, precision in layers if layer in {"Convolution", "GroupConvolution", "FullyConnected"}]
     assert len(heavy) > 30
     assert set(heavy) == {"bf16"}
 
 
 @pytest.mark.skipif(not TASKS.exists(), reason="the system has no /proc")
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core is all there is to be pinned to")
-def test_openvino_leaves_its_threads_to_the_scheduler(weights: Path) -> None:
-    """Or the engines of several processes would share the first cores, and the others idle."""
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+def test_openvino_does_not_pin_its_threads(weights: Path) -> None:
+    """With pinning, the engines of several processes would share the first cores and leave the others idle."""
     asked = "Cpus_allowed_list"
     whole = [line for line in Path("/proc/self/status").read_text().splitlines() if asked in line]
     seen: set[str] = set()
@@ -96,14 +97,14 @@ def test_openvino_leaves_its_threads_to_the_scheduler(weights: Path) -> None:
         running = pool.submit(lambda: [engine.fuse(*pair((240, 320))) for _ in range(10)])
         while not running.done():
             for status in TASKS.glob("*/status"):
-                with suppress(OSError):  # a thread that has just ended
+                with suppress(OSError):  # the thread may have ended
                     seen.update(line for line in status.read_text().splitlines() if asked in line)
     assert len(running.result()) == 10
     assert seen == set(whole)
 
 
 @pytest.mark.parametrize("name", CPU_ENGINES)
-def test_size_changes_views_and_results_are_the_callers(weights: Path, name: str) -> None:
+def test_size_changes_strided_views_and_independent_results(weights: Path, name: str) -> None:
     with create_engine(name, weights=weights, precision="fp32") as engine:
         first = engine.fuse(*pair())
         kept = first.copy()
@@ -119,7 +120,7 @@ def test_size_changes_views_and_results_are_the_callers(weights: Path, name: str
 
 
 @pytest.mark.parametrize("name", CPU_ENGINES)
-def test_what_cannot_be_fused_says_so(weights: Path, name: str) -> None:
+def test_invalid_pictures_are_refused(weights: Path, name: str) -> None:
     with create_engine(name, weights=weights, precision="fp32") as engine:
         with pytest.raises(EngineError, match=r"15x40 are too small.*16 pixels"):
             engine.prepare(40, 15)
@@ -134,24 +135,23 @@ def test_submitted_pairs_come_back_in_order(weights: Path, name: str) -> None:
     pairs = [pair(), pair()[::-1]]
     with create_engine(name, weights=weights, precision="fp32", device="cpu") as engine:
         expected = [engine.fuse(*planes) for planes in pairs]
-        tickets = []
         for planes, raw in zip(pairs, expected, strict=True):
-            tickets.append(engine.submit(*planes))
+            tag = object()
+            engine.submit(*planes, tag)
             if engine.pending == engine.depth:
                 with pytest.raises(EngineError, match="in flight: collect one"):
                     engine.submit(*planes)
             fused = engine.collect()
-            assert fused.ticket == tickets[-1]
+            assert fused.tag is tag
             assert np.array_equal(fused.raw, raw)
-        assert tickets[0] < tickets[1]
         with pytest.raises(EngineError, match="no pair is in flight"):
             engine.collect()
         assert engine.time_network(*pair(), runs=3).shape == (3,)
 
 
 @pytest.mark.parametrize("name", CPU_ENGINES)
-def test_other_sizes_and_presets_in_between_change_nothing(weights: Path, name: str) -> None:
-    """What a preset is composed of is not what the last one was rounded to."""
+def test_result_is_independent_of_earlier_sizes_and_presets(weights: Path, name: str) -> None:
+    """A preset's weights are derived from the exact ones, not from those rounded for the previous preset."""
     size = (96, 128)
     with create_engine(name, weights=weights, precision="bf16" if name == "torch" else "fp32", device="cpu") as engine:
         engine.use(Preset.BALANCED)
@@ -163,13 +163,13 @@ def test_other_sizes_and_presets_in_between_change_nothing(weights: Path, name: 
         assert np.array_equal(engine.fuse(*pair(size)), before)
 
 
-def test_unknown_names_are_answered_with_the_known(weights: Path) -> None:
+def test_errors_for_unknown_names_list_the_known_ones(weights: Path) -> None:
     with pytest.raises(EngineError, match="unknown engine 'warp': use auto, openvino, tensorrt, torch"):
         create_engine("warp", weights=weights)
     for name in ("auto", *CPU_ENGINES, "tensorrt"):
         with pytest.raises(EngineError, match="unknown precision 'fp8': use auto, fp32, bf16, fp16, int8"):
             create_engine(name, weights=weights, precision="fp8")
-    with pytest.raises(EngineError, match="precision fp16 is not to be had"):
+    with pytest.raises(EngineError, match="does not support precision fp16"):
         create_engine("openvino", weights=weights, precision="fp16")
     with pytest.raises(WeightsError, match="there is no weights file"):
         create_engine("openvino", weights=Path("gone"))
@@ -184,7 +184,7 @@ def test_auto(weights: Path) -> None:
 
 @pytest.mark.parametrize("name", CPU_ENGINES)
 def test_output_that_is_not_finite_is_an_error(weights: Path, tmp_path: Path, name: str) -> None:
-    """Finite weights whose products are not."""
+    """With finite weights whose products overflow."""
     tensors = load_file(weights)
     tensors = {key: value.float() for key, value in tensors.items()}
     for key in ("decoder.last.conv.weight", "decoder.last.norm.weight"):
@@ -196,6 +196,23 @@ def test_output_that_is_not_finite_is_an_error(weights: Path, tmp_path: Path, na
 
 
 # The cache of compiled networks
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _converted_once() -> Iterator[None]:
+    """Convert each network once for this file, as that takes seconds; it is compiled every time."""
+    convert, kept = OpenvinoEngine._convert, dict[tuple[object, ...], object]()
+
+    def once(engine: OpenvinoEngine, height: int, width: int) -> object:
+        key = engine.weights.digest, engine.preset, height, width
+        if key not in kept:
+            kept[key] = convert(engine, height, width)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OpenvinoEngine, "_convert", once)
+        yield
+
 
 SECOND_START = """
 import sys
@@ -241,7 +258,7 @@ def fuse_with(cache: Cache, weights: Path) -> None:
 
 @pytest.fixture(scope="module")
 def filled(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with one entry."""
+    """Directory of a cache with one entry."""
     directory = tmp_path_factory.mktemp("filled")
     fuse_with(Cache(directory), weights)
     return directory
@@ -252,22 +269,22 @@ def test_damaged_entry_is_rebuilt_with_one_warning(
     weights: Path, filled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     cache = Cache(shutil.copytree(filled, tmp_path / "cache"))
-    (entry,) = cache.directory.iterdir()
+    (entry,) = (tmp_path / "cache").iterdir()
     whole = entry.read_bytes()
     if damage == "flipped bit":
         entry.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    else:  # whole, by its digest
+    else:  # its digest is correct
         cache.store(entry.stem, b"no compiled network")
     with caplog.at_level(logging.WARNING, "streamfuse"):
         fuse_with(cache, weights)
-        assert caplog.text.count("building it anew") == 1
+        assert caplog.text.count("building it again") == 1
         fuse_with(cache, weights)
     assert len(caplog.records) == 1
     assert entry.stat().st_size > 1_000_000
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "foreign"])
-def test_damaged_payload_is_not_handed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+def test_damaged_payload_is_not_loaded(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
     cache = Cache(tmp_path)
     cache.store("key", bytes(range(256)) * 40)
     loaded = cache.load("key")
@@ -285,13 +302,11 @@ def test_damaged_payload_is_not_handed_out(tmp_path: Path, caplog: pytest.LogCap
     assert not entry.exists()
 
 
-def test_cache_that_cannot_be_written_costs_a_warning(
-    weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unwritable_cache_logs_a_warning(weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("in the way")
     with caplog.at_level(logging.WARNING, "streamfuse"):
         fuse_with(Cache(tmp_path / "file" / "cache"), weights)
-    assert caplog.text.count("cannot keep compiled networks") == 1
+    assert caplog.text.count("cannot store compiled networks") == 1
 
 
 def test_key_depends_on_everything() -> None:
@@ -308,15 +323,15 @@ def test_key_of_an_engine_depends_on_shape_precision_and_weights(weights: Path, 
     keys = {OpenvinoEngine(path, "fp32")._key(*size) for path in (weights, other) for size in (SIZE, SIZE[::-1])}
     assert len(keys) == 4
     engine = OpenvinoEngine(weights, "fp32")
-    engine.precision = Precision.BF16  # by hand, as not every CPU has it
+    engine.precision = Precision.BF16  # set directly, as not every CPU supports it
     assert engine._key(*SIZE) not in keys
 
 
-def test_least_recently_used_entries_go_first(tmp_path: Path) -> None:
+def test_least_recently_used_entries_are_deleted_first(tmp_path: Path) -> None:
     cache = Cache(tmp_path, limit_bytes=3000)
     for number, key in enumerate(("old", "older", "new")):
         cache.store(key, bytes(900))
         os.utime(tmp_path / f"{key}.engine", (1000 + number, 1000 + number))
-    assert cache.load("old") is not None  # used just now
+    assert cache.load("old") is not None  # marks it as used
     cache.store("newest", bytes(900))
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["new", "newest", "old"]

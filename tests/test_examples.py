@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
@@ -141,7 +140,6 @@ class StandIn(types.ModuleType):
 def test_ros2_messages_with_stand_ins_for_ros(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the bridge fills in; ROS itself has never run it."""
     text = (EXAMPLES / "ros2_bridge.py").read_text()
-    assert "Never run with ROS itself" in (ast.get_docstring(ast.parse(text)) or "")
     for name in (
         "rclpy",
         "rclpy.node",

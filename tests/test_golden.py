@@ -1,4 +1,4 @@
-"""Reference outputs of the published code, from checkpoints that their seeds give."""
+"""Agreement with reference outputs of the published code, for seeded random checkpoints."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ needs_bf16 = pytest.mark.skipif(not read_cpu().has_bf16, reason="this CPU does n
 
 @pytest.fixture(scope="module")
 def weights(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """A weights file for every seed that occurs."""
+    """Weights files by seed."""
     directory = tmp_path_factory.mktemp("golden")
     found: dict[int, Path] = {}
     for name in NAMES:
@@ -49,7 +49,7 @@ def weights(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[in
 def test_published_numbers(
     data_dir: Path, weights: dict[int, Path], name: str, engine: str, precision: str, most: float, least_db: float
 ) -> None:
-    """Largest error in grey levels before rounding, and PSNR."""
+    """Bounds on the largest error in grey levels before rounding, and on PSNR."""
     golden = np.load(data_dir / "golden" / f"{name}.npz")
     with create_engine(engine, weights=weights[int(golden["seed"])], precision=precision) as fuse:
         raw = fuse.fuse(golden["ir"], golden["vis"])

@@ -1,4 +1,4 @@
-"""Engines on a GPU: what can be shown without one, and what only one can show."""
+"""Engines on a GPU: tests that run without one, and tests that need one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from streamfuse.color import Plane
+from streamfuse.color import Plane, Raw
 from streamfuse.engines import create_engine
 from streamfuse.engines.auto import AutoEngine
-from streamfuse.engines.base import Engine, Precision, Raw
+from streamfuse.engines.base import Engine, Precision
 from streamfuse.engines.device import CudaDevice
 from streamfuse.engines.tensorrt import find_flavour, network_to_compile
 from streamfuse.engines.torch import TorchEngine
@@ -29,22 +29,22 @@ def noise(seed: int, size: tuple[int, int] = SIZE) -> Plane:
     return np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
 
 
-# What comes in place of an engine that cannot run here
+# Fallback from an engine that cannot run here
 
 
 @pytest.fixture
 def notes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """What was announced."""
+    """Function that returns the logged messages."""
     monkeypatch.setattr("streamfuse.notes._said", set())
     caplog.set_level(logging.WARNING, "streamfuse")
     return lambda: [record.getMessage() for record in caplog.records]
 
 
 @no_gpu
-def test_machine_with_a_gpu_that_cannot_be_used(
+def test_machine_with_an_unusable_gpu(
     weights: Path, monkeypatch: pytest.MonkeyPatch, notes: Callable[[], list[str]]
 ) -> None:
-    """As after a driver was removed: its tools are found, and all the rest fails as it really does."""
+    """As after removal of the driver: its tools are found, and everything else fails as on such a machine."""
     monkeypatch.setattr("streamfuse.engines.has_gpu", lambda: True)
     for _ in range(2):
         with create_engine(weights=weights, precision="fp32") as engine:
@@ -52,22 +52,22 @@ def test_machine_with_a_gpu_that_cannot_be_used(
             assert engine.device.startswith("CPU")
             assert engine.fuse(noise(0), noise(1)).shape == SIZE
     first, second = notes()
-    assert first.startswith("TensorRT is not installed; pip install")
+    assert first.startswith("TensorRT is not installed: pip install")
     assert first.endswith("; using torch on the GPU instead")
     assert second.startswith("no GPU that PyTorch can use (Torch not compiled with CUDA") or "driver" in second
     assert second.endswith("; using openvino on the CPU instead")
 
 
 @no_gpu
-def test_gpu_that_was_asked_for_is_not_replaced_by_the_cpu(weights: Path) -> None:
+def test_requested_gpu_does_not_fall_back_to_the_cpu(weights: Path) -> None:
     for name in ("auto", "torch"):
         with pytest.raises(EngineUnavailable, match=r"no GPU that PyTorch can use .*--device cpu"):
             create_engine(name, weights=weights, device="cuda:1")
-    with pytest.raises(EngineUnavailable, match=r"TensorRT is not installed; pip install 'streamfuse\[tensorrt\]'"):
+    with pytest.raises(EngineUnavailable, match=r"TensorRT is not installed: pip install 'streamfuse\[tensorrt\]'"):
         create_engine("tensorrt", weights=weights)
 
 
-def test_devices_that_cannot_be(weights: Path) -> None:
+def test_invalid_devices_are_refused(weights: Path) -> None:
     for device in ("gpu", "cuda:x", "cuda:-1", "cuda:1111"):
         with pytest.raises(UsageError, match=r"unknown device .*: use auto, cpu, cuda or cuda:N"):
             create_engine(weights=weights, device=device)
@@ -86,22 +86,22 @@ def test_devices_that_cannot_be(weights: Path) -> None:
         ({"torch": "2.14.0", "torch-tensorrt-rtx": "2.13.1"}, r"2\.13 is not for torch 2\.14.*\[tensorrt-rtx\]"),
     ],
 )
-def test_packages_that_do_not_go_together(
+def test_incompatible_packages_are_refused(
     monkeypatch: pytest.MonkeyPatch, installed: dict[str, str], words: str
 ) -> None:
-    pretend(monkeypatch, installed)
+    fake_packages(monkeypatch, installed)
     with pytest.raises(EngineUnavailable, match=words):
         find_flavour()
 
 
-def test_packages_that_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, {"torch": "2.13.1+cu130", "torch-tensorrt": "2.13.0"})
+def test_compatible_packages_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_packages(monkeypatch, {"torch": "2.13.1+cu130", "torch-tensorrt": "2.13.0"})
     assert find_flavour().module == "tensorrt"
-    pretend(monkeypatch, {"torch": "2.13.1", "torch-tensorrt-rtx": "2.13.0"})
+    fake_packages(monkeypatch, {"torch": "2.13.1", "torch-tensorrt-rtx": "2.13.0"})
     assert find_flavour().module == "tensorrt_rtx"
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, installed: dict[str, str]) -> None:
+def fake_packages(monkeypatch: pytest.MonkeyPatch, installed: dict[str, str]) -> None:
     def version(package: str) -> str:
         if package not in installed:
             raise importlib.metadata.PackageNotFoundError(package)
@@ -111,7 +111,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, installed: dict[str, str]) -> None:
 
 
 class Fragile(Engine):
-    """Cannot be prepared for pictures wider than it can take."""
+    """An engine whose `prepare` fails for pictures wider than `most`."""
 
     precision = Precision.FP32
     output = Output.DIRECT
@@ -140,8 +140,8 @@ def test_falls_back_when_a_size_cannot_be_compiled(notes: Callable[[], list[str]
     engine = AutoEngine([("first", lambda: first), ("second", lambda: second)])
     engine.prepare(64, 80)
     assert (engine.name, notes()) == ("first", [])
-    ticket = engine.submit(noise(0, (64, 150)), noise(1, (64, 150)))
-    assert engine.collect().ticket == ticket
+    engine.submit(noise(0, (64, 150)), noise(1, (64, 150)), "the pair")
+    assert engine.collect().tag == "the pair"
     assert (engine.name, engine.device, first.closed) == ("second", "second", True)
     engine.fuse(noise(0), noise(1))
     with pytest.raises(EngineUnavailable, match="second cannot compile"):
@@ -158,7 +158,7 @@ def test_keeps_its_preset_when_it_falls_back(notes: Callable[[], list[str]]) -> 
     assert len(notes()) == 1
 
 
-def test_does_not_fall_back_from_what_is_no_fault_of_the_machine(notes: Callable[[], list[str]]) -> None:
+def test_does_not_fall_back_for_other_errors(notes: Callable[[], list[str]]) -> None:
     small = Fragile("first", 10, EngineError("pictures are too small"))
     with pytest.raises(EngineError, match="too small"):
         AutoEngine([("first", lambda: small), ("second", lambda: small)]).prepare(15, 15)
@@ -171,11 +171,11 @@ def test_does_not_fall_back_from_what_is_no_fault_of_the_machine(notes: Callable
     assert notes() == []
 
 
-# Accuracy in FP16, which a CPU can show
+# Accuracy of FP16, on the CPU
 
 
 def psnr(raw: Raw, reference: Raw) -> float:
-    """Of the luma of a direct network."""
+    """PSNR between the luma of two outputs of a network with direct output, dB."""
     a, b = (np.clip(x.astype(np.float64), 0, 1) * 255 for x in (raw, reference))
     return float(20 * np.log10(255) - 10 * np.log10(np.mean((a - b) ** 2)))
 
@@ -194,7 +194,7 @@ def real_pairs(data_dir: Path, count: int) -> list[tuple[Plane, Plane]]:
 
 @pytest.mark.parametrize("preset", Preset)
 def test_fp16_is_close_to_fp32_on_real_pairs(data_dir: Path, preset: Preset) -> None:
-    """Of what TensorRT gets to compile, with the shipped weights.  Measured: 73.7 dB."""
+    """The network that TensorRT compiles, with the shipped weights; 73.7 dB were measured."""
     with create_engine("torch", precision="fp32", device="cpu") as exact:
         assert isinstance(exact, TorchEngine)
         exact.use(preset)
@@ -207,7 +207,7 @@ def test_fp16_is_close_to_fp32_on_real_pairs(data_dir: Path, preset: Preset) -> 
             assert psnr(raw[0, 0].float().numpy(), exact.fuse(ir, vis)) >= 50
 
 
-# What only a GPU can show
+# Tests that need a GPU
 
 
 @pytest.fixture(params=["torch", "tensorrt"])
@@ -232,20 +232,21 @@ def test_gpu_agrees_with_fp32(gpu_engine: Engine) -> None:
 
 @pytest.mark.gpu
 def test_gpu_gives_pairs_in_flight_what_it_gives_single_ones(gpu_engine: Engine) -> None:
-    """For so long that every order of copies and computing has occurred."""
+    """Over enough pairs that every order of copies and computation occurs."""
     pairs = [(noise(k, GPU_SIZE), noise(k + 50, GPU_SIZE)) for k in range(7)]
     with gpu_engine:
         expected = [gpu_engine.fuse(*pair) for pair in pairs]
         for k in range(500):
-            gpu_engine.submit(*pairs[k % 7])
+            gpu_engine.submit(*pairs[k % 7], k)
             if gpu_engine.pending == gpu_engine.depth:
-                done = k - gpu_engine.depth + 1
-                assert np.array_equal(gpu_engine.collect().raw, expected[done % 7]), done
+                raw, tag = gpu_engine.collect()
+                assert tag == k - gpu_engine.depth + 1
+                assert np.array_equal(raw, expected[tag % 7]), tag
 
 
 @pytest.mark.gpu
 def test_gpu_computes_without_a_pause(gpu_engine: Engine) -> None:
-    """End to end, copies included, at least 0.95 of the pairs a second of the network alone."""
+    """The throughput with copies is at least 0.95 of that of the network without them."""
     import time
 
     ir, vis = noise(0, GPU_SIZE), noise(1, GPU_SIZE)
@@ -263,7 +264,7 @@ def test_gpu_computes_without_a_pause(gpu_engine: Engine) -> None:
 
 
 @pytest.mark.gpu
-def test_gpu_takes_no_memory_after_warm_up(gpu_engine: Engine) -> None:
+def test_gpu_allocates_no_memory_after_warm_up(gpu_engine: Engine) -> None:
     ir, vis = noise(0, GPU_SIZE), noise(1, GPU_SIZE)
     with gpu_engine:
         gpu_engine.fuse(ir, vis)
@@ -293,7 +294,7 @@ def test_gpu_graph_replays_what_was_captured() -> None:
 @pytest.mark.gpu
 @pytest.mark.timeout(900)
 def test_gpu_soak(gpu_engine: Engine) -> None:
-    """Sizes change, engines close in mid-flight: results stay right and memory does not grow."""
+    """Sizes change and engines close with pairs in flight: results stay correct and memory does not grow."""
     sizes = [(480, 640), (256, 256), (512, 640)]
     with gpu_engine:
         expected = {size: gpu_engine.fuse(noise(0, size), noise(1, size)) for size in sizes}
@@ -310,8 +311,8 @@ def test_gpu_soak(gpu_engine: Engine) -> None:
 
 
 @pytest.mark.gpu
-def test_tensorrt_engine_is_read_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """And one that is none is built anew."""
+def test_tensorrt_engine_is_loaded_from_the_cache(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An invalid cache entry is built again."""
     from streamfuse.engines.cache import Cache
     from streamfuse.engines.tensorrt import TensorrtEngine
 
@@ -333,4 +334,4 @@ def test_tensorrt_engine_is_read_back(tmp_path: Path, caplog: pytest.LogCaptureF
         Cache(tmp_path).store(entry.stem, b"no compiled network")
     with TensorrtEngine(None, "fp16", device, flavour, Cache(tmp_path)) as engine:
         assert psnr(engine.fuse(ir, vis), results[0]) >= 50
-    assert "building it anew" in caplog.text
+    assert "building it again" in caplog.text

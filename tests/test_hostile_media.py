@@ -29,7 +29,7 @@ from streamfuse.sources.address import parse_address
 from streamfuse.sources.connection import Connection, Lost
 from streamfuse.sources.file import CORRUPT, VideoFile
 from streamfuse.sources.image_header import image_shape
-from streamfuse.sources.limits import MAX_PIXELS, allowing, max_pixels
+from streamfuse.sources.options import SourceOptions
 from streamfuse.sources.pixels import decode_image, read_image_file
 from streamfuse.sources.vot import open_vot
 
@@ -77,8 +77,8 @@ def test_the_size_of_a_real_image_is_known_before_it_is_decoded(suffix: str, siz
     data = cv2.imencode(suffix, picture)[1].tobytes()
     assert image_shape(data) == size
     assert decode_image(data, "a") is not None
-    with allowing(size[0] * size[1] - 1), pytest.raises(InputError):
-        decode_image(data, "a")
+    with pytest.raises(InputError):
+        decode_image(data, "a", size[0] * size[1] - 1)
 
 
 def test_a_webp_without_loss_and_a_tiff_of_a_large_machine() -> None:
@@ -94,11 +94,10 @@ def test_headers_of_any_bytes_give_a_size_or_none(noise: bytes, kind: str, keep:
     beginning = BOMBS[kind][:keep] if real else b""
     shape = image_shape(beginning + noise)
     assert shape is None or len(shape) == 2
-    with allowing(1 << 16):
-        try:
-            picture = decode_image(beginning + noise, "a")
-        except InputError:
-            return
+    try:
+        picture = decode_image(beginning + noise, "a", 1 << 16)
+    except InputError:
+        return
     assert picture is None or picture.size <= 4 << 16
 
 
@@ -163,11 +162,10 @@ def test_nothing_is_allocated_for_what_is_refused(name: str, tmp_path: Path) -> 
 
 def test_a_video_of_the_limit_is_read_and_one_above_is_not(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", every(40, 3))
-    with allowing(64 * 48), VideoFile(path) as source:
+    with VideoFile(path, SourceOptions(max_pixels=64 * 48)) as source:
         assert len(list(source)) == 3
-    with allowing(64 * 48 - 1), pytest.raises(InputError, match="claims 64x48 pixels"):
-        VideoFile(path)
-    assert max_pixels() == MAX_PIXELS
+    with pytest.raises(InputError, match="claims 64x48 pixels"):
+        VideoFile(path, SourceOptions(max_pixels=64 * 48 - 1))
 
 
 def test_a_picture_that_is_larger_than_the_header_says_is_not_decoded(tmp_path: Path) -> None:
@@ -185,7 +183,7 @@ def test_a_picture_that_is_larger_than_the_header_says_is_not_decoded(tmp_path: 
                 packet.stream = stream
                 output.mux(packet)
     for limit, sizes, lost in ((1_000_000, [(48, 64), (48, 64), (480, 640)], 0), (100_000, [(48, 64), (48, 64)], 1)):
-        with allowing(limit), VideoFile(path) as source:
+        with VideoFile(path, SourceOptions(max_pixels=limit)) as source:
             assert [frame.luma.shape for frame in source] == sizes
         assert source.drops[CORRUPT] == lost
 
@@ -205,8 +203,8 @@ def test_a_live_stream_above_the_limit_is_refused() -> None:
     with camera_server() as port:
         address = parse_address(f"http://127.0.0.1:{port}/cam")
         assert address is not None
-        with allowing(1000), pytest.raises(Lost, match="claims 64x48 pixels") as raised:
-            Connection(address)
+        with pytest.raises(Lost, match="claims 64x48 pixels") as raised:
+            Connection(address, SourceOptions(max_pixels=1000))
     assert raised.value.hopeless
 
 
@@ -215,7 +213,6 @@ def test_the_flag_raises_the_limit_and_only_for_its_command(tmp_path: Path) -> N
     done = CliRunner().invoke(fuse, [*pair, "-o", str(tmp_path / "f.png"), "--max-pixels", "3000"])
     assert isinstance(done.exception, InputError)
     assert "claims 64x48 pixels, and more than 3,000 are refused" in str(done.exception)
-    assert max_pixels() == MAX_PIXELS
 
 
 def test_ffmpeg_keeps_the_option() -> None:

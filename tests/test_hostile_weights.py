@@ -17,7 +17,7 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from published import FILES, write_published
+from published_weights import FILES, write_published
 from small import RECIPE, fuse_task
 
 from streamfuse.errors import StreamfuseError, WeightsError

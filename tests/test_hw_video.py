@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import SMALL, streamfuse
 from media import every, number_of, read_video, write_video
-from test_cli import SMALL, streamfuse
 
 from streamfuse.errors import InputError, UsageError
 from streamfuse.frames import FusedFrame
-from streamfuse.sinks.encoder import NVENC, VideoFormat, why_not
+from streamfuse.sinks.encoder import NVENC, why_not
 from streamfuse.sinks.video import VideoSink
+from streamfuse.sinks.video_format import VideoFormat
 from streamfuse.sources.file import VideoFile
+from streamfuse.sources.options import SourceOptions
 
 no_nvenc = pytest.mark.skipif(why_not(NVENC["h264"]) is None, reason="there is an NVIDIA GPU that encodes")
 needs_nvenc = pytest.mark.skipif(why_not(NVENC["h264"]) is not None, reason="needs an NVIDIA GPU that encodes")
@@ -44,7 +46,7 @@ def test_encodes_on_the_cpu_where_the_gpu_does_not(tmp_path: Path, notes: pytest
     levels = [encode(tmp_path / f"{k}.mp4", VideoFormat(codec, hardware=k > 0)) for k in range(3)]
     assert levels[0] == levels[1] == levels[2]
     (note,) = notes.records
-    assert note.getMessage().startswith(f"{NVENC[codec]} does not work here (")
+    assert note.getMessage().startswith(f"{NVENC[codec]} is not available (")
     assert note.getMessage().endswith("; encoding on the CPU")
 
 
@@ -62,7 +64,7 @@ def test_encoder_that_does_not_exist_says_so() -> None:
 def test_decodes_on_the_cpu_where_the_gpu_does_not(tmp_path: Path, notes: pytest.LogCaptureFixture) -> None:
     path = write_video(tmp_path / "a.mp4", every(40, 12))
     for gpu in (None, 0, 0):
-        with VideoFile(path, gpu=gpu) as source:
+        with VideoFile(path, SourceOptions(gpu=gpu)) as source:
             assert [number_of(frame.luma) for frame in source] == [*range(12)]
     (note,) = notes.records
     assert note.getMessage().startswith("cuda:0 does not decode this kind of video here (")
@@ -71,7 +73,7 @@ def test_decodes_on_the_cpu_where_the_gpu_does_not(tmp_path: Path, notes: pytest
 def test_file_that_cannot_be_read_is_no_fault_of_the_gpu(tmp_path: Path, notes: pytest.LogCaptureFixture) -> None:
     (tmp_path / "a.mp4").write_bytes(b"no video" * 1000)
     with pytest.raises(InputError, match="is not a video"):
-        VideoFile(tmp_path / "a.mp4", gpu=0)
+        VideoFile(tmp_path / "a.mp4", SourceOptions(gpu=0))
     assert not notes.records
 
 
@@ -105,7 +107,7 @@ def test_gpu_decodes(tmp_path: Path, notes: pytest.LogCaptureFixture) -> None:
     encode(tmp_path / "a.mp4", VideoFormat(), (240, 320))
     frames = []
     for gpu in (None, 0):
-        with VideoFile(tmp_path / "a.mp4", gpu=gpu) as source:
+        with VideoFile(tmp_path / "a.mp4", SourceOptions(gpu=gpu)) as source:
             frames.append([(frame.luma.copy(), frame.stamp_ns) for frame in source])
     assert len(frames[0]) == 10
     for (luma, stamp_ns), (expected, at_ns) in zip(*frames, strict=True):

@@ -1,4 +1,4 @@
-"""Networks in INT8: built on pairs, found again, and close to what they were made of."""
+"""INT8 networks: calibration, cache and accuracy."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import cv2
 import pytest
+from command_line import fails, streamfuse
 from small import picture
-from test_cli import fails, streamfuse
 from test_lite import random_weights
 
 from streamfuse.bench.similarity import psnr
@@ -21,18 +21,18 @@ from streamfuse.network.config import Output
 
 
 def smooth(seed: int, size: tuple[int, int]) -> Plane:
-    """Soft light and shade, of another picture for each seed."""
+    """A smooth random picture."""
     height, width = size
     return cv2.resize(picture(seed), (width, height), interpolation=cv2.INTER_AREA).astype("uint8")
 
 
-def test_built_on_pairs_it_is_close_to_fp32(tmp_path: Path) -> None:
+def test_calibrated_network_is_close_to_fp32(tmp_path: Path) -> None:
     size, cache = (96, 128), Cache(tmp_path / "cache")
     lite = read_info(default_weights()).lite()
     assert lite is not None
     pairs = [(smooth(i, size), smooth(50 + i, size)) for i in range(4)]
     with OpenvinoEngine(lite.path, "int8", 1, cache) as engine:
-        with pytest.raises(EngineError, match=r"no int8 network is built for 128x96 and preset realtime: streamfuse"):
+        with pytest.raises(EngineError, match=r"no int8 network for 128x96 and preset realtime: run streamfuse"):
             engine.fuse(*pairs[0])
         engine.calibrate(pairs)
         engine.prepare(*size)
@@ -41,7 +41,7 @@ def test_built_on_pairs_it_is_close_to_fp32(tmp_path: Path) -> None:
     assert 30 < psnr(quantized, wanted, Output.DIRECT) < 60
 
 
-def test_the_command_builds_what_run_finds(tmp_path: Path) -> None:
+def test_build_command_and_run_share_the_cache(tmp_path: Path) -> None:
     weights = random_weights(tmp_path / "w.safetensors", preset="balanced")
     for side, offset in (("ir", 0), ("vis", 100)):
         (tmp_path / "pairs" / side).mkdir(parents=True)
@@ -52,7 +52,7 @@ def test_the_command_builds_what_run_finds(tmp_path: Path) -> None:
     run = ["run", "--ir", "synthetic:ir?size=64x48&seconds=0.2", "--vis", "synthetic:vis?size=64x48&seconds=0.2"]
     missing = streamfuse(*run, *common, "-o", tmp_path / "a.mp4", **here)
     assert missing.returncode == 4
-    assert "no int8 network is built for 64x48" in missing.stderr
+    assert "there is no int8 network for 64x48" in missing.stderr
     done = streamfuse("build", *common, "--size", "64x48", "--calibrate", tmp_path / "pairs", **here)
     assert done.returncode == 0, done.stderr
     assert "openvino int8, preset balanced, for 64x48" in done.stderr
@@ -60,12 +60,12 @@ def test_the_command_builds_what_run_finds(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_what_cannot_be_is_said(tmp_path: Path) -> None:
+def test_invalid_calibrations_are_refused(tmp_path: Path) -> None:
     fails(2, "needs --calibrate PAIRS", "build", "--size", "64x48", "--precision", "int8")
     fails(2, "needs --calibrate PAIRS", "build", "--size", "64x48", "--calibrate", tmp_path)
     (tmp_path / "empty").mkdir()
     fails(3, "no training pairs", "build", "--size", "64x48", "--precision", "int8", "--calibrate", tmp_path / "empty")
-    with pytest.raises(UsageError, match="only precision int8 is calibrated, not fp32"):
+    with pytest.raises(UsageError, match="only int8 needs calibration, not fp32"):
         OpenvinoEngine(precision="fp32").calibrate([(picture(0), picture(1))])
     with pytest.raises(InputError, match="there is no directory"):
         calibration_pairs([tmp_path / "nowhere"], 48, 64)

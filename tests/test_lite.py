@@ -12,9 +12,8 @@ import torch
 from media import PassThrough
 from small import ALONE, picture
 
-from streamfuse.color import Plane
+from streamfuse.color import Plane, Raw
 from streamfuse.engines import create_engine
-from streamfuse.engines.base import Raw
 from streamfuse.engines.torch import TorchEngine
 from streamfuse.errors import EngineError, InputError, UsageError, WeightsError
 from streamfuse.evaluation.reference_metrics import structural_similarity

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from media import MS, ListSource, frame_at
 
-from streamfuse.frames import Clock, Frame, FramePair
+from streamfuse.frames import Clock, Frame, FramePair, Role
 from streamfuse.pairing.flow import ClockNotes, LiveFlow, OnLoss
-from streamfuse.pairing.live import MOST_HELD, OTHER_AWAY, TOO_OLD, TOO_SLOW, LivePairing, Policy
+from streamfuse.pairing.live import MAX_WAITING, OTHER_AWAY, TOO_OLD, TOO_SLOW, LivePairing, Policy
 from streamfuse.pairing.recorded import NO_PARTNER
-from streamfuse.sources.base import State
+from streamfuse.sources.base import Source, State
 
 
 def taken(stamp_ms: float, arrives_ms: float | None = None) -> Frame:
@@ -36,7 +36,9 @@ class Run:
         )
 
     def feed(self, ir: list[Frame], vis: list[Frame], *, engine_ms: float = 0.0) -> Run:
-        arrivals = sorted([*(("ir", f) for f in ir), *(("vis", f) for f in vis)], key=lambda item: item[1].arrival_ns)
+        arrivals = sorted(
+            [*((Role.IR, f) for f in ir), *((Role.VIS, f) for f in vis)], key=lambda item: item[1].arrival_ns
+        )
         free_ns = 0
         for role, frame in arrivals:
             self.pairing.add(role, frame)
@@ -60,14 +62,14 @@ def test_late_delivery_phase_and_loss() -> None:
     vis = [taken(40 * k, 40 * k + 30) for k in range(104)]
     run = Run().feed(ir, vis)
     assert [b - a for a, b in run.pairs] == [-8] * 90
-    assert run.drops == {("vis", NO_PARTNER): 10}
+    assert run.drops == {(Role.VIS, NO_PARTNER): 10}
 
 
 def test_pair_is_given_when_its_later_frame_arrives() -> None:
     run = Run()
-    run.pairing.add("vis", taken(0))
+    run.pairing.add(Role.VIS, taken(0))
     assert run.pairing.take(0) is None
-    run.pairing.add("ir", taken(9, 9))
+    run.pairing.add(Role.IR, taken(9, 9))
     pair = run.pairing.take(9 * MS)
     assert pair is not None
     assert pair.skew_ns == 9 * MS
@@ -75,21 +77,21 @@ def test_pair_is_given_when_its_later_frame_arrives() -> None:
 
 def test_waits_only_where_a_nearer_partner_may_come() -> None:
     run = Run(tolerance_ns=60 * MS)
-    run.pairing.add("ir", taken(0))
-    run.pairing.add("vis", taken(35, 36))
+    run.pairing.add(Role.IR, taken(0))
+    run.pairing.add(Role.VIS, taken(35, 36))
     assert run.pairing.take(36 * MS) is None  # the next infrared frame, due at 40, is nearer
-    run.pairing.add("ir", taken(40, 41))
+    run.pairing.add(Role.IR, taken(40, 41))
     run.take(41 * MS)
     assert run.pairs == [(40, 35)]
-    assert run.drops == {("ir", TOO_SLOW): 1}
+    assert run.drops == {(Role.IR, TOO_SLOW): 1}
 
 
 @pytest.mark.parametrize(("policy", "expected"), [(Policy.LATEST, 40), (Policy.ORDERED, 0)])
 def test_policies(policy: Policy, expected: float) -> None:
     run = Run(policy)
     for k in range(2):
-        run.pairing.add("ir", taken(40 * k))
-        run.pairing.add("vis", taken(40 * k))
+        run.pairing.add(Role.IR, taken(40 * k))
+        run.pairing.add(Role.VIS, taken(40 * k))
     run.take(41 * MS)
     assert run.pairs == [(expected, expected)]
 
@@ -104,15 +106,15 @@ def test_slow_engine_gets_new_frames_and_age_does_not_grow() -> None:
     assert {a - b for a, b in run.pairs} == {8}
     reasons = {reason for _, reason in run.drops}
     assert reasons == {TOO_SLOW, NO_PARTNER}
-    assert run.drops["ir", NO_PARTNER] == 0
-    assert run.drops["vis", NO_PARTNER] == pytest.approx(300, abs=15)
+    assert run.drops[Role.IR, NO_PARTNER] == 0
+    assert run.drops[Role.VIS, NO_PARTNER] == pytest.approx(300, abs=15)
 
 
 def test_ordered_gives_every_pair_through_a_short_pause() -> None:
     run = Run(Policy.ORDERED)
     for k in range(10):
-        run.pairing.add("ir", taken(40 * k))
-        run.pairing.add("vis", taken(40 * k))
+        run.pairing.add(Role.IR, taken(40 * k))
+        run.pairing.add(Role.VIS, taken(40 * k))
     while run.take(400 * MS):
         pass
     assert run.pairs == [(40 * k, 40 * k) for k in range(10)]
@@ -122,24 +124,24 @@ def test_ordered_gives_every_pair_through_a_short_pause() -> None:
 def test_budget_and_bound() -> None:
     run = Run(Policy.ORDERED, max_age_ns=100 * MS)
     for k in range(10):
-        run.pairing.add("ir", taken(40 * k))
-        run.pairing.add("vis", taken(40 * k))
+        run.pairing.add(Role.IR, taken(40 * k))
+        run.pairing.add(Role.VIS, taken(40 * k))
     run.take(360 * MS)
     assert run.pairs == [(280, 280)]
-    assert run.drops == {("ir", TOO_OLD): 7, ("vis", TOO_OLD): 7}
+    assert run.drops == {(Role.IR, TOO_OLD): 7, (Role.VIS, TOO_OLD): 7}
     endless = Run(max_age_ns=10**15)
-    for k in range(MOST_HELD + 5):
-        endless.pairing.add("ir", taken(40 * k))
-    assert endless.drops == {("ir", TOO_OLD): 5}
+    for k in range(MAX_WAITING + 5):
+        endless.pairing.add(Role.IR, taken(40 * k))
+    assert endless.drops == {(Role.IR, TOO_OLD): 5}
 
 
 def test_default_tolerance_follows_the_slower_stream() -> None:
     for pairing, pairs in ((LivePairing(max_age_ns=500 * MS), False), (LivePairing(max_age_ns=500 * MS), True)):
         if pairs:
             pairing.rates(111 * MS, 33 * MS)
-        pairing.add("ir", taken(0))
-        pairing.add("vis", taken(50))
-        pairing.add("vis", taken(90))
+        pairing.add(Role.IR, taken(0))
+        pairing.add(Role.VIS, taken(50))
+        pairing.add(Role.VIS, taken(90))
         assert (pairing.take(90 * MS) is not None) is pairs
 
 
@@ -147,8 +149,8 @@ def test_a_pair_is_each_others_nearest() -> None:
     """However wide the tolerance: the newest visible frame does not take another's partner."""
     run = Run(tolerance_ns=100 * MS)
     for frame in (taken(0), taken(30)):
-        run.pairing.add("vis", frame)
-    run.pairing.add("ir", taken(2, 31))
+        run.pairing.add(Role.VIS, frame)
+    run.pairing.add(Role.IR, taken(2, 31))
     run.take(31 * MS)
     assert run.pairs == [(2, 0)]
 
@@ -156,18 +158,18 @@ def test_a_pair_is_each_others_nearest() -> None:
 def test_frames_expire_while_the_engine_is_busy() -> None:
     """And one whose partner expired before it had one."""
     run = Run(max_age_ns=100 * MS)
-    run.pairing.add("vis", taken(0))
-    run.pairing.add("ir", taken(0, 60))
-    run.pairing.add("vis", taken(120))
-    assert run.drops == {("vis", TOO_OLD): 1}
-    run.pairing.add("vis", taken(170))
-    assert run.drops == {("vis", TOO_OLD): 1, ("ir", TOO_OLD): 1}
+    run.pairing.add(Role.VIS, taken(0))
+    run.pairing.add(Role.IR, taken(0, 60))
+    run.pairing.add(Role.VIS, taken(120))
+    assert run.drops == {(Role.VIS, TOO_OLD): 1}
+    run.pairing.add(Role.VIS, taken(170))
+    assert run.drops == {(Role.VIS, TOO_OLD): 1, (Role.IR, TOO_OLD): 1}
 
 
 def test_offset_moves_infrared_and_not_the_skew_that_is_told() -> None:
     run = Run(ir_offset_ns=300 * MS)
-    run.pairing.add("ir", taken(0, 300))
-    run.pairing.add("vis", taken(300))
+    run.pairing.add(Role.IR, taken(0, 300))
+    run.pairing.add(Role.VIS, taken(300))
     pair = run.pairing.take(300 * MS)
     assert pair is not None
     assert pair.skew_ns == -300 * MS
@@ -190,7 +192,7 @@ def test_any_two_streams(
             frames[k] = replace(frames[k], arrival_ns=max(frames[k].arrival_ns, frames[k - 1].arrival_ns))
     run = Run(policy).feed(irs, viss, engine_ms=engine_ms)
     assert all(abs(a - b) <= 20 for a, b in run.pairs)
-    for side, role, frames in ((0, "ir", irs), (1, "vis", viss)):
+    for side, role, frames in ((0, Role.IR, irs), (1, Role.VIS, viss)):
         used = [pair[side] for pair in run.pairs]
         assert used == sorted(set(used))
         dropped = sum(count for (who, _), count in run.drops.items() if who == role)
@@ -211,31 +213,31 @@ class Away(ListSource):
 def flow(on_loss: OnLoss) -> tuple[LiveFlow, Run, Away]:
     """Infrared is away."""
     run, away = Run(), Away([], live=True)
-    sources = {"ir": away, "vis": ListSource([], live=True)}
+    sources: dict[Role, Source] = {Role.IR: away, Role.VIS: ListSource([], live=True)}
     return LiveFlow(sources, run.pairing, on_loss=on_loss, clock=lambda: 100 * MS), run, away
 
 
 def test_passthrough_gives_the_stream_that_is_left_and_pairs_when_the_other_is_back() -> None:
     live, _, infrared = flow(OnLoss.PASSTHROUGH)
     items = live.items()
-    live.put("vis", taken(40))
+    live.put(Role.VIS, taken(40))
     single = next(items)
     assert isinstance(single, tuple)
-    assert (single[0], single[1].stamp_ns) == ("vis", 40 * MS)
+    assert (single[0], single[1].stamp_ns) == (Role.VIS, 40 * MS)
     infrared.where = State.LIVE
-    live.put("vis", taken(80))
-    live.put("ir", taken(80))
+    live.put(Role.VIS, taken(80))
+    live.put(Role.IR, taken(80))
     assert isinstance(next(items), FramePair)
-    assert live.abandon() == {"ir": 0, "vis": 0}
+    assert live.abandon() == {Role.IR: 0, Role.VIS: 0}
     assert next(items, None) is None
-    assert not live.put("vis", taken(120))
+    assert not live.put(Role.VIS, taken(120))
 
 
 def test_when_both_have_ended_nothing_is_waited_for() -> None:
     live, run, _ = flow(OnLoss.WAIT)
-    live.put("vis", taken(0))
-    live.put("ir", taken(19, 20))
-    for role in ("ir", "vis"):
+    live.put(Role.VIS, taken(0))
+    live.put(Role.IR, taken(19, 20))
+    for role in Role:
         run.pairing.rates(25 * MS, 25 * MS)
         live.end(role)
     assert [type(item) for item in live.items()] == [FramePair]
@@ -243,13 +245,13 @@ def test_when_both_have_ended_nothing_is_waited_for() -> None:
 
 def test_wait_gives_nothing_and_counts() -> None:
     live, run, _ = flow(OnLoss.WAIT)
-    live.put("vis", taken(40))
-    live.end("ir")  # so that the iteration comes to an end by itself
+    live.put(Role.VIS, taken(40))
+    live.end(Role.IR)  # so that the iteration comes to an end by itself
     assert list(live.items()) == []
     live, run, _ = flow(OnLoss.WAIT)
-    live.put("vis", taken(40))
+    live.put(Role.VIS, taken(40))
     assert live._single(50 * MS) is None
-    assert run.drops == {("vis", OTHER_AWAY): 1}
+    assert run.drops == {(Role.VIS, OTHER_AWAY): 1}
 
 
 def test_the_clock_is_told_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -19,6 +19,7 @@ from streamfuse.sources.base import State
 from streamfuse.sources.connection import REFUSED_BACKOFF_S, Decoded, Lost
 from streamfuse.sources.file import BACKWARDS
 from streamfuse.sources.live import STALE, LiveSource
+from streamfuse.sources.options import SourceOptions
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -87,7 +88,7 @@ Outcome = Callable[[Machine], Script] | Lost
 def source(*outcomes: Outcome, stall_s: float = 1.0) -> tuple[LiveSource, Machine, list[Script]]:
     machine, made, left = Machine(), [], list(outcomes)
 
-    def connect(address: Address) -> Script:
+    def connect(address: Address, options: SourceOptions) -> Script:
         outcome = left.pop(0) if left else Lost("nothing more")
         if isinstance(outcome, Lost):
             raise outcome
@@ -387,7 +388,7 @@ def test_nobody_who_is_back_is_left_waiting_for_two_seconds(text: str, most_s: f
     address = parse_address(text)
     assert address is not None
 
-    def connect(address: Address) -> Script:
+    def connect(address: Address, options: SourceOptions) -> Script:
         if len(machine.waits) > 50:
             live.interrupt()
         raise Lost("nobody there")

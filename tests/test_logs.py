@@ -1,4 +1,4 @@
-"""What the program says holds nothing that a terminal would obey, whatever names and texts from outside are in it."""
+"""Messages contain no control characters, whatever untrusted names and texts they quote."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from streamfuse.cli import logs
 from streamfuse.cli.show import show_summary
 from streamfuse.cli.weights import command as weights_command
+from streamfuse.frames import Role
 from streamfuse.notes import log
-from streamfuse.telemetry import Summary
+from streamfuse.sources.base import State
+from streamfuse.telemetry import SourceSummary, StageSummary, Summary
 
 EVIL = "a\x1b[2J\x9b1A\x7f\u202e\r\nb\udcff\U000e0001.mp4"
-"""Clears the screen, goes up, writes from right to left, begins a line; bytes that are no text; an invisible tag."""
+"""Clear screen, cursor up, right-to-left override, newline; undecodable bytes; an invisible tag character."""
 PLAIN = r"a\x1b[2J\x9b1A\x7f\u202e\r\nb\udcff\U000e0001.mp4"
 
 
@@ -38,7 +40,7 @@ def test_notes_are_one_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(), max_size=20))
-def test_json_is_plain_and_says_what_was_said(capsys: pytest.CaptureFixture[str], text: str) -> None:
+def test_json_is_plain_and_carries_the_message(capsys: pytest.CaptureFixture[str], text: str) -> None:
     capsys.readouterr()
     logs.show_json()
     for said in (text, EVIL):
@@ -51,11 +53,36 @@ def test_json_is_plain_and_says_what_was_said(capsys: pytest.CaptureFixture[str]
 
 def test_a_summary_is_plain(capsys: pytest.CaptureFixture[str]) -> None:
     show_summary(
-        Summary(read={}, pairs=0, fused=0, written={EVIL: 3}, drops={EVIL: 2}, elapsed_s=1.0, fps=0.0, stages={})
+        Summary(
+            read={}, pairs=0, fused=0, written={EVIL: 3}, drops={EVIL: {EVIL: 2}}, elapsed_s=1.0, fps=0.0, stages={}
+        )
     )
     said = capsys.readouterr().err
     assert f"written  3 to {PLAIN}\n" in said
     assert all(line.isprintable() for line in said.split("\n"))
+
+
+@pytest.mark.parametrize(
+    ("skew_ms", "line"),
+    [(0.0, "skew     +0.0 ms, infrared after visible"), (-3.0, "skew     -3.0 ms,"), (None, "skew     unknown")],
+)
+def test_a_skew_of_zero_is_a_skew(capsys: pytest.CaptureFixture[str], skew_ms: float | None, line: str) -> None:
+    sources = {role: SourceSummary(State.LIVE, 0) for role in Role}
+    counts = {"read": {}, "pairs": 1, "fused": 1, "written": {}, "drops": {}, "stages": {}}
+    show_summary(Summary(**counts, elapsed_s=1.0, fps=1.0, skew_ms=skew_ms, sources=sources))  # type: ignore[arg-type]
+    assert line in capsys.readouterr().err
+
+
+def test_a_summary_in_json_has_every_name(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.show_json()
+    stages = {"fuse": StageSummary(1, 1.0, 1.0, 1.0, within=(1,))}
+    named = {"written": {"within": 3}, "drops": {"within": {"within": 1}}, "read": {Role.IR: 1}, "stages": stages}
+    sources = {Role.IR: SourceSummary(State.LIVE, 2)}
+    show_summary(Summary(**named, pairs=1, fused=1, elapsed_s=1.0, fps=1.0, sources=sources))  # type: ignore[arg-type]
+    found = json.loads(capsys.readouterr().err)
+    assert (found["written"], found["drops"], found["dropped"]) == ({"within": 3}, {"within": {"within": 1}}, 1)
+    assert (found["read"], found["sources"]["infrared"]["reconnects"]) == ({"ir": 1}, 2)
+    assert "within" not in found["stages"]["fuse"]
 
 
 def test_the_metadata_of_weights_are_plain(weights: Path, tmp_path: Path) -> None:

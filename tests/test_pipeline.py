@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import threading
 import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +18,8 @@ import pytest
 from media import MS, ListSource, PassThrough, every, frame_at, number_of, read_video, write_images, write_video
 
 from streamfuse.color import Plane
-from streamfuse.errors import DamagedInput, EngineError, InputError, OutputError
-from streamfuse.frames import FusedFrame
+from streamfuse.errors import DamagedInput, EngineError, InputError, OutputError, UsageError
+from streamfuse.frames import FusedFrame, Role
 from streamfuse.fuser import Fuser
 from streamfuse.pairing.live import Policy
 from streamfuse.pipeline import Pipeline
@@ -120,7 +122,7 @@ def test_recordings_are_held_back_not_dropped() -> None:
 
     def look(_: object) -> None:
         if not gate.is_set():
-            read_while_blocked.append(pipeline.summary().read.get("ir", 0))
+            read_while_blocked.append(pipeline.summary().read.get(Role.IR, 0))
             if len(read_while_blocked) >= 3:
                 gate.set()
 
@@ -135,7 +137,7 @@ def test_shorter_stream_ends_the_run_and_the_rest_is_counted(tmp_path: Path) -> 
     vis = write_video(tmp_path / "vis.mp4", every(40, 60))
     summary = Pipeline(ir, vis, fuser=fuser()).run()
     assert summary.pairs == 10
-    assert summary.drops == {"visible: after the other stream ended": 50}
+    assert summary.drops == {"visible": {"after the other stream ended": 50}}
 
 
 def test_different_rates_and_offset() -> None:
@@ -228,10 +230,9 @@ class Overlapping(PassThrough):
     def __init__(self) -> None:
         self.in_flight: list[int] = []
 
-    def submit(self, ir: Plane, vis: Plane) -> int:
-        ticket = super().submit(ir, vis)
+    def submit(self, ir: Plane, vis: Plane, tag: object = None) -> None:
+        super().submit(ir, vis, tag)
         self.in_flight.append(self.pending)
-        return ticket
 
 
 def test_recordings_keep_several_pairs_in_flight() -> None:
@@ -318,9 +319,8 @@ def test_stop_drains_and_accounts() -> None:
     summary = pipeline.run(stop)
     assert summary.fused == len(sink.frames)
     assert sink.closed == [True]  # not complete: an older output stays
-    for role, name in (("ir", "infrared"), ("vis", "visible")):
-        dropped = sum(count for reason, count in summary.drops.items() if reason.startswith(name))
-        assert summary.read[role] == summary.pairs + dropped
+    for role in Role:
+        assert summary.read[role] == summary.pairs + sum(summary.drops.get(role.label, {}).values())
 
 
 def test_live_and_recorded_do_not_mix(tmp_path: Path) -> None:
@@ -344,9 +344,8 @@ def test_missing_images_are_counted_beside_those_left_unread(tmp_path: Path) -> 
     summary = Pipeline(*open_vot(tmp_path), fuser=fuser()).run()
     assert summary.pairs == 5
     assert summary.drops == {
-        "infrared: missing image": 35,
-        "visible: missing image": 10,
-        "visible: after the other stream ended": 25,
+        "infrared": {"missing image": 35},
+        "visible": {"missing image": 10, "after the other stream ended": 25},
     }
 
 
@@ -369,7 +368,7 @@ def test_live_source_is_never_held_back_and_drops_are_counted() -> None:
 
     sink = Keep()
     summary = Pipeline(source(), source(), sinks=[sink], fuser=Fuser(engine=Gated())).run()
-    assert summary.drops["infrared: the engine was busy"] > 40
+    assert summary.drops["infrared"]["the engine was busy"] > 40
     assert sink.frames[-1].vis_stamp_ns == 59 * 40 * MS  # the newest is what is shown
     assert summary.read == {"ir": 60, "vis": 60}
 
@@ -395,8 +394,8 @@ def test_age_counts_from_the_earlier_frame_and_starts_with_a_ready_engine() -> N
 
     sink = Keep()
     summary = Pipeline(source(), source(), sinks=[sink], fuser=Fuser(engine=Slow()), max_age_ms=50).run()
-    assert summary.drops["infrared: older than the age budget"] == 1
-    assert summary.drops["visible: older than the age budget"] == 1
+    for role in Role:
+        assert summary.drops[role.label]["older than the age budget"] == 1
     assert sink.frames[0].vis_stamp_ns == 80 * MS
 
 
@@ -422,6 +421,119 @@ def test_runs_once() -> None:
     pipeline.run()
     with pytest.raises(RuntimeError, match="once"):
         pipeline.run()
+
+
+def test_a_second_start_leaves_the_first_iteration_running() -> None:
+    with Pipeline(frames(12), frames(12), fuser=fuser()) as pipeline:
+        iteration = iter(pipeline)
+        got = [next(iteration)]
+        for start in (lambda: next(iter(pipeline)), pipeline.run):
+            with pytest.raises(RuntimeError, match="once"):
+                start()
+        got += iteration
+    assert [frame.index for frame in got] == list(range(12))
+
+
+def test_a_closed_pipeline_does_not_start() -> None:
+    pipeline = Pipeline(frames(2), frames(2), fuser=fuser())
+    pipeline.close()
+    with pytest.raises(RuntimeError, match="once"):
+        next(iter(pipeline))
+
+
+# What a constructor opened before it failed
+
+WRONG: list[dict[str, Any]] = [
+    *({"tolerance_ms": value} for value in (math.nan, math.inf, -1.0)),
+    *({"ir_offset_ms": value} for value in (math.nan, -math.inf, 1e300)),
+    *({"max_age_ms": value} for value in (math.nan, math.inf, -1.0)),
+    *({"frames": 0}, {"policy": "newest"}, {"on_loss": "panic"}),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_wrong_arguments_are_refused_and_nothing_stays_open(wrong: dict[str, Any], tmp_path: Path) -> None:
+    ir, vis, kept = frames(2), frames(2), Keep()
+    engine = Closing()
+    (name,) = wrong
+    with pytest.raises(UsageError, match=rf"^{name} must be|^unknown {name}"):
+        Pipeline(ir, vis, sinks=[kept, open_sink(str(tmp_path / "out.mp4"))], fuser=Fuser(engine=engine), **wrong)
+    assert (ir.closed, vis.closed, kept.closed) == (True, True, [True])
+    assert not engine.closed  # a fuser that was given stays the caller's
+    assert not list(tmp_path.iterdir())
+
+
+def test_sources_that_were_given_are_closed_if_the_pair_is_wrong() -> None:
+    for ir, vis in ((frames(2), "vis.mp4"), (frames(2, live=True), frames(2))):
+        with pytest.raises((TypeError, InputError)):
+            Pipeline(ir, vis, fuser=fuser())
+        assert ir.closed
+        assert not isinstance(vis, ListSource) or vis.closed
+
+
+def test_sources_that_were_opened_here_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = frames(2, live=True), frames(2)
+    monkeypatch.setattr("streamfuse.pipeline.open_pair", lambda *names, **options: opened)
+    with pytest.raises(InputError, match="no common clock"):
+        Pipeline("ir.mp4", "vis.mp4", fuser=fuser())
+    assert [source.closed for source in opened] == [True, True]
+
+
+def test_a_sink_that_refuses_the_run_closes_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(Keep):
+        def attach(self, state: object) -> None:
+            raise OutputError("no")
+
+    engine = Closing()
+    monkeypatch.setattr("streamfuse.fuser.create_engine", lambda *args, **options: engine)
+    ir, vis, kept, refusing = frames(2), frames(2), Keep(), Refusing()
+    with pytest.raises(OutputError):
+        Pipeline(ir, vis, sinks=[kept, refusing])
+    assert (ir.closed, vis.closed, kept.closed, refusing.closed) == (True, True, [True], [True])
+    assert engine.closed  # that of the default fuser
+
+
+class Closing(PassThrough):
+    def __init__(self) -> None:
+        self.closed = False
+
+    def close(self) -> None:
+        super().close()
+        self.closed = True
+
+
+@pytest.mark.parametrize("wrong", [{"tone": "loud"}, {"preset": "best"}, {"preset": "realtime"}], ids=str)
+def test_a_fuser_that_fails_closes_the_engine_that_it_made(
+    wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, given = Closing(), Closing()
+    made: list[object] = []
+
+    def make(*args: object, **options: object) -> Closing:
+        made.append(engine)
+        return engine
+
+    monkeypatch.setattr("streamfuse.fuser.create_engine", make)
+    with pytest.raises((UsageError, EngineError)):
+        Fuser(**wrong)
+    assert (len(made), engine.closed) == (1, True)
+    with pytest.raises((UsageError, EngineError)):
+        Fuser(engine=given, **wrong)
+    assert not given.closed
+    with pytest.raises(InputError):
+        Fuser(calibration="absent.toml")
+    assert len(made) == 1  # a bad calibration is noticed before the engine is made
+
+
+def test_a_default_fuser_that_fails_closes_the_sources_and_sinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise EngineError("no engine")
+
+    monkeypatch.setattr("streamfuse.fuser.create_engine", fail)
+    ir, vis, kept = frames(2), frames(2), Keep()
+    with pytest.raises(EngineError, match="no engine"):
+        Pipeline(ir, vis, sinks=[kept])
+    assert (ir.closed, vis.closed, kept.closed) == (True, True, [True])
 
 
 # The fuser by itself
@@ -456,7 +568,7 @@ def test_nothing_waits_for_the_garbage_collector(kind: str, tmp_path: Path) -> N
     """It comes seldom, and a decoder is some megabytes."""
     video = write_video(tmp_path / "a.mp4", every(40, 4))
     live = "?live=1&size=64x48&fps=100"
-    names = [f"synthetic:ir{live}", f"synthetic:vis{live}"] if kind == "live" else [str(video), str(video)]
+    names = (f"synthetic:ir{live}", f"synthetic:vis{live}") if kind == "live" else (str(video), str(video))
     sinks: list[Sink] = [VideoSink(tmp_path / "out.mp4")]
     if kind == "served":
         sinks = [PreviewSink("127.0.0.1:0"), ZeroMQSink("tcp://127.0.0.1:*")]

@@ -1,4 +1,4 @@
-"""Presets: what auto chooses, what engines have, and that they say so."""
+"""Presets: the automatic choice, and the presets of each engine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from streamfuse.network.config import Preset
 
 
 class Timed(PassThrough):
-    """Takes 400, 90 or 28 ms by the clock that it moves."""
+    """An engine that takes 400, 90 or 28 ms by preset, on a simulated clock."""
 
     presets = tuple(Preset)
 
@@ -47,15 +47,15 @@ class Timed(PassThrough):
         (1, Preset.REALTIME),
     ],
 )
-def test_auto_is_the_best_that_keeps_up(period_ms: int, expected: Preset, caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_is_the_best_in_real_time(period_ms: int, expected: Preset, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "streamfuse")
     engine = Timed()
     choose_preset(engine, 48, 64, period_ms * MS, engine.clock)
     assert engine.preset is expected
     assert engine.prepared == list(Preset)[: list(Preset).index(expected) + 1]
     said = [record.getMessage() for record in caplog.records]
-    assert len(said) == (0 if expected is Preset.QUALITY else 1)  # nothing is lost: nothing is told
-    assert all(f"preset {expected}: of {period_ms} ms" in text for text in said)
+    assert len(said) == (0 if expected is Preset.QUALITY else 1)  # nothing is logged for the best preset
+    assert all(f"preset {expected}: the frame interval is {period_ms} ms" in text for text in said)
 
 
 def test_auto_is_decided_once_and_only_for_live_sources() -> None:
@@ -69,14 +69,14 @@ def test_auto_is_decided_once_and_only_for_live_sources() -> None:
     assert engine.prepared[-1] is Preset.REALTIME
 
 
-def test_where_there_is_no_choice_nothing_is_tried() -> None:
+def test_single_preset_is_not_timed() -> None:
     engine = Timed()
     engine.use(Preset.REALTIME)
     choose_preset(engine, 48, 64, 1, engine.clock)
     assert (engine.preset, engine.prepared, engine.now) == (Preset.REALTIME, [], 0)
 
 
-def test_what_was_chosen_stays() -> None:
+def test_explicit_preset_is_kept() -> None:
     engine = Timed()
     Fuser(engine=engine, preset="balanced").prepare(48, 64, period_ns=1)
     assert engine.prepared == [Preset.BALANCED]
@@ -85,7 +85,7 @@ def test_what_was_chosen_stays() -> None:
 def test_unknown_presets_and_engines_without() -> None:
     with pytest.raises(UsageError, match="unknown preset 'fast': use auto, quality, balanced, realtime"):
         Fuser(engine=Timed(), preset="fast")
-    with pytest.raises(EngineError, match="pass-through on none has no preset realtime"):
+    with pytest.raises(EngineError, match="pass-through on none has no preset realtime: use quality"):
         Fuser(engine=PassThrough(), preset="realtime")
 
 

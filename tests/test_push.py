@@ -1,4 +1,4 @@
-"""H.264 to a media server, which a live source that listens stands for."""
+"""H.264 sent to a media server; a listening live source stands in for the server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def server(port: int) -> LiveSource:
 
 
 class Viewer(threading.Thread):
-    """Keeps the numbers that arrive."""
+    """Collects the numbers of the frames that arrive."""
 
     def __init__(self, source: LiveSource) -> None:
         super().__init__(daemon=True)
@@ -60,10 +60,10 @@ def write_until(sink: PushSink, frames: count[int], reached: Callable[[], bool],
             return
         sink.write(fused(next(frames)))
         pause.wait(0.03)  # a live run's pace
-    raise AssertionError("it did not come to that")
+    raise AssertionError("the condition was not reached")
 
 
-def test_arrives_and_comes_back_when_the_server_does(caplog: pytest.LogCaptureFixture) -> None:
+def test_frames_arrive_again_after_the_server_restarts(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "streamfuse")
     port = free_port()
     frames = count()
@@ -80,11 +80,11 @@ def test_arrives_and_comes_back_when_the_server_does(caplog: pytest.LogCaptureFi
     finally:
         sink.close()
     assert "connected" in caplog.text
-    assert "back" in caplog.text
+    assert "reconnected" in caplog.text
     assert "s3cret" not in caplog.text
 
 
-def test_nobody_there_is_told_once_and_others_are_not_held_up(caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_server_is_reported_once_and_does_not_block(caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
     sink = PushSink(f"rtsp://me:s3cret@127.0.0.1:{free_port()}/x", clock=lambda: now[0], rng=random.Random(0))
     frames = count()
@@ -97,14 +97,14 @@ def test_nobody_there_is_told_once_and_others_are_not_held_up(caplog: pytest.Log
         drops = sink.drops[AWAY]
         write_until(sink, frames, lambda: sink.drops[AWAY] > drops)  # noqa: B023 - called before it changes
     sink.close()
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 1
-    assert "nothing listens there (connection refused)" in said[0]
-    assert "s3cret" not in said[0]
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 1
+    assert "nothing listens there (connection refused)" in messages[0]
+    assert "s3cret" not in messages[0]
 
 
-def test_server_that_does_not_answer_holds_nobody_up() -> None:
-    """FFmpeg would wait for it with Python's lock held."""
+def test_silent_server_does_not_block_other_threads() -> None:
+    """FFmpeg would wait for the server with Python's lock held."""
     beats: list[int] = []
     done = threading.Event()
 
@@ -135,7 +135,7 @@ def test_password_is_not_in_the_process_list() -> None:
 
 
 def test_only_h264_is_sent() -> None:
-    from streamfuse.sinks.encoder import VideoFormat
+    from streamfuse.sinks.video_format import VideoFormat
 
-    with pytest.raises(UsageError, match=r"rtsp://\*\*\*@h/x: h264 is what can be sent"):
+    with pytest.raises(UsageError, match=r"rtsp://\*\*\*@h/x: hevc cannot be sent: use --codec h264"):
         open_sink("rtsp://me:s3cret@h/x", video=VideoFormat("hevc"))

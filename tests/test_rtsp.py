@@ -21,7 +21,7 @@ from media import PassThrough
 from streams import free_port
 
 from streamfuse.color import Plane
-from streamfuse.frames import Clock, Content
+from streamfuse.frames import Clock, Content, Role
 from streamfuse.fuser import Fuser
 from streamfuse.pairing.flow import OnLoss
 from streamfuse.pipeline import Pipeline
@@ -42,6 +42,7 @@ _HAS_GSTREAMER = (
 )
 HAS_PEER = _PEER is not None and _HAS_GSTREAMER
 pytestmark = [
+    pytest.mark.timed,
     pytest.mark.skipif(_PEER is None, reason="STREAMFUSE_DATA is not set: no RTSP peer"),
     pytest.mark.skipif(not _HAS_GSTREAMER, reason="GStreamer's RTSP server is not installed: scripts/peers"),
 ]
@@ -151,8 +152,8 @@ def test_killed_ten_times_and_back_within_three_seconds(caplog: pytest.LogCaptur
     assert max(seconds) < 3, seconds
     assert max(threads) == threads[0]
     assert megabytes[-1] - megabytes[2] < 10, megabytes
-    assert summary.sources["infrared"].reconnects == 10
-    assert summary.sources["visible"].reconnects == 0
+    assert summary.sources[Role.IR].reconnects == 10
+    assert summary.sources[Role.VIS].reconnects == 0
     assert SECRET not in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""Receiving: `streamfuse.Subscriber`, the command, and the few lines that the page promises."""
+"""Receiving: `streamfuse.Subscriber`, the command, and the program in docs/subscribing.md."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zmq
+from command_line import ROOT, SMALL, fails, process, streamfuse
 from media import every, number_of, read_video, write_video
 from publishing import noise, published, publishing
 from streams import free_port
-from test_cli import ROOT, SMALL, fails, streamfuse
 from test_publish import sink, until
 
 from streamfuse import NothingReceived, Subscriber, UsageError
@@ -32,7 +32,8 @@ from streamfuse.zeromq.link import Link
 from streamfuse.zeromq.wire import Encoding, pack, topic_of
 
 
-def test_importing_it_loads_no_network_no_engine_and_no_opencv() -> None:
+@pytest.mark.timed
+def test_import_loads_no_network_no_engine_and_no_opencv() -> None:
     code = "import sys, streamfuse; streamfuse.Subscriber; print(*sys.modules)"
     begin = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
@@ -42,7 +43,7 @@ def test_importing_it_loads_no_network_no_engine_and_no_opencv() -> None:
     assert seconds < 5, seconds
 
 
-def test_a_run_that_does_not_publish_loads_no_zeromq(tmp_path: Path) -> None:
+def test_run_without_publishing_loads_no_zeromq(tmp_path: Path) -> None:
     pair = [str(write_video(tmp_path / f"{name}.mp4", every(40, 3))) for name in ("ir", "vis")]
     args = ["run", "--ir", pair[0], "--vis", pair[1], "-o", str(tmp_path / "o.mp4"), *SMALL]
     code = (
@@ -83,7 +84,7 @@ def second_process(url: str, last: int) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.parametrize("encoding", [Encoding.MONO8, Encoding.YUV420P, Encoding.BGR8])
 @pytest.mark.parametrize("transport", ["tcp", "ipc"])
-def test_a_second_process_gets_every_field_and_exact_luma(transport: str, encoding: Encoding, tmp_path: Path) -> None:
+def test_second_process_gets_every_field_and_exact_luma(transport: str, encoding: Encoding, tmp_path: Path) -> None:
     import hashlib
 
     url = "tcp://127.0.0.1:*" if transport == "tcp" else f"ipc://{tmp_path}/s"
@@ -91,7 +92,7 @@ def test_a_second_process_gets_every_field_and_exact_luma(transport: str, encodi
         sink(url, stream="front", encoding=encoding, calibration="0123456789ab", model="cd" * 32) as out,
         second_process(out.address, last=9) as process,
     ):
-        until(lambda: bool(out._publisher._wanted))
+        until(lambda: bool(out._publisher._subscriptions))
         frames = [published(k, size=(47, 65)) for k in range(10)]
         for frame in frames:
             out.write(frame)
@@ -117,7 +118,7 @@ def test_a_second_process_gets_every_field_and_exact_luma(transport: str, encodi
     assert (statistics["received"], statistics["gaps"], statistics["malformed"]) == (10, 0, 0)
 
 
-def test_received_frames_are_what_was_published() -> None:
+def test_received_frames_equal_the_published_ones() -> None:
     with sink(encoding=Encoding.YUV420P) as out, Subscriber(out.address) as subscriber:
         sent = published(0)
         out.write(sent)
@@ -135,7 +136,7 @@ def test_received_frames_are_what_was_published() -> None:
 # Modes
 
 
-def test_latest_skips_what_is_old_and_every_does_not() -> None:
+def test_latest_skips_old_frames_and_every_does_not() -> None:
     with (
         sink(encoding=Encoding.MONO8) as out,
         Subscriber(out.address) as newest,
@@ -156,19 +157,19 @@ def test_latest_skips_what_is_old_and_every_does_not() -> None:
             Subscriber(out.address, mode="some")
 
 
-def test_a_slow_reader_of_the_latest_gets_new_frames(tmp_path: Path) -> None:
+def test_slow_reader_in_mode_latest_gets_recent_frames(tmp_path: Path) -> None:
     with publishing(f"ipc://{tmp_path}/s"), Subscriber(f"ipc://{tmp_path}/s") as subscriber:
         subscriber.latest()
         for _ in range(6):
             asleep_ns = time.time_ns()
-            time.sleep(0.3)  # that is the reader's work: the case, and not a wait for something
-            assert subscriber.latest().header.published_ns > asleep_ns  # a queue's next one would be of before
+            time.sleep(0.3)  # stands for the reader's work
+            assert subscriber.latest().header.published_ns > asleep_ns  # a queue would return an older frame
         statistics = subscriber.statistics()
         assert statistics.skipped > 40
         assert statistics.gaps == 0
 
 
-def test_streams_are_told_apart(tmp_path: Path) -> None:
+def test_streams_are_received_separately(tmp_path: Path) -> None:
     url = f"ipc://{tmp_path}/s"
     with (
         sink(url, stream="a") as a,
@@ -176,7 +177,7 @@ def test_streams_are_told_apart(tmp_path: Path) -> None:
         Subscriber(url, stream="b", mode="every") as only,
         Subscriber(url, mode="every") as both,
     ):
-        until(lambda: len(a._publisher._wanted) == 2)
+        until(lambda: len(a._publisher._subscriptions) == 2)
         a.write(published(0))
         b.write(published(0))
         b.write(published(1))
@@ -189,23 +190,24 @@ def test_streams_are_told_apart(tmp_path: Path) -> None:
         assert both.statistics().gaps == both.statistics().restarts == 0
 
 
-# Nothing hangs
+# Timeouts and errors
 
 
-def test_silence_is_an_error_that_says_why(tmp_path: Path) -> None:
+@pytest.mark.timed
+def test_timeout_is_an_error_that_gives_the_reason(tmp_path: Path) -> None:
     new_keys(tmp_path / "keys")
     with (
         sink(keys=server_keys(tmp_path / "keys" / "server.key_secret")) as secret,
         sink() as quiet,
     ):
         for url, words, link in (
-            (f"tcp://127.0.0.1:{free_port()}", "no publisher is there", Link.SEARCHING),
-            (f"ipc://{tmp_path}/none", "no publisher is there", Link.SEARCHING),
-            (secret.address, "refuses this subscriber: it wants keys", Link.REFUSED),
+            (f"tcp://127.0.0.1:{free_port()}", "no publisher found", Link.SEARCHING),
+            (f"ipc://{tmp_path}/none", "no publisher found", Link.SEARCHING),
+            (secret.address, "refused this subscriber: give keys", Link.REFUSED),
             (quiet.address, "sends no stream 'x'", Link.CONNECTED),
         ):
             with Subscriber(url, stream="x", timeout_s=0.5) as subscriber:
-                for _ in range(2):  # it may be asked again
+                for _ in range(2):  # the call may be repeated
                     begin = time.monotonic()
                     with pytest.raises(NothingReceived, match=f"within 0.5 s: .*{words}"):
                         next(iter(subscriber))
@@ -213,7 +215,7 @@ def test_silence_is_an_error_that_says_why(tmp_path: Path) -> None:
                 assert subscriber.statistics().link is link
 
 
-def test_closing_ends_what_waits() -> None:
+def test_close_ends_a_waiting_thread() -> None:
     subscriber = Subscriber(f"tcp://127.0.0.1:{free_port()}", timeout_s=None)
     seen: list[object] = []
     thread = threading.Thread(target=lambda: seen.extend(subscriber))
@@ -228,11 +230,11 @@ def test_closing_ends_what_waits() -> None:
         subscriber.latest()
 
 
-def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
+def test_invalid_arguments_are_refused(tmp_path: Path) -> None:
     for words, url, options in (
         ("give tcp://", "http://127.0.0.1:80", {}),
-        ("there can be no stream", "tcp://127.0.0.1:80", {"stream": "a/b"}),
-        ("give both keys", "tcp://127.0.0.1:80", {"server_key": "a"}),
+        ("invalid stream name 'a/b'", "tcp://127.0.0.1:80", {"stream": "a/b"}),
+        ("give both the publisher's public key", "tcp://127.0.0.1:80", {"server_key": "a"}),
         ("there is no key file", "tcp://127.0.0.1:80", {"server_key": tmp_path / "a", "client_key": tmp_path / "b"}),
     ):
         with pytest.raises(UsageError, match=words):
@@ -250,11 +252,12 @@ def test_with_keys(tmp_path: Path) -> None:
         assert np.array_equal(subscriber.latest().luma, noise(0))
 
 
-# It stays up
+# Restarts and hostile publishers
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("transport", ["tcp", "ipc"])
-def test_a_killed_publisher_that_is_started_again_is_one_restart(transport: str, tmp_path: Path) -> None:
+def test_killed_and_restarted_publisher_is_one_restart(transport: str, tmp_path: Path) -> None:
     url = f"tcp://127.0.0.1:{free_port()}" if transport == "tcp" else f"ipc://{tmp_path}/s"
     with Subscriber(url, mode="every", timeout_s=20) as subscriber:
         frames = iter(subscriber)
@@ -273,7 +276,7 @@ def test_a_killed_publisher_that_is_started_again_is_one_restart(transport: str,
     assert (statistics.restarts, statistics.malformed, statistics.oversized) == (1, 0, 0)
 
 
-def test_a_stopped_publisher_that_goes_on_is_no_restart(tmp_path: Path) -> None:
+def test_suspended_publisher_is_no_restart(tmp_path: Path) -> None:
     url = f"tcp://127.0.0.1:{free_port()}"
     with publishing(url) as process, Subscriber(url, mode="every", timeout_s=1) as subscriber:
         frames = subscriber.every(20)
@@ -303,7 +306,7 @@ with Subscriber({url!r}, mode="every", timeout_s=30) as subscriber:
 
 
 @pytest.mark.parametrize("transport", ["tcp", "ipc"])
-def test_a_publisher_may_die_while_nobody_reads(transport: str, tmp_path: Path) -> None:
+def test_publisher_may_die_while_nobody_reads(transport: str, tmp_path: Path) -> None:
     """With heartbeats, ZeroMQ aborts the process of a subscriber whose queue is full when the publisher dies."""
     url = f"tcp://127.0.0.1:{free_port()}" if transport == "tcp" else f"ipc://{tmp_path}/s"
     command = [sys.executable, "-c", NOT_READING.format(url=url)]
@@ -313,17 +316,17 @@ def test_a_publisher_may_die_while_nobody_reads(transport: str, tmp_path: Path) 
     ):
         assert process.stdout is not None
         assert process.stdout.readline() == "full\n"
-        time.sleep(0.5)  # the queues fill: nothing tells when they are
+        time.sleep(0.5)  # lets the queues fill; there is no signal for it
         publisher.kill()
-        time.sleep(2.5)  # longer than a heartbeat would be
+        time.sleep(2.5)  # longer than a heartbeat
         assert process.poll() is None
         with publishing(url):
             out, _ = process.communicate("\n", timeout=30)
     assert (process.returncode, out) == (0, "1\n")
 
 
-class Liar:
-    """A publisher that sends whatever it is told to."""
+class HostilePublisher:
+    """A publisher that sends arbitrary messages."""
 
     def __init__(self) -> None:
         self.context = zmq.Context()
@@ -333,7 +336,7 @@ class Liar:
         self.port = self.socket.bind_to_random_port("tcp://127.0.0.1")
         self.url = f"tcp://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> Liar:
+    def __enter__(self) -> HostilePublisher:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -341,7 +344,7 @@ class Liar:
         self.context.term()
 
 
-def test_what_is_malformed_or_too_large_is_counted_and_outlived(caplog: pytest.LogCaptureFixture) -> None:
+def test_malformed_and_oversized_messages_are_counted_and_survived(caplog: pytest.LogCaptureFixture) -> None:
     from test_wire import header, message
 
     head = header(size=(48, 64))
@@ -356,46 +359,49 @@ def test_what_is_malformed_or_too_large_is_counted_and_outlived(caplog: pytest.L
         [topic_of("other"), text, pixels],
         [topic, pack(header(size=(480, 640))), pixels],
     ]
-    with Liar() as liar, Subscriber(liar.url, mode="every", max_bytes=100_000, timeout_s=20) as subscriber:
+    with (
+        HostilePublisher() as hostile,
+        Subscriber(hostile.url, mode="every", max_bytes=100_000, timeout_s=20) as subscriber,
+    ):
         frames = iter(subscriber)
-        assert liar.socket.recv() == b"\x01fused/"
+        assert hostile.socket.recv() == b"\x01fused/"
         for parts in bad:
-            liar.socket.send_multipart(parts)
-        liar.socket.send_multipart(good)
+            hostile.socket.send_multipart(parts)
+        hostile.socket.send_multipart(good)
         assert next(frames).header == head
         assert subscriber.statistics().malformed == len(bad)
         for times in (1, 2):
-            liar.socket.send_multipart([topic, text, bytes(100_001)])
+            hostile.socket.send_multipart([topic, text, bytes(100_001)])
             with pytest.raises(NothingReceived):
                 subscriber.latest(1)
-            while liar.socket.recv() != b"\x01fused/":  # it has left, and comes again
+            while hostile.socket.recv() != b"\x01fused/":  # it reconnects
                 pass
             assert subscriber.statistics().oversized == times
-            liar.socket.send_multipart(message(header(seq=7 + times)))
+            hostile.socket.send_multipart(message(header(seq=7 + times)))
             assert next(frames).header.seq == 7 + times
         statistics = subscriber.statistics()
     assert (statistics.received, statistics.gaps, statistics.restarts) == (3, 0, 0)
     notes = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(notes) == 1
-    assert "1 parts instead of 3; more of them are only counted" in notes[0]
+    assert "1 parts instead of 3; later ones are only counted" in notes[0]
 
 
 def test_gaps_and_repeats_are_counted() -> None:
     from test_wire import header, message
 
-    with Liar() as liar, Subscriber(liar.url, mode="every", timeout_s=20) as subscriber:
+    with HostilePublisher() as hostile, Subscriber(hostile.url, mode="every", timeout_s=20) as subscriber:
         frames = iter(subscriber)
-        liar.socket.recv()
+        hostile.socket.recv()
         got = []
         for seq, resent in ((5, True), (5, False), (6, False), (9, False), (9, True), (8, False), (10, False)):
-            liar.socket.send_multipart(message(header(seq=seq, resent=resent, age_ns=seq * 1_000_000)))
+            hostile.socket.send_multipart(message(header(seq=seq, resent=resent, age_ns=seq * 1_000_000)))
         got = [next(frames).header.seq for _ in range(4)]
         statistics = subscriber.statistics()
     assert got == [5, 6, 9, 10]
     assert (statistics.received, statistics.gaps, statistics.repeats) == (4, 2, 3)
 
 
-def test_a_server_that_is_no_publisher_does_no_harm() -> None:
+def test_server_that_is_not_a_publisher_is_a_timeout() -> None:
     from streams import babbling_server
 
     with babbling_server() as port, Subscriber(f"tcp://127.0.0.1:{port}", timeout_s=1.5) as subscriber:
@@ -407,7 +413,7 @@ def test_a_server_that_is_no_publisher_does_no_harm() -> None:
 # The command
 
 
-def test_command_shows_figures_and_records(tmp_path: Path) -> None:
+def test_command_shows_statistics_and_records(tmp_path: Path) -> None:
     url = f"ipc://{tmp_path}/s"
     with publishing(url, encoding="yuv420p"):
         done = streamfuse("subscribe", url, "--frames", 80, "-o", tmp_path / "out.mp4")
@@ -415,7 +421,7 @@ def test_command_shows_figures_and_records(tmp_path: Path) -> None:
     times, pictures = read_video(tmp_path / "out.mp4")
     assert len(times) == 80
     assert number_of(pictures[1]) == pytest.approx(number_of(pictures[0]) + 1, abs=1)  # after the codec
-    assert times == pytest.approx([times[0] + 40 * k for k in range(80)], abs=0.1)  # the publisher's time line
+    assert times == pytest.approx([times[0] + 40 * k for k in range(80)], abs=0.1)  # on the publisher's time line
     lines = done.stdout.splitlines()
     assert len(lines) >= 2
     assert re.search(
@@ -423,9 +429,9 @@ def test_command_shows_figures_and_records(tmp_path: Path) -> None:
     )
 
 
-def test_command_ends_with_3_when_nothing_comes_and_with_0_when_it_is_stopped(tmp_path: Path) -> None:
+def test_command_ends_with_3_on_timeout_and_with_0_on_sigterm(tmp_path: Path) -> None:
     url = f"ipc://{tmp_path}/s"
-    assert "no publisher is there" in fails(
+    assert "no publisher found" in fails(
         3, "within 0.3 s", "subscribe", url, "--timeout-s", "0.3", "-o", tmp_path / "o.mp4"
     )
     assert not (tmp_path / "o.mp4").exists()
@@ -442,7 +448,7 @@ def test_command_ends_with_3_when_nothing_comes_and_with_0_when_it_is_stopped(tm
     assert len(read_video(tmp_path / "o.mp4")[0]) > 10
 
 
-def test_a_recording_goes_on_when_the_publisher_starts_again(tmp_path: Path) -> None:
+def test_recording_continues_after_a_restart_of_the_publisher(tmp_path: Path) -> None:
     url = f"ipc://{tmp_path}/s"
     command = [sys.executable, "-m", "streamfuse", "subscribe", url, "-o", str(tmp_path / "o.mp4"), "--frames", "150"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
@@ -459,12 +465,12 @@ def test_a_recording_goes_on_when_the_publisher_starts_again(tmp_path: Path) -> 
 
 
 def test_run_publishes(tmp_path: Path) -> None:
-    """The whole way: two recordings, the network, a socket, and a subscriber in another process."""
+    """End to end: two recordings, the network, a socket, and a subscriber in another process."""
     ir = write_video(tmp_path / "ir.mp4", every(40, 40))
     vis = write_video(tmp_path / "vis.mp4", every(40, 40), u=100, v=160)
     url = f"ipc://{tmp_path}/s"
     with Subscriber(url, stream="street", mode="every", timeout_s=60) as subscriber:
-        done = streamfuse(
+        done = process(
             "run", "--ir", ir, "--vis", vis, "--publish", url, "--stream", "street", "--publish-encoding", "yuv420p",
             "-o", tmp_path / "out.mkv", "--codec", "ffv1", *SMALL,
         )  # fmt: skip
@@ -481,7 +487,7 @@ def test_run_publishes(tmp_path: Path) -> None:
     assert header.model in info
 
 
-def test_run_refuses_what_cannot_be_published(tmp_path: Path) -> None:
+def test_run_refuses_invalid_publishing_options(tmp_path: Path) -> None:
     pair = [write_video(tmp_path / f"{name}.mp4", every(40, 3)) for name in ("ir", "vis")]
     args = ("run", "--ir", pair[0], "--vis", pair[1], *SMALL)
     fails(2, "give --publish-keys (`streamfuse keys new DIR` makes them)", *args, "--publish", "tcp://0.0.0.0:5556")
@@ -502,15 +508,15 @@ def test_keys_command(tmp_path: Path) -> None:
     fails(5, "keys are never replaced", "keys", "new", tmp_path / "keys")
 
 
-def shown_program() -> str:
+def documented_program() -> str:
     text = (ROOT / "docs/subscribing.md").read_text()
     found = re.search(r"```python\n(import json.*?)```", text, re.S)
     assert found
     return found[1]
 
 
-def test_the_shown_program_works_with_zeromq_and_numpy_alone() -> None:
-    program = shown_program()
+def test_documented_program_needs_only_zeromq_and_numpy() -> None:
+    program = documented_program()
     assert len(program.strip().splitlines()) <= 10
     imports: Callable[[str], list[str]] = lambda text: re.findall(r"^import (.*)$", text, re.M)  # noqa: E731
     assert [name.strip() for line in imports(program) for name in line.split(",")] == ["json", "numpy as np", "zmq"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli import fails
+from command_line import fails
 from test_lite import SMALL, random_weights
 
 from streamfuse.bench import sweep

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from streamfuse.frames import Clock
+from streamfuse.frames import Clock, Role
 from streamfuse.telemetry import LatencyHistogram, Telemetry
 
 
@@ -34,7 +34,7 @@ def test_empty_histogram() -> None:
 
 def test_summary_adds_up() -> None:
     telemetry = Telemetry()
-    telemetry.frame_read("ir", 1_000_000)
+    telemetry.frame_read(Role.IR, 1_000_000)
     telemetry.pair_made(8_000_000, Clock.SENDER, Clock.ARRIVAL)
     telemetry.frame_fused(0 + 10, 10 + 500_000_000, {"fuse": 400_000_000})
     telemetry.frame_written("out", 2_000_000, 600_000_000)
@@ -44,7 +44,7 @@ def test_summary_adds_up() -> None:
     summary = telemetry.summary()
     assert summary.read == {"ir": 1}
     assert summary.written == {"out": 1}
-    assert summary.drops == {"visible: late": 3}
+    assert summary.drops == {"visible": {"late": 3}}
     assert summary.dropped == 3
     assert (summary.skew_ms, summary.clocks) == (8.0, {"ir": "sender", "vis": "arrival"})
     assert summary.fps == pytest.approx(2.0)

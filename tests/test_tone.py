@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from streamfuse.color import Plane
+from streamfuse.color import Plane, Raw
 from streamfuse.errors import UsageError
-from streamfuse.tone import Direct, PerFrame, RangeFollower, Raw, Smooth, Steady, make_tone
+from streamfuse.tone import Direct, PerFrame, RangeFollower, Smooth, Steady, make_tone
 
 FPS = 25
 FRAME_NS = 40_000_000
@@ -34,6 +34,13 @@ def test_direct_is_clamped_and_rounded() -> None:
 def test_fixed() -> None:
     raw = np.array([[-1.0, -0.5, 0.0, 0.5, 1.0]], np.float32)
     assert make_tone("fixed:-0.5,0.5", "minmax").apply(raw, 0).tolist() == [[0, 0, 128, 255, 255]]
+
+
+def test_fixed_stretches_the_luma_of_a_direct_network_too() -> None:
+    raw = np.array([[0.0, 0.2, 0.5, 0.8, 1.0]], np.float32)
+    assert make_tone("fixed:0.2,0.8", "direct").apply(raw, 0).tolist() == [[0, 0, 128, 255, 255]]
+    whole, plain = make_tone("fixed:0,1", "direct"), make_tone("per-frame", "direct")
+    assert np.array_equal(whole.apply(raw, 0), plain.apply(raw, 0))
 
 
 def test_flat_picture_does_not_divide_by_zero() -> None:

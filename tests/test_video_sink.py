@@ -1,4 +1,4 @@
-"""Video files as outputs: what players get, and what a crash leaves."""
+"""Video files as outputs: contents, crashes and errors."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from media import MS, every, luma_of, number_of, read_video
 from streamfuse.color import Chroma, Matrix
 from streamfuse.errors import OutputError, UsageError
 from streamfuse.frames import Clock, FusedFrame
-from streamfuse.sinks import encoder as encoder_module
-from streamfuse.sinks import open_sink, open_sinks
-from streamfuse.sinks.encoder import VideoFormat
+from streamfuse.sinks import open_sink, open_sinks, video_format
 from streamfuse.sinks.video import VideoSink
+from streamfuse.sinks.video_format import VideoFormat
 from streamfuse.sources.file import VideoFile
 
 
@@ -58,7 +57,7 @@ def write(path: Path, frames: list[FusedFrame], video: VideoFormat | None = None
         ("a.mkv", VideoFormat("ffv1"), "ffv1", "yuv420p"),
     ],
 )
-def test_pictures_colours_and_stamps_come_back(
+def test_pictures_colours_and_stamps_round_trip(
     tmp_path: Path, name: str, video: VideoFormat, codec: str, pixel_format: str
 ) -> None:
     path = tmp_path / name
@@ -79,7 +78,7 @@ def test_pictures_colours_and_stamps_come_back(
 
 
 def test_lossless_is_lossless(tmp_path: Path) -> None:
-    """All 256 levels come back exactly."""
+    """All 256 levels are exact."""
     luma = np.arange(256, dtype=np.uint8).reshape(16, 16).repeat(2, 0)
     path = tmp_path / "a.mkv"
     frame = FusedFrame(luma, None, 0, 0)
@@ -123,7 +122,7 @@ def test_start_of_a_recording_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("later", [(96, 128), (30, 40)])
-def test_live_stream_that_comes_back_in_another_size_is_fitted(
+def test_live_stream_that_reconnects_with_another_size_is_resized(
     tmp_path: Path, later: tuple[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     sizes = [(48, 64), (48, 64), later, later]
@@ -133,12 +132,12 @@ def test_live_stream_that_comes_back_in_another_size_is_fitted(
     assert [luma.shape for luma in lumas] == [(48, 64)] * 4
     assert [number_of(luma) for luma in lumas] == [0, 1, 2, 3]
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path / 'a.mp4'} stays 64x48: pictures of {later[1]}x{later[0]} are resized to it"
+        f"{tmp_path / 'a.mp4'} is 64x48: pictures of {later[1]}x{later[0]} are resized to it"
     ]
 
 
 @pytest.mark.parametrize("size", [(17, 16), (33, 47), (48, 65)])
-def test_odd_sizes_are_made_even_and_lose_nothing(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_odd_sizes_are_padded_to_even_ones(tmp_path: Path, size: tuple[int, int]) -> None:
     path = tmp_path / "a.mp4"
     write(path, [fused(k, 40 * k, size=size, chroma=coloured(size)) for k in range(3)])
     _, pictures = read_video(path)
@@ -148,14 +147,14 @@ def test_odd_sizes_are_made_even_and_lose_nothing(tmp_path: Path, size: tuple[in
         assert np.abs(pictures[1][:, -1].astype(int) - pictures[1][:, -2]).max() < 12
 
 
-def test_one_frame_and_none(tmp_path: Path) -> None:
+def test_video_of_one_frame_and_of_none(tmp_path: Path) -> None:
     write(tmp_path / "one.mp4", [fused(0, 0)])
     assert len(read_video(tmp_path / "one.mp4")[0]) == 1
     write(tmp_path / "none.mp4", [])
     assert not (tmp_path / "none.mp4").exists()
 
 
-def test_closed_mp4_is_an_ordinary_one(tmp_path: Path) -> None:
+def test_closed_mp4_is_an_ordinary_mp4(tmp_path: Path) -> None:
     write(tmp_path / "a.mp4", [fused(k, 40 * k) for k in range(40)])
     with av.open(str(tmp_path / "a.mp4")) as container:
         stream = container.streams.video[0]
@@ -178,10 +177,10 @@ for k in range(1000):
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
 @pytest.mark.parametrize(("pace", "frames", "lost"), [(0.002, 200, 25), (0.1, 20, 10)])
-def test_killed_writer_leaves_all_but_the_last_second(
+def test_killed_writer_loses_at_most_the_last_second(
     tmp_path: Path, name: str, pace: float, frames: int, lost: int
 ) -> None:
-    """kill -9 of a process that writes fast, and of one that writes slower than real time.
+    """Kill (SIGKILL) a process that writes fast, and one that writes slower than real time.
 
     At most one second is lost, of the recording and of the wall clock: 25 frames, or 10 at 10 frames a second.
     """
@@ -199,7 +198,7 @@ def test_killed_writer_leaves_all_but_the_last_second(
     assert number_of(pictures[12]) == 12
 
 
-# Nothing is lost
+# Existing files
 
 
 def test_existing_file_is_kept_without_force(tmp_path: Path) -> None:
@@ -223,7 +222,7 @@ def test_force_replaces_only_when_done(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("frames", [0, 3])
-def test_force_of_a_failed_run_keeps_the_old_file(tmp_path: Path, frames: int) -> None:
+def test_failed_run_with_force_keeps_the_existing_file(tmp_path: Path, frames: int) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(b"precious")
     sink = VideoSink(path, force=True)
@@ -234,7 +233,7 @@ def test_force_of_a_failed_run_keeps_the_old_file(tmp_path: Path, frames: int) -
     assert (tmp_path / "a.part.mp4").exists() == bool(frames)
 
 
-def test_unwritable_places_are_refused_at_once(tmp_path: Path) -> None:
+def test_unwritable_paths_are_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "dir.mp4").mkdir()
     for path, words in (
         (tmp_path / "gone" / "a.mp4", "there is no directory"),
@@ -252,12 +251,12 @@ def test_unwritable_places_are_refused_at_once(tmp_path: Path) -> None:
         ("a.gif", VideoFormat(), "unknown kind of output"),
         ("a", VideoFormat(), "unknown kind of output"),
         ("a.mp4", VideoFormat("vp9"), "unknown codec 'vp9': use h264, hevc, ffv1"),
-        ("a.mp4", VideoFormat("ffv1"), "goes into .mkv"),
+        ("a.mp4", VideoFormat("ffv1"), "use .mkv"),
         ("a.mp4", VideoFormat(crf=52), "crf must be 0..51"),
         ("a.mp4", VideoFormat(preset="warp"), "unknown preset"),
     ],
 )
-def test_formats_that_cannot_be_are_refused(tmp_path: Path, name: str, video: VideoFormat, words: str) -> None:
+def test_invalid_formats_are_refused(tmp_path: Path, name: str, video: VideoFormat, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         VideoSink(tmp_path / name, video)
     assert not list(tmp_path.iterdir())
@@ -294,8 +293,8 @@ except OutputError as error:
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit on the size of files (POSIX)")
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-def test_no_room_is_one_clear_error_and_what_was_written_plays(tmp_path: Path, name: str) -> None:
-    """A file size limit stands in for a full disk: the write fails in the same place."""
+def test_full_disk_is_one_clear_error_and_the_file_is_playable(tmp_path: Path, name: str) -> None:
+    """A file size limit stands in for a full disk: the same write fails."""
     path = tmp_path / name
     code = FULL.format(tests=str(Path(__file__).parent), path=str(path))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -335,24 +334,24 @@ def test_output_over_an_input_is_refused_even_with_force(tmp_path: Path) -> None
     for output in (video, tmp_path / "link.mp4", image.parent / "%06d.png", image.parent / ".." / "ir" / "%d.png"):
         with pytest.raises(OutputError, match="would overwrite the input"):
             open_sink(str(output), force=True, inputs=[video, image])
-    open_sink(str(image.parent / "fused_%06d.png"), inputs=[image]).close()  # beside them is fine
+    open_sink(str(image.parent / "fused_%06d.png"), inputs=[image]).close()  # allowed beside the inputs
     assert video.read_bytes() == image.read_bytes() == b"precious"
 
 
-def test_what_lies_beside_the_output_is_not_written_over(tmp_path: Path) -> None:
-    """The file aside takes a name that was free: what an earlier failed run left there stays."""
-    path, left = tmp_path / "a.mp4", tmp_path / "a.part.mp4"
+def test_temporary_file_gets_an_unused_name(tmp_path: Path) -> None:
+    """The file of an earlier failed run is kept."""
+    path, earlier = tmp_path / "a.mp4", tmp_path / "a.part.mp4"
     path.write_bytes(b"old")
-    left.write_bytes(b"precious")
+    earlier.write_bytes(b"precious")
     sink = VideoSink(path, force=True)
     sink.write(fused(0, 0))
     sink.close()
-    assert left.read_bytes() == b"precious"
+    assert earlier.read_bytes() == b"precious"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "a.part.mp4"]
     assert len(read_video(path)[0]) == 1
 
 
-def test_names_that_look_like_something_else(tmp_path: Path) -> None:
+def test_names_that_resemble_urls_or_patterns(tmp_path: Path) -> None:
     for name in ("run:1.mp4", "100%done.mp4"):
         sink = open_sink(str(tmp_path / name))
         sink.write(fused(0, 0))
@@ -381,9 +380,9 @@ def test_several_outputs_or_none(tmp_path: Path) -> None:
     assert [len(read_video(tmp_path / name)[0]) for name in ("a.mp4", "b.mkv")] == [3, 3]
 
 
-def test_a_container_that_cannot_be_started_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_start_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sink = VideoSink(tmp_path / "a.mp4")
-    monkeypatch.setitem(encoder_module.CODECS, "h264", "an encoder that this FFmpeg was built without")
+    monkeypatch.setitem(video_format.CODECS, "h264", "an encoder that this FFmpeg was built without")
     sink.write(fused(0, 0))
     with pytest.raises(OutputError, match="no encoder for h264"):
         sink.write(fused(1, 40))

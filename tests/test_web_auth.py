@@ -1,4 +1,4 @@
-"""Who gets the preview and who does not, asked as browsers and foreign pages would."""
+"""Access to the preview, by browsers, programs and foreign pages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ask(sink: PreviewSink, path: str, **headers: str) -> tuple[int, str, SimpleC
     return asyncio.run(go())
 
 
-def test_without_the_token_there_is_nothing_but_a_sign_of_life() -> None:
+def test_without_the_token_only_healthz_answers() -> None:
     with serving(token=TOKEN) as sink:
         sink.write(picture())
         for path in GUARDED:
@@ -59,7 +59,7 @@ def test_token_in_the_address_once_then_a_cookie() -> None:
 
 def test_socket_takes_the_cookie() -> None:
     async def look(sink: PreviewSink) -> None:
-        async with ClientSession(cookie_jar=CookieJar(unsafe=True)) as session:  # of an address without a name
+        async with ClientSession(cookie_jar=CookieJar(unsafe=True)) as session:  # keeps cookies of IP addresses
             async with session.get(f"http://127.0.0.1:{sink.port}/?token={TOKEN}") as answer:
                 assert answer.status == 200
             async with session.ws_connect(f"http://127.0.0.1:{sink.port}/socket") as socket:
@@ -74,9 +74,9 @@ def test_socket_takes_the_cookie() -> None:
     [
         (None, True),
         ("http://{host}", True),
-        ("https://{host}", True),  # something before us may speak TLS
+        ("https://{host}", True),  # by a TLS proxy
         ("http://evil.example", False),
-        ("http://127.0.0.1:1", False),  # another server of this machine
+        ("http://127.0.0.1:1", False),  # another server on this machine
         ("null", False),
         ("http://[", False),
         ("http://evil.example@{host}", False),
@@ -97,7 +97,7 @@ def test_socket_is_not_for_foreign_pages(origin: str | None, accepted: bool) -> 
         assert asyncio.run(look(sink)) == (101 if accepted else 403)
 
 
-def test_names_that_are_made_to_mean_this_machine_are_refused() -> None:
+def test_foreign_host_names_are_refused_on_loopback() -> None:
     with serving() as sink:
         for host in ("evil.example", f"evil.example:{sink.port}", "localhost.evil.example", "192.0.2.1", "[::1", "a b"):
             assert ask(sink, "status", Host=host)[0] in (400, 403), host
@@ -110,16 +110,16 @@ def test_names_that_are_made_to_mean_this_machine_are_refused() -> None:
             assert ask(sink, "status", Host=host)[0] == 200, host
 
 
-def test_foreign_pages_cannot_have_pictures_made() -> None:
+def test_foreign_pages_cannot_request_pictures() -> None:
     with serving() as sink:
         sink.write(picture())
         foreign = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "no-cors"}
         assert ask(sink, "snapshot.jpg", **foreign)[0] == 403
         assert sink.hub.encoded.total() == 0
-        assert ask(sink, "", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate")[0] == 200  # a link to us
+        assert ask(sink, "", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate")[0] == 200  # a link to the preview
 
 
-def test_every_answer_says_what_browsers_may_do_with_it() -> None:
+def test_every_answer_has_security_headers() -> None:
     async def look(sink: PreviewSink) -> None:
         async with ClientSession() as session:
             for path in ("", "status", "metrics", "snapshot.jpg", "nowhere"):
@@ -137,7 +137,7 @@ def test_every_answer_says_what_browsers_may_do_with_it() -> None:
         asyncio.run(look(sink))
 
 
-def test_page_asks_nobody_else_for_anything() -> None:
+def test_page_loads_nothing_from_other_servers() -> None:
     with serving() as sink:
         text = ask(sink, "")[1]
     assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
@@ -145,7 +145,7 @@ def test_page_asks_nobody_else_for_anything() -> None:
     assert " src=" not in text
 
 
-def test_other_addresses_have_a_token_in_any_case() -> None:
+def test_other_addresses_always_have_a_token() -> None:
     with serving("0.0.0.0:0") as sink:
         link = sink.links["preview"]
         assert sink.generated
@@ -158,18 +158,18 @@ def test_other_addresses_have_a_token_in_any_case() -> None:
         assert TOKEN not in sink.links["preview"]
         assert ask(sink, "status", Host="camera-box:1", Authorization=f"Bearer {TOKEN}")[0] == 200
     with serving("127.0.0.1:0", metrics="0.0.0.0:0") as sink:
-        assert ask(sink, "status")[0] == 200  # this machine needs none
+        assert ask(sink, "status")[0] == 200  # loopback needs no token
         assert "?token=" in sink.links["metrics"]
         assert "?token=" not in sink.links["preview"]
 
 
-def test_tokens_that_could_be_guessed_are_refused() -> None:
+def test_weak_tokens_are_refused() -> None:
     for token in ("", "short", "with space " * 3, "caf\u00e9" * 10):
         with pytest.raises(UsageError, match="at least 16 printable ASCII characters"):
             PreviewSink("127.0.0.1:0", token=token)
 
 
-def test_no_secret_in_what_is_logged_or_shown(caplog: pytest.LogCaptureFixture) -> None:
+def test_token_is_neither_logged_nor_shown(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with serving(token=TOKEN) as sink:
         ask(sink, f"?token={TOKEN}")

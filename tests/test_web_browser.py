@@ -21,7 +21,7 @@ from streams import free_port
 from test_web_hub import decoded
 from web import GREYS, TOKEN, Run, picture, pumping, serving, until
 
-from streamfuse.frames import Content
+from streamfuse.frames import Content, Role
 from streamfuse.sinks.preview import PreviewSink
 from streamfuse.sources.base import State
 from streamfuse.telemetry import SourceSummary
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 NEAR = 12
-"""Grey levels: the index of the picture, and what JPEG does to it."""
+"""Tolerance in grey levels: the index of the picture, and the error of JPEG."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def opened(browser: Browser, sink_port: int, rest: str = "", **context: Any) -> Iterator[Page]:
-    """The page; in the end nothing may have gone wrong in it."""
+    """Open the page; fail at the end if it had an error or violated its policy."""
     wrong: list[str] = []
     with browser.new_context(**context) as made:
         page = made.new_page()
@@ -62,7 +62,7 @@ def opened(browser: Browser, sink_port: int, rest: str = "", **context: Any) -> 
 
 
 def grey(page: Page, view: str) -> int:
-    """The middle of a view's canvas."""
+    """Grey level in the middle of a view's canvas."""
     value = page.evaluate(
         """(view) => { const canvas = document.querySelector(`figure[data-view=${view}] canvas`);
         return canvas.getContext("2d").getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data[0]; }""",
@@ -72,7 +72,7 @@ def grey(page: Page, view: str) -> int:
 
 
 def shows(page: Page, *views: str) -> None:
-    """These views are on the page, each with its stream, and no other is."""
+    """Wait until these views show their streams; no other view may be visible."""
     for view in views:
         until(lambda view=view: GREYS[view] - 3 <= grey(page, view) <= GREYS[view] + NEAR)  # type: ignore[misc]
     on = page.eval_on_selector_all("figure[data-on]", "all => all.map(one => one.dataset.view)")
@@ -80,7 +80,7 @@ def shows(page: Page, *views: str) -> None:
 
 
 def becomes(page: Page, true: str) -> None:
-    """Playwright's own waiting would need eval in the page, which our policy forbids."""
+    """Wait for a condition: Playwright's own waiting needs eval, which the page's policy forbids."""
     until(lambda: bool(page.evaluate(true)))
 
 
@@ -94,7 +94,7 @@ def advances(page: Page) -> None:
 
 
 def seen(page: Page, x: float) -> float:
-    """What a person sees at this part of the picture's width, a third down."""
+    """Grey level on the screen at a fraction of the picture's width, at a third of its height."""
     box = page.locator("#pictures").bounding_box()
     assert box is not None
     image = decoded(page.screenshot())
@@ -116,14 +116,14 @@ def test_picture_advances_and_every_view_shows_its_stream(browser: Browser) -> N
         page.get_by_label("infrared", exact=True).check()
         shows(page, "fused", "infrared")
         page.reload()
-        shows(page, "fused", "infrared")  # the view stands in the address
+        shows(page, "fused", "infrared")  # the address contains the view
 
 
 def test_only_what_is_watched_is_encoded(browser: Browser) -> None:
     with serving() as sink, pumping(sink), opened(browser, sink.port, "#visible") as page:
         advances(page)
         assert set(sink.hub.encoded) == {"visible"}
-        # Another tab is in front: headless browsers do not say so by themselves.
+        # As if another tab were in front, which headless browsers do not report.
         page.evaluate(
             "Object.defineProperty(document, 'hidden', {configurable: true, get: () => true});"
             "document.dispatchEvent(new Event('visibilitychange'))"
@@ -156,7 +156,7 @@ def test_split_is_dragged_by_mouse_and_keyboard(browser: Browser) -> None:
         divider = page.get_by_role("slider", name="Divider")
         assert divider.get_attribute("aria-valuenow") == "20"
         assert [seen(page, 0.1), seen(page, 0.3)] == [fused, visible]
-        page.mouse.move(box["x"] + box["width"] * 0.9, box["y"])  # the button is up
+        page.mouse.move(box["x"] + box["width"] * 0.9, box["y"])  # the button is released: no drag
         divider.focus()
         page.keyboard.press("ArrowRight")
         page.keyboard.press("Shift+ArrowRight")
@@ -169,8 +169,9 @@ def test_split_is_dragged_by_mouse_and_keyboard(browser: Browser) -> None:
         assert divider.get_attribute("aria-valuetext") == "0 % fused, the rest visible"
 
 
+@pytest.mark.timed
 def test_stalled_page_slows_no_other(browser: Browser) -> None:
-    """One stands still in a loop of its own; the other goes on as before."""
+    """One page handles no message any more; the other continues at full rate."""
     with ExitStack() as stack:
         sink = stack.enter_context(serving())
         stack.enter_context(pumping(sink, 0.04))
@@ -178,7 +179,7 @@ def test_stalled_page_slows_no_other(browser: Browser) -> None:
         watching = stack.enter_context(opened(browser, sink.port))
         advances(stalled)
         advances(watching)
-        stalled.evaluate("() => { link.socket.onmessage = () => {}; }")  # nothing is shown, and nothing said
+        stalled.evaluate("() => { link.socket.onmessage = () => {}; }")  # shows and acknowledges nothing
         stopped = number(stalled)
         begin, first = time.monotonic(), number(watching)
         becomes(watching, f"state.header.number >= {first + 50}")
@@ -198,18 +199,18 @@ def test_state_of_the_run_and_of_its_streams(browser: Browser) -> None:
         page.get_by_text("visible: late: by far").wait_for()
         page.get_by_role("row", name=re.compile("fuse 20.0 20.0")).wait_for()
         sink.write(picture(1, content=Content.INFRARED))
-        page.locator("#shown").get_by_text("Infrared alone: visible is away").wait_for()
+        page.locator("#shown").get_by_text("Infrared passthrough: visible is away").wait_for()
         page.keyboard.press("3")
         page.get_by_text("The visible stream is away").wait_for()
-        away = {**run.summary.sources, "visible": SourceSummary(State.BACKOFF, 3, "cam1", 0.04)}
+        away = {**run.summary.sources, Role.VIS: SourceSummary(State.BACKOFF, 3, "cam1", 0.04)}
         run.summary = replace(run.summary, sources=away)
         page.get_by_role("listitem").get_by_text("waiting to reconnect").wait_for()
         page.get_by_text(re.compile(r"3\sreconnects")).wait_for()
         page.get_by_role("status").get_by_text("Not ready: visible: waiting to reconnect").wait_for()
-        page.get_by_text(re.compile(r"No new picture for \d+ s")).wait_for()  # it stands still, and says so
+        page.get_by_text(re.compile(r"No new picture for \d+ s")).wait_for()
 
 
-def test_snapshots_are_what_is_seen(browser: Browser, tmp_path: Path) -> None:
+def test_snapshots_match_the_view(browser: Browser, tmp_path: Path) -> None:
     with serving() as sink, opened(browser, sink.port, "#infrared", accept_downloads=True) as page:
         sink.write(picture(2))
         shows(page, "infrared")
@@ -256,7 +257,7 @@ def test_page_recovers_from_a_server_that_was_killed(browser: Browser) -> None:
         shows(page, "fused")
 
 
-def test_end_of_the_run_is_told(browser: Browser) -> None:
+def test_end_of_the_run_is_shown(browser: Browser) -> None:
     with ExitStack() as running:
         sink = running.enter_context(serving())
         with opened(browser, sink.port) as page:
@@ -295,10 +296,10 @@ def test_token_is_asked_for_and_leaves_the_address(browser: Browser) -> None:
 
 
 def test_foreign_page_gets_nothing(browser: Browser) -> None:
-    """A page of another server of this machine, as near as a foreign page can come."""
+    """A page of another server on this machine: the closest that a foreign page can be."""
     with serving() as sink, serving() as other, opened(browser, other.port) as page:
         sink.write(picture())
-        page.goto("about:blank")  # without our policy, which would keep it from trying
+        page.goto("about:blank")  # without the policy of the page, which would forbid the attempt
         tried = """async (url) => {
           const socket = new WebSocket(url.replace("http", "ws") + "socket");
           const opened = new Promise((done) => {
@@ -313,8 +314,8 @@ def test_foreign_page_gets_nothing(browser: Browser) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
-def test_words_can_be_read_and_nothing_sticks_out(browser: Browser, scheme: str, width: int) -> None:
-    """WCAG AA: 4.5 for all text; every control has a name; the page is as wide as the window."""
+def test_contrast_names_and_width(browser: Browser, scheme: str, width: int) -> None:
+    """Text has the contrast of WCAG AA, 4.5; every control has a name; the page fits the window's width."""
     with (
         serving() as sink,
         pumping(sink),

@@ -1,4 +1,4 @@
-"""The preview and the metrics as a user of the command line has them."""
+"""Preview, metrics and `top` on the command line."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import ROOT, SMALL, fails, streamfuse
 from media import every, write_video
-from test_cli import ROOT, SMALL, fails, streamfuse
 from web import TOKEN, picture, serving, until
 
 LIVE = ("--ir", "synthetic:ir?live=1&size=64x48", "--vis", "synthetic:vis?live=1&size=64x48")
@@ -24,7 +24,7 @@ LIVE = ("--ir", "synthetic:ir?live=1&size=64x48", "--vis", "synthetic:vis?live=1
 
 @contextmanager
 def running(*args: object, **env: str) -> Iterator[tuple[subprocess.Popen[str], Callable[[str], str]]]:
-    """`streamfuse run`, and a function that reads its lines up to one with the given words."""
+    """`streamfuse run`, and a function that reads its stderr up to a line with the given words."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **env}
     command = [sys.executable, "-m", "streamfuse", "run", *map(str, args), *SMALL]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
@@ -51,7 +51,7 @@ def status(url: str) -> dict[str, Any]:
     return state
 
 
-def test_run_with_a_preview_alone_and_top() -> None:
+def test_run_with_only_a_preview_and_top() -> None:
     with running(*LIVE, "--preview", "127.0.0.1:0") as (process, read):
         url = read("preview: ").split()[-1]
         until(lambda: bool(status(url)["ready"] and status(url)["fused"] > 2), 60)
@@ -76,7 +76,7 @@ def test_run_with_output_and_metrics(tmp_path: Path) -> None:
     assert out.stat().st_size > 1000
 
 
-def test_everything_as_json(tmp_path: Path) -> None:
+def test_log_as_json(tmp_path: Path) -> None:
     ir = write_video(tmp_path / "ir.mp4", every(40, 6))
     vis = write_video(tmp_path / "vis.mp4", every(40, 6))
     args = ("run", "--ir", ir, "--vis", vis, "-o", tmp_path / "out.mp4", "--log-json", *SMALL)
@@ -113,13 +113,11 @@ def test_generated_token_is_printed_once_and_a_given_one_never() -> None:
         assert TOKEN not in process.stderr.read()
 
 
-def test_what_cannot_be_is_one_line() -> None:
+def test_errors_are_one_line() -> None:
     with serving() as sink:
         taken = f"127.0.0.1:{sink.port}"
         line = fails(5, "the port is in use: choose another", "run", *LIVE, "--preview", taken)
         assert taken in line
-    fails(2, "nowhere to write to", "run", *LIVE)
-    fails(2, "nowhere to write to", "run", *LIVE, "--metrics", "127.0.0.1:0")
     fails(2, "give HOST:PORT", "run", *LIVE, "--preview", "nonsense")
     fails(2, "at least 16 printable", "run", *LIVE, "--preview", "127.0.0.1:0", "--preview-token", "short")
     done = streamfuse("run", *LIVE, "--preview", "0.0.0.0:0", "--log-json")
@@ -137,14 +135,14 @@ def test_configuration_in_effect_hides_the_token(tmp_path: Path) -> None:
     assert TOKEN not in done.stdout
 
 
-def test_top_says_what_is_wrong() -> None:
-    fails(3, "connection refused: does", "top", "127.0.0.1:1", "--once")
+def test_errors_of_top() -> None:
+    fails(3, "connection refused: check", "top", "127.0.0.1:1", "--once")
     fails(2, "give the address", "top", "ftp://x")
     with serving(token=TOKEN) as sink:
         sink.write(picture())
         address = f"127.0.0.1:{sink.port}"
-        assert TOKEN not in fails(3, "wants a token", "top", address, "--once")
-        fails(3, "wants a token", "top", address, "--once", "--token", "wrong")
+        assert TOKEN not in fails(3, "a token is needed", "top", address, "--once")
+        fails(3, "a token is needed", "top", address, "--once", "--token", "wrong")
         assert streamfuse("top", address, "--once", "--token", TOKEN).returncode == 0
         done = streamfuse("top", f"http://{address}/?token={TOKEN}", "--once")
         assert done.returncode == 0, done.stderr
@@ -152,8 +150,8 @@ def test_top_says_what_is_wrong() -> None:
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_top_goes_on(lost: bool) -> None:
-    """It shows rates from the second look on, and stays when the run goes away."""
+def test_top_continues(lost: bool) -> None:
+    """It shows rates from the second update on, and keeps running when the run ends."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
     with ExitStack() as served:
         sink = served.enter_context(serving())

@@ -1,8 +1,9 @@
-"""The newest picture, encoded once for all who look."""
+"""The hub: the newest picture, encoded once for all viewers, and its JPEGs."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from web import GREYS, picture
 from streamfuse.color import Chroma, Matrix, Plane
 from streamfuse.color_conversion import to_bgr
 from streamfuse.frames import Content, FusedFrame
-from streamfuse.web.hub import Closed, Hub, View
+from streamfuse.web.hub import MOST_QUEUED, Closed, Hub, View
 from streamfuse.web.jpeg import JpegEncoder
 
 
@@ -22,7 +23,7 @@ def decoded(data: bytes) -> Plane:
     return image.astype(np.uint8, copy=False)
 
 
-def test_a_picture_is_encoded_once_for_all_and_only_as_asked_for() -> None:
+def test_a_picture_is_encoded_once_and_only_on_request() -> None:
     async def look() -> None:
         hub = Hub()
         hub.open()
@@ -40,7 +41,7 @@ def test_a_picture_is_encoded_once_for_all_and_only_as_asked_for() -> None:
     asyncio.run(look())
 
 
-def test_a_viewer_who_leaves_takes_no_picture_from_others() -> None:
+def test_a_cancelled_request_does_not_cancel_others() -> None:
     async def look() -> None:
         hub = Hub()
         hub.open()
@@ -56,7 +57,38 @@ def test_a_viewer_who_leaves_takes_no_picture_from_others() -> None:
     asyncio.run(look())
 
 
-def test_who_waits_is_woken_by_a_picture_and_by_the_end() -> None:
+def test_cancelled_requests_do_not_fill_the_queue_of_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each queued encoding keeps its picture alive."""
+    begun, going = threading.Event(), threading.Event()
+
+    def encode(self: JpegEncoder, luma: Plane, chroma: Chroma | None) -> bytes:
+        begun.set()
+        assert going.wait(20)
+        return b"JPEG"
+
+    monkeypatch.setattr(JpegEncoder, "encode", encode)
+
+    async def look() -> None:
+        hub = Hub()
+        hub.open()
+        for index in range(20):
+            hub.publish(picture(index))
+            shown = await hub.after(0)
+            requests = [asyncio.create_task(hub.jpeg(shown, view)) for view in View]
+            await asyncio.sleep(0)
+            for request in requests:
+                request.cancel()
+            await asyncio.gather(*requests, return_exceptions=True)
+        assert begun.wait(20)
+        assert hub.encoded.total() <= MOST_QUEUED
+        going.set()
+        assert await asyncio.wait_for(hub.jpeg(shown, View.FUSED), 20) == b"JPEG"
+        hub.close()
+
+    asyncio.run(look())
+
+
+def test_waiting_ends_with_a_picture_and_with_the_run() -> None:
     async def look() -> None:
         hub = Hub()
         hub.open()
@@ -87,7 +119,7 @@ def test_a_stream_that_is_away_has_no_picture() -> None:
     asyncio.run(look())
 
 
-def test_rate_and_latency_are_of_late() -> None:
+def test_rate_and_latency_cover_the_last_seconds() -> None:
     now_ns = 0
     hub = Hub(lambda: now_ns)
 
@@ -105,7 +137,7 @@ def test_rate_and_latency_are_of_late() -> None:
     assert hub.fps() == pytest.approx(25, rel=0.01)
     assert hub.latency_ms() == 30
     now_ns += 2_500_000_000
-    assert hub.fps() < 15  # they have stopped
+    assert hub.fps() < 15  # no picture comes any more
     now_ns += 5_000_000_000
     assert hub.fps() == 0
     assert hub.latency_ms() is None

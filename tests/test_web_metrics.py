@@ -1,26 +1,27 @@
-"""What monitoring is told: metrics as Prometheus reads them, and whether a run is ready."""
+"""Metrics as Prometheus reads them, and readiness."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
 import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from media import PassThrough, frame_at
+from media import ListSource, PassThrough, frame_at
 from prometheus_client.parser import text_string_to_metric_families
 from web import Run, picture, serving, until
 
-from streamfuse.frames import Clock, Frame
+from streamfuse.cli.show import show_summary
+from streamfuse.frames import Clock, Frame, FusedFrame, Role
 from streamfuse.fuser import Fuser
 from streamfuse.pipeline import Pipeline
+from streamfuse.sinks.base import Sink
 from streamfuse.sinks.preview import PreviewSink
 from streamfuse.sources.base import Source, State
 from streamfuse.telemetry import SourceSummary
@@ -56,7 +57,7 @@ def of(values: Values, name: str, **labels: str) -> float:
     return values[name, frozenset(labels.items())]
 
 
-def test_metrics_say_what_the_run_did() -> None:
+def test_values_of_the_metrics() -> None:
     with serving() as sink:
         sink.write(picture())
         values = metrics(sink)
@@ -83,7 +84,7 @@ def test_metrics_say_what_the_run_did() -> None:
     assert of(values, "stage_seconds_sum", stage="fuse") == 0.2
 
 
-def test_what_is_not_known_yet_is_no_number() -> None:
+def test_unknown_values() -> None:
     run = Run()
     run.summary = replace(run.summary, skew_ms=None, engine_loaded=False, stages={}, silent_s={}, sources={})
     with serving(run=run) as sink:
@@ -110,13 +111,13 @@ def test_what_is_not_known_yet_is_no_number() -> None:
 )
 def test_freshness(silent_s: float | None, source: SourceSummary | None, reason: str | None) -> None:
     summary = Run().summary
-    sources = {"infrared": summary.sources["infrared"], **({"visible": source} if source else {})}
-    silence = {"ir": 0.1, **({"vis": silent_s} if silent_s is not None else {})}
+    sources = {Role.IR: summary.sources[Role.IR], **({Role.VIS: source} if source else {})}
+    silence = {Role.IR: 0.1, **({Role.VIS: silent_s} if silent_s is not None else {})}
     assert not_ready(replace(summary, sources=sources, silent_s=silence)) == ([reason] if reason else [])
 
 
 class Camera(Source):
-    """Live; gives frames when it is let, and its state is what it is told."""
+    """Live source that delivers frames while `on` is set, and whose state the test sets."""
 
     live = True
     period_ns = 40_000_000
@@ -185,10 +186,55 @@ def test_not_ready_until_both_streams_and_the_engine_are() -> None:
     finally:
         pipeline.stop()
         running.join()
-    assert pipeline.summary().written == {}  # the preview keeps nothing
+    assert pipeline.summary().written == {}  # the preview is best-effort: its frames do not count as written
 
 
-def test_metrics_alone_have_no_pictures() -> None:
+def test_drops_of_a_run_have_the_names_of_its_streams_and_outputs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Names with a colon in them are whole in the metrics, the JSON and the summary."""
+
+    class Losing(Sink):
+        name = "Take 2: night.mp4"
+
+        def __init__(self) -> None:
+            self.drops: Counter[str] = Counter()
+
+        def write(self, frame: FusedFrame) -> None:
+            self.drops["late: by far"] += 1
+
+        def close(self, *, failed: bool = False) -> None:
+            pass
+
+    def source(count: int) -> ListSource:
+        listed = ListSource([frame_at(40 * k, index=k, source="Take 2: ir.mp4") for k in range(count)])
+        listed.name = "Take 2: ir.mp4"
+        listed.repeated["FFC: shutter closed"] = 2
+        return listed
+
+    preview = PreviewSink("127.0.0.1:0")
+    pipeline = Pipeline(source(5), source(7), sinks=[Losing()], fuser=Fuser(engine=PassThrough()))
+    summary = pipeline.run()
+    preview.attach(pipeline.summary)
+    try:
+        values = metrics(preview)
+        status = json.loads(get(preview, "status")[1])
+    finally:
+        preview.close()
+    by_reason = {tuple(sorted(labels)): value for (name, labels), value in values.items() if "dropped" in name}
+    assert by_reason == {
+        (("reason", "after the other stream ended"), ("stream", "visible")): 2,
+        (("reason", "late: by far"), ("stream", "Take 2: night.mp4")): 5,
+    }
+    assert of(values, "frames_repeated_total", stream="infrared", reason="FFC: shutter closed") == 2
+    drops = {"visible": {"after the other stream ended": 2}, "Take 2: night.mp4": {"late: by far": 5}}
+    assert (status["drops"], status["dropped"]) == (drops, 7)
+    assert status["repeated"]["visible"] == {"FFC: shutter closed": 2}
+    show_summary(summary)
+    said = capsys.readouterr().err
+    assert "  5  Take 2: night.mp4: late: by far\n" in said
+    assert "  2  visible: after the other stream ended\n" in said
+
+
+def test_metrics_site_has_no_pictures() -> None:
     sink = PreviewSink(metrics="127.0.0.1:0")
     sink.attach(Run())
     try:
@@ -198,13 +244,3 @@ def test_metrics_alone_have_no_pictures() -> None:
         assert [get(sink, path)[0] for path in ("", "snapshot.jpg", "socket")] == [404] * 3
     finally:
         sink.close()
-
-
-def test_the_page_has_every_metric() -> None:
-    page = (Path(__file__).parent.parent / "docs/preview.md").read_text()
-    named = set(re.findall(r"^\| `(streamfuse_\w+)`", page, re.M))
-    with serving() as sink:
-        _, text = get(sink, "metrics")
-    told = set(re.findall(r"^# TYPE (\w+)", text, re.M))
-    assert named == {name for name in told if not name.startswith("streamfuse_process_")}
-    assert any(name.startswith("streamfuse_process_") for name in told)

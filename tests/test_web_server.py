@@ -1,4 +1,4 @@
-"""The preview with real clients: one picture for each that was shown, and nobody waits for another."""
+"""The preview with real clients: one picture per acknowledgement, and no client delays another."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def grey(jpeg: bytes) -> float:
     return float(decoded(jpeg).mean())
 
 
-def test_next_picture_comes_when_the_last_was_shown() -> None:
+def test_next_picture_is_sent_after_the_acknowledgement() -> None:
     async def look(sink: PreviewSink) -> None:
         async with ClientSession() as session:
             watching = await viewer(session, sink, "fused")
@@ -34,8 +34,8 @@ def test_next_picture_comes_when_the_last_was_shown() -> None:
             first, _ = await watching.next(shown=False)
             for index in range(1, 6):
                 sink.write(picture(index))
-            await watching.show(99)  # no number of a picture that it was sent
-            for _ in range(2):  # the state comes each second, and no picture
+            await watching.show(99)  # the number of no picture that was sent
+            for _ in range(2):  # only the state, once a second
                 assert (await watching.socket.receive(timeout=10)).type is WSMsgType.TEXT
             await watching.show(first["number"])
             newest, jpegs = await watching.next()
@@ -68,8 +68,8 @@ def test_several_views_are_of_one_picture_and_a_stream_that_is_away_has_none() -
         asyncio.run(look(sink))
 
 
-def test_another_view_shows_the_picture_that_is_there() -> None:
-    """Also while no new one comes, and before the last one was shown."""
+def test_another_view_shows_the_newest_picture_again() -> None:
+    """Even while no new picture comes, and before the last one was acknowledged."""
 
     async def look(sink: PreviewSink) -> None:
         async with ClientSession() as session:
@@ -91,7 +91,7 @@ def test_another_view_shows_the_picture_that_is_there() -> None:
         assert dict(sink.hub.encoded) == {"fused": 1, "visible": 1}
 
 
-def test_nothing_is_encoded_while_nobody_looks() -> None:
+def test_nothing_is_encoded_without_views() -> None:
     async def look(sink: PreviewSink) -> None:
         async with ClientSession() as session:
             watching = await viewer(session, sink)  # a page in the background
@@ -109,7 +109,7 @@ def test_nothing_is_encoded_while_nobody_looks() -> None:
 
 
 def stuck(sink: PreviewSink, request: str, then: bytes = b"") -> socket.socket:
-    """A client that asks and reads nothing; its buffer is soon full."""
+    """A client that sends a request and reads nothing; its buffer is soon full."""
     made = socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     made.connect(("127.0.0.1", sink.port))
@@ -117,8 +117,8 @@ def stuck(sink: PreviewSink, request: str, then: bytes = b"") -> socket.socket:
     return made
 
 
-def test_viewers_that_stall_slow_nobody() -> None:
-    """One shows nothing it gets, one does not even read, one is a stalled MJPEG viewer: another gets every picture."""
+def test_stalled_viewers_do_not_slow_others() -> None:
+    """One acknowledges nothing, one reads nothing, one is an MJPEG stream that is not read; another gets all."""
     noise = np.random.default_rng(0).integers(0, 256, (480, 640), np.uint8)
 
     async def look(sink: PreviewSink) -> None:
@@ -140,10 +140,10 @@ def test_viewers_that_stall_slow_nobody() -> None:
     framed = bytes([0x81, 0x80 | len(look_at), 0, 0, 0, 0]) + look_at
     with serving() as sink, stuck(sink, "GET /stream.mjpg HTTP/1.1"), stuck(sink, upgrade, framed):
         asyncio.run(look(sink))
-        assert sink.hub.encoded.total() == 60  # once, however many look
+        assert sink.hub.encoded.total() == 60  # once per picture, not per viewer
 
 
-def test_mjpeg_shows_each_picture_as_soon_as_it_is_there() -> None:
+def test_mjpeg_pictures_are_complete_at_once() -> None:
     async def look(sink: PreviewSink) -> None:
         async with ClientSession() as session, session.get(url(sink, "stream.mjpg?view=infrared")) as answer:
             assert answer.headers["Content-Type"] == "multipart/x-mixed-replace; boundary=frame"
@@ -154,12 +154,12 @@ def test_mjpeg_shows_each_picture_as_soon_as_it_is_there() -> None:
                 size = int(head.partition(b"Content-Length: ")[2])
                 jpeg = await asyncio.wait_for(answer.content.readexactly(size), 20)
                 assert grey(jpeg) == pytest.approx(GREYS["infrared"] + index, abs=2)
-                # The boundary is here before the next picture: browsers wait for it.
+                # The boundary comes before the next picture: browsers wait for it.
                 assert await asyncio.wait_for(answer.content.readuntil(b"--frame\r\n"), 20) == b"\r\n--frame\r\n"
 
     with serving() as sink:
         asyncio.run(look(sink))
-        until(lambda: sink.hub.viewers == 0)  # though there was nothing more to send
+        until(lambda: sink.hub.viewers == 0)  # noticed without a further write
 
 
 def test_snapshots() -> None:
@@ -180,7 +180,7 @@ def test_snapshots() -> None:
         asyncio.run(look(sink))
 
 
-def test_end_is_said_and_everything_is_let_go() -> None:
+def test_end_closes_sockets_threads_and_ports() -> None:
     async def look(sink: PreviewSink) -> None:
         async with ClientSession() as session:
             watching = await viewer(session, sink, "fused")
@@ -193,7 +193,7 @@ def test_end_is_said_and_everything_is_let_go() -> None:
             await closing
 
     sink = PreviewSink("127.0.0.1:0")
-    with serving():  # another one is not disturbed
+    with serving():  # another server is not affected
         sink.attach(Run())
         port = sink.port
         asyncio.run(look(sink))
@@ -202,7 +202,7 @@ def test_end_is_said_and_everything_is_let_go() -> None:
         assert again.port == port
 
 
-def test_more_viewers_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_viewers_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MOST_VIEWERS", 1)
 
     async def look(sink: PreviewSink) -> None:
@@ -214,12 +214,13 @@ def test_more_viewers_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) ->
             async with session.get(url(sink, "stream.mjpg")) as answer:
                 assert answer.status == 503
             assert not first.socket.closed
+            await first.socket.close()
 
     with serving() as sink:
         asyncio.run(look(sink))
 
 
-def test_port_in_use_and_addresses_that_are_none() -> None:
+def test_port_in_use_and_invalid_addresses() -> None:
     with (
         serving() as sink,
         pytest.raises(OutputError, match=f"the port is in use: choose another, such as {sink.port + 1}"),
@@ -228,7 +229,7 @@ def test_port_in_use_and_addresses_that_are_none() -> None:
     for text in ("127.0.0.1", "localhost:x", "me@127.0.0.1:80", "127.0.0.1:99999", "127.0.0.1:80/x", ""):
         with pytest.raises(UsageError, match="give HOST:PORT"):
             PreviewSink(text)
-    with pytest.raises(OutputError, match="no such host"):
+    with pytest.raises(OutputError, match="no such host: check"):
         PreviewSink("no-such-host.invalid:80", token=TOKEN)
     with pytest.raises(OutputError, match=r"no such address: use 127\.0\.0\.1"):
         PreviewSink("203.0.113.1:8080", token=TOKEN)

@@ -1,4 +1,4 @@
-"""The message: what is sent comes back, and nothing else is believed."""
+"""The message of a published frame: round trips, and rejection of invalid messages."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def header(encoding: Encoding = Encoding.MONO8, size: tuple[int, int] = (48, 64)
 
 
 def message(head: Header, payload: memoryview | bytes | None = None, **changes: Any) -> list[bytes]:
-    """The parts; `changes` are made to the JSON object alone."""
+    """The parts of a message; `changes` are made to its JSON object only."""
     values = json.loads(pack(head)) | changes
     if payload is None:
         payload = bytes(payload_bytes(head.encoding, head.height, head.width))
     return [topic_of(head.stream), json.dumps(values).encode(), bytes(payload)]
 
 
-def test_every_field_comes_back() -> None:
+def test_every_field_round_trips() -> None:
     for sent in (header(), header(Encoding.YUV420P, (47, 63), resent=True)):
         received = unpack(message(sent))
         assert received == sent
@@ -74,14 +74,14 @@ def test_every_field_comes_back() -> None:
     assert unpack(message(empty)) == empty
 
 
-def test_keys_that_are_added_later_do_no_harm() -> None:
+def test_additional_keys_are_ignored() -> None:
     assert unpack(message(header(), camera={"name": "a"})) == header()
 
 
 @pytest.mark.parametrize("encoding", list(Encoding))
 @pytest.mark.parametrize("size", [(48, 64), (47, 63), (1, 1)])
 @pytest.mark.parametrize("colour", [True, False])
-def test_pixels_come_back(encoding: Encoding, size: tuple[int, int], colour: bool) -> None:
+def test_pixels_round_trip(encoding: Encoding, size: tuple[int, int], colour: bool) -> None:
     smooth = np.linspace(0, 255, size[0] * size[1]).astype(np.uint8).reshape(size)
     frame = published(3, size=size, colour=colour, luma=smooth if encoding is Encoding.JPEG else noise(3, size))
     payload = encode(frame, encoding, 95)
@@ -94,8 +94,8 @@ def test_pixels_come_back(encoding: Encoding, size: tuple[int, int], colour: boo
         assert np.array_equal(luma, frame.luma)
         assert np.array_equal(picture_of(head, payload)[0], frame.luma)
     expected = np.dstack([frame.luma] * 3) if encoding is Encoding.MONO8 else frame.to_bgr()
-    apart = np.abs(bgr.astype(int) - expected)
-    assert apart.mean() < (4 if encoding is Encoding.JPEG else 0.01)
+    error = np.abs(bgr.astype(int) - expected)
+    assert error.mean() < (4 if encoding is Encoding.JPEG else 0.01)
     if encoding is not Encoding.MONO8 and size != (1, 1):
         assert (picture_of(head, payload)[1] is not None) == colour or encoding in (Encoding.BGR8, Encoding.JPEG)
 
@@ -108,13 +108,13 @@ def test_views_share_the_memory_of_the_message() -> None:
     assert np.shares_memory(frame.luma, np.frombuffer(encode(frame, Encoding.MONO8), np.uint8))
 
 
-def test_a_strided_luma_is_sent_as_it_looks() -> None:
+def test_strided_luma_is_sent_correctly() -> None:
     wide = noise(0, (48, 128))
     frame = published(0, luma=wide[:, :64])
     assert np.array_equal(luma_of(header(), encode(frame, Encoding.MONO8)), wide[:, :64])
 
 
-BROKEN: list[dict[str, Any]] = [
+INVALID: list[dict[str, Any]] = [
     {"schema": 0}, {"schema": True}, {"run": "0123"}, {"run": 5}, {"seq": -1}, {"seq": 1.0}, {"seq": True},
     {"stream": "a/b"}, {"stream": ""}, {"stream": "front\n"}, {"stream": "x" * 65}, {"content": "cat"}, {"content": []},
     {"ir_stamp_ns": 2**63}, {"ir_stamp_ns": "5"}, {"vis_clock": "sundial"}, {"skew_ns": None},
@@ -125,14 +125,14 @@ BROKEN: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("change", BROKEN, ids=str)
-def test_a_header_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
+@pytest.mark.parametrize("change", INVALID, ids=str)
+def test_header_with_an_invalid_value_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(Malformed):
         unpack(message(header(), **change))
 
 
 @pytest.mark.parametrize("name", sorted(asdict(header())))
-def test_a_header_that_lacks_something_is_refused(name: str) -> None:
+def test_header_without_a_key_is_refused(name: str) -> None:
     parts = message(header())
     values = json.loads(parts[1])
     del values[name]
@@ -140,7 +140,7 @@ def test_a_header_that_lacks_something_is_refused(name: str) -> None:
         unpack([parts[0], json.dumps(values).encode(), parts[2]])
 
 
-def test_parts_that_do_not_fit_are_refused() -> None:
+def test_inconsistent_parts_are_refused() -> None:
     topic, text, payload = message(header())
     for parts in (
         [],
@@ -167,12 +167,12 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         assert "\n" not in str(raised.value)
 
 
-def test_a_newer_publisher_is_told_from_a_broken_one() -> None:
+def test_newer_schema_is_reported_as_such() -> None:
     with pytest.raises(NewerSchema, match="update streamfuse"):
         unpack(message(header(), schema=2))
 
 
-def test_a_jpeg_must_be_whole_and_of_its_size() -> None:
+def test_jpeg_must_be_complete_and_of_the_size_in_the_header() -> None:
     payload = bytes(encode(published(0), Encoding.JPEG))
     head = header(Encoding.JPEG)
     assert unpack(message(head, payload)) == head
@@ -189,17 +189,17 @@ def test_a_jpeg_must_be_whole_and_of_its_size() -> None:
         unpack(message(replace(head, width=16_000, height=16_000), payload))
 
 
-def test_a_jpeg_that_cannot_be_decoded_is_one_clear_error() -> None:
+def test_undecodable_jpeg_is_one_clear_error() -> None:
     payload = bytes(encode(published(0), Encoding.JPEG))
-    start = payload.index(b"\xff\xc0") + 19  # what follows the frame header: the tables and the picture
+    start = payload.index(b"\xff\xc0") + 19  # after the frame header: tables and picture data
     head, broken = header(Encoding.JPEG), payload[:start] + bytes(len(payload) - start - 2) + payload[-2:]
     assert unpack(message(head, broken)) == head
     for view in (luma_of, bgr_of, picture_of):
-        with pytest.raises(InputError, match="frame 7 of front is no JPEG"):
+        with pytest.raises(InputError, match="frame 7 of front is not a valid JPEG"):
             view(head, memoryview(broken))
 
 
-def test_a_jpeg_that_says_how_to_turn_it_is_not_turned() -> None:
+def test_exif_orientation_of_a_jpeg_is_ignored() -> None:
     payload = bytes(encode(published(0), Encoding.JPEG))
     exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
     turned = payload[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2) + exif + payload[2:]
@@ -208,7 +208,7 @@ def test_a_jpeg_that_says_how_to_turn_it_is_not_turned() -> None:
 
 
 @given(st.lists(st.binary(max_size=200), max_size=5))
-def test_noise_is_malformed_and_nothing_worse(parts: list[bytes]) -> None:
+def test_random_bytes_are_malformed(parts: list[bytes]) -> None:
     with pytest.raises(Malformed):
         unpack(parts)
 
@@ -221,7 +221,7 @@ _JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(sorted(asdict(header()))), _JSON, min_size=1), st.sampled_from(list(Encoding)))
-def test_headers_of_any_values_are_refused_or_make_sense(changes: dict[str, Any], encoding: Encoding) -> None:
+def test_random_header_values_are_refused_or_consistent(changes: dict[str, Any], encoding: Encoding) -> None:
     head = header(encoding)
     parts = message(head, bytes(3 * 48 * 64), **changes)
     try:

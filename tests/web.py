@@ -1,6 +1,7 @@
-"""A preview on loopback for tests: pictures of known greys, viewers that are real clients.
+"""A preview on loopback for tests: pictures of known grey levels, and viewers that are real clients.
 
-As a program, `python web.py PORT`, it serves such pictures until it is killed.
+As a program, `python web.py PORT`, it serves such pictures until it is killed; `python web.py PORT noise` serves noise
+of 640x480, whose JPEGs are large.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
 from media import SIZE
 
 from streamfuse.color import Chroma, Plane
-from streamfuse.frames import Content, FusedFrame
+from streamfuse.frames import Content, FusedFrame, Role
 from streamfuse.sinks.preview import PreviewSink
 from streamfuse.sources.base import State
 from streamfuse.telemetry import SourceSummary, StageSummary, Summary
@@ -36,7 +37,7 @@ def picture(
     chroma: Chroma | None = None,
     luma: Plane | None = None,
 ) -> FusedFrame:
-    """Each view has the grey of GREYS, plus the index below 10; a stream that is away has none."""
+    """A picture whose views have the grey levels of GREYS plus index % 10; a stream that is away has no view."""
 
     def plane(view: str) -> Plane:
         return np.full(size, GREYS[view] + index % 10, np.uint8)
@@ -57,24 +58,24 @@ def picture(
 
 @dataclass
 class Run:
-    """Stands in for a pipeline: says what it is told to."""
+    """Stand-in for a pipeline with a fixed summary."""
 
     summary: Summary = field(
         default_factory=lambda: Summary(
-            read={"ir": 12, "vis": 13},
+            read={Role.IR: 12, Role.VIS: 13},
             pairs=11,
             fused=10,
             written={"out.mp4": 9},
-            drops={"visible: late: by far": 3},
+            drops={"visible": {"late: by far": 3}},
             elapsed_s=1.0,
             fps=10.0,
             stages={"fuse": StageSummary(10, 20.0, 21.0, 22.0, total_s=0.2, within=(0, 0, 0, 0, *[10] * 8))},
             skew_ms=4.0,
             sources={
-                "infrared": SourceSummary(State.LIVE, 2, "cam0", 0.04),
-                "visible": SourceSummary(State.LIVE, 0, "cam1", 0.04),
+                Role.IR: SourceSummary(State.LIVE, 2, "cam0", 0.04),
+                Role.VIS: SourceSummary(State.LIVE, 0, "cam1", 0.04),
             },
-            silent_s={"ir": 0.01, "vis": 0.02},
+            silent_s={Role.IR: 0.01, Role.VIS: 0.02},
             engine_loaded=True,
         )
     )
@@ -94,14 +95,14 @@ def serving(address: str = "127.0.0.1:0", run: Run | None = None, **options: Any
 
 
 @contextmanager
-def pumping(sink: PreviewSink, period_s: float = 0.02) -> Iterator[None]:
-    """A picture each period, in a thread of its own, as a pipeline does."""
+def pumping(sink: PreviewSink, period_s: float = 0.02, **options: Any) -> Iterator[None]:
+    """Write a picture each period, in a thread of its own, as a pipeline does.  options: those of `picture`."""
     stopping = threading.Event()
 
     def pump() -> None:
         index = 0
         while not stopping.wait(period_s):
-            sink.write(picture(index))
+            sink.write(picture(index, **options))
             index += 1
 
     thread = threading.Thread(target=pump)
@@ -114,7 +115,7 @@ def pumping(sink: PreviewSink, period_s: float = 0.02) -> Iterator[None]:
 
 
 class Viewer:
-    """What the page does, in Python."""
+    """A client that follows the protocol as the page does."""
 
     def __init__(self, socket: ClientWebSocketResponse) -> None:
         self.socket = socket
@@ -123,7 +124,7 @@ class Viewer:
         await self.socket.send_json({"views": views})
 
     async def next(self, *, shown: bool = True) -> tuple[dict[str, Any], dict[str, bytes]]:
-        """The header and the JPEGs of the next picture; `shown`: it says so."""
+        """Return header and JPEGs of the next picture.  shown: acknowledge it."""
         while True:
             message = await self.socket.receive(timeout=20)
             assert message.type in (WSMsgType.TEXT, WSMsgType.BINARY), message
@@ -153,13 +154,19 @@ async def viewer(session: ClientSession, sink: PreviewSink, *views: str) -> View
 
 
 def until(true: Callable[[], bool], timeout_s: float = 20) -> None:
-    """Wait for what another thread will do."""
+    """Wait until a condition holds that another thread or process brings about."""
     end = time.monotonic() + timeout_s
     while not true():
-        assert time.monotonic() < end, "it did not come about"
+        assert time.monotonic() < end, "timeout"
         time.sleep(0.005)
 
 
-if __name__ == "__main__":
-    with serving(f"127.0.0.1:{sys.argv[1]}") as served, pumping(served):
+def _serve(port: str, *kind: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (480, 640), np.uint8)
+    options: dict[str, Any] = {"size": noise.shape, "luma": noise} if kind == ("noise",) else {}
+    with serving(f"127.0.0.1:{port}") as sink, pumping(sink, 0.1 if options else 0.02, **options):
         threading.Event().wait()
+
+
+if __name__ == "__main__":
+    _serve(*sys.argv[1:])

@@ -1,7 +1,7 @@
-"""Archives: many recordings to fused files, over the processes of a Dask cluster.
+"""Fusing archives: many recordings into files, by the processes of a Dask cluster.
 
-    manifest ─► clips ─► what of them is done already (receipts) ─► run: units ─► workers ─► outputs, report
+    manifest ─► recordings ─► which are done already (receipts) ─► run: units ─► workers ─► outputs, report
 
-A unit is a clip, or a part of a long one; its description travels, never a frame.  Whatever is killed, and when, an
-output is whole or absent, and a later run makes only what is missing.
+A unit is a recording, or a segment of a long one; its description is sent to a worker, never a frame.  Whatever process
+is killed, an output is whole or absent, and a later run makes only those that are missing.
 """

@@ -1,4 +1,4 @@
-"""The processes that a batch runs on: of this machine, or of a Dask cluster that is there already."""
+"""The processes that a batch runs on: of this machine, or of a running Dask cluster."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from distributed import Client
 
 WORKER_BYTES = 1_500_000_000
-"""Of one worker, at most: openvino takes 1.2 GB while it compiles for 1280x960, 0.9 GB afterwards."""
+"""Most memory of one worker: openvino takes 1.2 GB while it compiles for 1280x960, 0.9 GB afterwards."""
 DEATHS = 1
-"""So often a unit is tried again after the worker that had it died; the next time it is looked into by itself."""
+"""Number of times that Dask tries a unit again whose worker died; then it is deferred (`batch.run`)."""
 CONNECT_S = 10.0
-"""Until a scheduler must have answered."""
+"""Time within which a scheduler must answer."""
 
 
 def worker_count(cores: int, memory_bytes: int | None, gpus: int) -> int:
-    """One worker a GPU; without, one a core, if the free memory takes so many."""
+    """Return one worker per GPU; without GPUs one per core, as far as the free memory allows."""
     if gpus:
         return gpus
     fit = cores if memory_bytes is None else memory_bytes // WORKER_BYTES
@@ -33,14 +33,14 @@ def worker_count(cores: int, memory_bytes: int | None, gpus: int) -> int:
 
 
 def cores() -> int:
-    """Of this machine that this process may use."""
+    """Number of this machine's cores that this process may use."""
     from dask.system import CPU_COUNT
 
     return int(CPU_COUNT)
 
 
 def free_memory() -> int | None:
-    """Bytes, as far as this system tells; within the limit of a container."""
+    """Free memory in bytes, within the limit of a container; None where the system does not tell."""
     import psutil
     from distributed.system import MEMORY_LIMIT
 
@@ -48,7 +48,7 @@ def free_memory() -> int | None:
 
 
 def visible_gpus() -> list[str]:
-    """The NVIDIA GPUs of this machine as CUDA_VISIBLE_DEVICES names them; none where it names none."""
+    """List the NVIDIA GPUs of this machine as CUDA_VISIBLE_DEVICES names them."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [name.strip() for name in chosen.split(",") if name.strip() and name.strip() != "-1"]
@@ -62,7 +62,7 @@ def visible_gpus() -> list[str]:
 
 
 def check_installed() -> None:
-    """Raises UsageError where Dask is missing."""
+    """Raise UsageError where Dask is missing."""
     from importlib.util import find_spec
 
     if missing := [name for name in ("distributed", "cryptography") if find_spec(name) is None]:
@@ -71,10 +71,10 @@ def check_installed() -> None:
 
 @contextmanager
 def local(workers: int, gpus: list[str]) -> Iterator[Client]:
-    """A cluster of processes on this machine, each with one thread for units, until the block is left.
+    """Start a cluster of processes on this machine, each with one thread for units, until the block is left.
 
-    Its ports are on loopback, and whoever would use them needs the certificate that is made for this one cluster: a
-    scheduler runs the code of anyone who can talk to it.  `gpus`: a worker sees one of them, by turns.
+    Its ports are on loopback and require the certificate that is made for this one cluster: a scheduler runs the code
+    of everyone who can connect to it.  `gpus`: each worker sees one of them, in turn.
     """
     import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
@@ -84,7 +84,7 @@ def local(workers: int, gpus: list[str]) -> Iterator[Client]:
         "distributed.scheduler.allowed-failures": DEATHS,
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
-        # What Dask measures of itself, for pages that are not there: a fortieth of a worker's core.
+        # Dask's measurements of itself, for pages that are not served, take a fortieth of a worker's core.
         "distributed.worker.profile.enabled": False,
         "distributed.admin.system-monitor.interval": "10s",
         "distributed.admin.system-monitor.gil.enabled": False,
@@ -116,13 +116,13 @@ def local(workers: int, gpus: list[str]) -> Iterator[Client]:
 
 @contextmanager
 def remote(address: str) -> Iterator[Client]:
-    """A cluster that is there; raises StreamfuseError where none answers, UsageError for what is no address."""
+    """Connect to a running cluster; raises StreamfuseError where none answers, UsageError for a wrong address."""
     from distributed import Client
 
-    _, separator, place = address.partition("://")
-    if not separator or not place:
+    _, separator, host = address.partition("://")
+    if not separator or not host:
         raise UsageError(f"--scheduler {address}: give tcp://HOST:PORT or tls://HOST:PORT")
-    for handler in logging.getLogger("distributed").handlers:  # what matters of it is said in words of ours
+    for handler in logging.getLogger("distributed").handlers:  # the errors that matter are reported in our own words
         handler.setLevel(logging.CRITICAL)
     client, why = None, ""
     try:
@@ -130,7 +130,7 @@ def remote(address: str) -> Iterator[Client]:
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         why = str(error).partition("\n")[0] or type(error).__name__
     if client is None:
-        # What is left of it takes a lock of Dask's when it is collected: not in the thread that a next one waits for.
+        # Collecting the failed client takes a lock of Dask: do it here, not in a thread that the next client waits for.
         gc.collect()
         raise StreamfuseError(f"no Dask scheduler answers at {address}: {why}")
     with client:

@@ -1,11 +1,11 @@
-"""What has been made, and of what: a receipt beside each output, so that a later run knows without opening it.
+"""Receipts: a file beside each output that says what it was made of, so that a later run need not open it.
 
     out/a.mp4               the output: whole, or not there
-    out/.a.mp4.batch.json   its receipt: what it was made of, its size and time of change, and how it went
-    out/.a.mp4.work/        while it is made: files that are being written, and finished parts with their receipts
+    out/.a.mp4.batch.json   its receipt: what it was made of, its size and time of change, and its figures
+    out/.a.mp4.work/        while it is made: files being written, and finished segments with their receipts
 
-The receipt is written first and then the output takes its name, so that an output without a receipt is somebody
-else's, and a receipt without its output says nothing.
+The receipt is written first and then the output takes its name: an output without a receipt belongs to somebody else,
+and a receipt without its output is ignored.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from streamfuse.errors import OutputError
 from streamfuse.files import reason, write_whole
 
 MAX_BYTES = 1 << 20
-"""Of a receipt, which has some thousand."""
+"""Largest receipt that is read; they have some thousand bytes."""
 LEFTOVER_S = 86_400.0
-"""A file of another machine's process that has not grown for so long is not being written any more."""
+"""Age after which a file of another machine's process, unchanged, is not being written any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is found at an output's place."""
+    """What exists under the name of an output."""
 
     done: bool = False
-    """The output is there, made of the same."""
+    """The output exists, made from the same inputs with the same options."""
     exists: str | None = None
-    """What else is there, in words; None where nothing is."""
+    """Description of any other file of that name; None where there is none."""
     figures: dict[str, Any] | None = None
-    """How it went when it was made, where it is done."""
+    """Figures of an output that is done."""
 
 
 def receipt_of(output: Path) -> Path:
@@ -48,22 +48,22 @@ def receipt_of(output: Path) -> Path:
 
 
 def work_of(output: Path) -> Path:
-    """The directory for what is on its way to an output."""
+    """Return the directory for the unfinished files of an output."""
     return output.with_name(f".{output.name}.work")
 
 
-def part_of(output: Path, made_of: dict[str, Any], place: int) -> Path:
-    """The file of a part, whose name changes with what it is made of."""
+def segment_file(output: Path, made_of: dict[str, Any], index: int) -> Path:
+    """Return the file of a segment; its name depends on what it is made of."""
     digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
-    return work_of(output) / f"{digest[:16]}-{place:05d}{output.suffix}"
+    return work_of(output) / f"{digest[:16]}-{index:05d}{output.suffix}"
 
 
 def standing(output: Path, made_of: dict[str, Any]) -> Standing:
-    """Raises OutputError where it cannot be told."""
+    """Look up an output; raises OutputError where that fails."""
     try:
         receipt = _read(receipt_of(output))
         if receipt is not None and receipt.get("size") == 0 and receipt.get("made_of") == made_of:
-            return Standing(True, figures=receipt["figures"])  # a part in which there was nothing to write
+            return Standing(True, figures=receipt["figures"])  # a segment without frames
         if not output.exists():
             return Standing()
         if receipt is None or not _is_of(output, receipt):
@@ -76,7 +76,7 @@ def standing(output: Path, made_of: dict[str, Any]) -> Standing:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """None for what is no receipt, too: then the output counts as somebody else's."""
+    """Read a receipt; None for any other file, too: then the output counts as somebody else's."""
     try:
         with path.open("rb") as file:
             receipt = json.loads(file.read(MAX_BYTES))
@@ -87,14 +87,14 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _are_figures(figures: dict[str, Any]) -> bool:
-    """Whether a report can show them; what an older program did not write may be missing."""
+    """Tell whether a report can show these figures; an older version may have left some out."""
     drops, notes = figures.get("drops", {}), figures.get("notes", [])
     return (
         all(_is_number(figures.get(key)) for key in ("frames", "seconds"))
-        and (figures.get("parts") is None or _is_number(figures["parts"]))
+        and (figures.get("segments") is None or _is_number(figures["segments"]))
         and all(isinstance(figures.get(key), str | None) for key in ("damage", "worker", "engine"))
         and isinstance(drops, dict)
-        and all(map(_is_number, drops.values()))
+        and all(isinstance(reasons, dict) and all(map(_is_number, reasons.values())) for reasons in drops.values())
         and isinstance(notes, list)
         and all(isinstance(note, str) for note in notes)
     )
@@ -127,9 +127,9 @@ def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def aside(output: Path) -> Iterator[Path]:
-    """A name for a new file on the same file system as the output; what is still there in the end is removed.
+    """Provide a name for a new file on the same file system as the output; a file left there is removed at the end.
 
-    What killed processes have left there is removed, too.  Raises OutputError.
+    Files that killed processes have left are removed, too.  Raises OutputError.
     """
     work = work_of(output)
     try:
@@ -143,18 +143,20 @@ def aside(output: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-            work.rmdir()  # unless there are parts
+            work.rmdir()  # unless there are segments
 
 
 def deliver(aside: Path, output: Path, made_of: dict[str, Any], figures: dict[str, Any], force: bool) -> None:
-    """The file written aside takes the output's name, with its receipt.
+    """Give the file written aside the output's name, and write its receipt.
 
-    Of a part without frames there is only the receipt.  Where another process was faster with the same, that one's
-    stays.  Raises OutputError, also for somebody else's file that is there by now, unless `force`.
+    A segment without frames has only a receipt.  Where another process has already delivered the same, its file stays.
+    Raises OutputError, also for somebody else's file of that name, unless `force`.
     """
     found = standing(output, made_of)
     if found.exists and not force:
-        raise OutputError(f"{output} exists by now and {found.exists}: choose another place, or replace with --force")
+        raise OutputError(
+            f"{output} has appeared meanwhile and {found.exists}: choose another directory, or replace it with --force"
+        )
     try:
         if found.done:
             return
@@ -178,7 +180,7 @@ def deliver(aside: Path, output: Path, made_of: dict[str, Any], figures: dict[st
 
 
 def tidy(output: Path) -> None:
-    """The output is there: let go of its parts, and of what killed processes have left; of nothing else."""
+    """Remove the segments of a finished output and the files that killed processes have left; nothing else."""
     work = work_of(output)
     with contextlib.suppress(OSError):
         for path in work.iterdir():
@@ -189,7 +191,7 @@ def tidy(output: Path) -> None:
 
 
 def sweep(output: Path) -> None:
-    """The output was not finished: remove what killed processes have left of it, but no finished part."""
+    """Remove the files that killed processes have left of an unfinished output, but no finished segment."""
     work = work_of(output)
     with contextlib.suppress(OSError):
         _clear(work)
@@ -209,7 +211,7 @@ def _clear(work: Path) -> None:
 
 
 def _owner(path: Path) -> tuple[str, int] | None:
-    """Host and process that write this file; None for a finished part or a receipt."""
+    """Return host and process that write this file; None for a finished segment or a receipt."""
     pieces = path.name.rsplit(".", 3)
     if len(pieces) != 4 or not pieces[1].isdecimal():
         return None
@@ -217,7 +219,7 @@ def _owner(path: Path) -> tuple[str, int] | None:
 
 
 def _alive(pid: int) -> bool:
-    """A dead one that its parent has not looked after yet, a zombie, writes nothing any more."""
+    """Tell whether a process runs; a zombie does not write any more."""
     import psutil
 
     with contextlib.suppress(psutil.NoSuchProcess):

@@ -1,4 +1,4 @@
-"""What is to be fused: a manifest, two patterns or a tree of sequences becomes a list of clips."""
+"""The recordings of a batch, from a manifest, two patterns or a tree of sequences."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ KEYS = ("ir", "vis", "vot", "output", "calib", "ir-offset-ms")
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
-    """One recording of both cameras and the file that it becomes; every path is absolute."""
+class Recording:
+    """A recording of both cameras and its output; every path is absolute."""
 
     output: Path
     ir: str = ""
@@ -33,9 +33,9 @@ class Clip:
     vot: str = ""
     """The directory of a VOT-RGBT sequence, else empty."""
     calib: str = ""
-    """Its own calibration file, else empty: that of all."""
+    """Calibration file of this recording; empty: that of the batch."""
     ir_offset_ms: float | None = None
-    """Its own offset, None: that of all."""
+    """Offset of this recording; None: that of the batch."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -43,18 +43,18 @@ class Clip:
 
 
 @dataclass(frozen=True, slots=True)
-class Alone:
-    """An input that has no partner."""
+class Unpaired:
+    """An input without a partner."""
 
     path: str
     reason: str
 
 
-def read_manifest(path: Path, outputs: Path, suffix: str) -> list[Clip]:
-    """The clips of a .csv or .toml file, with paths from where that file lies, and outputs below `outputs`.
+def read_manifest(path: Path, outputs: Path, suffix: str) -> list[Recording]:
+    """Read the recordings of a .csv or .toml file; inputs are relative to that file, outputs to `outputs`.
 
-    `suffix` of outputs that are not named: those are called as the visible file is, or the sequence.  Raises
-    UsageError, with the place, for what is not understood, and for two clips with one output.
+    An output that is not named has the name of the visible file, or of the sequence, and `suffix`.  Raises UsageError,
+    with file and line, for a value that is not possible, and for two recordings with one output.
     """
     if path.suffix.lower() == ".csv":
         rows = _csv_rows(path)
@@ -62,7 +62,7 @@ def read_manifest(path: Path, outputs: Path, suffix: str) -> list[Clip]:
         rows = _toml_rows(path)
     else:
         raise UsageError(f"{path}: a manifest is a .csv or .toml file")
-    return _distinct(_clip(row, where, path.parent, outputs, suffix) for where, row in rows)
+    return _distinct(_recording(row, where, path.parent, outputs, suffix) for where, row in rows)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -86,19 +86,19 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _toml_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     settings = read_settings(path)
-    clips = settings.values.get("clip")
-    if other := [key for key in settings.values if key != "clip"]:
-        raise UsageError(f"{settings.where(other[0])}: unknown key {other[0]!r}; a manifest is a list of [[clip]]")
-    if not isinstance(clips, list) or not all(isinstance(clip, dict) for clip in clips):
-        raise UsageError(f"{path}: a manifest is a list of [[clip]], each with ir and vis, or vot")
-    for number, clip in enumerate(clips, 1):
-        where = f"{path}, clip {number}"
-        _check_keys(clip, where)
-        for key, value in clip.items():
+    recordings = settings.values.get("recording")
+    if other := [key for key in settings.values if key != "recording"]:
+        raise UsageError(f"{settings.where(other[0])}: unknown key {other[0]!r}; a manifest is a list of [[recording]]")
+    if not isinstance(recordings, list) or not all(isinstance(recording, dict) for recording in recordings):
+        raise UsageError(f"{path}: a manifest is a list of [[recording]], each with ir and vis, or vot")
+    for number, recording in enumerate(recordings, 1):
+        where = f"{path}, recording {number}"
+        _check_keys(recording, where)
+        for key, value in recording.items():
             wanted = (int, float) if key == "ir-offset-ms" else str
             if not isinstance(value, wanted) or isinstance(value, bool):
                 raise UsageError(f"{where}: {key} must be {'text in quotes' if wanted is str else 'a number'}")
-        yield where, clip
+        yield where, recording
 
 
 def _check_keys(keys: Iterable[str], where: str) -> None:
@@ -106,17 +106,17 @@ def _check_keys(keys: Iterable[str], where: str) -> None:
         raise UsageError(f"{where}: unknown {unknown[0]!r}; known are {', '.join(KEYS)}")
 
 
-def _clip(row: Mapping[str, Any], where: str, base: Path, outputs: Path, suffix: str) -> Clip:
+def _recording(row: Mapping[str, Any], where: str, base: Path, outputs: Path, suffix: str) -> Recording:
     ir, vis, vot = (row.get(key, "") for key in ("ir", "vis", "vot"))
     if bool(vot) == bool(ir or vis) or bool(ir) != bool(vis):
         raise UsageError(f"{where}: give ir and vis, or vot")
     try:
-        ir, vis, vot = (text and _recording(text, base) for text in (ir, vis, vot))
+        ir, vis, vot = (text and _input_path(text, base) for text in (ir, vis, vot))
         offset_ms = _offset(row.get("ir-offset-ms"))
         named = Path(vot or vis)
         output = row.get("output") or (named.name if vot else named.stem) + suffix
         calib = row.get("calib", "")
-        return Clip(_absolute(output, outputs), ir, vis, vot, calib and str(_absolute(calib, base)), offset_ms)
+        return Recording(_absolute(output, outputs), ir, vis, vot, calib and str(_absolute(calib, base)), offset_ms)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
 
@@ -133,61 +133,63 @@ def _offset(value: object) -> float | None:
     return number
 
 
-def _recording(text: str, base: Path) -> str:
+def _input_path(text: str, base: Path) -> str:
     text = expand(text)
     if has_scheme(text) or text.startswith("synthetic:") or parse_address(text) is not None:
-        raise UsageError(f"{redact(text)} is no recording: give a video file, or a directory or pattern of images")
+        raise UsageError(f"{redact(text)} is not a recording: give a video file, or a directory or pattern of images")
     return str(_absolute(text, base))
 
 
 def _absolute(path: str | Path, base: Path = Path()) -> Path:
-    """From `base`; ~ is the home directory, and a name that begins so and is nobody's stays as it is."""
+    """Make a path absolute, from `base`; ~ is the home directory, and ~NAME without such a user is left as it is."""
     if "\0" in str(path):
         raise UsageError(f"{path} holds a zero byte, which no name can have")
     return (base / os.path.expanduser(path)).absolute()  # noqa: PTH111 - Path.expanduser raises for nobody's
 
 
 def _resolved(path: Path) -> Path:
-    """Without links, unless they lead round in a circle."""
+    """Resolve links, unless they are circular."""
     try:
         return path.resolve()
     except (OSError, RuntimeError):
         return path
 
 
-def pair_patterns(ir: str, vis: str, outputs: Path, suffix: str) -> tuple[list[Clip], list[Alone]]:
-    """Files or directories that two patterns with * match, paired by what the * stand for; and those without a partner.
+def pair_patterns(ir: str, vis: str, outputs: Path, suffix: str) -> tuple[list[Recording], list[Unpaired]]:
+    """Pair the files or directories that two patterns match, by the text that each * stands for.
+
+    The second list has the inputs without a partner.
 
     `rec/*/ir.mp4` and `rec/*/vis.mp4` give rec/a/ir.mp4 and rec/a/vis.mp4, fused into a.mp4.  Raises UsageError for
-    patterns that do not have equally many *, InputError where nothing is paired.
+    patterns with different numbers of *, InputError where nothing is paired.
     """
-    found = [_match(_recording(pattern, Path())) for pattern in (ir, vis)]
+    found = [_match(_input_path(pattern, Path())) for pattern in (ir, vis)]
     if ir.count("*") != vis.count("*") or "*" not in ir:
-        raise UsageError(f"{ir} and {vis}: give two patterns with the same number of *, which stand for the same")
+        raise UsageError(f"{ir} and {vis}: give two patterns with the same number of *")
     paths, others = found
-    clips = [
-        Clip(_absolute(outputs / f"{'-'.join(key)}{suffix}"), paths[key], others[key])
+    recordings = [
+        Recording(_absolute(outputs / f"{'-'.join(key)}{suffix}"), paths[key], others[key])
         for key in sorted(paths.keys() & others.keys())
     ]
-    alone = [
-        Alone(path, f"nothing of {partner} belongs to it")
+    unpaired = [
+        Unpaired(path, f"nothing of {partner} matches it")
         for own, other, partner in ((paths, others, vis), (others, paths, ir))
         for key, path in sorted(own.items())
         if key not in other
     ]
-    if not clips:
+    if not recordings:
         raise InputError(
-            f"nothing of {ir} ({len(paths)} found) belongs to anything of {vis} ({len(others)} found): "
-            "what the * stand for must be equal"
+            f"nothing of {ir} ({len(paths)} found) matches anything of {vis} ({len(others)} found): "
+            "the text for each * must be the same"
         )
-    return _distinct(clips), alone
+    return _distinct(recordings), unpaired
 
 
 _WILD = {"*": "([^/]*)", "**/": "((?:.*/)?)"}
 
 
 def _match(pattern: str) -> dict[tuple[str, ...], str]:
-    """What the * stand for, to the path; hidden ones are left out, as by a shell."""
+    """Map the text for each * to the path; hidden files are left out, as by a shell."""
     pieces = [(piece, _WILD.get(piece)) for piece in re.split(r"(\*\*/|\*)", pattern)]
     whole = re.compile("".join(wild or re.escape(piece) for piece, wild in pieces), re.DOTALL)
     names = "".join(piece if wild else glob.escape(piece) for piece, wild in pieces)
@@ -198,28 +200,30 @@ def _match(pattern: str) -> dict[tuple[str, ...], str]:
     return found
 
 
-def sequence_clips(tree: Path, outputs: Path, suffix: str) -> list[Clip]:
-    """Every VOT-RGBT sequence in a directory or below it; raises InputError where there are none."""
+def sequence_recordings(tree: Path, outputs: Path, suffix: str) -> list[Recording]:
+    """List every VOT-RGBT sequence in a directory or below it; raises InputError where there are none."""
     tree = _absolute(tree)
-    clips = []
+    recordings = []
     for sequence in find_sequences(tree):
-        place = sequence.relative_to(tree) if sequence != tree else Path(tree.name)
-        clips.append(Clip(_absolute(outputs / place.with_name(place.name + suffix)), vot=str(sequence)))
-    return clips
+        name = sequence.relative_to(tree) if sequence != tree else Path(tree.name)
+        recordings.append(Recording(_absolute(outputs / name.with_name(name.name + suffix)), vot=str(sequence)))
+    return recordings
 
 
-def _distinct(clips: Iterable[Clip]) -> list[Clip]:
-    """Raises UsageError where two clips have one output, or one's output is another's input, or there are none."""
-    listed = list(clips)
+def _distinct(recordings: Iterable[Recording]) -> list[Recording]:
+    """Raise UsageError where two recordings have one output, an output is an input, or there are no recordings."""
+    listed = list(recordings)
     if not listed:
-        raise UsageError("the manifest lists no clips")
-    by_output: dict[Path, Clip] = {}
-    for clip in listed:
-        other = by_output.setdefault(_resolved(clip.output), clip)
-        if other is not clip:
-            raise UsageError(f"{clip.inputs[-1]} and {other.inputs[-1]} would both become {clip.output}: name outputs")
-    for clip in listed:
-        for text in clip.inputs:
+        raise UsageError("the manifest lists no recordings")
+    by_output: dict[Path, Recording] = {}
+    for recording in listed:
+        other = by_output.setdefault(_resolved(recording.output), recording)
+        if other is not recording:
+            raise UsageError(
+                f"{recording.inputs[-1]} and {other.inputs[-1]} would both become {recording.output}: name outputs"
+            )
+    for recording in listed:
+        for text in recording.inputs:
             if _resolved(Path(text)) in by_output:
                 raise UsageError(f"the output {text} would overwrite an input: choose another directory with -o")
     return listed

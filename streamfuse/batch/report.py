@@ -1,4 +1,4 @@
-"""What became of a batch: a JSON file, and an HTML page that needs nothing beside it."""
+"""Report of a batch: a JSON file, and an HTML page that needs no other file."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from string import Template
 from typing import Any
 
 from streamfuse import __version__
-from streamfuse.batch.recordings import Alone
+from streamfuse.batch.recordings import Unpaired
 from streamfuse.batch.run import Entry, State, Status
 from streamfuse.errors import OutputError
 from streamfuse.files import reason, write_whole
+from streamfuse.telemetry import each_count
 
 JSON, PAGE = "batch.json", "batch.html"
 ROWS = 2000
-"""Clips that went well and are listed on the page; what did not is always listed."""
+"""Successful recordings that the page lists at most; all others are always listed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     entries: Sequence[Entry]
-    alone: Sequence[Alone]
+    unpaired: Sequence[Unpaired]
     state: State
     cluster: str
-    """Where it ran, in words."""
+    """Description of the machine or cluster that it ran on."""
     begun: datetime
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it; times are UTC, in ISO 8601."""
+        """Return the report as JSON has it; times are UTC, in ISO 8601."""
         return {
             "version": __version__,
             "begun": _moment(self.begun),
@@ -43,19 +44,20 @@ class Report:
             "counts": self.counts,
             "frames": self.state.frames,
             "fps": round(self.fps, 3),
-            "clips": [_clip(entry) for entry in self.entries],
-            "alone": [{"path": one.path, "reason": one.reason} for one in self.alone],
+            "recordings": [_recording(entry) for entry in self.entries],
+            "unpaired": [{"path": one.path, "reason": one.reason} for one in self.unpaired],
         }
 
     @property
     def counts(self) -> dict[str, int]:
-        """Clips by status, how many of the outputs are of damaged inputs, and inputs without a partner."""
+        """Number of recordings by status, of outputs from damaged inputs, and of inputs without a partner."""
         by_status = {str(status): sum(entry.status is status for entry in self.entries) for status in Status}
-        return {**by_status, "damaged": sum(bool(entry.damage) for entry in self.entries), "alone": len(self.alone)}
+        damaged = sum(bool(entry.damage) for entry in self.entries)
+        return {**by_status, "damaged": damaged, "unpaired": len(self.unpaired)}
 
     @property
     def fps(self) -> float:
-        """Of all workers together, from the first unit to the last."""
+        """Frames per second of all workers together, from the first unit to the last."""
         return self.state.frames / self.state.elapsed_s if self.state.elapsed_s > 0 else 0.0
 
 
@@ -63,19 +65,19 @@ def _moment(moment: datetime) -> str:
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _clip(entry: Entry) -> dict[str, Any]:
-    clip, figures = entry.clip, entry.figures or {}
+def _recording(entry: Entry) -> dict[str, Any]:
+    recording, figures = entry.recording, entry.figures or {}
     seconds = figures.get("seconds")
-    inputs = {"vot": clip.vot} if clip.vot else {"ir": clip.ir, "vis": clip.vis}
+    inputs = {"vot": recording.vot} if recording.vot else {"ir": recording.ir, "vis": recording.vis}
     return {
-        "output": str(clip.output),
+        "output": str(recording.output),
         **inputs,
         "status": str(entry.status),
         "reason": _reason(entry),
         "frames": figures.get("frames"),
         "seconds": round(seconds, 3) if seconds is not None else None,
         "fps": round(figures["frames"] / seconds, 3) if seconds else None,
-        "parts": figures.get("parts"),
+        "segments": figures.get("segments"),
         "drops": figures.get("drops", {}),
         "damage": entry.damage,
         "notes": figures.get("notes", []),
@@ -87,14 +89,14 @@ def _clip(entry: Entry) -> dict[str, Any]:
 
 def _reason(entry: Entry) -> str | None:
     if entry.status is Status.SKIPPED:
-        return "made by an earlier run, of the same inputs with the same options"
+        return "made by an earlier run, from the same inputs with the same options"
     if entry.status is Status.LEFT:
-        return "the batch was stopped before"
+        return "the batch was stopped before it"
     return entry.error
 
 
 def write(report: Report, directory: Path) -> Path:
-    """Both files into a directory, made if need be; the page's path.  Raises OutputError."""
+    """Write both files into a directory, which is made if need be; return the page's path.  Raises OutputError."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -106,31 +108,33 @@ def write(report: Report, directory: Path) -> Path:
 
 
 def render(made: dict[str, Any]) -> str:
-    """The page's text, from `Report.as_dict`."""
+    """Return the page's HTML, from `Report.as_dict`."""
     template = Template(files("streamfuse.batch").joinpath("report.html").read_text(encoding="utf-8"))
-    clips = made["clips"]
+    recordings = made["recordings"]
     order = {"failed": 0, "left": 1, "done": 2, "skipped": 3}
-    bad = [clip for clip in clips if clip["status"] in ("failed", "left") or clip["damage"]]
-    good = [clip for clip in clips if clip["status"] in ("done", "skipped") and not clip["damage"]]
-    shown = sorted(bad, key=lambda clip: order[clip["status"]]) + good[:ROWS]
-    base = _common(clips)
-    hidden = len(clips) - len(shown)
+    bad = [recording for recording in recordings if recording["status"] in ("failed", "left") or recording["damage"]]
+    good = [
+        recording for recording in recordings if recording["status"] in ("done", "skipped") and not recording["damage"]
+    ]
+    shown = sorted(bad, key=lambda recording: order[recording["status"]]) + good[:ROWS]
+    base = _common(recordings)
+    hidden = len(recordings) - len(shown)
     return template.substitute(
-        title=escape(f"{len(clips)} clips"),
+        title=escape(f"{len(recordings)} recordings"),
         begun=escape(made["begun"]),
         cluster=escape(made["cluster"]),
         base=escape(base or "/"),
         tiles="".join(_tiles(made)),
-        rows="".join(_row(clip, base) for clip in shown),
-        hidden=f"<p class='soft'>and {hidden} more that went well, in {JSON}</p>" if hidden else "",
-        alone="".join(_alone(made["alone"])),
+        rows="".join(_row(recording, base) for recording in shown),
+        hidden=f"<p class='soft'>and {hidden} more successful ones, in {JSON}</p>" if hidden else "",
+        unpaired="".join(_unpaired(made["unpaired"])),
         version=escape(made["version"]),
     )
 
 
-def _common(clips: Sequence[dict[str, Any]]) -> str:
-    """The directory that all outputs are in."""
-    parents = [Path(clip["output"]).parent for clip in clips]
+def _common(recordings: Sequence[dict[str, Any]]) -> str:
+    """Return the directory that holds all outputs."""
+    parents = [Path(recording["output"]).parent for recording in recordings]
     common = parents[0]
     while any(common not in (parent, *parent.parents) for parent in parents):
         common = common.parent
@@ -139,7 +143,7 @@ def _common(clips: Sequence[dict[str, Any]]) -> str:
 
 def _tiles(made: dict[str, Any]) -> Iterator[str]:
     counts = made["counts"]
-    for name in ("done", "skipped", "failed", "damaged", "left", "alone"):
+    for name in ("done", "skipped", "failed", "damaged", "left", "unpaired"):
         if counts[name] or name in ("done", "skipped", "failed"):
             yield f'<div class="tile {name}"><b>{counts[name]}</b> {name}</div>'
     yield f'<div class="tile"><b>{made["frames"]}</b> frames fused</div>'
@@ -152,33 +156,33 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _row(clip: dict[str, Any], base: str) -> str:
-    name = clip["output"].removeprefix(base).lstrip("/")
-    remarks = [clip["reason"]] if clip["reason"] and clip["status"] != "skipped" else []
-    remarks += [clip["damage"]] if clip["damage"] else []
-    remarks += [f"{count} {what}" for what, count in clip["drops"].items()]
-    remarks += clip["notes"]
+def _row(recording: dict[str, Any], base: str) -> str:
+    name = recording["output"].removeprefix(base).lstrip("/")
+    remarks = [recording["reason"]] if recording["reason"] and recording["status"] != "skipped" else []
+    remarks += [recording["damage"]] if recording["damage"] else []
+    remarks += [f"{count} {stream}: {reason}" for stream, reason, count in each_count(recording["drops"])]
+    remarks += recording["notes"]
     cells = (
-        str(clip["frames"]) if clip["frames"] is not None else "",
-        f"{clip['seconds']:.1f}" if clip["seconds"] is not None else "",
-        f"{clip['fps']:.1f}" if clip["fps"] is not None else "",
-        str(clip["parts"] or ""),
+        str(recording["frames"]) if recording["frames"] is not None else "",
+        f"{recording['seconds']:.1f}" if recording["seconds"] is not None else "",
+        f"{recording['fps']:.1f}" if recording["fps"] is not None else "",
+        str(recording["segments"] or ""),
     )
     small = f"<small>{escape('; '.join(remarks))}</small>" if remarks else ""
-    inputs = clip.get("vot") or f"{clip['ir']}, {clip['vis']}"
-    css = "damaged" if clip["damage"] and clip["status"] != "failed" else clip["status"]
+    inputs = recording.get("vot") or f"{recording['ir']}, {recording['vis']}"
+    css = "damaged" if recording["damage"] and recording["status"] != "failed" else recording["status"]
     return (
         f'<tr class="{css}"><th title="{escape(inputs)}">{escape(name)}{small}</th>'
-        f'<td class="status">{clip["status"]}</td>'
+        f'<td class="status">{recording["status"]}</td>'
         f"{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}"
-        f'<td class="text">{escape(clip["worker"] or "")}</td></tr>'
+        f'<td class="text">{escape(recording["worker"] or "")}</td></tr>'
     )
 
 
-def _alone(alone: Sequence[dict[str, str]]) -> Iterator[str]:
-    if not alone:
+def _unpaired(unpaired: Sequence[dict[str, str]]) -> Iterator[str]:
+    if not unpaired:
         return
     yield "<h2>Without a partner</h2><ul>"
-    for one in alone:
+    for one in unpaired:
         yield f"<li>{escape(one['path'])}: {escape(one['reason'])}</li>"
     yield "</ul>"

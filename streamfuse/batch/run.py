@@ -1,8 +1,8 @@
-"""From clips to outputs: what is missing is given to the workers, as many units as they have threads.
+"""From recordings to outputs: missing ones are sent to the workers, as many units as they have threads.
 
-No more than that is given, so that a worker that dies takes down only what ran on it.  A unit whose worker died is
-tried again by Dask; one whose workers died again and again is put by, and tried once more when nothing else runs:
-if it then happens again, it is this clip that does it, and it alone fails.
+No more are sent, so that a worker that dies takes down only the units that ran on it.  Dask tries a unit again whose
+worker died.  One whose workers died repeatedly is deferred, and tried once more when nothing else runs: if a worker
+dies again, this recording is the cause, and only this one fails.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from streamfuse.batch import receipts, worker
-from streamfuse.batch.fusing import Fusing, made_of
-from streamfuse.batch.recordings import Clip
+from streamfuse.batch.options import BatchOptions, made_of
+from streamfuse.batch.recordings import Recording
 from streamfuse.batch.segments import WHOLE, Window
 from streamfuse.batch.worker import Outcome
 from streamfuse.errors import OutputError, StreamfuseError
@@ -33,9 +33,9 @@ log = logging.getLogger("streamfuse")
 
 TICK_S = 0.2
 WORKERS_S = 1.0
-"""How often the cluster is asked how many threads it has."""
+"""Between requests for the number of the cluster's threads."""
 PATIENCE_S = 10.0
-"""Without any worker; then it is said, and waited on."""
+"""Longest time without a worker before a warning."""
 
 
 class Status(enum.StrEnum):
@@ -44,31 +44,31 @@ class Status(enum.StrEnum):
     DONE = "done"
     """Made by this run."""
     SKIPPED = "skipped"
-    """Made by an earlier one, of the same inputs with the same options."""
+    """Made by an earlier run, from the same inputs with the same options."""
     FAILED = "failed"
 
 
 @dataclass
 class Entry:
-    """A clip and how far it is."""
+    """A recording and its progress."""
 
-    clip: Clip
+    recording: Recording
     made_of: dict[str, Any] = field(default_factory=dict)
     status: Status = Status.LEFT
     error: str | None = None
     code: int = 0
     trace: str | None = None
     figures: dict[str, Any] | None = None
-    """Of the output, as `worker.Outcome` has them, also where an earlier run made it."""
+    """Figures of the output, see `worker.Outcome`; also where an earlier run made it."""
     windows: tuple[Window, ...] = ()
-    parts: dict[int, dict[str, Any]] = field(default_factory=dict)
+    segments: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def fail(self, error: str, code: int, trace: str | None = None) -> None:
         self.status, self.error, self.code, self.trace = Status.FAILED, error, code, trace
 
     @property
     def damage(self) -> str | None:
-        """What is missing from its inputs, and so from the output."""
+        """Missing pieces of the inputs, and so of the output; None: all was read."""
         damage: str | None = (self.figures or {}).get("damage")
         return damage
 
@@ -77,16 +77,16 @@ class Entry:
 class Unit:
     entry: Entry
     kind: str
-    """look, fuse, part or join."""
-    place: int = 0
-    """Of a part."""
-    alone: bool = False
-    """Nothing else runs while it does."""
+    """look, fuse, segment or join."""
+    index: int = 0
+    """Index of a segment."""
+    exclusive: bool = False
+    """Nothing else runs at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Of a batch, now."""
+    """State of a batch."""
 
     total: int
     done: int
@@ -95,30 +95,30 @@ class State:
     running: int
     workers: int
     frames: int
-    """Fused in this run, as far as the workers have said."""
+    """Frames fused in this run, as far as the workers have reported."""
     elapsed_s: float
 
 
-def plan(clips: Sequence[Clip], fusing: Fusing, force: bool) -> list[Entry]:
-    """What of the clips is done, cannot be begun, or is left; nothing is opened for it."""
+def plan(recordings: Sequence[Recording], options: BatchOptions, force: bool) -> list[Entry]:
+    """Find out which recordings are done, cannot be begun, or are left; no recording is opened."""
     entries = []
-    for clip in clips:
-        entry = Entry(clip)
+    for recording in recordings:
+        entry = Entry(recording)
         entries.append(entry)
         try:
-            entry.made_of = made_of(clip, fusing)
-            found = receipts.standing(clip.output, entry.made_of)
+            entry.made_of = made_of(recording, options)
+            found = receipts.standing(recording.output, entry.made_of)
             if found.done:
                 entry.status, entry.figures = Status.SKIPPED, found.figures
             elif found.exists and not force:
-                raise OutputError(f"it exists and {found.exists}: choose another place, or replace it with --force")
+                raise OutputError(f"it exists and {found.exists}: choose another directory, or replace it with --force")
         except StreamfuseError as error:
             entry.fail(str(error), error.exit_code)
     return entries
 
 
 def idle(entries: Sequence[Entry]) -> State:
-    """Where nothing runs."""
+    """Return the state of a batch in which nothing runs."""
     return _state(Counter(entry.status for entry in entries))
 
 
@@ -127,30 +127,30 @@ def _state(counts: Counter[Status]) -> State:
 
 
 class Run:
-    """Works off what is left of the entries; once."""
+    """Works through the entries that are left; used once."""
 
-    def __init__(self, client: Client, entries: Sequence[Entry], fusing: Fusing, force: bool) -> None:
-        self._client, self._entries, self._fusing, self._force = client, entries, fusing, force
+    def __init__(self, client: Client, entries: Sequence[Entry], options: BatchOptions, force: bool) -> None:
+        self._client, self._entries, self._options, self._force = client, entries, options, force
         self._id = uuid.uuid4().hex[:12]
-        first = "look" if fusing.split_s is not None else "fuse"
+        first = "look" if options.split_s is not None else "fuse"
         self._ready = deque(Unit(entry, first) for entry in entries if entry.status is Status.LEFT)
         self._suspects: deque[Unit] = deque()
         self._running: dict[str, tuple[Unit, Future[Outcome]]] = {}
         self._finished: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._threads = self._workers = self._submitted = self._frames = 0
-        self._on_the_way: dict[str, int] = {}
+        self._under_way: dict[str, int] = {}
         self._counts = Counter(entry.status for entry in entries)
         self._asked = -WORKERS_S
         self._begun = self._last_seen = time.monotonic()
         self._said = False
 
     def stop(self) -> None:
-        """Begin nothing more and give up what runs; any thread may call it."""
+        """Start no more units and cancel those that run; any thread may call it."""
         self._stopping.set()
 
     def __call__(self, on_tick: Callable[[State], None] | None = None) -> None:
-        """Until all is done, failed or, after `stop`, left.  Raises StreamfuseError where the cluster is lost."""
+        """Run until all is done, failed or, after `stop`, left.  Raises StreamfuseError where the cluster is lost."""
         self._client.subscribe_topic(worker.topic_of(f"-{self._id}-"), self._hear)
         try:
             while (self._ready or self._running or self._suspects) and not self._stopping.is_set():
@@ -160,20 +160,20 @@ class Run:
                 if on_tick is not None:
                     on_tick(self.state())
         finally:
-            if self._running and self._client.status == "running":  # else there is nobody to tell
+            if self._running and self._client.status == "running":  # else the scheduler cannot be told
                 self._client.cancel([future for _, future in self._running.values()], force=True)
 
     def _hear(self, event: tuple[float, dict[str, Any]]) -> None:
-        """From a thread of Dask's: how far a unit is."""
-        self._on_the_way[event[1]["key"]] = event[1]["frames"]
+        """Take a unit's report of its frames, in a thread of Dask."""
+        self._under_way[event[1]["key"]] = event[1]["frames"]
 
     def state(self) -> State:
-        on_the_way = [self._on_the_way.get(key, 0) for key in self._running]
+        under_way = [self._under_way.get(key, 0) for key in self._running]
         return replace(
             _state(self._counts),
             running=len(self._running),
             workers=self._workers,
-            frames=self._frames + sum(on_the_way),
+            frames=self._frames + sum(under_way),
             elapsed_s=time.monotonic() - self._begun,
         )
 
@@ -194,32 +194,34 @@ class Run:
             log.warning("the cluster has no workers: waiting for one")
 
     def _lost(self) -> None:
-        raise StreamfuseError("the Dask scheduler does not answer any more; start it and run the same again to go on")
+        raise StreamfuseError(
+            "the Dask scheduler does not answer any more; start it and run the same command again to continue"
+        )
 
     def _submit(self) -> None:
         while self._ready and len(self._running) < self._threads:
             unit = self._ready.popleft()
-            if unit.entry.status is Status.LEFT:  # else another part has failed
+            if unit.entry.status is Status.LEFT:  # else another segment has failed
                 self._send(unit)
         while self._suspects and not self._running and self._threads:
             unit = self._suspects.popleft()
             if unit.entry.status is Status.LEFT:
-                self._send(replace(unit, alone=True))
+                self._send(replace(unit, exclusive=True))
 
     def _send(self, unit: Unit) -> None:
         entry = unit.entry
         work: Callable[..., Outcome]
-        arguments: tuple[Any, ...] = (entry.clip, self._fusing)
+        arguments: tuple[Any, ...] = (entry.recording, self._options)
         if unit.kind == "look":
             work = worker.look
         elif unit.kind == "join":
             work = worker.join
-            arguments += (entry.made_of, self._force, [entry.parts[place] for place in range(len(entry.windows))])
+            arguments += (entry.made_of, self._force, [entry.segments[index] for index in range(len(entry.windows))])
         else:
             work = worker.fuse
-            part = unit.kind == "part"
-            window = entry.windows[unit.place] if part else WHOLE
-            arguments += (entry.made_of, self._force, window, unit.place if part else None)
+            segment = unit.kind == "segment"
+            window = entry.windows[unit.index] if segment else WHOLE
+            arguments += (entry.made_of, self._force, window, unit.index if segment else None)
         key = f"{unit.kind}-{self._id}-{self._submitted}"
         self._submitted += 1
         future = self._client.submit(work, *arguments, key=key, pure=False)
@@ -227,7 +229,7 @@ class Run:
         future.add_done_callback(lambda done: self._finished.put(done.key))
 
     def _collect(self) -> None:
-        """What has finished, after waiting a moment for the first."""
+        """Take the outcome of the next finished unit, after waiting at most `TICK_S`."""
         from distributed import KilledWorker
 
         try:
@@ -241,22 +243,25 @@ class Run:
                 self._lost()
             outcome: Outcome = future.result()
         except KilledWorker:
-            if unit.entry.status is not Status.LEFT:  # another part has failed
+            if unit.entry.status is not Status.LEFT:  # another segment has failed
                 pass
-            elif unit.alone:
-                unit.entry.fail("every worker that had it died, also with nothing else running: out of memory?", 1)
+            elif unit.exclusive:
+                unit.entry.fail("every worker that ran it died, even with nothing else running: out of memory?", 1)
             else:
-                log.warning("%s: the workers that had it died; it is tried by itself later", unit.entry.clip.output)
+                log.warning(
+                    "%s: the workers that ran it died; it is tried again later, with nothing else running",
+                    unit.entry.recording.output,
+                )
                 self._suspects.append(unit)
         except StreamfuseError:
             raise
-        except Exception as error:  # what a worker sends that cannot run our code, whatever that is
+        except Exception as error:  # whatever a worker sends that cannot run this code
             unit.entry.fail(f"a worker could not run it: {type(error).__name__}: {error}".partition("\n")[0], 1)
         else:
             self._take(unit, outcome)
         finally:
             future.release()
-            self._on_the_way.pop(key, None)
+            self._under_way.pop(key, None)
             self._counts[before] -= 1
             self._counts[unit.entry.status] += 1
 
@@ -271,15 +276,15 @@ class Run:
             if len(outcome.windows) == 1:
                 self._ready.appendleft(Unit(entry, "fuse"))
             else:
-                self._ready.extendleft(Unit(entry, "part", place) for place in reversed(range(len(outcome.windows))))
+                self._ready.extendleft(Unit(entry, "segment", index) for index in reversed(range(len(outcome.windows))))
             return
         assert outcome.figures is not None
         for note in outcome.figures.get("notes", ()):
             warn_once(note)
-        if unit.kind == "part":
-            entry.parts[unit.place] = outcome.figures
+        if unit.kind == "segment":
+            entry.segments[unit.index] = outcome.figures
             self._frames += outcome.figures["frames"]
-            if len(entry.parts) == len(entry.windows):
+            if len(entry.segments) == len(entry.windows):
                 self._ready.appendleft(Unit(entry, "join"))
             return
         if unit.kind == "fuse":

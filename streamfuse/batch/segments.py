@@ -1,10 +1,10 @@
-"""A long recording in parts that can be fused apart, and the parts as one file again.
+"""Segments of a long recording, which are fused independently and joined into one file.
 
-A part covers the visible frames from one key frame up to another.  Two things remember what came before: the pairing,
-and whatever follows the level or range of the pictures over time (tone "smooth", the gain of 16-bit infrared), with a
-time constant of one second.  So a part begins earlier, by LEAD_S, and ends later, by TAIL_S: those frames are fused and
-not written.  After the lead-in e^-4, 2 %, of a difference is left; the level that "smooth" holds for a network that
-gives luma is never off by more than 5 grey levels, so that 0.1 are left at worst.
+A segment covers the visible frames from one key frame up to another.  Two stages depend on earlier frames: the pairing,
+and stages that follow the level or range of the pictures over time (tone "smooth", the gain of 16-bit infrared), with a
+time constant of one second.  So a segment is read from LEAD_S before its start to TAIL_S after its end; these frames
+are fused and not written.  After the lead-in e^-4, 2 %, of a difference is left: at most 0.1 grey levels of the 5 by
+which the level of "smooth" can differ for a network that gives luma.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 
 from streamfuse.errors import OutputError
 from streamfuse.files import reason
-from streamfuse.frames import DEFAULT_PERIOD_NS, Frame, FusedFrame
+from streamfuse.frames import DEFAULT_PERIOD_NS, Frame, FusedFrame, Role
 from streamfuse.pairing.recorded import NO_PARTNER, OTHER_ENDED
 from streamfuse.sinks.base import Sink
 from streamfuse.sources.base import Source
+from streamfuse.telemetry import Counts, add_counts
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
 
 LEAD_S = 4.0
 TAIL_S = 0.5
-"""Of the next part: enough for the last frames' partners to be what they are without parts."""
+"""Enough for the last frames to have the same partners as without segments."""
 NANO = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Of the visible time line, ns: from `start_ns` up to, not with, `stop_ns`; None is open."""
+    """An interval of the visible time line, ns: `start_ns` included, `stop_ns` excluded; None: unbounded."""
 
     start_ns: int | None = None
     stop_ns: int | None = None
@@ -48,11 +49,11 @@ class Window:
         )
 
     def less(self, offset_ns: int) -> Window:
-        """The same on the time line of a stream whose stamps `offset_ns` is added to."""
+        """Return the window on the time line of a stream to whose stamps `offset_ns` is added."""
         return self._moved(-offset_ns, -offset_ns)
 
     def around(self) -> Window:
-        """What must be read."""
+        """Return the window that must be read."""
         return self._moved(-round(LEAD_S * NANO), round(TAIL_S * NANO))
 
     def _moved(self, start_ns: int, stop_ns: int) -> Window:
@@ -66,10 +67,10 @@ WHOLE = Window()
 
 
 def cut(ir: Source, vis: Source, split_s: float, ir_offset_ns: int = 0) -> list[Window]:
-    """Parts of about `split_s` seconds, each from a key frame of the visible recording on; or one, the whole.
+    """Divide a recording into windows of about `split_s` seconds, each from a key frame of the visible stream on.
 
-    There are none where one of the two has ended; `ir_offset_ns` is added to infrared stamps.  The sources are not used
-    afterwards.  What cannot be jumped in (MPEG-TS, AVI), or has frames before the time 0, stays whole.
+    They end where one of the two streams ends; `ir_offset_ns` is added to infrared stamps.  The sources cannot be
+    iterated afterwards.  A recording without an index (MPEG-TS, AVI), or with frames before the time 0, stays whole.
     """
     first_ns, end_ns, ir_end_ns = vis.first_stamp_ns, _end_ns(vis), _end_ns(ir)
     if first_ns is None or first_ns < 0 or end_ns is None or ir.cut_before(ir.first_stamp_ns or 0) is None:
@@ -78,7 +79,7 @@ def cut(ir: Source, vis: Source, split_s: float, ir_offset_ns: int = 0) -> list[
         end_ns = min(end_ns, ir_end_ns + ir_offset_ns)
     split_ns = round(split_s * NANO)
     cuts = [first_ns]
-    # No part is under half of what was asked for, also where key frames are far apart.
+    # No segment is shorter than half of `split_s`, even where key frames are far apart.
     for wanted_ns in range(first_ns + split_ns, end_ns - split_ns // 2, split_ns):
         key_ns = vis.cut_before(wanted_ns)
         if key_ns is not None and key_ns >= cuts[-1] + split_ns // 2:
@@ -93,21 +94,21 @@ def _end_ns(source: Source) -> int | None:
     return source.first_stamp_ns + source.frame_count * (source.period_ns or DEFAULT_PERIOD_NS)
 
 
-class Excerpt(Source):
-    """The frames of a recording in a window and around it; those in it are counted."""
+class SegmentSource(Source):
+    """The frames of a recording in a window and around it; frames in the window are counted."""
 
     def __init__(self, source: Source, window: Window) -> None:
         super().__init__()
         self._source, self.window, self._around = source, window, window.around()
         self.name, self.clock, self.size, self.files = source.name, source.clock, source.size, source.files
         self.period_ns, self.first_stamp_ns = source.period_ns, source.first_stamp_ns
-        self.drops, self.held = source.drops, source.held
+        self.drops, self.repeated = source.drops, source.repeated
         self.stamps = array("q")
-        """Of the frames in the window, as far as it was read."""
+        """Stamps of the frames in the window, as far as it was read."""
         self.last_ns: int | None = None
         """Stamp of the last frame that was read."""
         self.ended = False
-        """There is no frame after that."""
+        """The recording has no frame after that."""
         self._frames: Iterator[Frame] | None = None
         self._interrupted = False
         self._first = Counter(source.drops)
@@ -148,11 +149,11 @@ class Excerpt(Source):
 
     @property
     def read(self) -> int:
-        """Of the frames that the header promises."""
+        """Number of frames, of those that the header promises, that were read or lost."""
         return len(self.stamps) + (self.lost - self._first).total()
 
     def after(self, stamp_ns: int | None) -> int:
-        """How many of the window's frames come after that; None: all."""
+        """Count the window's frames after a stamp; None: all."""
         return len(self.stamps) - (0 if stamp_ns is None else bisect_right(self.stamps, stamp_ns))
 
     def interrupt(self) -> None:
@@ -160,23 +161,23 @@ class Excerpt(Source):
         self._source.interrupt()
 
     def close(self) -> None:
-        """Where nobody wanted the rest of a window, as the other stream has a gap there, its frames are counted."""
+        """Count the rest of the window, which was not read where the other stream has a gap, and close the source."""
         if self._frames is not None and self.window.stop_ns is not None:
             while not self._interrupted and self._after is None and next(self._frames, None) is not None:
                 pass
         self._source.close()
 
 
-class Part(Sink):
-    """Passes on to another sink what is in a window, and knows which frames of it were used."""
+class SegmentSink(Sink):
+    """Passes the frames of a window to another sink, and records which source frames were used."""
 
     def __init__(self, sink: Sink, window: Window, ir_offset_ns: int = 0) -> None:
         self._sink, self._window, self._ir_window = sink, window, window.less(ir_offset_ns)
         self.name = sink.name
         self.frames = 0
-        """Written: so many visible ones of the window were used."""
+        """Frames written: visible frames of the window that were used."""
         self.infrared = 0
-        """So many infrared ones."""
+        """Infrared frames of the window that were used."""
         self.last_ns: tuple[int | None, int | None] = (None, None)
         """Stamps of the last infrared and visible frame that were used."""
 
@@ -192,30 +193,30 @@ class Part(Sink):
         self._sink.close(failed=failed)
 
 
-def lost(part: Part, ir: Excerpt, vis: Excerpt, ir_offset_ns: int = 0) -> dict[str, int]:
-    """Frames of the window that went nowhere, by "stream: reason", after the run.
+def lost(segment: SegmentSink, ir: SegmentSource, vis: SegmentSource, ir_offset_ns: int = 0) -> Counts:
+    """Count the dropped frames of the window, by stream and reason, after the run.
 
-    They are told by their stamps, so that each is counted in one part, whichever way the threads ran.
+    They are told by their stamps, so that each is counted in one segment, whichever way the threads ran.
     """
-    counts: Counter[str] = Counter()
-    for name, own, used, last_ns, other, later_ns in (
-        ("infrared", ir, part.infrared, part.last_ns[0], vis, -ir_offset_ns),
-        ("visible", vis, part.frames, part.last_ns[1], ir, ir_offset_ns),
+    counts: Counts = {}
+    for role, own, used, last_ns, other, later_ns in (
+        (Role.IR, ir, segment.infrared, segment.last_ns[0], vis, -ir_offset_ns),
+        (Role.VIS, vis, segment.frames, segment.last_ns[1], ir, ir_offset_ns),
     ):
         missing = len(own.stamps) - used
         ends = [last_ns, None if other.last_ns is None else other.last_ns + later_ns]
         late = (
             min(missing, own.after(max((end for end in ends if end is not None), default=None))) if other.ended else 0
         )
-        counts.update({f"{name}: {OTHER_ENDED}": late, f"{name}: {NO_PARTNER}": missing - late})
-        counts.update({f"{name}: {why}": count for why, count in own.lost.items()})
-    return {why: count for why, count in counts.items() if count}
+        add_counts(counts, role.label, {OTHER_ENDED: late, NO_PARTNER: missing - late})
+        add_counts(counts, role.label, own.lost)
+    return counts
 
 
-def join(parts: Sequence[Path], output: Path) -> None:
+def join(segments: Sequence[Path], output: Path) -> None:
     """One file of the coded frames of several, as they are, each at its own time.  Raises OutputError.
 
-    They must have been coded alike: a part that was not, by another version of the encoder, is refused.
+    They must have been coded alike: a segment that was not, by another version of the encoder, is refused.
     """
     import av
 
@@ -223,25 +224,25 @@ def join(parts: Sequence[Path], output: Path) -> None:
         with av.open(f"file:{output}", "w") as container:
             stream: VideoStream | None = None
             header: bytes | None = None
-            for path in parts:
-                with av.open(f"file:{path}") as part:
-                    video = part.streams.video[0]
+            for path in segments:
+                with av.open(f"file:{path}") as segment:
+                    video = segment.streams.video[0]
                     if stream is None:
                         stream = container.add_stream_from_template(video)
                         stream.codec_context.codec_tag = video.codec_context.codec_tag
                         header = video.codec_context.extradata
                     elif video.codec_context.extradata != header:
                         raise OutputError(
-                            f"cannot join {output.name}: {path.name} was coded otherwise than the part before; the "
+                            f"cannot join {output.name}: {path.name} was coded otherwise than the segment before; the "
                             "workers must have the same version of PyAV, and all or none of them a GPU that encodes"
                         )
-                    _copy(part, video, container, stream)
+                    _copy(segment, video, container, stream)
     except av.error.FFmpegError as error:
         raise OutputError(f"cannot write {output}: {reason(error.errno, str(error.strerror))}") from None
 
 
-def _copy(part: InputContainer, video: VideoStream, container: OutputContainer, stream: VideoStream) -> None:
-    for packet in part.demux(video):
+def _copy(segment: InputContainer, video: VideoStream, container: OutputContainer, stream: VideoStream) -> None:
+    for packet in segment.demux(video):
         if packet.dts is None:  # the end of the file
             continue
         packet.stream = stream

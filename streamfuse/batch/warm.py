@@ -1,15 +1,15 @@
-"""Engines that stay in a worker from unit to unit."""
+"""Engines that a worker keeps from one unit to the next."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamfuse.batch.fusing import Fusing
+from streamfuse.batch.options import BatchOptions
 from streamfuse.errors import EngineError, StreamfuseError
+from streamfuse.options import FusionOptions
 
 if TYPE_CHECKING:
     from streamfuse.engines.base import Engine
@@ -20,25 +20,21 @@ _idle: dict[tuple[object, ...], list[Engine]] = {}
 
 
 @contextmanager
-def warm_fuser(fusing: Fusing) -> Iterator[Fuser]:
-    """A fuser with a tone of its own around an engine that is kept; one whose engine fails is not kept."""
+def warm_fuser(options: BatchOptions, fusion: FusionOptions) -> Iterator[Fuser]:
+    """Provide a fuser with its own tone and an engine that is kept afterwards, unless the engine failed.
+
+    `fusion`: the options of the recording, as `BatchOptions.for_recording` gives them.
+    """
     from streamfuse.fuser import Fuser
 
-    key = (
-        fusing.weights_digest,
-        fusing.engine,
-        fusing.precision,
-        fusing.preset,
-        fusing.device,
-        fusing.threads,
-    )
+    key = (options.weights_digest, options.threads, fusion.engine)
     try:
         engine = _idle.setdefault(key, []).pop()
     except IndexError:
-        engine = _make_engine(fusing)
+        engine = _make_engine(options)
     kept = False
     try:
-        yield Fuser(engine=engine, tone=fusing.tone, calibration=fusing.calib, crop=fusing.crop)
+        yield Fuser(engine=engine, tone=fusion.tone, calibration=fusion.calib, crop=fusion.crop)
         kept = True
     except StreamfuseError as error:
         kept = not isinstance(error, EngineError) and engine.pending == 0
@@ -50,22 +46,15 @@ def warm_fuser(fusing: Fusing) -> Iterator[Fuser]:
             engine.close()
 
 
-def _make_engine(fusing: Fusing) -> Engine:
+def _make_engine(options: BatchOptions) -> Engine:
     import cv2
 
-    from streamfuse.engines import create_engine
     from streamfuse.errors import WeightsError
     from streamfuse.network.checkpoint import default_weights, read_info
 
-    path = Path(fusing.weights) if fusing.weights else default_weights()
-    if read_info(path).whole_digest != fusing.weights_digest:
+    choice = options.fusion.engine
+    path = choice.weights or default_weights()
+    if read_info(path).whole_digest != options.weights_digest:
         raise WeightsError(f"worker {socket.gethostname()} has other weights in {path}: give all the same file")
-    cv2.setNumThreads(fusing.threads)
-    return create_engine(
-        fusing.engine,
-        weights=path,
-        precision=fusing.precision,
-        threads=fusing.threads,
-        device=fusing.device,
-        preset=fusing.preset,
-    )
+    cv2.setNumThreads(options.threads)
+    return choice.open(options.threads)

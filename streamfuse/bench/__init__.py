@@ -1,1 +1,1 @@
-"""How fast an engine is here, and how fast it could be: what `streamfuse bench` measures."""
+"""Speed of an engine on this machine, beside the peak of the machine: the figures of `streamfuse bench`."""

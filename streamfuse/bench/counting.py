@@ -1,4 +1,4 @@
-"""What the network has to do for one pair, counted from its graph without computing anything."""
+"""Operations and bytes of the network for one pair, counted from its graph without computing anything."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from streamfuse.network.scaled import for_size
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Of the network as it is written; an engine that rewrites it does less."""
+    """Work of the network as it is written; an engine that rewrites it does less."""
 
     flops: int
-    """Of matrix products and convolutions, two for each multiplication with its addition."""
+    """Operations of matrix products and convolutions; a multiplication with its addition counts as two."""
     moved_bytes: int
-    """If every operation reads what it is given and writes what it makes, once."""
+    """Bytes moved if every operation reads its inputs once and writes its outputs once."""
     least_bytes: int
-    """Weights, pictures and result, once."""
+    """Bytes of the weights, the pictures and the result, each moved once."""
 
 
 class _ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -53,11 +53,11 @@ class _ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def count_work(
     config: CrossFuseConfig, height: int, width: int, dtype: torch.dtype, preset: Preset = Preset.QUALITY
 ) -> Work:
-    """For one pair of pictures of (height, width), with tensors of `dtype`."""
+    """Count the work for one pair of pictures of (height, width), with tensors of `dtype`."""
     with torch.device("meta"):
         network = for_size(CrossFuse(config).eval(), height, width, preset, folded=False).to(dtype)
         pair = torch.empty(2, 1, 1, height, width, dtype=dtype)
-    # One after the other: the flop counter takes operations apart, and the bytes would be those of the parts.
+    # One after the other: the flop counter takes operations apart, and would count the bytes of their components.
     with torch.inference_mode(), FlopCounterMode(display=False) as flops:
         network(pair[0], pair[1])
     with torch.inference_mode(), _ByteCounter() as moved:

@@ -1,4 +1,4 @@
-"""An engine alone, and between a source and a sink."""
+"""Measurements of an engine without anything else, and between a source and a sink."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ class Result:
     """Pairs that the engine works on at once."""
     in_flight_fps: float
     end_to_end_fps: float
-    """From two H.264 files to one: decoding, pairing, fusing, encoding."""
+    """Frames a second from two H.264 files to one: decoding, pairing, fusing, encoding."""
     memory_mb: float
-    """The most that the process held, from its start to here."""
+    """Largest resident size of the process since its start."""
     likeness: Likeness
     work: Work
     peak: Peak
 
     @property
     def flops_share(self) -> float:
-        """Of the peak: the network's operations, as written, in its median time."""
+        """Share of the peak, 0..1: the network's operations, as written, in its median time."""
         return self.work.flops / (self.network.p50_ms / 1000) / self.peak.flops_per_s
 
     @property
@@ -110,7 +110,7 @@ def bench(
         in_flight_fps = rate_in_flight(engine, ir, vis, frames)
         say("end to end")
         end_to_end_fps = fuse_files(Fuser(engine=engine, tone="smooth"), ir_file, vis_file, frames)
-    memory_mb = _peak_memory_mb()
+    memory_mb = peak_memory_mb()
     say("the original's picture")
     reference, output = original(weights, ir, vis)
     likeness = compare(engine.fuse(ir, vis), reference, output, ir, vis)
@@ -122,8 +122,7 @@ def bench(
         precision=str(engine.precision),
         preset=str(engine.preset),
         device=engine.device,
-        machine=f"{read_cpu().model}, {platform.system()}, Python {platform.python_version()}, "
-        f"torch {torch.__version__}, streamfuse {__version__}",
+        machine=machine(),
         size=f"{width}x{height}",
         prepare_s=prepare_s,
         network=network,
@@ -138,7 +137,16 @@ def bench(
     )
 
 
-def _peak_memory_mb() -> float:
+def machine() -> str:
+    """Name the processor, the system and the versions that figures depend on."""
+    return (
+        f"{read_cpu().model}, {platform.system()}, Python {platform.python_version()}, torch {torch.__version__}, "
+        f"streamfuse {__version__}"
+    )
+
+
+def peak_memory_mb() -> float:
+    """Largest resident size of this process since its start, in MB; NaN on Windows."""
     if sys.platform == "win32":
         return math.nan
     import resource

@@ -1,4 +1,4 @@
-"""What the processor at hand can do at best, measured with PyTorch."""
+"""Peak rates of a processor, measured with PyTorch."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from streamfuse.engines.device import CudaDevice, Work
 
 RUNS = 7
 CPU_SIDE, GPU_SIDE = 2048, 8192
-"""Of the matrices: large enough to be as fast as it gets, small enough for a fraction of a second."""
+"""Side of the matrices: large enough for the best rate, small enough for a fraction of a second."""
 CPU_BYTES, GPU_BYTES = 1 << 28, 1 << 30
-"""To copy: far more than caches hold."""
+"""Bytes to copy: far more than caches hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Peak:
     flops_per_s: float
-    """Of a square matrix product in the engine's precision."""
+    """Operations a second of a square matrix product in the engine's precision."""
     bytes_per_s: float
-    """Of a copy, reading and writing counted."""
+    """Bytes a second of a copy; reading and writing both count."""
 
 
 def measure_peak(dtype: torch.dtype, gpu: int | None) -> Peak:
-    """The best of several runs each; on the CPU with as many threads as this process may use."""
+    """Return the best of several runs; on the CPU with as many threads as this process may use."""
     device = CudaDevice(gpu) if gpu is not None else None
     side, size = (CPU_SIDE, CPU_BYTES) if device is None else (GPU_SIDE, GPU_BYTES)
     place = torch.device("cpu") if device is None else device.torch

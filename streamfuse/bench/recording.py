@@ -6,7 +6,7 @@ from pathlib import Path
 
 from streamfuse.frames import FusedFrame
 from streamfuse.sinks import open_sink
-from streamfuse.sinks.encoder import VideoFormat
+from streamfuse.sinks.video_format import VideoFormat
 from streamfuse.sources import open_source
 
 

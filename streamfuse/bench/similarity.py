@@ -1,4 +1,4 @@
-"""What an engine's picture is worth: beside that of the original, and beside its sources."""
+"""Quality of an engine's picture: its similarity to the original network's, and its scores against the inputs."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from streamfuse.color import Plane
-from streamfuse.engines.base import Raw
+from streamfuse.color import Plane, Raw
 from streamfuse.network.checkpoint import default_weights, load
 from streamfuse.network.config import Output
 
 METRICS = ("Q_ABF", "VIF", "SSIM", "true_MI")
-"""Of `streamfuse.evaluation.score`."""
+"""Metrics of `streamfuse.evaluation.score` that are reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Likeness:
     psnr_db: float
-    """To the original, over 0..255; infinite where they are equal."""
+    """PSNR against the original, over 0..255; infinite where they are equal."""
     ssim: float | None
-    """To the original; None where scikit-image is not installed."""
+    """SSIM against the original; None where scikit-image is not installed."""
     scores: dict[str, float]
-    """Of METRICS; empty where the research packages are not installed."""
+    """Values by the names in METRICS; empty where the research packages are not installed."""
 
 
 def original(weights: Path | None, ir: Plane, vis: Plane) -> tuple[Raw, Output]:

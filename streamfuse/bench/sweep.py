@@ -24,7 +24,7 @@ SLOW_PIXELS = 2_000_000
 """Above this, and with engines that compile nothing, a tenth of the pairs are enough."""
 
 Row = dict[str, Any]
-"""As `streamfuse.bench.measure.Result.as_dict`; or `skipped`, why there is nothing, with what was asked for."""
+"""Fields of `streamfuse.bench.measure.Result.as_dict`; or those of the case, and `skipped`: the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Case:
 
 
 def cases(device: str, sizes: Sequence[tuple[int, int]] = SIZES) -> list[Case]:
-    """What can be measured on the CPU, or on a GPU (`device` cuda or cuda:N)."""
+    """List the cases that can be measured on the CPU, or on a GPU (`device` cuda or cuda:N)."""
     if device == "cpu":
         wide = ("bf16",) if read_cpu().has_bf16 else ()
         kinds = {"openvino": ("int8", *wide, "fp32"), "torch": (*wide, "fp32")}
@@ -54,7 +54,7 @@ def cases(device: str, sizes: Sequence[tuple[int, int]] = SIZES) -> list[Case]:
 def sweep(
     chosen: Sequence[Case], device: str, weights: Path | None, frames: int, say: Callable[[str], None]
 ) -> list[Row]:
-    """Measures one after the other; a case that cannot be had here is a row that says why."""
+    """Measure one case after the other; a case that is not supported here becomes a row that says why."""
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for number, case in enumerate(chosen, 1):

@@ -1,1 +1,1 @@
-"""Where, and when, two cameras see the same thing: the file that says so, and ways to find it out."""
+"""Calibration of a camera pair: the file, the methods that make one, and the time offset between two streams."""

@@ -1,4 +1,4 @@
-"""From pictures of a calibration board that both cameras see."""
+"""Calibration from pictures of a calibration board that both cameras see."""
 
 from __future__ import annotations
 
@@ -10,23 +10,28 @@ import numpy as np
 
 from streamfuse.calibration.fit import Fit, fit_homography, least_squares
 from streamfuse.calibration.geometry import Lens, Points, Size, project, residuals, rms
-from streamfuse.calibration.outcome import Outcome, conclude
+from streamfuse.calibration.outcome import Outcome, make_calibration
 from streamfuse.calibration.target import Board, find_board
 from streamfuse.color import Plane
 from streamfuse.errors import InputError
+from streamfuse.frames import Role
 from streamfuse.sources.image_pairs import ImagePaths
+from streamfuse.sources.limits import MAX_PIXELS
 from streamfuse.sources.pixels import read_image_file
 
 TOLERANCE_PX = 2.0
-"""At 640 pixels of width; corners are found to a few tenths of a pixel, what is beyond this is parallax."""
+"""Inlier threshold at a picture width of 640; corners are found to a few tenths of a pixel, the rest is parallax."""
 DISAGREE_PX = 1.5
-"""A board that as a whole lies so far from where the others say, at 640 pixels of width, is at another distance."""
+"""Mean offset at a picture width of 640 above which a board was at another distance than the others."""
 LENS_VIEWS = 8
+"""Views needed to calibrate the lenses."""
 LENS_FLAGS = cv2.CALIB_FIX_K3
 """The third radial term follows noise unless the boards fill the corners of the picture."""
-WORST_LENS_PX = 1.0
-PARTS = 3
-PART_NAMES = (
+MAX_LENS_RMS_PX = 1.0
+"""Largest RMS error of a lens calibration at a picture width of 640."""
+GRID = 3
+"""Rows and columns of the grid on which the boards' coverage is checked."""
+CELL_NAMES = (
     ("top left", "top", "top right"),
     ("left", "middle", "right"),
     ("bottom left", "bottom", "bottom right"),
@@ -35,7 +40,7 @@ PART_NAMES = (
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One board, found in both pictures; the points are in the same order."""
+    """A board found in both pictures of a pair; the points are in the same order."""
 
     name: str
     ir: Points
@@ -43,10 +48,20 @@ class View:
 
 
 def calibrate_boards(
-    scenes: Sequence[ImagePaths], board: Board, *, lenses: bool = False, distance_m: float | None = None
+    scenes: Sequence[ImagePaths],
+    board: Board,
+    *,
+    lenses: bool = False,
+    distance_m: float | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Outcome:
-    """Raises InputError where no board is found in both pictures of a pair, or for `lenses` in fewer than 8."""
-    views, missing, sizes, pictures = _find(scenes, board)
+    """Calibrate from pairs of pictures that show the board.
+
+    `lenses`: calibrate the lens distortion too.  `distance_m`: distance of the boards; computed where `lenses` and
+    `board.square_mm` are given.  Raises InputError where the board is found in both pictures of too few pairs (1 is
+    needed, 8 for `lenses`), the sizes differ, or the boards fit no single alignment.
+    """
+    views, missing, sizes, pictures = _find(scenes, board, max_pixels)
     ir_size, vis_size = sizes
     needed = LENS_VIEWS if lenses else 1
     if len(views) < needed:
@@ -64,15 +79,15 @@ def calibrate_boards(
         if distance_m is None and board.square_mm is not None:
             distance_m = round(float(np.median(distances)), 3)
             details.append(f"the boards were {min(distances):.2f} to {max(distances):.2f} m away")
-    flat = [_flatten(view, *pair) for view in views]
+    flat = [_undistort_view(view, *pair) for view in views]
     fit, scale = _fit(flat, vis_size)
     details.append("residuals of each pair, px RMS:")
     for view in flat:
-        apart = residuals(fit.homography, view.ir, view.vis)
-        details.append(f"  {view.name:<24} {rms(apart):6.2f}")
+        error = residuals(fit.homography, view.ir, view.vis)
+        details.append(f"  {view.name:<24} {rms(error):6.2f}")
     warnings += _parallax_warnings(flat, fit, scale)
     warnings += _coverage_warnings(views, ir_size)
-    calibration = conclude(
+    calibration = make_calibration(
         fit.homography,
         ir_size,
         vis_size,
@@ -87,53 +102,53 @@ def calibrate_boards(
 Found = tuple[list[View], list[str], tuple[Size, Size], tuple[Plane, Plane] | None]
 
 
-def _find(scenes: Sequence[ImagePaths], board: Board) -> Found:
+def _find(scenes: Sequence[ImagePaths], board: Board, max_pixels: int) -> Found:
     views, missing = [], []
     sizes: tuple[Size, Size] | None = None
     pictures = None
     for scene in scenes:
-        ir, vis = (read_image_file(path)[0] for path in (scene.ir, scene.vis))
+        ir, vis = (read_image_file(path, max_pixels)[0] for path in (scene.ir, scene.vis))
         now: tuple[Size, Size] = ((ir.shape[0], ir.shape[1]), (vis.shape[0], vis.shape[1]))
         sizes = sizes or now
         if now != sizes:
-            raise InputError(f"{scene.ir} or {scene.vis} is of another size than those before: calibrate with one size")
+            raise InputError(f"{scene.ir} or {scene.vis} differs in size from the earlier pictures: use a single size")
         found = [find_board(plane, board) for plane in (ir, vis)]
         if found[0] is None or found[1] is None:
-            where = [role for role, points in zip(("infrared", "visible"), found, strict=True) if points is None]
+            where = [role.label for role, points in zip(Role, found, strict=True) if points is None]
             missing.append(f"{scene.name}, {' and '.join(where)}")
             continue
-        views.append(View(scene.name, found[0][_same_way(found[0], found[1], board)], found[1]))
+        views.append(View(scene.name, found[0][_upright_order(found[0], found[1], board)], found[1]))
         pictures = pictures or (ir, vis)
     assert sizes is not None  # pairing gives one scene or an error
     return views, missing, sizes, pictures
 
 
-def _same_way(ir: Points, vis: Points, board: Board) -> np.ndarray:
-    """The order of the infrared points that turns the picture least: the cameras are mounted the same way up.
+def _upright_order(ir: Points, vis: Points, board: Board) -> np.ndarray:
+    """Return the order of the infrared points that rotates the picture least: both cameras are mounted upright.
 
-    Inverted, a board's first corner is at its other end; orders that fit much worse are of another board.
+    On an inverted board the first corner is at the other end.  Orders that fit much worse are ignored.
     """
     fits = []
     for order in board.orders():
         homography = least_squares(ir[order], vis)
         if homography is None:
             continue
-        apart = rms(residuals(homography, ir[order], vis))
-        fits.append((apart, abs(_turn(ir[order], vis)), order))
+        error = rms(residuals(homography, ir[order], vis))
+        fits.append((error, abs(_rotation_angle(ir[order], vis)), order))
     if not fits:
         return board.orders()[0]
-    best = min(apart for apart, _, _ in fits)
+    best = min(error for error, _, _ in fits)
     return min((fit for fit in fits if fit[0] <= 3 * best + 0.5), key=lambda fit: fit[1])[2]
 
 
-def _turn(source: Points, target: Points) -> float:
-    """The rotation of a similarity between points, radians."""
+def _rotation_angle(source: Points, target: Points) -> float:
+    """Rotation of the similarity between two point sets, radians."""
     a, b = ((points - points.mean(axis=0)) @ (1, 1j) for points in (source, target))
     return float(np.angle(np.vdot(a, b)))
 
 
-def _flatten(view: View, ir_lens: Lens | None, vis_lens: Lens | None) -> View:
-    """As perfect lenses would have seen it."""
+def _undistort_view(view: View, ir_lens: Lens | None, vis_lens: Lens | None) -> View:
+    """Remove the lens distortion from a view's points."""
     return View(
         view.name,
         view.ir if ir_lens is None else ir_lens.undistort(view.ir),
@@ -142,13 +157,13 @@ def _flatten(view: View, ir_lens: Lens | None, vis_lens: Lens | None) -> View:
 
 
 def _fit(views: Sequence[View], vis_size: Size) -> tuple[Fit, float]:
-    """And how many pixels there are to one of a picture 640 wide."""
+    """Fit a homography to all views; also return the pixels per pixel of a picture 640 wide."""
     scale = max(vis_size[1] / 640, 1.0)
     source, target = np.vstack([view.ir for view in views]), np.vstack([view.vis for view in views])
     fit = fit_homography(source, target, TOLERANCE_PX * scale)
     if fit is None:
         raise InputError(
-            "the boards fit no one alignment: hold them at the distance of the scene, far from the cameras"
+            "the boards fit no single alignment: hold them at the distance of the scene, far from the cameras"
         )
     return fit, scale
 
@@ -160,48 +175,49 @@ def _parallax_warnings(views: Sequence[View], fit: Fit, scale: float) -> list[st
         return []
     listed = ", ".join(f"{name} by {shift:.1f} px" for name, shift in list(far.items())[:5])
     return [
-        f"boards disagree: {listed}. They were at different distances (parallax): the alignment holds at the distance "
-        "of the others; leave these out, or take all at the distance of the scene"
+        f"boards disagree: {listed}. They were at different distances (parallax): the alignment is valid at the "
+        "distance of the others; leave these out, or take all at the distance of the scene"
     ]
 
 
 def _coverage_warnings(views: Sequence[View], ir_size: Size) -> list[str]:
-    seen = np.zeros((PARTS, PARTS), bool)
+    seen = np.zeros((GRID, GRID), bool)
     for view in views:
-        cells = (view.ir / np.array(ir_size[::-1]) * PARTS).astype(int).clip(0, PARTS - 1)
+        cells = (view.ir / np.array(ir_size[::-1]) * GRID).astype(int).clip(0, GRID - 1)
         seen[cells[:, 1], cells[:, 0]] = True
-    empty = [PART_NAMES[row][column] for row, column in np.argwhere(~seen)]
-    return [f"no board was at the {', '.join(empty)} of the infrared picture: the alignment is guessed there"] * bool(
-        empty
-    )
+    empty = [CELL_NAMES[row][column] for row, column in np.argwhere(~seen)]
+    if not empty:
+        return []
+    return [f"no board was at the {', '.join(empty)} of the infrared picture: the alignment is extrapolated there"]
 
 
 def _calibrate_lenses(
     views: Sequence[View], board: Board, ir_size: Size, vis_size: Size
 ) -> tuple[tuple[Lens, Lens], list[float], list[str]]:
-    """Each camera by itself (Zhang, IEEE PAMI 22, 2000); the boards' distances, m where their size is known; a report.
+    """Calibrate each camera separately (Zhang, IEEE PAMI 22, 2000); return lenses, board distances and report lines.
 
-    The pose between the cameras is not asked for: boards that fill a third of the picture tell the principal points
-    to some pixels only, which at 4 m is as much as the cameras are apart.
+    Distances are in metres where the board's square is known, else in squares.  The pose between the cameras is not
+    estimated: boards that fill a third of the picture determine the principal points to a few pixels only, which at
+    4 m is as much as the cameras are apart.
     """
     solid = [board.points()] * len(views)
     found, details = [], []
     distances: list[float] = []
     for role, size, points in (
-        ("infrared", ir_size, [view.ir for view in views]),
-        ("visible", vis_size, [view.vis for view in views]),
+        (Role.IR, ir_size, [view.ir for view in views]),
+        (Role.VIS, vis_size, [view.vis for view in views]),
     ):
         flat = [corner.astype(np.float32).reshape(-1, 1, 2) for corner in points]
         error, matrix, distortion, _, shifts = cv2.calibrateCamera(
             solid, flat, size[::-1], None, None, flags=LENS_FLAGS
         )
-        if not error < WORST_LENS_PX * max(size[1] / 640, 1):
+        if not error < MAX_LENS_RMS_PX * max(size[1] / 640, 1):
             raise InputError(
-                f"the {role} lens cannot be told from these boards: they fit to {error:.1f} px; "
+                f"the {role.label} lens cannot be calibrated from these boards: they fit to {error:.1f} px; "
                 "tilt the board more from picture to picture, or leave out --lenses"
             )
         k = np.asarray(matrix, np.float64)
         found.append(Lens(k, np.asarray(distortion, np.float64).ravel()))
-        details.append(f"{role} lens: f = {k[0, 0]:.0f} px, {error:.2f} px RMS")
+        details.append(f"{role.label} lens: f = {k[0, 0]:.0f} px, {error:.2f} px RMS")
         distances = [float(np.asarray(shift).ravel()[2]) for shift in shifts]
     return (found[0], found[1]), distances, details

@@ -1,4 +1,4 @@
-"""A picture that shows whether a calibration is right: infrared edges over the visible picture."""
+"""The check picture of a calibration: infrared edges drawn over the visible picture."""
 
 from __future__ import annotations
 
@@ -9,33 +9,37 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.calibration.model import Calibration
-from streamfuse.calibration.overlap import infrared_places
+from streamfuse.calibration.overlap import infrared_coordinates
 from streamfuse.color import Plane
 
 EDGE_BGR = (60, 120, 255)
 OUTLINE_BGR = (120, 220, 60)
 TEXT_BGR = (235, 235, 235)
 EDGE_SHARE = 0.06
-"""Of the pixels are drawn: enough to recognise the scene, few enough to see what lies beneath."""
-LEAST_WIDTH = 960
+"""Share of the pixels drawn as edges: enough to recognise the scene, few enough to see the picture beneath."""
+MIN_WIDTH = 960
 FONT = cv2.FONT_HERSHEY_DUPLEX
 
 
 def draw_check(calibration: Calibration, ir: Plane, vis: Plane) -> npt.NDArray[np.uint8]:
-    """(h, w) and (H, W) luma of one moment to (H', W', 3) BGR, enlarged where the visible picture is small."""
+    """Draw infrared edges over a visible picture of the same moment.
+
+    `ir`, `vis`: (h, w) and (H, W) uint8 luma.  Returns (H', W', 3) BGR with a legend, enlarged to a width of at least
+    960.  Raises InputError where the pictures' aspect ratios are not those of the calibration.
+    """
     calibration = calibration.for_sizes((ir.shape[0], ir.shape[1]), (vis.shape[0], vis.shape[1]))
-    zoom = max(-(-LEAST_WIDTH // vis.shape[1]), 1)
+    zoom = max(-(-MIN_WIDTH // vis.shape[1]), 1)
     large = (vis.shape[1] * zoom, vis.shape[0] * zoom)
-    places, reach = infrared_places(calibration)
-    x, y = (axis.reshape(vis.shape).astype(np.float32) for axis in places.T)
+    coordinates, mask = infrared_coordinates(calibration)
+    x, y = (axis.reshape(vis.shape).astype(np.float32) for axis in coordinates.T)
     warped = cast(Plane, cv2.remap(ir, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
     edges = _edges(cast(Plane, cv2.resize(warped, large, interpolation=cv2.INTER_CUBIC)), zoom)
-    inside = cv2.resize(cv2.erode(reach.astype(np.uint8), np.ones((5, 5))), large, interpolation=cv2.INTER_NEAREST)
+    inside = cv2.resize(cv2.erode(mask.astype(np.uint8), np.ones((5, 5))), large, interpolation=cv2.INTER_NEAREST)
     base = cv2.createCLAHE(2.0, (8, 8)).apply(cv2.resize(vis, large, interpolation=cv2.INTER_CUBIC))
     picture = cv2.cvtColor((base * 0.6 + 40).astype(np.uint8), cv2.COLOR_GRAY2BGR)
     drawn = cast("npt.NDArray[np.uint8]", picture)
     drawn[(edges > 0) & (np.asarray(inside) > 0)] = EDGE_BGR
-    border = cv2.resize(reach.astype(np.uint8), large, interpolation=cv2.INTER_NEAREST)
+    border = cv2.resize(mask.astype(np.uint8), large, interpolation=cv2.INTER_NEAREST)
     framed = cv2.copyMakeBorder(border, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     contours, _ = cv2.findContours(framed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(-1, -1))
     cv2.drawContours(drawn, contours, -1, OUTLINE_BGR, 2)
@@ -57,8 +61,8 @@ def _labelled(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     x = 12
     for text, colour in (
         ("infrared edges", EDGE_BGR),
-        ("end of infrared", OUTLINE_BGR),
-        ("over the visible picture: edges must lie on the same things", TEXT_BGR),
+        ("border of infrared", OUTLINE_BGR),
+        ("over the visible picture: edges must be on the same objects", TEXT_BGR),
     ):
         cv2.putText(sheet, text, (x, height + 23), FONT, 0.55, colour, 1, cv2.LINE_AA)
         x += cv2.getTextSize(text, FONT, 0.55, 1)[0][0] + 22

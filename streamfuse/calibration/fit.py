@@ -1,4 +1,4 @@
-"""A homography from points of which some are wrong."""
+"""Robust estimation of a homography from point pairs with outliers."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ import numpy.typing as npt
 
 from streamfuse.calibration.geometry import Matrix3, Points, residuals, rms
 
-LEAST_POINTS = 4
+MIN_POINTS = 4
 ITERATIONS = 10_000
 CONFIDENCE = 0.9999
 ROUNDS = 5
-"""Of fitting to the inliers and choosing them anew; it settles in two or three."""
+"""Largest number of refits to the current inliers; two or three are usually enough."""
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A homography and the points that it explains."""
+    """A homography and its inliers."""
 
     homography: Matrix3
     residuals: npt.NDArray[np.float64]
-    """(n,) of all points, px of the target."""
+    """(n,) residuals of all points, px of the target."""
     inliers: npt.NDArray[np.bool_]
-    """(n,)"""
+    """(n,) True for the points that agree with the homography."""
 
     @property
     def rms_px(self) -> float:
-        """Of the inliers."""
+        """RMS residual of the inliers, px of the target."""
         return rms(self.residuals[self.inliers])
 
 
 def fit_homography(source: Points, target: Points, threshold_px: float) -> Fit | None:
-    """The homography that most points agree with to `threshold_px`, least squares over those; None if there is none.
+    """Fit a homography to the largest set of points that agree to `threshold_px`; None if there is no such set.
 
     MAGSAC++ (Barath et al., CVPR 2020) finds the consensus; the distance in the target is minimised by
     Levenberg-Marquardt.
     """
-    if len(source) < LEAST_POINTS:
+    if len(source) < MIN_POINTS:
         return None
     found, _ = cv2.findHomography(
         source, target, cv2.USAC_MAGSAC, threshold_px, maxIters=ITERATIONS, confidence=CONFIDENCE
@@ -51,7 +51,7 @@ def fit_homography(source: Points, target: Points, threshold_px: float) -> Fit |
         if homography is None:
             return None
         chosen = residuals(homography, source, target) <= threshold_px
-        if chosen.sum() < LEAST_POINTS:
+        if chosen.sum() < MIN_POINTS:
             return None
         if (chosen == inliers).all():
             break
@@ -63,16 +63,16 @@ def fit_homography(source: Points, target: Points, threshold_px: float) -> Fit |
 
 
 def least_squares(source: Points, target: Points) -> Matrix3 | None:
-    """The homography that brings all points nearest to their targets; None where they do not determine one."""
-    if len(source) < LEAST_POINTS:
+    """Fit a homography to all points; None where they do not determine one."""
+    if len(source) < MIN_POINTS:
         return None
     found, _ = cv2.findHomography(source, target, 0)
     return cast("Matrix3 | None", found)
 
 
 def fit_affine(source: Points, target: Points, threshold_px: float) -> Fit | None:
-    """As `fit_homography`, without perspective: steadier where points are few and rough."""
-    if len(source) < LEAST_POINTS:
+    """Fit an affine map as `fit_homography` does; more robust where points are few and inexact."""
+    if len(source) < MIN_POINTS:
         return None
     found, _ = cv2.estimateAffine2D(
         source, target, method=cv2.RANSAC, ransacReprojThreshold=threshold_px, maxIters=3000, confidence=0.999
@@ -81,5 +81,5 @@ def fit_affine(source: Points, target: Points, threshold_px: float) -> Fit | Non
     if affine is None:
         return None
     homography = np.vstack((affine, (0.0, 0.0, 1.0)))
-    apart = residuals(homography, source, target)
-    return Fit(homography, apart, apart <= threshold_px)
+    errors = residuals(homography, source, target)
+    return Fit(homography, errors, errors <= threshold_px)

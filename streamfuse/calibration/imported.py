@@ -1,7 +1,7 @@
-"""From other programs' calibrations: two cameras and the pose between them, or a homography.
+"""Import of other programs' calibrations: two cameras and the pose between them, or a homography.
 
-For points on the plane z = d before the infrared camera, X_vis = R X_ir + T is X_vis = (R + T n^T / d) X_ir with
-n = (0, 0, 1), so the pictures are related by H = K_vis (R + T n^T / d) K_ir^-1 (Hartley and Zisserman, 13.1).
+For points on the plane z = d in front of the infrared camera, X_vis = R X_ir + T equals X_vis = (R + T n^T / d) X_ir
+with n = (0, 0, 1), so the pictures are related by H = K_vis (R + T n^T / d) K_ir^-1 (Hartley and Zisserman, 13.1).
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import numpy.typing as npt
 from streamfuse.calibration.geometry import Lens, Matrix3, Size, inverse
 from streamfuse.calibration.interchange import Values, matrix, read_values, size
 from streamfuse.calibration.model import DISTORTION_LENGTHS
-from streamfuse.calibration.outcome import Outcome, conclude
+from streamfuse.calibration.outcome import Outcome, make_calibration
 from streamfuse.errors import InputError, UsageError
+from streamfuse.frames import Role
 
 MAX_BASELINE_M = 3.0
-"""More is another unit."""
+"""Largest plausible distance between the cameras; a larger one means that the file's unit is not the metre."""
 
 KALIBR_CAMERA = re.compile(r"^cam\d$")
 
@@ -31,18 +32,20 @@ Vector = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Camera:
+    """A camera's lens and its pose in a common frame."""
+
     name: str
     size: Size | None
     lens: Lens
     rotation: Matrix3
-    """Of a common frame into the camera's: X_camera = rotation X + shift."""
+    """(3, 3) from the common frame to the camera's: X_camera = rotation X + shift."""
     shift: Vector
     """(3,), m."""
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What the user says beside the files."""
+    """The user's options for an import."""
 
     ir_camera: str | None = None
     vis_camera: str | None = None
@@ -53,7 +56,11 @@ class Request:
 
 
 def calibrate_import(paths: Sequence[Path], request: Request) -> Outcome:
-    """Raises InputError for files that are not understood, UsageError for cameras that are not in them."""
+    """Convert one or two calibration files.
+
+    Raises InputError for files in an unknown format, UsageError for cameras that the files do not have and for sizes
+    that are missing.
+    """
     values = [read_values(path) for path in paths]
     first, file = values[0], paths[0]
     if len(paths) == 1:
@@ -65,13 +72,13 @@ def calibrate_import(paths: Sequence[Path], request: Request) -> Outcome:
         if "R" in first and "T" in first:
             return _from_cameras(f"OpenCV {file.name}", _read_stereo(file, first), request)
         if "camera_matrix" in first:
-            raise InputError(f"{file} is one camera: give the files of both, infrared first")
+            raise InputError(f"{file} has only one camera: give the files of both, infrared first")
         raise InputError(
-            f"{file} is no calibration that is known: expected a homography H, OpenCV's K1 D1 K2 D2 R T, "
+            f"{file} has no known calibration format: expected a homography H, OpenCV's K1 D1 K2 D2 R T, "
             "a Kalibr camchain, or two ROS camera_info files"
         )
     if len(paths) > 2:
-        raise UsageError("give one file, or two of ROS camera_info")
+        raise UsageError("give one file, or two ROS camera_info files")
     return _from_cameras("ROS camera_info", [_read_ros(*item) for item in zip(paths, values, strict=True)], request)
 
 
@@ -79,21 +86,20 @@ def _from_homography(path: Path, homography: Matrix3, values: Values, request: R
     if homography[2, 2] < 0:
         homography = -homography
     ir, vis = request.ir_size or _stereo_size(path, values, 1), request.vis_size or _stereo_size(path, values, 2)
-    calibration = conclude(
+    calibration = make_calibration(
         homography,
-        _known("infrared", ir),
-        _known("visible", vis),
+        _known(Role.IR, ir),
+        _known(Role.VIS, vis),
         f"imported homography {path.name}",
         rms_px=None,
         distance_m=request.distance_m,
     )
-    return Outcome(calibration, ["taken as a homography from infrared to visible pixels"])
+    return Outcome(calibration, ["read as a homography from infrared to visible pixels"])
 
 
-def _known(role: str, found: Size | None) -> Size:
+def _known(role: Role, found: Size | None) -> Size:
     if found is None:
-        flag = "--ir-size" if role == "infrared" else "--vis-size"
-        raise UsageError(f"the file does not say how large {role} pictures are: give {flag} WIDTHxHEIGHT")
+        raise UsageError(f"the file does not give the size of {role.label} pictures: give --{role}-size WIDTHxHEIGHT")
     return found
 
 
@@ -104,59 +110,62 @@ def _from_cameras(method: str, cameras: Sequence[Camera], request: Request) -> O
     baseline = float(np.linalg.norm(shift))
     if baseline > MAX_BASELINE_M:
         raise InputError(
-            f"the cameras would be {baseline:.1f} m apart: if the file is in millimetres, give --millimetres"
+            f"the cameras are {baseline:.1f} m apart in this file: if it is in millimetres, give --millimetres"
         )
     distance = request.distance_m
     tilted = np.zeros((3, 3)) if distance is None else np.outer(shift, (0, 0, 1)) / distance
     homography = vis.lens.matrix @ (rotation + tilted) @ inverse(ir.lens.matrix)
     if homography[2, 2] <= 0:
-        raise InputError("the cameras do not look the same way: is their pose the inverse of what it should be?")
-    calibration = conclude(
+        raise InputError(
+            "the cameras face opposite directions: check that R and T map infrared to visible, not the inverse"
+        )
+    calibration = make_calibration(
         homography,
-        _known("infrared", request.ir_size or ir.size),
-        _known("visible", request.vis_size or vis.size),
+        _known(Role.IR, request.ir_size or ir.size),
+        _known(Role.VIS, request.vis_size or vis.size),
         f"imported {method}",
         rms_px=None,
         distance_m=np.inf if distance is None else distance,
         lenses=(ir.lens, vis.lens),
     )
     details = [f"infrared is {ir.name}, visible {vis.name}; they are {baseline * 1000:.0f} mm apart"]
-    warnings = [] if distance is not None else ["made for far scenes (infinity); --distance-m D makes it for D metres"]
+    warnings = [] if distance is not None else ["valid for far scenes (infinity); give --distance-m for nearer ones"]
     return Outcome(calibration, details, warnings, parallax_px_m=float(vis.lens.matrix[0, 0]) * baseline)
 
 
 def _choose(cameras: Sequence[Camera], ir_name: str | None, vis_name: str | None) -> tuple[Camera, Camera]:
-    """By name; of two cameras the first is infrared where nothing is said."""
+    """Choose the infrared and the visible camera by name; the first one left is infrared where no name is given."""
     by_name = {camera.name: camera for camera in cameras}
     names = ", ".join(by_name)
     if len(by_name) < 2:
-        raise InputError(f"two cameras are needed, and there is {names or 'none'}")
+        raise InputError(f"two cameras are needed, the file has {names or 'none'}: give a calibration of both")
     for flag, name in (("--ir-camera", ir_name), ("--vis-camera", vis_name)):
         if name is not None and name not in by_name:
-            raise UsageError(f"{flag} {name}: there are {names}")
+            raise UsageError(f"{flag} {name}: no such camera; choose one of {names}")
     if len(by_name) > 2 and (ir_name is None or vis_name is None):
-        raise UsageError(f"there are {names}: say which with --ir-camera and --vis-camera")
+        raise UsageError(f"the file has the cameras {names}: choose with --ir-camera and --vis-camera")
     if ir_name is None:
         ir_name = next(name for name in by_name if name != vis_name)
     if vis_name is None:
         vis_name = next(name for name in by_name if name != ir_name)
     if ir_name == vis_name:
-        raise UsageError(f"--ir-camera and --vis-camera are both {ir_name}")
+        raise UsageError(f"--ir-camera and --vis-camera are both {ir_name}: choose two different cameras")
     return by_name[ir_name], by_name[vis_name]
 
 
 def _lens(path: Path, key: str, k: Matrix3, distortion: Vector) -> Lens:
-    """Fewer than four terms are filled up with zeros; more are cut where they are zero."""
+    """Make a lens; the distortion is padded or trimmed with zeros to a number of terms that OpenCV supports."""
     terms = np.trim_zeros(distortion, "b")
     length = next((n for n in DISTORTION_LENGTHS if n >= len(terms)), None)
     if length is None:
-        raise InputError(f"{path}: {key} has {len(distortion)} terms, and at most 14 are known")
+        raise InputError(f"{path}: {key} has {len(distortion)} terms, and at most 14 are supported")
     if k[0, 0] <= 0 or k[1, 1] <= 0 or k[2, 2] == 0:
-        raise InputError(f"{path}: the camera matrix beside {key} has no focal length: was the camera calibrated?")
+        raise InputError(f"{path}: the camera matrix for {key} has no focal length: calibrate the camera first")
     return Lens(k / k[2, 2], np.pad(terms, (0, length - len(terms))))
 
 
 def _first(path: Path, values: Values, *keys: str) -> tuple[str, Any]:
+    """Return the first of these keys that exists, with its value; raises InputError."""
     for key in keys:
         if key in values:
             return key, values[key]
@@ -174,7 +183,7 @@ def _stereo_size(path: Path, values: Values, number: int) -> Size | None:
 
 
 def _read_stereo(path: Path, values: Values) -> list[Camera]:
-    """OpenCV's stereoCalibrate: X_2 = R X_1 + T."""
+    """Read the result of OpenCV's stereoCalibrate: X_2 = R X_1 + T."""
     cameras = []
     for number in (1, 2):
         key, k = _first(path, values, f"K{number}", f"M{number}", f"cameraMatrix{number}", f"camera_matrix_{number}")
@@ -191,37 +200,35 @@ def _read_stereo(path: Path, values: Values) -> list[Camera]:
 
 def _rotation(path: Path, key: str, found: Matrix3) -> Matrix3:
     if np.abs(found @ found.T - np.eye(3)).max() > 1e-2 or np.linalg.det(found) < 0:
-        raise InputError(f"{path}: {key} is no rotation")
+        raise InputError(f"{path}: {key} is not a rotation matrix")
     return found
 
 
 def _read_ros(path: Path, values: Values) -> Camera:
-    """The rectified pair tells the pose: X_rectified = R X_camera, and P's fourth column is -f times its place."""
+    """Read one camera of a rectified pair: X_rectified = R X_camera, and P's fourth column is -f times its position."""
     _, k = _first(path, values, "camera_matrix", "K", "k")
     terms, distortion = _first(path, values, "distortion_coefficients", "D", "d")
     model = values.get("distortion_model", "plumb_bob")
     if model not in ("plumb_bob", "rational_polynomial"):
-        raise InputError(
-            f"{path}: lenses of the model {model} are not supported: plumb_bob and rational_polynomial are"
-        )
+        raise InputError(f"{path}: the distortion model {model} is not supported: use plumb_bob or rational_polynomial")
     if "projection_matrix" not in values and "P" not in values and "p" not in values:
-        raise InputError(f"{path} has no projection_matrix: it says nothing of where the other camera is")
+        raise InputError(f"{path} has no projection_matrix, so the other camera's pose is unknown: calibrate as stereo")
     _, rectification = _first(path, values, "rectification_matrix", "R", "r")
     key, projection = _first(path, values, "projection_matrix", "P", "p")
     rectify = _rotation(path, "rectification_matrix", matrix(path, "rectification_matrix", rectification, (3, 3)))
     projected = matrix(path, key, projection, (3, 4))
     if abs(np.linalg.det(projected[:, :3])) < 1e-9:
         raise InputError(f"{path}: {key} has no inverse")
-    place = -inverse(projected[:, :3]) @ projected[:, 3]  # of the camera, in the rectified frame
+    position = -inverse(projected[:, :3]) @ projected[:, 3]  # of the camera, in the rectified frame
     lens = _lens(path, terms, matrix(path, "camera_matrix", k, (3, 3)), matrix(path, terms, distortion, (0, 0)))
     found = size(path, "image_width", values.get("image_width"), values.get("image_height"))
     name = values.get("camera_name")
     back = rectify.T
-    return Camera(str(name) if name else path.stem, found, lens, back, -back @ place)
+    return Camera(str(name) if name else path.stem, found, lens, back, -back @ position)
 
 
 def _read_kalibr(path: Path, values: Values) -> list[Camera]:
-    """A chain: T_cn_cnm1 brings points from the camera before."""
+    """Read a camera chain: T_cn_cnm1 maps points from the previous camera's frame."""
     cameras: list[Camera] = []
     for name in sorted(key for key in values if KALIBR_CAMERA.match(key)):
         entry = values[name]

@@ -1,6 +1,6 @@
-"""Calibration files of other programs, as numbers: OpenCV (YAML and XML), ROS camera_info, Kalibr camchains.
+"""Parsing of other programs' calibration files: OpenCV (YAML and XML), ROS camera_info, Kalibr camchains.
 
-YAML is read with PyYAML's safe loader and nothing else: such files come from anywhere.
+Such files are untrusted: YAML is read with PyYAML's safe loader only.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ import yaml
 from streamfuse.errors import InputError
 
 MAX_BYTES = 1 << 20
-"""Calibrations have a few kilobytes."""
+"""Size limit of a file; calibrations have a few kilobytes."""
 
 Values = dict[str, Any]
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, which also knows OpenCV's matrices as plain maps, and knows no aliases.
+    """The safe loader, which also reads OpenCV's matrices as plain maps and rejects aliases.
 
-    A few lines of aliases of aliases stand for more than any memory holds, and no calibration has any.
+    A few lines of nested aliases can expand to more than fits in memory, and no calibration uses them.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not read")
+            raise yaml.YAMLError("aliases are not supported")
         return super().compose_node(parent, index)
 
 
 def _opencv_matrix(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
     if not isinstance(node, yaml.MappingNode):
-        raise yaml.YAMLError("a matrix is a map")
+        raise yaml.YAMLError("a matrix must be a map")
     return loader.construct_mapping(node, deep=True)
 
 
@@ -45,10 +45,10 @@ for _tag in ("opencv-matrix", "opencv-nd-matrix"):
 
 
 def read_values(path: Path) -> Values:
-    """The top of a YAML or XML file as a map; raises InputError for what is neither."""
+    """Read the top level of a YAML or XML file as a map; raises InputError for any other file."""
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path} has {path.stat().st_size >> 20} MiB: that is no calibration")
+            raise InputError(f"{path} has {path.stat().st_size >> 20} MiB: give a calibration file, at most 1 MiB")
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
@@ -61,17 +61,17 @@ def read_values(path: Path) -> Values:
     try:
         values = yaml.load(text, _Loader)
     except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError) as error:
-        # PyYAML lets the errors of what it calls pass, as for `!!timestamp x`.
+        # PyYAML does not wrap the errors of its constructors, such as that for `!!timestamp x`.
         where = getattr(error, "problem_mark", None)
         raise InputError(f"{path} is not valid YAML{f' (line {where.line + 1})' if where else ''}") from None
     if not isinstance(values, dict):
-        raise InputError(f"{path} holds no named values: is it a calibration?")
+        raise InputError(f"{path} has no named values: give a calibration file")
     return {str(key): value for key, value in values.items()}
 
 
 def _read_xml(path: Path, text: str) -> Values:
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise InputError(f"{path} declares entities: OpenCV writes none")
+        raise InputError(f"{path} declares XML entities, which are not supported: give a file as OpenCV writes it")
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
@@ -88,7 +88,7 @@ def _read_xml(path: Path, text: str) -> Values:
 
 
 def _words(element: ElementTree.Element) -> Any:
-    """Numbers where all words are, a single one by itself; else the text."""
+    """Return the element's numbers, a single number as a scalar, or its text where it is not numeric."""
     text = (element.text or "").strip()
     try:
         numbers = [float(word) for word in text.split()]
@@ -98,7 +98,7 @@ def _words(element: ElementTree.Element) -> Any:
 
 
 def matrix(path: Path, key: str, value: Any, *shapes: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """A matrix of one of these shapes, (0, 0) standing for any list; from a list, rows, or a map with data.
+    """Read a matrix of one of `shapes` from a list, rows, or a map with `data`; the shape (0, 0) accepts any list.
 
     Raises InputError, which names the key.
     """
@@ -115,11 +115,11 @@ def matrix(path: Path, key: str, value: Any, *shapes: tuple[int, int]) -> npt.ND
         if numbers.size == rows * columns:
             return numbers.reshape(rows, columns)
     expected = " or ".join(f"{rows}x{columns}" for rows, columns in shapes)
-    raise InputError(f"{path}: {key} must be {expected} numbers, and it has {numbers.size}")
+    raise InputError(f"{path}: {key} must be {expected} numbers, not {numbers.size}")
 
 
 def size(path: Path, key: str, width: Any, height: Any) -> tuple[int, int]:
-    """(height, width)"""
+    """Read a size as (height, width); raises InputError, which names the key."""
     for side in (width, height):
         whole = isinstance(side, int) or (isinstance(side, float) and math.isfinite(side) and side == int(side))
         if isinstance(side, bool) or not whole:

@@ -1,4 +1,4 @@
-"""A calibration, and the TOML file that holds it: calib/README.md describes the format."""
+"""The calibration and its TOML file; calib/README.md describes the format."""
 
 from __future__ import annotations
 
@@ -15,34 +15,39 @@ import numpy as np
 from streamfuse.calibration.geometry import Lens, Matrix3, Size, corners, inverse, project, resize_matrix, same_aspect
 from streamfuse.errors import InputError, UsageError
 from streamfuse.files import read_toml, write_whole
+from streamfuse.frames import Role
 
 VERSION = 1
 SIDES = range(16, 16385)
 MAX_CONDITION = 1e5
-"""Of the homography between pictures scaled to unit size; the tilt of a real pair of cameras gives some hundreds."""
+"""Largest condition number of the homography between pictures scaled to unit size; real pairs of cameras have some
+hundreds."""
 DISTORTION_LENGTHS = (4, 5, 8, 12, 14)
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Where infrared pixels lie in the visible picture, for one pair of cameras."""
+    """The map from infrared to visible pixels for one pair of cameras."""
 
     ir_size: Size
     """(height, width) of the infrared pictures it was made with, px."""
     vis_size: Size
+    """(height, width) of the visible pictures it was made with, px."""
     homography: Matrix3
-    """(3, 3): infrared to visible pixels, of perfect lenses where `ir_lens` or `vis_lens` are given."""
+    """(3, 3) infrared to visible pixels, undistorted ones where `ir_lens` or `vis_lens` are given."""
     rms_px: float | None
-    """Of the points that it was made from, px of the visible picture; None where that is not known."""
+    """RMS error of the points it was made from, px of the visible picture; None where unknown."""
     distance_m: float | None
-    """Where it holds exactly; infinity for far scenes, None where that is not known."""
+    """Distance at which it is exact, m; infinity for far scenes, None where unknown."""
     date: date
+    """Day on which it was made (UTC)."""
     method: str
+    """How it was made, as text for people."""
     ir_lens: Lens | None = None
     vis_lens: Lens | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError, which names the key, for what cannot be a calibration."""
+        """Check all values; raises ValueError, which names the key."""
         for key, size in (("ir_size", self.ir_size), ("vis_size", self.vis_size)):
             if not all(side in SIDES for side in size):
                 raise ValueError(f"{key} must be {SIDES[0]} to {SIDES[-1]} pixels a side, not {size[1]}x{size[0]}")
@@ -57,19 +62,20 @@ class Calibration:
 
     @property
     def id(self) -> str:
-        """Twelve hexadecimal digits that change with the contents."""
+        """Identity: twelve hexadecimal digits of the hash of the contents."""
         return hashlib.sha256(self.to_toml().encode()).hexdigest()[:12]
 
     def for_sizes(self, ir: Size, vis: Size) -> Calibration:
-        """The same calibration for the same cameras' pictures in other sizes.
+        """The same calibration for pictures of the same cameras in other sizes, (height, width) px.
 
-        Raises InputError where the aspect ratio differs: the picture was cut then, and nobody knows where.
+        Raises InputError where the aspect ratio differs: the picture was cropped then, at an unknown position.
         """
-        for role, made, now in (("infrared", self.ir_size, ir), ("visible", self.vis_size, vis)):
+        for role, made, now in ((Role.IR, self.ir_size, ir), (Role.VIS, self.vis_size, vis)):
             if not same_aspect(made, now):
                 raise InputError(
-                    f"the calibration is for {role} pictures of {made[1]}x{made[0]} and these are {now[1]}x{now[0]}, "
-                    "which is another shape: record in the calibrated one, or calibrate again with such pictures"
+                    f"the calibration is for {role.label} pictures of {made[1]}x{made[0]} and these are "
+                    f"{now[1]}x{now[0]}, another aspect ratio: record with the calibrated one, "
+                    "or calibrate again with such pictures"
                 )
         if (ir, vis) == (self.ir_size, self.vis_size):
             return self
@@ -87,8 +93,9 @@ class Calibration:
         )
 
     def to_toml(self) -> str:
+        """The text of the calibration file."""
         lines = [
-            "# Infrared onto visible pixels; calib/README.md of streamfuse describes the format.",
+            "# Map from infrared to visible pixels; calib/README.md of streamfuse describes the format.",
             f"version = {VERSION}",
             f"method = {json.dumps(self.method)}",
             f"date = {self.date.isoformat()}",
@@ -105,12 +112,12 @@ class Calibration:
         return "\n".join(lines) + "\n"
 
     def save(self, path: Path) -> None:
-        """Whole or not at all; raises OutputError."""
+        """Write the file atomically; raises OutputError."""
         write_whole(path, self.to_toml().encode())
 
 
 def load(path: Path) -> Calibration:
-    """Raises InputError, which names the file and the key, for what is no calibration."""
+    """Read a calibration file; raises InputError, which names the file and the key."""
     try:
         return _parse(read_toml(path))
     except UsageError as error:
@@ -120,11 +127,11 @@ def load(path: Path) -> Calibration:
 
 
 def check_solution(homography: Matrix3, ir: Size, vis: Size) -> None:
-    """Raises InputError where what was computed from a user's data cannot be how two cameras see a scene."""
+    """Raise InputError where a computed homography cannot relate two cameras that see the same scene."""
     try:
         _check_homography(homography, ir, vis)
     except ValueError as error:
-        raise InputError(f"what was given fits no two cameras: {error}") from None
+        raise InputError(f"the data fit no pair of cameras: {error}; check the input") from None
 
 
 _KNOWN = {"version", "method", "date", "ir_size", "vis_size", "rms_px", "distance_m", "homography"}
@@ -139,7 +146,7 @@ def _parse(values: dict[str, Any]) -> Calibration:
     if missing := [key for key in ("version", "ir_size", "vis_size", "homography") if key not in values]:
         raise ValueError(f"{missing[0]} is missing: is this a calibration file?")
     if values["version"] != VERSION:
-        raise ValueError(f"version must be {VERSION}, not {values['version']!r}: it is of another streamfuse")
+        raise ValueError(f"version must be {VERSION}, not {values['version']!r}: calibrate again with this streamfuse")
     made = values.get("date", date.min)
     if not isinstance(made, date):
         raise ValueError("date must be a date such as 2026-01-31")
@@ -160,7 +167,7 @@ def _parse(values: dict[str, Any]) -> Calibration:
 
 
 def normalized(homography: Matrix3) -> Matrix3:
-    """With 1 at the lower right, where it is not near 0; homographies are the same up to a factor."""
+    """Scale a homography to 1 at the lower right, unless that element is near 0."""
     last = homography[2, 2]
     return homography / last if abs(last) > 1e-9 * np.abs(homography).max() else homography
 
@@ -206,9 +213,9 @@ def _check_homography(homography: Matrix3, ir: Size, vis: Size) -> None:
         raise ValueError("homography must be three rows of three finite numbers")
     unit = inverse(resize_matrix((1, 1), vis)) @ homography @ resize_matrix((1, 1), ir)
     if not np.linalg.cond(unit) < MAX_CONDITION:
-        raise ValueError("homography has no inverse: it brings the whole picture onto a line or a point")
+        raise ValueError("homography has no inverse: it maps the whole picture onto a line or a point")
     if not np.isfinite(project(homography, corners(ir))).all():
-        raise ValueError("homography brings a corner of the infrared picture to infinity")
+        raise ValueError("homography maps a corner of the infrared picture to infinity")
     if np.linalg.det(homography / homography[2, 2]) < 0:
         raise ValueError("homography mirrors the picture")
 

@@ -1,4 +1,4 @@
-"""What a way of calibrating hands back."""
+"""The result of a calibration method."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from streamfuse.color import Plane
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """A calibration and what the user should know about it."""
+    """A calibration, its report and its warnings."""
 
     calibration: Calibration
     details: list[str] = field(default_factory=list)
-    """Lines of a report: how it was found, what fits how well."""
+    """Report lines: the data used and the quality of the fit."""
     warnings: list[str] = field(default_factory=list)
+    """One line each."""
     pictures: tuple[Plane, Plane] | None = None
-    """An infrared and a visible picture to check it on."""
+    """An infrared and a visible picture for the check picture."""
     parallax_px_m: float | None = None
-    """Visible px that the alignment moves by for a point at 1 m against one at infinity; at d metres it is this / d."""
+    """Parallax between a point at 1 m and one at infinity, px of the visible picture; at d metres it is this / d."""
 
 
-def conclude(
+def make_calibration(
     homography: Matrix3,
     ir_size: Size,
     vis_size: Size,
@@ -34,7 +35,7 @@ def conclude(
     distance_m: float | None,
     lenses: tuple[Lens | None, Lens | None] = (None, None),
 ) -> Calibration:
-    """A calibration of today; raises InputError where the homography cannot be one."""
+    """Make a calibration with today's date; raises InputError where the homography is invalid."""
     homography = normalized(homography)
     check_solution(homography, ir_size, vis_size)
     rms_px = None if rms_px is None else round(rms_px, 4)

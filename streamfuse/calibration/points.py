@@ -1,4 +1,4 @@
-"""From points that a person has marked in both pictures: a CSV file of ir_x,ir_y,vis_x,vis_y."""
+"""Calibration from points marked by hand in both pictures: a CSV file of ir_x,ir_y,vis_x,vis_y."""
 
 from __future__ import annotations
 
@@ -7,50 +7,54 @@ from pathlib import Path
 
 import numpy as np
 
-from streamfuse.calibration.fit import LEAST_POINTS, fit_homography
+from streamfuse.calibration.fit import MIN_POINTS, fit_homography
 from streamfuse.calibration.geometry import Size
-from streamfuse.calibration.outcome import Outcome, conclude
+from streamfuse.calibration.outcome import Outcome, make_calibration
 from streamfuse.errors import InputError
+from streamfuse.frames import Role
 
 HEADER = ["ir_x", "ir_y", "vis_x", "vis_y"]
 TOLERANCE = 0.005
-"""Of the visible picture's longer side, 3.2 px of 640: as exact as a person marks the same thing in both pictures."""
-LEAST_TOLERANCE_PX = 2.0
+"""Inlier threshold as a share of the visible picture's longer side, 3.2 px of 640: the accuracy of marking by hand."""
+MIN_TOLERANCE_PX = 2.0
+"""Smallest inlier threshold."""
 
 
 def calibrate_points(
     path: Path, ir_size: Size, vis_size: Size, *, distance_m: float | None = None, name: str | None = None
 ) -> Outcome:
-    """Raises InputError, which names the line, for what is no point, and where the points fit no homography."""
+    """Calibrate from a file of points.
+
+    `ir_size`, `vis_size`: (height, width) of the pictures, px.  `name`: the method noted in the calibration.  Raises
+    InputError, which names the line, for a line that is not a point, and where the points fit no homography.
+    """
     lines, table = read_points(path, ir_size, vis_size)
     source, target = table[:, :2], table[:, 2:]
-    threshold = max(LEAST_TOLERANCE_PX, TOLERANCE * max(vis_size))
+    threshold = max(MIN_TOLERANCE_PX, TOLERANCE * max(vis_size))
     fit = fit_homography(source, target, threshold)
     if fit is None:
         raise InputError(
-            f"{path}: no {LEAST_POINTS} points fit one alignment to {threshold:.1f} px; "
+            f"{path}: no {MIN_POINTS} points fit a common alignment to {threshold:.1f} px; "
             "mark corners that are far apart, not on one line, and at about the same distance"
         )
     warnings = []
     used = int(fit.inliers.sum())
-    if used == LEAST_POINTS:
-        warnings.append(
-            f"{used} points determine the alignment exactly and prove nothing: mark 8 or more to know its error"
-        )
-    elif used < 2 * LEAST_POINTS:
-        warnings.append(f"with {used} points the error is known roughly: 8 or more tell it better")
+    if used == MIN_POINTS:
+        warnings.append(f"{used} points always fit exactly, so the error is unknown: mark 8 or more to estimate it")
+    elif used < 2 * MIN_POINTS:
+        warnings.append(f"{used} points give only a rough estimate of the error: mark 8 or more")
     details = [f"{used} of {len(table)} points agree"]
     for index in np.flatnonzero(~fit.inliers):
-        apart = fit.residuals[index]
-        details.append(f"line {lines[index]} is left out: it is {apart:.1f} px from where the others say")
-    calibration = conclude(
+        error = fit.residuals[index]
+        details.append(f"line {lines[index]} is left out: it is {error:.1f} px off the alignment of the others")
+    calibration = make_calibration(
         fit.homography, ir_size, vis_size, name or "points", rms_px=fit.rms_px, distance_m=distance_m
     )
     return Outcome(calibration, details, warnings)
 
 
 def read_points(path: Path, ir_size: Size, vis_size: Size) -> tuple[list[int], np.ndarray]:
-    """Line numbers and (n, 4) float64 points inside of the pictures."""
+    """Read line numbers and (n, 4) float64 points inside the pictures; raises InputError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -65,19 +69,19 @@ def read_points(path: Path, ir_size: Size, vis_size: Size) -> tuple[list[int], n
             continue
         rows.append(_parse(f"{path}, line {number}", words, ir_size, vis_size))
         lines.append(number)
-    if len(rows) < LEAST_POINTS:
-        raise InputError(f"{path} has {len(rows)} points: at least {LEAST_POINTS} are needed, 8 or more are better")
+    if len(rows) < MIN_POINTS:
+        raise InputError(f"{path} has {len(rows)} points: give at least {MIN_POINTS}, better 8 or more")
     return lines, np.array(rows, np.float64)
 
 
-def _parse(place: str, words: list[str], ir_size: Size, vis_size: Size) -> list[float]:
+def _parse(where: str, words: list[str], ir_size: Size, vis_size: Size) -> list[float]:
     try:
         values = [float(word) for word in words]
     except ValueError:
-        raise InputError(f"{place}: expected four numbers {','.join(HEADER)}, got {','.join(words)!r}") from None
+        raise InputError(f"{where}: expected four numbers {','.join(HEADER)}, got {','.join(words)!r}") from None
     if len(values) != 4 or not all(map(math.isfinite, values)):
-        raise InputError(f"{place}: expected four numbers {','.join(HEADER)}, got {','.join(words)!r}")
-    for role, (x, y), (height, width) in (("infrared", values[:2], ir_size), ("visible", values[2:], vis_size)):
+        raise InputError(f"{where}: expected four numbers {','.join(HEADER)}, got {','.join(words)!r}")
+    for role, (x, y), (height, width) in ((Role.IR, values[:2], ir_size), (Role.VIS, values[2:], vis_size)):
         if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
-            raise InputError(f"{place}: ({x:g}, {y:g}) is outside of the {role} picture of {width}x{height}")
+            raise InputError(f"{where}: ({x:g}, {y:g}) is outside the {role.label} picture of {width}x{height}")
     return values

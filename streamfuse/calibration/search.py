@@ -1,4 +1,4 @@
-"""The coarse search: every scale and rotation that two cameras side by side may have, and all translations at once."""
+"""The coarse search over all plausible scales and rotations, with all translations at once by FFT."""
 
 from __future__ import annotations
 
@@ -9,37 +9,49 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.calibration.geometry import Matrix3, Size, corners, difference, project, resize_matrix
+from streamfuse.calibration.geometry import (
+    Matrix3,
+    Size,
+    corners,
+    difference,
+    evenly_spaced,
+    project,
+    resize_matrix,
+    size_of,
+)
 from streamfuse.calibration.structure import features, warp
 from streamfuse.color import Plane
 
 SIDE = 112
-"""Pixels of the visible picture's longer side; a step of the search is then less than one such pixel in most places."""
+"""Longer side of the reduced visible picture; a search step is less than one such pixel over most of it."""
 PLANE = 256
-"""Side of the transforms: room for an infrared picture up to 1.3 times as large."""
+"""Side of the Fourier transforms: room for an infrared picture up to 1.3 times as large."""
 SCALES = 1.1 ** np.arange(-8, 9)
-"""Infrared pictures shown at 0.47 to 2.1 times the visible one's width."""
+"""Widths of the infrared picture, 0.47 to 2.1 times that of the visible one."""
 TURNS_DEG = np.arange(-12, 13, 4)
-LEAST_OVERLAP = 0.35
-"""Of the smaller picture."""
-MOST_PAIRS = 4
-"""Taking part in the search; more cost time and add little."""
+MIN_OVERLAP = 0.35
+"""Smallest overlap as a share of the smaller picture."""
+MAX_PAIRS = 4
+"""Pairs that are searched; more cost time and add little."""
 DISTINCT = 0.05
-"""Of the picture's width at its corners: candidates that are nearer to a better one are left out."""
+"""Smallest mean distance between two candidates at the picture's corners, as a share of its width."""
 
 Spectrum = npt.NDArray[np.complex128]
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
+    """A result of the coarse search."""
+
     homography: Matrix3
-    """A similarity, infrared to visible pixels."""
+    """(3, 3) similarity, infrared to visible pixels."""
     score: float
+    """Weighted correlation, above 0; higher is better."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Spectra:
-    """Of one picture: its structure, its energy and where it is."""
+    """Fourier transforms of one picture's structure, energy and mask."""
 
     twofold: Spectrum
     fourfold: Spectrum
@@ -63,13 +75,13 @@ def _transform(values: npt.NDArray[np.generic]) -> Spectrum:
 
 
 def coarse_search(ir: Sequence[Plane], vis: Sequence[Plane], count: int) -> list[Candidate]:
-    """The `count` best similarities that differ from each other, best first.
+    """Find the `count` best similarities that differ from each other, best first.
 
-    The score is the normalised correlation of the pictures' structure where they overlap, all pairs together, times
-    the fourth root of the overlap's share, so that a few pixels that agree by chance do not win.
+    The score is the normalised correlation of the pictures' structure where they overlap, over all pairs together,
+    times the fourth root of the overlap's share, so that a small overlap that agrees by chance does not win.
     """
-    ir, vis = (_spread(planes, MOST_PAIRS) for planes in (ir, vis))
-    ir_size, vis_size = _size(ir[0]), _size(vis[0])
+    ir, vis = ([planes[k] for k in evenly_spaced(len(planes), MAX_PAIRS)] for planes in (ir, vis))
+    ir_size, vis_size = size_of(ir[0].shape), size_of(vis[0].shape)
     shrink = SIDE / max(vis_size)
     small = round(vis_size[0] * shrink), round(vis_size[1] * shrink)
     targets = [_Spectra.of(np.asarray(cv2.resize(p, small[::-1], interpolation=cv2.INTER_AREA), np.uint8)) for p in vis]
@@ -77,28 +89,28 @@ def coarse_search(ir: Sequence[Plane], vis: Sequence[Plane], count: int) -> list
     found = []
     for scale in SCALES * SIDE / max(ir_size):
         for turn in TURNS_DEG:
-            placed = _place(ir, targets, small, float(scale), float(turn))
-            if placed is not None:
-                found.append(Candidate(enlarge @ placed.homography, placed.score))
+            best = _best_translation(ir, targets, small, float(scale), float(turn))
+            if best is not None:
+                found.append(Candidate(enlarge @ best.homography, best.score))
     found.sort(key=lambda candidate: -candidate.score)
     chosen: list[Candidate] = []
     for candidate in found:
-        apart = [difference(candidate.homography, other.homography, corners(ir_size)).mean() for other in chosen]
-        if not apart or min(apart) > DISTINCT * vis_size[1]:
+        distances = [difference(candidate.homography, other.homography, corners(ir_size)).mean() for other in chosen]
+        if not distances or min(distances) > DISTINCT * vis_size[1]:
             chosen.append(candidate)
         if len(chosen) == count:
             break
     return chosen
 
 
-def _place(
+def _best_translation(
     ir: Sequence[Plane], targets: Sequence[_Spectra], small: Size, scale: float, turn: float
 ) -> Candidate | None:
-    """The best translation at one scale and rotation."""
+    """Find the best translation at one scale and rotation (degrees); None where the pictures do not fit."""
     angle = np.deg2rad(turn)
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     turned = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1.0]])
-    at = project(turned, corners(_size(ir[0])))
+    at = project(turned, corners(size_of(ir[0].shape)))
     turned[:2, 2] = -at.min(axis=0)
     width, height = np.ceil(np.ptp(at, axis=0)).astype(int) + 1
     if max(height + small[0], width + small[1]) > PLANE or min(height, width) < 16:
@@ -118,7 +130,7 @@ def _place(
         present = int(mask.sum())
     correlation = product / np.sqrt(np.maximum(energies.real, 1) * np.maximum(energies.imag, 1))
     share = np.maximum(overlap, 0) / (small[0] * small[1])
-    enough = overlap > LEAST_OVERLAP * min(small[0] * small[1], present)
+    enough = overlap > MIN_OVERLAP * min(small[0] * small[1], present)
     score = np.where(enough, correlation * share**0.25, -1)
     y, x = np.unravel_index(score.argmax(), score.shape)
     best = float(score[y, x])
@@ -126,12 +138,3 @@ def _place(
         return None
     shift = np.array([[1, 0, x if x < small[1] else x - PLANE], [0, 1, y if y < small[0] else y - PLANE], [0, 0, 1.0]])
     return Candidate(shift @ turned, best)
-
-
-def _spread(planes: Sequence[Plane], count: int) -> list[Plane]:
-    places = np.linspace(0, len(planes) - 1, min(count, len(planes))).round().astype(int)
-    return [planes[k] for k in places]
-
-
-def _size(plane: Plane) -> Size:
-    return plane.shape[0], plane.shape[1]

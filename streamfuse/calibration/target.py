@@ -1,7 +1,6 @@
-"""A calibration board in a picture: where its corners or circles are.
+"""Detection of a calibration board's corners or circles in a picture.
 
-Infrared cameras see a heated board the other way round, and with little contrast; each picture is searched as it is
-and inverted.
+Infrared cameras see a heated board inverted and with little contrast, so both polarities are searched.
 """
 
 from __future__ import annotations
@@ -17,10 +16,12 @@ from streamfuse.calibration.geometry import Points, project, resize_matrix
 from streamfuse.color import Plane
 
 SMALL_SIDE = 480
-"""Pictures with a longer side below that are enlarged twice: corners are too near to each other for the finder."""
+"""Pictures with a longer side below this are doubled: their corners are too close together for OpenCV's detector."""
 
 
 class Kind(enum.StrEnum):
+    """Pattern of a board."""
+
     CHECKERBOARD = "checkerboard"
     CIRCLES = "circles"
     ASYMMETRIC_CIRCLES = "asymmetric-circles"
@@ -28,15 +29,18 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Board:
+    """Pattern and dimensions of a board."""
+
     kind: Kind
     columns: int
     """Inner corners, or circles, in a row."""
     rows: int
+    """Inner corners, or circles, in a column."""
     square_mm: float | None = None
-    """From one corner or circle to the next; of asymmetric grids half the distance in a row."""
+    """Distance between neighbouring corners or circles; half the distance in a row for asymmetric circles."""
 
     def points(self) -> np.ndarray:
-        """(n, 3) float32, on the board's plane, metres where `square_mm` is given, else squares."""
+        """Coordinates in the board's plane, (n, 3) float32, in metres where `square_mm` is given, else in squares."""
         y, x = np.mgrid[: self.rows, : self.columns]
         if self.kind is Kind.ASYMMETRIC_CIRCLES:
             x = 2 * x + y % 2
@@ -44,7 +48,7 @@ class Board:
         return (flat * ((self.square_mm or 1000) / 1000)).astype(np.float32)
 
     def orders(self) -> list[np.ndarray]:
-        """In which orders a finder may give the points of one and the same board: turned, never mirrored."""
+        """Orders in which a detector may return the points of the same board: rotated, never mirrored."""
         grid = np.arange(self.rows * self.columns).reshape(self.rows, self.columns)
         turned = [grid, grid[::-1, ::-1]]
         if self.rows == self.columns and self.kind is not Kind.ASYMMETRIC_CIRCLES:
@@ -53,7 +57,10 @@ class Board:
 
 
 def find_board(plane: Plane, board: Board) -> Points | None:
-    """(n, 2) corners or centres to a fraction of a pixel, row by row; None where the board is not in the picture."""
+    """Find a board in a plane (H, W) uint8.
+
+    Returns (n, 2) corners or centres with subpixel accuracy, row by row, or None where the board is not found.
+    """
     enlarge = max(plane.shape) < SMALL_SIDE
     old = (plane.shape[0], plane.shape[1])
     new = (2 * old[0], 2 * old[1]) if enlarge else old
@@ -80,11 +87,11 @@ def _corners(picture: Plane, board: Board) -> Points | None:
 
 
 def _circles(picture: Plane, board: Board) -> Points | None:
-    """Dark circles on a light board."""
+    """Find dark circles on a light board."""
     parameters = cv2.SimpleBlobDetector.Params()
     parameters.minThreshold, parameters.maxThreshold, parameters.thresholdStep = 10, 245, 8
     parameters.minArea = 12
-    # A board that fills the picture has circles of half a pitch across.
+    # The circles of a board that fills the picture are half a pitch in diameter.
     parameters.maxArea = picture.size / (board.rows * board.columns)
     parameters.minDistBetweenBlobs = 4
     parameters.minCircularity, parameters.filterByCircularity = 0.6, True

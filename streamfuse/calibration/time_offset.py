@@ -1,10 +1,10 @@
-"""The constant time between two streams that share no clock, from what moves in both.
+"""The constant time offset between two streams without a common clock, from motion that both see.
 
-Infrared and visible pictures look nothing alike, but whatever moves, moves in both.  Each two pictures in a row
-become a few numbers, how much moved in each part of the picture, and the two series are slid along each other until
-they agree: normalised cross-correlation, its peak refined by a parabola through three points.  The parts make it far
-surer than the whole picture's motion does (on the demo scene, at 25 and 30 fps: correlation 0.83 instead of 0.52, error
-0.4 ms instead of 9.3), as long as both cameras see about the same; where they do not, the whole picture's is used.
+Infrared and visible pictures look different, but motion appears in both.  Each pair of consecutive pictures gives the
+amount of motion in each cell of a grid, and the offset is the peak of the normalised cross-correlation of the two
+series, refined by a parabola through three points.  The grid is more reliable than the motion of the whole picture (on
+the demo scene, at 25 and 30 fps: correlation 0.83 instead of 0.52, error 0.4 ms instead of 9.3), provided that both
+cameras see about the same; where they do not, the motion of the whole picture is used.
 """
 
 from __future__ import annotations
@@ -20,67 +20,71 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from streamfuse.calibration.geometry import parabola_vertex
 from streamfuse.color import Plane
 from streamfuse.errors import InputError
-from streamfuse.frames import DEFAULT_PERIOD_NS
+from streamfuse.frames import DEFAULT_PERIOD_NS, Role
 from streamfuse.sources.base import Source
 
 Series: TypeAlias = npt.NDArray[np.float64]
 
 SMALL = (160, 120)
-"""(width, height) in which motion is looked for: a sixteenth of the noise of 640x480, and quick."""
-PARTS = (4, 3)
-"""(columns, rows)."""
+"""(width, height) of the reduced picture in which motion is measured: a sixteenth of the noise of 640x480, and fast."""
+GRID = (4, 3)
+"""(columns, rows) of the grid on which motion is measured."""
 HIGH_PASS = 6.0
-"""Sigma in small pixels: wider than an arm, narrower than clouds and the change of an automatic gain."""
+"""Sigma of the high-pass filter, px of the reduced picture: wider than an arm, narrower than clouds and AGC changes."""
 NOISE = 3.0
-"""Times the median change of a pixel; what changes less has not moved."""
+"""Threshold of motion as a multiple of the median change of a pixel."""
 GRID_S = 0.005
+"""Step of the common time grid."""
 DETREND_S = 3.0
-"""Window of the running median that is taken away: slow changes of traffic and gain agree with everything."""
+"""Window of the running median that is subtracted: slow changes of traffic and gain correlate with everything."""
 MIN_S = 4.0
-"""Shorter recordings say too little."""
+"""Shortest usable stream."""
 MIN_PEAK = 0.45
-"""Correlation below which the two did not see the same."""
+"""Smallest correlation at the peak; below it the two streams did not see the same motion."""
 MIN_LEAD = 0.12
-"""By which the peak must be higher than the next one."""
+"""Smallest difference between the highest peak and the next one."""
 MIN_SMOOTHNESS = 0.35
-"""Correlation of a picture's motion with the next one's.  Measured: what moves 0.84 and more, noise 0.34 and less."""
+"""Smallest correlation of a picture's motion with the next one's; measured: 0.84 and more for motion, 0.34 and less for
+noise."""
 WAVE = "wave a hand through both pictures for ten seconds, irregularly, and measure again"
 
 
 @dataclass(frozen=True)
 class Motion:
-    """How much moved in one stream."""
+    """The amount of motion in one stream over time."""
 
     times_s: Series
-    """(N,) the middle between the two pictures of each change, on the stream's clock; rising."""
+    """(N,) midpoint between the two pictures of each change, s on the stream's clock; rising."""
     energy: Series
-    """(N, P) how much moved in each part of the picture, any unit, 0 or more."""
+    """(N, P) motion in each cell of the grid, 0 or more, in any unit."""
     period_s: float
     """Median time between two pictures."""
 
 
 @dataclass(frozen=True)
 class TimeOffset:
-    """What must be added to every infrared stamp."""
+    """The time offset between two streams and its reliability."""
 
     offset_ms: float
+    """Time to add to every infrared stamp."""
     correlation: float
-    """Of the two series at the offset: 1 is the same, 0 nothing in common."""
+    """Correlation of the two series at the offset: 1 for identical series, 0 for unrelated ones."""
     lead: float
-    """By how much that is more than the correlation at the next best offset."""
+    """Difference between this correlation and that at the next best offset."""
     halves_ms: float
-    """Between the offsets of the first and of the second half alone."""
+    """Difference between the offsets of the first and the second half of the recording."""
 
     @property
     def confidence(self) -> float:
-        """0 to 1: the correlation, less where another offset is nearly as good."""
+        """Confidence, 0 to 1: the correlation, reduced where another offset is nearly as good."""
         return max(0.0, self.correlation) * min(1.0, self.lead / 0.4)
 
 
 class MotionMeter:
-    """Pictures in, motion out."""
+    """Measures the motion in a stream, picture by picture."""
 
     def __init__(self) -> None:
         self._before: Series | None = None
@@ -90,28 +94,29 @@ class MotionMeter:
         self._energy: list[Series] = []
 
     def add(self, luma: Plane, stamp_ns: int) -> None:
-        """(H, W) uint8, of one size all along; stamps rise."""
+        """Add a picture (H, W) uint8 of constant size; stamps must rise."""
         details = _details(luma)
         if self._before is not None:
             change = np.abs(details - self._before)
-            # The median change is noise, of the sensor or of a gain that is adjusted: most of a picture stands still.
+            # Most of a picture stands still, so the median change is noise, of the sensor or of AGC.
             threshold = NOISE * float(np.median(change)) + 0.02
             moved = np.maximum(change - threshold, 0)
-            self._energy.append(cv2.resize(moved, PARTS, interpolation=cv2.INTER_AREA).ravel().astype(np.float64))
+            self._energy.append(cv2.resize(moved, GRID, interpolation=cv2.INTER_AREA).ravel().astype(np.float64))
             self._times_s.append((stamp_ns + self._before_ns) / 2e9)
             self._gaps_s.append((stamp_ns - self._before_ns) / 1e9)
         self._before, self._before_ns = details, stamp_ns
 
     def motion(self) -> Motion:
+        """Return the motion between all pictures so far."""
         gaps_s = np.array(self._gaps_s)
         period_s = float(np.median(gaps_s)) if len(gaps_s) else DEFAULT_PERIOD_NS / 1e9
-        energy = np.array(self._energy, np.float64).reshape(len(gaps_s), PARTS[0] * PARTS[1])
-        # Over a lost picture things move twice as far.
+        energy = np.array(self._energy, np.float64).reshape(len(gaps_s), GRID[0] * GRID[1])
+        # Across a lost picture, objects move twice as far.
         return Motion(np.array(self._times_s), energy * (period_s / gaps_s)[:, None], period_s)
 
 
 def _details(luma: Plane) -> Series:
-    """(120, 160) without the level, and in units of its own contrast: blind to gain and to brightness."""
+    """High-pass filter a picture and normalise its contrast, (120, 160): invariant to gain and brightness."""
     small = cv2.resize(luma, SMALL, interpolation=cv2.INTER_AREA).astype(np.float64)
     quiet = cv2.GaussianBlur(small, (0, 0), 1.0)
     details = np.asarray(quiet - cv2.GaussianBlur(quiet, (0, 0), HIGH_PASS), np.float64)
@@ -119,18 +124,18 @@ def _details(luma: Plane) -> Series:
 
 
 def estimate(ir: Motion, vis: Motion, max_lag_s: float = 2.0) -> TimeOffset:
-    """The time that must be added to every infrared stamp, at most `max_lag_s` from where the stamps say.
+    """Estimate the time to add to every infrared stamp, within +-`max_lag_s`.
 
-    Where the two time lines hardly overlap, they are taken to have begun together, give or take `max_lag_s`.
+    Where the two time lines hardly overlap, both streams are assumed to start at the same time, to within `max_lag_s`.
 
-    Raises InputError, which says what to do, unless the answer is clear: too short, nothing moves in one of the two,
-    they have nothing in common, another offset is nearly as good (what moves repeats itself), or the two halves of the
-    recording do not give the same, within the period of the slower stream.
+    Raises InputError, which says what to do, unless the result is certain: a stream is too short, nothing moves in it,
+    the two have no motion in common, another offset is nearly as good (periodic motion), or the two halves of the
+    recording differ by more than the frame interval of the slower stream.
     """
     _check_length(ir, vis, max_lag_s)
-    for name, motion in (("infrared", ir), ("visible", vis)):
+    for role, motion in zip(Role, (ir, vis), strict=True):
         if _smoothness(motion) < MIN_SMOOTHNESS:
-            raise InputError(f"nothing moves in the {name} picture: {WAVE}")
+            raise InputError(f"nothing moves in the {role.label} picture: {WAVE}")
     try:
         return _agree(ir, vis, max_lag_s)
     except InputError as unclear:
@@ -156,14 +161,14 @@ def _agree(ir: Motion, vis: Motion, max_lag_s: float) -> TimeOffset:
         raise InputError(f"the offset is more than {max_lag_s * 1000:.0f} ms: give a larger --max-lag-ms")
     if lead < MIN_LEAD:
         raise InputError(
-            f"what moves repeats itself: several offsets fit (correlation {peak:.2f}, the next {lead:.2f} less); {WAVE}"
+            f"the motion is periodic: several offsets fit (correlation {peak:.2f}, the next {lead:.2f} less); {WAVE}"
         )
-    found = [_refine(half, int(np.argmax(half))) for half in (_slide(part, b, center, steps) for part in a.halves())]
+    found = [_refine(half, int(np.argmax(half))) for half in (_slide(each, b, center, steps) for each in a.halves())]
     halves_s = abs(found[1] - found[0]) * GRID_S
     if halves_s > max(ir.period_s, vis.period_s):
         raise InputError(
-            f"the first half of the recording gives another offset than the second ({halves_s * 1000:.0f} ms apart): "
-            f"{WAVE}; if it stays so, the clocks of the cameras do not run alike"
+            f"the two halves of the recording give different offsets ({halves_s * 1000:.0f} ms apart): "
+            f"{WAVE}; if this persists, the cameras' clocks run at different rates"
         )
     offset_s = (_refine(correlation, best) - steps + center) * GRID_S
     return TimeOffset(offset_s * 1000, peak, lead, halves_s * 1000)
@@ -175,25 +180,25 @@ def _whole(motion: Motion) -> Motion:
 
 def _check_length(ir: Motion, vis: Motion, max_lag_s: float) -> None:
     needed_s = max(MIN_S, 2 * max_lag_s)
-    for name, motion in (("infrared", ir), ("visible", vis)):
+    for role, motion in zip(Role, (ir, vis), strict=True):
         length_s = float(motion.times_s[-1] - motion.times_s[0]) if len(motion.times_s) else 0.0
         if length_s < needed_s:
             raise InputError(
-                f"{length_s:.1f} s of the {name} stream are too short: {needed_s:.0f} s are needed to look for "
+                f"{length_s:.1f} s of the {role.label} stream are too short: {needed_s:.0f} s are needed to search "
                 f"{max_lag_s * 1000:.0f} ms; record longer, or give a smaller --max-lag-ms"
             )
 
 
 def _smoothness(motion: Motion) -> float:
-    """Correlation of each picture's motion with the next one's: what moves goes on moving, noise does not."""
+    """Correlation of each picture's motion with the next one's: motion continues, noise does not."""
     strength = _strength(_whole(motion))[:, 0]
     first, second = strength[:-1] - strength[:-1].mean(), strength[1:] - strength[1:].mean()
     return float(first @ second) / max(math.sqrt(float(first @ first) * float(second @ second)), 1e-12)
 
 
 def _strength(motion: Motion) -> Series:
-    """(N, P) motion without its slow changes."""
-    strength = np.sqrt(motion.energy)  # or the one moment when somebody passes close by decides alone
+    """Square root of the motion without its slow changes, (N, P)."""
+    strength = np.sqrt(motion.energy)  # else a single person who passes close by dominates the correlation
     half = max(round(DETREND_S / motion.period_s / 2), 1)
     padded = np.pad(strength, ((half, half), (0, 0)), constant_values=np.nan)
     around = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1, axis=0)
@@ -203,7 +208,7 @@ def _strength(motion: Motion) -> Series:
 
 @dataclass(frozen=True)
 class _Grid:
-    """(N, P) on the common grid: row k is of the moment (start + k) * GRID_S."""
+    """Motion on the common time grid, (N, P): row k belongs to the time (start + k) * GRID_S."""
 
     start: int
     values: Series
@@ -216,35 +221,35 @@ class _Grid:
 def _resample(motion: Motion) -> _Grid:
     start, end = math.ceil(motion.times_s[0] / GRID_S), math.floor(motion.times_s[-1] / GRID_S)
     times_s = np.arange(start, end + 1) * GRID_S
-    parts = [np.interp(times_s, motion.times_s, part) for part in _strength(motion).T]
-    return _Grid(start, np.stack(parts, axis=1))
+    cells = [np.interp(times_s, motion.times_s, cell) for cell in _strength(motion).T]
+    return _Grid(start, np.stack(cells, axis=1))
 
 
 def _center(a: _Grid, b: _Grid) -> int:
-    """Grid steps about which to search: none where the time lines overlap, else from start to start."""
+    """Centre of the search, in grid steps: 0 where the time lines overlap, else the distance between their starts."""
     overlap = min(a.start + len(a.values), b.start + len(b.values)) - max(a.start, b.start)
     return 0 if overlap >= min(len(a.values), len(b.values)) / 2 else b.start - a.start
 
 
 def _slide(a: _Grid, b: _Grid, center: int, steps: int) -> Series:
-    """Pearson's correlation of a(t) and b(t + lag), over all parts together, at 2 * steps + 1 lags about `center`.
+    """Pearson's correlation of a(t) and b(t + lag), over all cells together, at 2 * steps + 1 lags around `center`.
 
-    Lags are in grid steps.  -1 where less than half of a has a counterpart.
+    Lags are in grid steps.  The result is -1 where less than half of a overlaps b.
     """
     found = np.full(2 * steps + 1, -1.0)
-    for place in range(2 * steps + 1):
-        shift = a.start + center + place - steps - b.start  # a[0] meets b[shift]
+    for index in range(2 * steps + 1):
+        shift = a.start + center + index - steps - b.start  # a[0] corresponds to b[shift]
         first, last = max(0, -shift), min(len(a.values), len(b.values) - shift)
         if last - first < len(a.values) / 2:
             continue
         x, y = a.values[first:last], b.values[first + shift : last + shift]
         x, y = (x - x.mean(axis=0)).ravel(), (y - y.mean(axis=0)).ravel()
-        found[place] = float(x @ y) / max(math.sqrt(float(x @ x) * float(y @ y)), 1e-12)
+        found[index] = float(x @ y) / max(math.sqrt(float(x @ x) * float(y @ y)), 1e-12)
     return found
 
 
 def _lead(correlation: Series, best: int) -> float:
-    """Of the peak over all that is beyond the valleys beside it, where it has fallen to half."""
+    """Height of the peak above the highest value outside it; a peak ends where it has fallen to half."""
     valley = correlation < correlation[best] / 2
     left = best - np.argmax(valley[best::-1]) if valley[: best + 1].any() else 0
     right = best + np.argmax(valley[best:]) if valley[best:].any() else len(correlation) - 1
@@ -253,12 +258,10 @@ def _lead(correlation: Series, best: int) -> float:
 
 
 def _refine(correlation: Series, best: int) -> float:
-    """The place of the peak, between the grid's steps."""
+    """Position of the peak with subsample accuracy, in grid steps."""
     if not 0 < best < len(correlation) - 1:
         return float(best)
-    before, peak, after = correlation[best - 1 : best + 2]
-    bend = before - 2 * peak + after
-    return best + (0.5 * float((before - after) / bend) if bend < 0 else 0.0)
+    return best + parabola_vertex(*(float(value) for value in correlation[best - 1 : best + 2]))
 
 
 def measure(
@@ -270,16 +273,16 @@ def measure(
     patience_s: float = 20.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> TimeOffset:
-    """The offset of two sources, from their first `seconds`; both are read at once, and closed.
+    """Measure the offset of two sources over their first `seconds`; both are read concurrently and closed.
 
-    Stamps are taken as they are, as `Pipeline` takes them.  `patience_s`: how much longer to wait for a live source.
-    Raises InputError as `estimate` does, for sources without a common kind of clock, and for one that gives nothing.
+    Stamps are used unchanged, as in `Pipeline`.  `patience_s`: additional time to wait for a live source.  `clock`: s.
+    Raises InputError as `estimate` does, for sources with different kinds of clock, and for a source without frames.
     """
     if ir.clock is not vis.clock or ir.live is not vis.live:
         for source in (ir, vis):
             source.close()
         raise InputError("a recording cannot be compared with a live source: record both, or use both live")
-    readers = [_Reader(name, source, seconds) for name, source in (("infrared", ir), ("visible", vis))]
+    readers = [_Reader(role, source, seconds) for role, source in zip(Role, (ir, vis), strict=True)]
     deadline_s = clock() + seconds + patience_s if ir.live else math.inf
     for reader in readers:
         reader.start()
@@ -291,15 +294,15 @@ def measure(
         for reader in readers:
             reader.stop.set()
     for reader in readers:
-        reader.join(0.5)  # what it has begun; then it adds nothing more, or it is the one that waits for a camera
+        reader.join(0.5)  # let it finish the current frame; a reader that waits for a camera does not end
     return estimate(readers[0].result(), readers[1].result(), max_lag_s)
 
 
 class _Reader(threading.Thread):
-    """Reads one source; a daemon, because nothing can end a wait for a camera that has gone silent."""
+    """Reads one source; a daemon thread, because nothing can end a wait for a silent camera."""
 
-    def __init__(self, name: str, source: Source, seconds: float) -> None:
-        super().__init__(name=f"streamfuse motion {name}", daemon=True)
+    def __init__(self, role: Role, source: Source, seconds: float) -> None:
+        super().__init__(name=f"streamfuse motion {role}", daemon=True)
         self.stop = threading.Event()
         self._source, self._seconds = source, seconds
         self._meter = MotionMeter()
@@ -316,12 +319,13 @@ class _Reader(threading.Thread):
                         break
                     self._meter.add(frame.luma, frame.stamp_ns)
                     self._frames += 1
-        except BaseException as error:  # handed to whoever waits; a thread has nobody else to tell
+        except BaseException as error:  # raised again by `result`
             self._error = error
 
     def result(self) -> Motion:
+        """Return the motion; raises the source's error, or InputError for fewer than two frames."""
         if self._error is not None:
             raise self._error
         if self._frames < 2:
-            raise InputError(f"{self._source.name} gave no frames")
+            raise InputError(f"{self._source.name} gave no frames: check the camera")
         return self._meter.motion()

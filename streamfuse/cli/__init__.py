@@ -1,4 +1,4 @@
-"""The command line: `streamfuse COMMAND`; a command is a module of this package, loaded when it is used."""
+"""The command line, `streamfuse COMMAND`; each command is a module of this package, imported on demand."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from streamfuse.files import reason
 
 _COMMANDS = {
     "run": "Fuse two streams into a video.",
-    "subscribe": "Receive what a run publishes.",
-    "keys": "Make keys for publishing into a network.",
+    "subscribe": "Receive the frames that a run publishes.",
+    "keys": "Make keys for publishing on a network.",
     "top": "Show the state of a run in the terminal.",
     "batch": "Fuse an archive of recordings, on all cores or a cluster.",
     "fuse": "Fuse two images or two directories of images.",
-    "demo": "Render a scene, fuse it, and show the result.",
+    "demo": "Render a scene, fuse it and show the result.",
     "evaluate": "Score fused images or streams.",
-    "build": "Compile the network before it is needed.",
-    "bench": "Measure how fast an engine is here.",
+    "build": "Compile the network in advance.",
+    "bench": "Measure the speed of an engine on this machine.",
     "doctor": "Check that everything works on this machine.",
-    "calibrate": "Find where infrared lies in the visible picture.",
-    "train": "Train the network on pairs of one's own.",
+    "calibrate": "Calibrate a camera pair: alignment and time offset.",
+    "train": "Train the network on your own pairs.",
     "weights": "Import and inspect weights files.",
 }
 INTERRUPTED = 130
 EXIT_CODES = (
-    "Exit codes: 0 done, 1 a mistake of the program, 2 usage, 3 input, 4 engine or weights, 5 output, 6 training, "
+    "Exit codes: 0 success, 1 internal error, 2 usage, 3 input, 4 engine or weights, 5 output, 6 training, "
     "130 or 143 stopped by a signal."
 )
-"""At the end of every --help."""
+"""Shown at the end of every --help."""
 
 
 class _Commands(click.Group):
@@ -56,7 +56,7 @@ class _Commands(click.Group):
 
 
 def _complete(command: click.Command, prefix: str) -> None:
-    """What every command has: how it ends, and options in the environment by the names that users know."""
+    """Add the exit codes to a command's help, and name the environment variables of its options."""
     command.epilog = command.epilog or EXIT_CODES
     for option in command.params:
         long = next((name for name in option.opts if name.startswith("--")), None)
@@ -74,20 +74,20 @@ def _complete(command: click.Command, prefix: str) -> None:
 )
 @click.version_option(__version__, message="streamfuse %(version)s")
 def cli() -> None:
-    """Fuse an infrared and a visible stream into one picture that shows both.
+    """Fuse an infrared and a visible stream into a single picture that shows both.
 
     \b
     streamfuse demo
     streamfuse run --ir ir.mp4 --vis vis.mp4 -o fused.mp4
     streamfuse run --help
 
-    Options may also be given in the environment: STREAMFUSE_RUN_TONE=smooth is --tone smooth of `run`.
+    Options may also be set in the environment: STREAMFUSE_RUN_TONE=smooth is --tone smooth of `run`.
     """
     logs.show_notes()
 
 
 def main() -> None:
-    """Run the command line; errors become one line and an exit code, tracebacks are for --debug."""
+    """Run the command line; errors become one line and an exit code, with a traceback only if --debug is given."""
     debug = "--debug" in sys.argv
     try:
         outcome = cli.main(standalone_mode=False)
@@ -104,7 +104,7 @@ def main() -> None:
         code = error.exit_code
         _show(str(error), debug)
     except BrokenPipeError:
-        code = 1  # whoever read our output is gone; there is nobody to tell
+        code = 1  # the reader of stdout is gone
     except Exception as error:
         code, message = _explain(error)
         _show(message, debug)
@@ -112,16 +112,16 @@ def main() -> None:
 
 
 def _explain(error: Exception) -> tuple[int, str]:
-    """The exit code of what is no error of ours, and what to say."""
+    """Exit code and message for an error that is not a StreamfuseError."""
     if is_out_of_memory(error):
-        return EngineError.exit_code, "out of memory: allow it more, or use smaller pictures or --preset realtime"
+        return EngineError.exit_code, "out of memory: allow more, or use smaller pictures or --preset realtime"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return OutputError.exit_code, f"cannot write what was to be said: {reason(error.errno, str(error))}"
+        return OutputError.exit_code, f"cannot write to stdout or stderr: {reason(error.errno, str(error))}"
     return 1, f"unexpected {type(error).__name__}: {error} (this is a bug; --debug shows where)"
 
 
 def _as_json() -> bool:
-    """Also when it did not come to reading the options."""
+    """Return True if messages are JSON, also if the options have not been parsed."""
     return logs.as_json() or logs.FLAG in sys.argv
 
 

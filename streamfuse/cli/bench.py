@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from streamfuse.cli import options
+from streamfuse.cli import logs, options
 from streamfuse.errors import OutputError, UsageError
 
 
@@ -71,7 +71,7 @@ def _sweep(device: str, weights: Path | None, frames: int, json_file: Path | Non
 
 
 def _say(text: str) -> None:
-    click.echo(f"measuring: {text}", err=True)
+    logs.say(f"measuring: {text}")
 
 
 def _write(path: Path, figures: Any) -> None:

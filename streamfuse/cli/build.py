@@ -12,19 +12,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from streamfuse.cli import options
+from streamfuse.cli import logs, options
+from streamfuse.cli.progress import waiting
 from streamfuse.errors import InputError, UsageError
+from streamfuse.sources.options import DEFAULT, SourceOptions
 
 if TYPE_CHECKING:
     from streamfuse.color import Plane
     from streamfuse.engines.base import Engine
 
-TERMINAL_S, PLAIN_S = 1.0, 10.0
-"""Between signs of life on a terminal and elsewhere."""
-
-
 MOST_PAIRS = 32
-"""That ranges are measured on; each takes seconds."""
+"""Pairs on which the ranges of int8 are measured; each takes seconds."""
 
 
 @click.command()
@@ -35,7 +33,7 @@ MOST_PAIRS = 32
     required=True,
     metavar="WIDTHxHEIGHT",
     callback=lambda ctx, param, texts: [options.parse_size(ctx, param, text) for text in texts],
-    help="Of the pictures that will be fused; may be given several times.",
+    help="Size of the pictures that will be fused; may be given several times.",
 )
 @click.option(
     "--calibrate",
@@ -43,49 +41,52 @@ MOST_PAIRS = 32
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="PAIRS",
-    help="For --precision int8: paired directories or videos of what will be fused; may be given several times.",
+    help="For --precision int8: paired directories or videos like those to be fused; may be given several times.",
 )
 @options.engine
+@options.max_pixels
 @options.common
 def command(
     sizes: list[tuple[int, int]],
     roots: tuple[Path, ...],
     engine: options.EngineChoice,
+    max_pixels: int,
 ) -> None:
-    """Compile the network for pictures of a size and keep it, so that the first run starts at once.
+    """Compile the network for pictures of a given size and store it, so that the first run starts at once.
 
     \b
     streamfuse build --size 640x480
     streamfuse build --size 640x480 --size 1280x1024 --engine tensorrt
     streamfuse build --size 640x480 --precision int8 --calibrate recordings
 
-    It stays in the user's cache directory (STREAMFUSE_CACHE).  Ctrl-C ends it at once; what is not complete
-    is not kept.
+    It is stored in the user's cache directory (STREAMFUSE_CACHE).  Ctrl-C stops at once and stores nothing incomplete.
     """
     if (engine.precision == "int8") != bool(roots):
-        raise UsageError("--precision int8 needs --calibrate PAIRS to measure on, and nothing else does")
+        raise UsageError("--precision int8 needs --calibrate PAIRS, and other precisions do not take it")
     with engine.open() as made:
         for height, width in sizes:
             what = f"{made.name} {made.precision}, preset {made.preset}, for {width}x{height}"
             begin = time.monotonic()
-            with _ended_at_once(), _signs_of_life(what):
+            with _interruptible(), waiting(what):
                 if roots:
-                    _calibrate(made, roots, height, width)
+                    _calibrate(made, roots, height, width, max_pixels)
                 made.prepare(height, width)
             if not made.keeps_builds:
-                raise UsageError(f"engine {made.name} compiles nothing that could be kept: leave this out")
-            click.echo(f"{what} on {made.device}: ready in {time.monotonic() - begin:.1f} s", err=True)
+                raise UsageError(f"engine {made.name} compiles nothing that could be stored: it needs no build")
+            logs.say(f"{what} on {made.device}: ready in {time.monotonic() - begin:.1f} s")
 
 
-def _calibrate(made: Engine, roots: tuple[Path, ...], height: int, width: int) -> None:
+def _calibrate(made: Engine, roots: tuple[Path, ...], height: int, width: int, max_pixels: int) -> None:
     from streamfuse.engines.openvino import OpenvinoEngine
 
     assert isinstance(made, OpenvinoEngine)  # no other takes int8
-    made.calibrate(calibration_pairs(roots, height, width))
+    made.calibrate(calibration_pairs(roots, height, width, SourceOptions(max_pixels=max_pixels)))
 
 
-def calibration_pairs(roots: Sequence[Path], height: int, width: int) -> list[tuple[Plane, Plane]]:
-    """Up to `MOST_PAIRS` pairs of paired directories or recordings, spread over all, as (H, W) uint8 luma.
+def calibration_pairs(
+    roots: Sequence[Path], height: int, width: int, options: SourceOptions = DEFAULT
+) -> list[tuple[Plane, Plane]]:
+    """Read up to `MOST_PAIRS` pairs of paired directories or recordings, spread evenly, as (H, W) uint8 luma.
 
     Raises InputError where there is none.
     """
@@ -94,7 +95,7 @@ def calibration_pairs(roots: Sequence[Path], height: int, width: int) -> list[tu
 
     from streamfuse.training.pairs import find_pairs
 
-    found = find_pairs(roots, every=25)
+    found = find_pairs(roots, every=25, options=options)
     if not found:
         raise InputError(f"{', '.join(map(str, roots))}: no pairs to calibrate on")
     chosen = [found[i] for i in np.unique(np.linspace(0, len(found) - 1, MOST_PAIRS).round().astype(int))]
@@ -106,8 +107,8 @@ def calibration_pairs(roots: Sequence[Path], height: int, width: int) -> list[tu
 
 
 @contextmanager
-def _ended_at_once() -> Iterator[None]:
-    """Ctrl-C ends the process as if Python were not there: compilers do not return to it for minutes."""
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the process at once: compilers do not return to Python for minutes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -116,26 +117,3 @@ def _ended_at_once() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _signs_of_life(what: str) -> Iterator[None]:
-    """How long it has taken by now, on stderr."""
-    terminal = options.on_terminal()
-    done = threading.Event()
-
-    def show() -> None:
-        begin = time.monotonic()
-        while not done.wait(TERMINAL_S if terminal else PLAIN_S):
-            text = f"{what}: {time.monotonic() - begin:.0f} s"
-            click.echo(f"\r{text}" if terminal else text, nl=not terminal, err=True)
-
-    thread = threading.Thread(target=show, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        if terminal:
-            click.echo("\r\x1b[K", nl=False, err=True)

@@ -1,4 +1,4 @@
-"""`streamfuse calibrate`: where infrared lies in the visible picture, found in one of four ways."""
+"""`streamfuse calibrate`: make a calibration by one of four methods, or measure the time offset."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATH = click.Path(path_type=Path)
 
 
 class Size(click.ParamType[tuple[int, int]]):
-    """WIDTHxHEIGHT to (height, width)."""
+    """Option type: WIDTHxHEIGHT, converted to (height, width)."""
 
     name = "WIDTHxHEIGHT"
 
@@ -35,64 +35,80 @@ class Size(click.ParamType[tuple[int, int]]):
 
 
 _output = together(
-    click.option("-o", "--output", type=PATH, required=True, help="The calibration to write: calib.toml."),
-    click.option("--check", type=PATH, help="The check picture; default beside the calibration, as PNG."),
-    click.option("--distance-m", type=options.FiniteRange(0.01, 1e6), help="Distance of what was seen, metres."),
+    click.option("-o", "--output", type=PATH, required=True, help="Calibration file to write, *.toml."),
+    click.option("--check", type=PATH, help="Check picture to write.  Default: *.png beside the calibration."),
+    click.option("--distance-m", type=options.FiniteRange(0.01, 1e6), help="Distance of the scene or board, metres."),
     options.force,
     options.max_pixels,
     options.common,
 )
 _sizes = together(
-    click.option("--ir", type=PATH, help="For its size and the check, an infrared picture."),
-    click.option("--ir-size", type=Size(), help="The size of an infrared picture, instead of one."),
-    click.option("--vis", type=PATH, help="For its size and the check, a visible picture."),
-    click.option("--vis-size", type=Size(), help="The size of a visible picture, instead of one."),
+    click.option("--ir", type=PATH, help="Infrared picture, for its size and the check picture."),
+    click.option("--ir-size", type=Size(), help="Size of the infrared pictures, instead of --ir."),
+    click.option("--vis", type=PATH, help="Visible picture, for its size and the check picture."),
+    click.option("--vis-size", type=Size(), help="Size of the visible pictures, instead of --vis."),
 )
 
 
 @click.group()
 def command() -> None:
-    """Find out where infrared lies in the visible picture, for `streamfuse run --calib`, and when it was taken."""
+    """Calibrate a camera pair: alignment for `streamfuse run --calib`, and time offset."""
 
 
 command.add_command(time_command, "time")
 
 
-@command.command(short_help="From far scenes as they are; refuses when it is not certain.")
-@click.option("--ir", required=True, metavar="SOURCE", help="Infrared: an image, a directory or pattern, or a video.")
-@click.option("--vis", required=True, metavar="SOURCE", help="Visible: the same.")
-@click.option("--least-pairs", type=click.IntRange(1), default=3, show_default=True, help="With fewer it refuses.")
+@command.command(short_help="From pictures of far scenes, without a target.")
+@click.option("--ir", required=True, metavar="SOURCE", help="Infrared image, directory, pattern or video.")
+@click.option("--vis", required=True, metavar="SOURCE", help="Visible image, directory, pattern or video.")
+@click.option(
+    "--min-pairs",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Smallest number of pairs to accept.",
+)
 @_output
 def scene(
-    ir: str, vis: str, least_pairs: int, output: Path, check: Path | None, distance_m: float | None, force: bool
+    ir: str,
+    vis: str,
+    min_pairs: int,
+    output: Path,
+    check: Path | None,
+    distance_m: float | None,
+    force: bool,
+    max_pixels: int,
 ) -> None:
-    """Register natural scenes: several, far away, full of edges that both cameras see.
+    """Calibrate from natural scenes: several, far away, full of edges that both cameras see.
 
     \b
     streamfuse calibrate scene --ir ir.mp4 --vis vis.mp4 -o calib.toml
     streamfuse calibrate scene --ir lwir/ --vis rgb/ -o calib.toml
 
-    Where the pictures do not tell with certainty, nothing is written and the exit code is 3.
+    If the pictures do not determine the alignment with certainty, nothing is written and the exit code is 3.
     """
-    from streamfuse.calibration.evidence import calibrate_scene
+    from streamfuse.calibration.scene import calibrate_scene
 
     files = _Files(output, check, force)
-    files.write(calibrate_scene(ir, vis, distance_m=distance_m, least_pairs=least_pairs))
+    sources = options.SourceOptions(max_pixels=max_pixels)
+    files.write(calibrate_scene(ir, vis, sources, distance_m=distance_m, min_pairs=min_pairs))
 
 
-@command.command(short_help="From pictures of a checkerboard or circles: the most exact.")
+@command.command(short_help="From pictures of a checkerboard or circles; the most accurate.")
 @click.option("--ir", required=True, metavar="DIR|PATTERN", help="Infrared pictures of the board.")
-@click.option("--vis", required=True, metavar="DIR|PATTERN", help="Visible pictures; names or numbers tell the pairs.")
+@click.option("--vis", required=True, metavar="DIR|PATTERN", help="Visible pictures, paired by name or number.")
 @click.option(
     "--kind",
     type=click.Choice(["checkerboard", "circles", "asymmetric-circles"]),
     default="checkerboard",
     show_default=True,
-    help="What the board shows.",
+    help="Pattern of the board.",
 )
-@click.option("--pattern", required=True, metavar="COLUMNSxROWS", help="Inner corners, or circles: 9x6.")
-@click.option("--square-mm", type=options.FiniteRange(0.01, 1e5), help="From one corner or circle to the next.")
-@click.option("--lenses", is_flag=True, help="Also find the lenses' distortion; needs 8 pairs or more.")
+@click.option("--pattern", required=True, metavar="COLUMNSxROWS", help="Inner corners or circles, such as 9x6.")
+@click.option(
+    "--square-mm", type=options.FiniteRange(0.01, 1e5), help="Distance between neighbouring corners or circles."
+)
+@click.option("--lenses", is_flag=True, help="Calibrate the lens distortion too; needs 8 pairs or more.")
 @_output
 def board(
     ir: str,
@@ -105,8 +121,9 @@ def board(
     check: Path | None,
     distance_m: float | None,
     force: bool,
+    max_pixels: int,
 ) -> None:
-    """Use pictures of a board that both cameras see, held at the distance of the scene.
+    """Calibrate from pictures of a board that both cameras see, at the distance of the scene.
 
     \b
     streamfuse calibrate board --ir lwir/ --vis rgb/ --pattern 9x6 --distance-m 5 -o calib.toml
@@ -124,7 +141,7 @@ def board(
     for note in notes:
         logs.say(f"note: {note}")
     target = Board(Kind(kind), sides[0], sides[1], square_mm)
-    files.write(calibrate_boards(scenes, target, lenses=lenses, distance_m=distance_m))
+    files.write(calibrate_boards(scenes, target, lenses=lenses, distance_m=distance_m, max_pixels=max_pixels))
 
 
 @command.command(short_help="From points marked by hand in both pictures.")
@@ -141,8 +158,11 @@ def points(
     check: Path | None,
     distance_m: float | None,
     force: bool,
+    max_pixels: int,
 ) -> None:
-    """Use points that were marked in both pictures: FILE has lines ir_x,ir_y,vis_x,vis_y; 4 or more, 8 are better.
+    """Calibrate from points marked in both pictures.
+
+    FILE has lines ir_x,ir_y,vis_x,vis_y: at least 4, better 8 or more.
 
     \b
     streamfuse calibrate points points.csv --ir ir.png --vis vis.png -o calib.toml
@@ -150,15 +170,15 @@ def points(
     from streamfuse.calibration.points import calibrate_points
 
     files = _Files(output, check, force)
-    pictures = _pictures(ir, vis)
+    pictures = _pictures(ir, vis, max_pixels)
     sizes = _known_sizes(pictures, ir_size, vis_size)
     files.write(calibrate_points(file, *sizes, distance_m=distance_m), pictures)
 
 
 @command.command("import", short_help="From a calibration of OpenCV, ROS or Kalibr.")
 @click.argument("files", type=PATH, nargs=-1, required=True)
-@click.option("--ir-camera", metavar="NAME", help="Which camera is infrared; default the first.")
-@click.option("--vis-camera", metavar="NAME", help="Which camera is visible; default the other.")
+@click.option("--ir-camera", metavar="NAME", help="Name of the infrared camera.  Default: the first.")
+@click.option("--vis-camera", metavar="NAME", help="Name of the visible camera.  Default: the other.")
 @click.option("--millimetres", is_flag=True, help="Distances in the file are millimetres, not metres.")
 @_sizes
 @_output
@@ -175,8 +195,11 @@ def import_file(
     check: Path | None,
     distance_m: float | None,
     force: bool,
+    max_pixels: int,
 ) -> None:
-    """Take over a calibration: FILES are one of OpenCV, YAML or XML, two camera_info of ROS, or a camchain of Kalibr.
+    """Import another program's calibration.
+
+    FILES: one OpenCV file (YAML or XML), two ROS camera_info files, or one Kalibr camchain.
 
     \b
     streamfuse calibrate import stereo.yaml --distance-m 20 -o calib.toml
@@ -186,21 +209,21 @@ def import_file(
     from streamfuse.calibration.imported import Request, calibrate_import
 
     target = _Files(output, check, force)
-    pictures = _pictures(ir, vis)
+    pictures = _pictures(ir, vis, max_pixels)
     if pictures is not None:
         ir_size, vis_size = _known_sizes(pictures, ir_size, vis_size)
     request = Request(ir_camera, vis_camera, ir_size, vis_size, distance_m, millimetres)
     target.write(calibrate_import(files, request), pictures)
 
 
-def _pictures(ir: Path | None, vis: Path | None) -> tuple[Plane, Plane] | None:
+def _pictures(ir: Path | None, vis: Path | None, max_pixels: int) -> tuple[Plane, Plane] | None:
     from streamfuse.sources.pixels import read_image_file
 
     if ir is None or vis is None:
         if ir is not None or vis is not None:
             raise UsageError("give both --ir and --vis, or neither")
         return None
-    return read_image_file(ir)[0], read_image_file(vis)[0]
+    return read_image_file(ir, max_pixels)[0], read_image_file(vis, max_pixels)[0]
 
 
 def _known_sizes(
@@ -208,7 +231,7 @@ def _known_sizes(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     if pictures is not None:
         if ir_size is not None or vis_size is not None:
-            raise UsageError("--ir and --vis tell the sizes: leave out --ir-size and --vis-size")
+            raise UsageError("--ir and --vis give the sizes: leave out --ir-size and --vis-size")
         return pictures[0].shape, pictures[1].shape
     if ir_size is None or vis_size is None:
         raise UsageError("sizes missing: give --ir-size and --vis-size, or --ir IMAGE and --vis IMAGE")
@@ -216,19 +239,22 @@ def _known_sizes(
 
 
 class _Files:
-    """The calibration and its check picture; what cannot be written is said before anything is computed."""
+    """The two output files: the calibration and its check picture."""
 
     def __init__(self, output: Path, check: Path | None, force: bool) -> None:
+        """Check that both can be written, before anything is computed; raises UsageError or OutputError."""
         from streamfuse.sinks.images import check_writable_image
 
         self._output = output
         self._check = check or output.with_suffix(".png")
         if output.suffix != ".toml":
-            raise UsageError(f"-o {output}: a calibration ends in .toml")
+            raise UsageError(f"-o {output}: give a name that ends in .toml")
         check_writable_image(self._check)
         for path in (self._output, self._check):
             if path.is_dir() or not path.parent.is_dir():
-                raise OutputError(f"cannot write {path}: it is a directory, or its directory does not exist")
+                raise OutputError(
+                    f"cannot write {path}: it is a directory, or its directory does not exist; give another path"
+                )
             if path.exists() and not force:
                 raise OutputError(f"{path} exists: choose another name, or replace it with --force")
 
@@ -246,31 +272,29 @@ class _Files:
         for warning in outcome.warnings:
             logs.say(warning, mark=f"{click.style('warning:', fg='yellow')} ")
         logs.say(f"method    {calibration.method}", err=False)
-        error = "not known" if calibration.rms_px is None else f"{calibration.rms_px:.2f} px RMS in the visible picture"
+        error = "unknown" if calibration.rms_px is None else f"{calibration.rms_px:.2f} px RMS in the visible picture"
         click.echo(f"error     {error}")
         click.echo(f"valid     {_validity(outcome)}")
         logs.say(f"written   {self._output} (id {calibration.id})", err=False)
         if pictures is not None:
-            seen = "infrared edges must lie on the same things of the visible picture"
-            logs.say(f"check     {self._check}: {seen}", err=False)
+            look = "infrared edges must be on the same objects in the visible picture"
+            logs.say(f"check     {self._check}: {look}", err=False)
         else:
-            click.echo("check     no picture was given: add --ir IMAGE and --vis IMAGE to see whether it is right")
+            click.echo("check     no picture was given: add --ir IMAGE and --vis IMAGE for a check picture")
         logs.say(f"next      streamfuse run --calib {self._output} --ir IR --vis VIS -o fused.mp4", err=False)
 
 
 def _validity(outcome: Outcome) -> str:
-    """Where the alignment holds, and how fast it stops to."""
+    """Describe the distance at which the alignment is valid, and the error at others."""
     distance, parallax = outcome.calibration.distance_m, outcome.parallax_px_m
     if distance is None:
-        return "at the distance of what was seen (--distance-m notes it); nearer and farther things shift"
+        return "at the distance of the scene or board (--distance-m records it); nearer and farther objects are shifted"
     if distance == float("inf"):
-        near = (
-            "" if parallax is None else f"; at 10 m things lie {parallax / 10:.1f} px off, at 20 m {parallax / 20:.1f}"
-        )
+        near = "" if parallax is None else f"; the error is {parallax / 10:.1f} px at 10 m, {parallax / 20:.1f} at 20 m"
         return f"for far scenes{near}"
     if parallax is None:
-        return f"at {distance:g} m; nearer and farther things shift"
+        return f"at {distance:g} m; nearer and farther objects are shifted"
     return (
-        f"at {distance:g} m; at {distance / 2:g} m things lie {parallax / distance:.1f} px off, "
-        f"at {2 * distance:g} m {parallax / distance / 2:.1f}"
+        f"at {distance:g} m; the error is {parallax / distance:.1f} px at {distance / 2:g} m, "
+        f"{parallax / distance / 2:.1f} at {2 * distance:g} m"
     )

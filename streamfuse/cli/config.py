@@ -1,7 +1,7 @@
 """Options from a TOML file, and the options in effect as such a file.
 
-Everything comes from the click parameters of the command: a new option can stand in a file without a change here.
-A file may also name sources in a table, so that an address with its password stands in one place:
+Keys and types are those of the command's click options: a new option needs no change here.  A file may also name
+sources in a table, so that an address with its password is written once:
 
     ir = "front-ir"
     [sources]
@@ -29,11 +29,11 @@ from streamfuse.urls import mask, redact
 SOURCES = "sources"
 _PRINT = "print_config"
 _FILE = "streamfuse.cli.config.file"
-"""Where the context keeps the Settings that were read."""
+"""Key under which the context keeps the Settings that were read."""
 
 
 class _SourceType(click.types.StringParamType):
-    """Text that names a source, or the name that the file's table of sources gives one."""
+    """A source, or its name in the file's table of sources."""
 
     name = "source"
 
@@ -44,11 +44,11 @@ class _SourceType(click.types.StringParamType):
 
 
 SOURCE = _SourceType()
-"""The type of every option that takes a source."""
+"""Type of every option that takes a source."""
 
 
 class _SecretType(click.types.StringParamType):
-    """Text that is never shown."""
+    """A text that is never shown."""
 
     name = "secret"
 
@@ -89,7 +89,7 @@ config = click.option(
     callback=_read_config,
     help="A TOML file with these options, such as pipelines/archive.toml; flags and environment come first.",
 )
-"""Defaults for the other options of the command."""
+"""--config: defaults for the other options of the command."""
 
 
 def _check_sources(settings: Settings) -> None:
@@ -102,7 +102,7 @@ def _check_sources(settings: Settings) -> None:
 
 
 def _options(ctx: click.Context) -> dict[str, click.Option]:
-    """What may stand in a file, by its key: the option's long name without its dashes."""
+    """Return the options that a file may set, by key: the long name without dashes."""
     return {
         name.lstrip("-"): option
         for option in ctx.command.params
@@ -118,9 +118,9 @@ def _nearest(key: str, known: list[str]) -> str:
 
 
 def _as_written(option: click.Option, value: object) -> Any:
-    """A TOML value as the user would write it on the command line, so that the option's type judges both alike.
+    """Convert a TOML value to its form on the command line, so that the option's type checks both in the same way.
 
-    Raises ValueError for what could not be written there.
+    Raises ValueError for a value that the option cannot have.
     """
     if option.multiple:
         several = value if isinstance(value, list) else [value]
@@ -151,12 +151,12 @@ def _scalar(option: click.Option, value: object) -> str | bool:
 
 
 def print_config(function: F) -> F:
-    """--print-config: show the options in effect and end, instead of running the command."""
+    """Add --print-config: show the options in effect instead of running the command."""
 
     @click.option(
         "--print-config",
         is_flag=True,
-        help="Print the options in effect as a --config file that says where each is from, and end.",
+        help="Print the options in effect as a --config file, with the origin of each, and exit.",
     )
     @functools.wraps(function)
     def wrapper(*args: Any, print_config: bool, **kwargs: Any) -> Any:
@@ -169,7 +169,7 @@ def print_config(function: F) -> F:
 
 
 def effective(ctx: click.Context) -> str:
-    """The options of a parsed command as TOML; users and passwords are masked, variables are left as names."""
+    """Return the options of a parsed command as TOML; logins are masked, variables are left as names."""
     lines = [f"# {ctx.command_path}: the options in effect"]
     for key, option in _options(ctx).items():
         value = ctx.params.get(option.name or key)
@@ -185,7 +185,7 @@ def effective(ctx: click.Context) -> str:
 
 
 def _reads_back(ctx: click.Context, option: click.Option, value: object) -> bool:
-    """Whether the option takes what it became: a callback may have made something else of what was written."""
+    """Tell whether the option accepts its own value: a callback may have converted it."""
     without_file = click.Context(ctx.command)
     try:
         return bool(option.process_value(without_file, _as_written(option, _plain(value))) == value)
@@ -211,7 +211,7 @@ def _variable(ctx: click.Context, option: click.Option) -> str:
 
 
 def _plain(value: object) -> Any:
-    """An option's value in the types of TOML."""
+    """Convert an option's value to the types of TOML."""
     if isinstance(value, Enum):
         return _plain(value.value)
     if isinstance(value, list | tuple):

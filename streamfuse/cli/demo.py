@@ -1,4 +1,4 @@
-"""`streamfuse demo`: the whole program on a scene of its own."""
+"""`streamfuse demo`: the whole program on a drawn scene."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from streamfuse.cli import options
+from streamfuse.cli import logs, options
 from streamfuse.cli.run import watch
 from streamfuse.errors import OutputError
+from streamfuse.frames import Role
 
 if TYPE_CHECKING:
     from streamfuse.frames import Frame
 
 ROWS = 4
-"""Moments on the contact sheet."""
+"""Rows of the contact sheet: moments of the scene."""
 
 
 @click.command()
@@ -30,7 +31,7 @@ ROWS = 4
 @click.option(
     "--seconds", type=options.FiniteRange(0.2, 600), default=5.0, show_default=True, help="Length of the scene."
 )
-@click.option("--fps", type=click.IntRange(1, 120), default=20, show_default=True, help="Its frames a second.")
+@click.option("--fps", type=click.IntRange(1, 120), default=20, show_default=True, help="Frames per second.")
 @options.size
 @options.force
 @options.engine
@@ -67,10 +68,10 @@ def command(
     fuser = engine.fuser("smooth")
     height, width = size
     query = f"?seconds={seconds:g}&fps={fps}&size={width}x{height}"
-    for channel, path in (("ir", ir), ("vis", vis)):
-        click.echo(f"rendering {path}", err=True)
-        record(f"synthetic:{channel}{query}", path, force=force)
-    click.echo(f"fusing {fused}", err=True)
+    for role, path in zip(Role, (ir, vis), strict=True):
+        logs.say(f"rendering {path}")
+        record(f"synthetic:{role}{query}", path, force=force)
+    logs.say(f"fusing {fused}")
     sink = open_sink(str(fused), force=force, period_ns=round(1e9 / fps), inputs=[ir, vis])
     code = watch(Pipeline(ir, vis, sinks=[sink], fuser=fuser))
     if code == 0:
@@ -91,7 +92,7 @@ def _draw_sheet(ir: Path, vis: Path, fused: Path, sheet: Path) -> None:
 
 
 def _moments(path: Path) -> list[Frame]:
-    """Frames spread evenly over a recording."""
+    """Read up to `ROWS` frames, spread evenly over a recording."""
     from streamfuse.sources.file import VideoFile
 
     with VideoFile(path) as source:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from streamfuse.cli import logs, options
+from streamfuse.cli.progress import Update, progress
 from streamfuse.errors import DamagedInput, OutputError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ class _Inputs:
     vis: str
     vot: Path | None
     fused: str | None
-    fps: float | None
+    sources: options.SourceOptions
 
     def __str__(self) -> str:
         from streamfuse.urls import redact
@@ -38,7 +40,7 @@ class _Inputs:
         from streamfuse.sources import open_pair
         from streamfuse.sources.vot import open_vot
 
-        return open_vot(self.vot, self.fps) if self.vot is not None else open_pair(self.ir, self.vis, fps=self.fps)
+        return open_vot(self.vot, self.sources) if self.vot is not None else open_pair(self.ir, self.vis, self.sources)
 
     def open_results(self) -> tuple[Source, Source]:
         """The visible stream again, and the fused one on its time line."""
@@ -47,10 +49,11 @@ class _Inputs:
 
         assert self.fused is not None
         if self.vot is None:
-            return open_pair(self.vis, self.fused, fps=self.fps)
-        ir, vis = open_vot(self.vot, self.fps)
+            return open_pair(self.vis, self.fused, self.sources)
+        ir, vis = open_vot(self.vot, self.sources)
         ir.close()
-        return vis, open_source(self.fused, fps=self.fps or 1e9 / vis.period_ns if vis.period_ns else self.fps)
+        rate = 1e9 / vis.period_ns if vis.period_ns else None
+        return vis, open_source(self.fused, self.sources.with_fps(self.sources.fps or rate))
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ def command(
     markdown_file: Path | None,
     report: Path | None,
     force: bool,
+    max_pixels: int,
 ) -> None:
     """Score fused images, or a fused stream, against their sources.
 
@@ -114,7 +118,7 @@ def command(
     from streamfuse.evaluation.packages import check_research_packages
     from streamfuse.evaluation.report import PAGE
 
-    inputs = _Inputs(*options.two_sources(ir, vis, vot), vot, fused, fps)
+    inputs = _Inputs(*options.two_sources(ir, vis, vot), vot, fused, options.SourceOptions(fps, max_pixels=max_pixels))
     as_stream = video or not _are_images(inputs)
     if not as_stream:
         _refuse_for_images(every=every, frames=frames, fps=fps)
@@ -163,7 +167,7 @@ def _check_outputs(paths: Sequence[Path | None], force: bool) -> None:
         if path is None:
             continue
         if path.exists() and not force:
-            raise OutputError(f"{path} exists: choose another place, or replace with --force")
+            raise OutputError(f"{path} exists: choose another name, or replace it with --force")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -183,9 +187,11 @@ def _evaluate_images(inputs: _Inputs, fusing: _Fusing | None, pictures: bool) ->
         if fusing is not None:
             fuser = stack.enter_context(fusing.make_fuser())
             method = fusing.describe(fuser.engine)
-        advance = stack.enter_context(_progress(len(scenes)))
+        advance = _counting(stack.enter_context(progress("scoring", len(scenes), unit="images")))
         evaluator = _evaluator(pictures, notes, advance)
-        return evaluator.images(method, str(inputs), [scene.name for scene in scenes], read_images(scenes, fuser))
+        return evaluator.images(
+            method, str(inputs), [scene.name for scene in scenes], read_images(scenes, fuser, inputs.sources.max_pixels)
+        )
 
 
 def _evaluate_stream(
@@ -200,7 +206,7 @@ def _evaluate_stream(
     expected = expected_frames(sources, frames)
     every = every or every_nth(expected, FRAMES_SCORED)
     note = "every frame is scored" if every == 1 else f"one of {every} frames is scored (--every)"
-    click.echo(f"note: {note}; flicker and temporal error are of all frames", err=True)
+    logs.say(f"note: {note}; flicker and temporal error are of all frames")
     with ExitStack() as stack:
         if fusing is not None:
             fuser = stack.enter_context(fusing.make_fuser())
@@ -213,28 +219,20 @@ def _evaluate_stream(
                 f"frames of {inputs.fused}",
                 read_streams(inputs.open_sources, inputs.open_results, frames),
             )
-        advance = stack.enter_context(_progress(expected))
+        advance = _counting(stack.enter_context(progress("scoring", expected)))
         evaluator = _evaluator(pictures, [f"{note}; flicker and temporal error are of all frames"], advance)
         return evaluator.stream(method, str(inputs), triples, every), evaluator.damage
+
+
+def _counting(update: Update) -> Callable[[], None]:
+    count = itertools.count(1)
+    return lambda: update(next(count))
 
 
 def _evaluator(pictures: bool, notes: list[str], advance: Callable[[], None]) -> Evaluator:
     from streamfuse.evaluation.run import Evaluator
 
     return Evaluator(pictures=pictures, on_picture=advance, notes=notes)
-
-
-@contextmanager
-def _progress(total: int | None) -> Iterator[Callable[[], None]]:
-    if not options.on_terminal():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("scoring", total=total)
-        yield lambda: bar.advance(task)
 
 
 def _show(evaluation: Evaluation) -> None:

@@ -1,15 +1,15 @@
-"""`streamfuse fuse`: images, not streams."""
+"""`streamfuse fuse`: fuse images that are not streams."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from streamfuse.cli import options
+from streamfuse.cli import logs, options
+from streamfuse.cli.progress import progress
 from streamfuse.errors import DamagedInput, InputError, OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -44,10 +44,11 @@ def command(
     engine: options.EngineChoice,
     calib: Path | None,
     crop: str | None,
+    max_pixels: int,
 ) -> None:
     """Fuse the images IR and VIS, or the pairs of two directories, grey or colour, 8 or 16 bit.
 
-    Pairs of a directory are known by equal names, or by the number in them (IR3.png and VIS3.png).  Results carry
+    Images of directories are paired by equal names, or by the number in them (IR3.png and VIS3.png).  Results have
     the visible image's name, as PNG.
 
     \b
@@ -55,14 +56,14 @@ def command(
     streamfuse fuse M3FD/Ir M3FD/Vis -o fused/
     """
     if tone == "smooth":
-        raise UsageError("images have no time to be smooth over: use --tone per-frame or fixed:LO,HI")
+        raise UsageError("tone smooth needs a stream: for images use --tone per-frame or fixed:LO,HI")
     try:
         jobs = _plan(ir, vis, output)
         _check_outputs(jobs, force)
     except OSError as error:
         raise InputError(f"{error.filename or ir} cannot be read: {error.strerror}") from None
-    with engine.fuser(tone, calib, crop) as fuser:
-        failed = _fuse_all(fuser, jobs)
+    with engine.fuser(tone, calib, crop == "overlap") as fuser:
+        failed = _fuse_all(fuser, jobs, max_pixels)
     if failed:
         raise DamagedInput(f"{len(failed)} of {len(jobs)} pairs could not be fused: {'; '.join(failed[:3])}")
 
@@ -84,14 +85,14 @@ def _directory_jobs(ir: Path, vis: Path, output: Path) -> list[Job]:
     from streamfuse.sources.sequence import list_images, match_images
 
     ir_images, vis_images = list_images(str(ir)), list_images(str(vis))
-    ir_places, vis_places, by_name = match_images(ir_images, vis_images)
+    ir_indices, vis_indices, by_name = match_images(ir_images, vis_images)
     if not by_name:
         raise InputError(f"no image of {ir} has the name or the number of one of {vis}")
-    partner = dict(zip(ir_places, ir_images, strict=True))
-    pairs = [(partner[place], image) for place, image in zip(vis_places, vis_images, strict=True) if place in partner]
-    alone = len(ir_images) + len(vis_images) - 2 * len(pairs)
-    if alone:
-        click.echo(f"note: {alone} images have no partner and are left out", err=True)
+    partner = dict(zip(ir_indices, ir_images, strict=True))
+    pairs = [(partner[index], image) for index, image in zip(vis_indices, vis_images, strict=True) if index in partner]
+    unpaired = len(ir_images) + len(vis_images) - 2 * len(pairs)
+    if unpaired:
+        logs.say(f"note: {unpaired} images have no partner and are left out")
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output} is a file: results of directories go into a directory")
     if output.is_dir() and any(output.samefile(source) for source in (ir, vis)):
@@ -112,46 +113,38 @@ def _check_outputs(jobs: list[Job], force: bool) -> None:
         if any(output.samefile(source) for source in (ir, vis)):
             raise OutputError(f"the output {output} is an input: choose another name")
         if not force:
-            raise OutputError(f"{output} exists: choose another place, or replace with --force")
+            raise OutputError(f"{output} exists: choose another name, or replace it with --force")
     try:
         jobs[0][2].parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make {jobs[0][2].parent}: {error.strerror}") from None
 
 
-def _fuse_all(fuser: Fuser, jobs: list[Job]) -> list[str]:
-    """Fuse and write every pair; what went wrong with inputs, one bad image not stopping the others."""
+def _fuse_all(fuser: Fuser, jobs: list[Job], max_pixels: int) -> list[str]:
+    """Fuse and write every pair; return the errors of pairs that cannot be read, which do not stop the others."""
     from streamfuse.sinks.images import write_image
 
     failed = []
-    for ir, vis, output in _with_progress(jobs):
-        try:
-            fused = _fuse_pair(fuser, ir, vis)
-        except InputError as error:
-            if len(jobs) == 1:
-                raise
-            failed.append(str(error))
-            continue
-        write_image(output, fused)
+    with progress("fusing", len(jobs), unit="pairs") as update:
+        for done, (ir, vis, output) in enumerate(jobs):
+            update(done)
+            try:
+                fused = _fuse_pair(fuser, ir, vis, max_pixels)
+            except InputError as error:
+                if len(jobs) == 1:
+                    raise
+                failed.append(str(error))
+                continue
+            write_image(output, fused)
     return failed
 
 
-def _with_progress(jobs: list[Job]) -> Iterator[Job]:
-    if not options.on_terminal() or len(jobs) == 1:
-        yield from jobs
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(jobs, "fusing", console=Console(stderr=True), transient=True)
-
-
-def _fuse_pair(fuser: Fuser, ir: Path, vis: Path) -> npt.NDArray[np.uint8]:
+def _fuse_pair(fuser: Fuser, ir: Path, vis: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
     from streamfuse.color_conversion import to_bgr
     from streamfuse.sources.pixels import read_image_file
 
-    ir_luma, _ = read_image_file(ir)
-    vis_luma, chroma = read_image_file(vis)
+    ir_luma, _ = read_image_file(ir, max_pixels)
+    vis_luma, chroma = read_image_file(vis, max_pixels)
     luma = fuser.fuse_luma(ir_luma, vis_luma, stamp_ns=0).luma
     chroma = fuser.cut_chroma(chroma, *vis_luma.shape)
     return luma if chroma is None else to_bgr(luma, chroma)

@@ -1,4 +1,4 @@
-"""`streamfuse keys`: keys for publishing into a network."""
+"""`streamfuse keys`: keys for publishing on a network."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def command() -> None:
     """Make keys for --publish."""
 
 
-@command.command("new", short_help="Key pairs for a publisher and a subscriber.")
+@command.command("new", short_help="Write key pairs for a publisher and a subscriber.")
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 @options.common
 def new(directory: Path) -> None:
     """Write a key pair for a publisher and one for a subscriber into DIRECTORY.
 
-    Secret keys (.key_secret) can be read by their owner only.  Whoever subscribes needs server.key and
-    client.key_secret; who may, is who has a public key in clients/.  Files that exist are never replaced.
+    Secret keys (.key_secret) are readable by their owner only.  A subscriber needs server.key and client.key_secret,
+    and its public key must be in the publisher's clients/ directory.  Existing files are never replaced.
 
     \b
     streamfuse keys new keys

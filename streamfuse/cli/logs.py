@@ -1,7 +1,7 @@
-"""What the program says, on stderr: lines for people, or with --log-json one JSON object a line.
+"""Messages of the command line on stderr: lines for people, or with --log-json one JSON object per line.
 
-Names of files, addresses and what others send are in them, so nothing is written but by `say` and `_JsonLines`, which
-leave no character in it that a terminal would obey.
+Messages quote untrusted text, such as file names and addresses.  They are therefore written only by `say` and
+`_JsonLines`, which escape control characters.
 """
 
 from __future__ import annotations
@@ -22,23 +22,25 @@ from streamfuse.telemetry import Summary
 
 log = logging.getLogger("streamfuse")
 FIELDS = "fields"
-"""Of a record: what else stands in its JSON object, `log.info(..., extra={FIELDS: {...}})`."""
+"""Attribute of a record with additional fields for its JSON object: `log.info(..., extra={FIELDS: {...}})`."""
 FLAG = "--log-json"
 
 
 def say(*lines: str, err: bool = True, mark: str = "") -> None:
-    """Write lines, on stdout if not `err`; `mark` stands before each and may have a colour."""
+    """Write lines to stderr, or to stdout if not `err`; `mark` is put before each and may be coloured."""
     click.echo("\n".join(mark + printable(line) for line in lines), err=err)
 
 
 class _Notes(logging.Handler):
-    """What the library says once becomes a line."""
+    """Writes log records as lines for people."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(f"note: {record.getMessage()}")
 
 
 class _JsonLines(logging.Handler):
+    """Writes log records as JSON."""
+
     def emit(self, record: logging.LogRecord) -> None:
         moment = datetime.fromtimestamp(record.created, UTC)
         line: dict[str, object] = {
@@ -60,28 +62,29 @@ def _handle(handler: logging.Handler) -> None:
 
 
 def show_notes() -> None:
-    """Let the library speak to the user of the command line."""
+    """Show the library's log records as lines."""
     _handle(_Notes())
 
 
 def show_json() -> None:
-    """Let everything be one JSON object a line: time, level, message, and what else there is."""
+    """Show all messages as JSON, one object per line: time, level, message and additional fields."""
     _handle(_JsonLines())
 
 
 def as_json() -> bool:
+    """Return True if messages are shown as JSON."""
     return any(isinstance(handler, _JsonLines) for handler in log.handlers)
 
 
 def silence_notes() -> None:
-    """For processes beside the first one, which would say the same."""
+    """Show no log records, in worker processes that would repeat those of the main process."""
     log.handlers = [logging.NullHandler()]
 
 
 def log_json(function: F) -> F:
     """--log-json."""
 
-    @click.option(FLAG, is_flag=True, help="Say everything as JSON on stderr, one object a line.")
+    @click.option(FLAG, is_flag=True, help="Write all messages to stderr as JSON, one object per line.")
     @functools.wraps(function)
     def wrapper(*args: Any, log_json: bool, **kwargs: Any) -> Any:
         if log_json:
@@ -91,15 +94,23 @@ def log_json(function: F) -> F:
     return cast(F, wrapper)
 
 
-def log_summary(message: str, summary: Summary) -> None:
-    """The state of a run as the fields of one line; what is not a number yet is null."""
+def summary_fields(summary: Summary) -> dict[str, Any]:
+    """Return the state of a run as the fields of a JSON line; a number that is not known yet is null."""
     fields = {key: _plain(value) for key, value in asdict(summary).items()}
-    log.info(message, extra={FIELDS: {**fields, "dropped": summary.dropped}})
+    fields["sources"] = {role.label: _plain(asdict(source)) for role, source in summary.sources.items()}
+    for stage in fields["stages"].values():
+        del stage["within"]  # for monitoring
+    return {**fields, "dropped": summary.dropped}
+
+
+def log_summary(message: str, summary: Summary) -> None:
+    """Log the state of a run as one JSON line."""
+    log.info(message, extra={FIELDS: summary_fields(summary)})
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if key != "within"}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, float):
         return round(value, 4) if math.isfinite(value) else None
     return value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +12,6 @@ import click
 from streamfuse.cli.config import SOURCE as SOURCE
 from streamfuse.cli.config import config as config
 from streamfuse.cli.config import print_config as print_config
-from streamfuse.cli.engine import EngineChoice as EngineChoice
 from streamfuse.cli.engine import engine as engine
 from streamfuse.cli.logs import log_json as log_json
 from streamfuse.cli.logs import show_notes as show_notes
@@ -21,13 +19,17 @@ from streamfuse.cli.logs import silence_notes as silence_notes
 from streamfuse.cli.preview import Preview as Preview
 from streamfuse.cli.preview import preview as preview
 from streamfuse.cli.publish import publish as publish
-from streamfuse.cli.together import F, together
+from streamfuse.cli.together import F, together, with_home
 from streamfuse.errors import UsageError
-from streamfuse.sources.limits import MAX_PIXELS, allowing
+from streamfuse.options import EngineChoice as EngineChoice
+from streamfuse.options import FusionOptions as FusionOptions
+from streamfuse.sinks.video_format import VideoFormat
+from streamfuse.sources.limits import MAX_PIXELS
+from streamfuse.sources.options import SourceOptions as SourceOptions
 
 
 class FiniteRange(click.FloatRange):
-    """A range that NaN and infinity are outside of."""
+    """A range without NaN and infinity."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
@@ -37,19 +39,24 @@ class FiniteRange(click.FloatRange):
 
 
 RATE = FiniteRange(0.001, 10_000)
-"""Frames a second, of images that are a stream."""
+"""Frames per second of images that are a stream."""
 
 common = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
-"""`streamfuse.cli.main` reads it: it must also know when parsing itself fails."""
+"""Read by `streamfuse.cli.main`, which must know it even when parsing fails."""
 
 force = click.option("--force", is_flag=True, help="Replace an output that exists.")
 
 vot = click.option("--vot", type=click.Path(path_type=Path), help="A VOT-RGBT sequence, for both channels.")
 
-video = together(
+_video = together(
     click.option("--codec", default="h264", show_default=True, help="h264, hevc, or ffv1 (lossless, into .mkv)."),
     click.option("--crf", type=int, default=20, show_default=True, help="Quality of h264 and hevc: 0 (best) to 51."),
-    click.option("--effort", default="veryfast", show_default=True, help="Of the encoder: ultrafast to veryslow."),
+    click.option(
+        "--encoder-preset",
+        default="veryfast",
+        show_default=True,
+        help="Speed of h264 and hevc against the file's size: ultrafast to veryslow.",
+    ),
     click.option(
         "--tone",
         default="smooth",
@@ -57,15 +64,15 @@ video = together(
         help="Output range and level over time: per-frame, smooth or fixed:LO,HI.",
     ),
 )
-"""--codec, --crf, --effort and --tone: of a fused video."""
+"""--codec, --crf, --encoder-preset and --tone."""
 
-hardware = together(
+_hardware = together(
     click.option("--hw-decode", is_flag=True, help="Decode video files on the NVIDIA GPU, if it can."),
     click.option("--hw-encode", is_flag=True, help="Encode h264 and hevc on the NVIDIA GPU, if it can."),
 )
 """--hw-decode and --hw-encode."""
 
-pairing = together(
+_pairing = together(
     click.option("--fps", type=RATE, help="Rate of images; default 25, or as the sequence says."),
     click.option(
         "--agc",
@@ -81,7 +88,7 @@ pairing = together(
     click.option(
         "--tolerance-ms",
         type=FiniteRange(0, 1e12),
-        help="Largest time between the two frames of a pair; default half a frame of the slower stream.",
+        help="Largest time between the two frames of a pair; default half the frame interval of the slower stream.",
     ),
 )
 """--fps, --agc, --ir-offset-ms and --tolerance-ms: how two streams are read and paired."""
@@ -92,51 +99,86 @@ live = together(
         type=FiniteRange(1, 60_000),
         default=500.0,
         show_default=True,
-        help="Live: how long a frame may wait for its partner and the engine before it is dropped.",
+        help="Live: longest time that a frame may wait for its partner and the engine before it is dropped.",
     ),
     click.option(
         "--policy",
         type=click.Choice(["latest", "ordered"]),
         default="latest",
         show_default=True,
-        help="Live: the newest pair, or every pair in its order while it is not too old.",
+        help="Live: the newest pair, or every pair in order as long as it is not too old.",
     ),
     click.option(
         "--on-loss",
         type=click.Choice(["wait", "passthrough"]),
         default="wait",
         show_default=True,
-        help="Live, while one stream is away: give nothing, or the other stream as it is.",
+        help="Live, while one stream is away: wait for it, or pass the other stream through.",
     ),
 )
-"""--max-age-ms, --policy and --on-loss, which recordings have no use for."""
+"""--max-age-ms, --policy and --on-loss: of live sources only."""
 
 calibration = together(
     click.option(
         "--calib",
         type=click.Path(path_type=Path),
-        help="A file of `streamfuse calibrate`: where infrared lies in the visible picture.",
+        callback=with_home,
+        help="A file of `streamfuse calibrate`: the position of the infrared in the visible picture.",
     ),
     click.option("--crop", type=click.Choice(["overlap"]), help="Cut the result to what both cameras see."),
 )
 """--calib and --crop."""
 
 
-def max_pixels(function: F) -> F:
-    """--max-pixels, which holds while the command runs, wherever pictures are read."""
+max_pixels = click.option(
+    "--max-pixels",
+    type=click.IntRange(1, 1 << 32),
+    default=MAX_PIXELS,
+    show_default=True,
+    metavar="N",
+    help="Refuse pictures of more pixels, before they take memory.",
+)
 
-    @click.option(
-        "--max-pixels",
-        type=click.IntRange(1, 1 << 32),
-        default=MAX_PIXELS,
-        show_default=True,
-        metavar="N",
-        help="Refuse pictures that claim to be larger, before they take memory.",
-    )
+
+def fusion(function: F) -> F:
+    """Add the options that `run` and `batch` share, passed to the command as one `fusion`, a FusionOptions."""
+
+    @together(_video, engine, _hardware, calibration, _pairing, max_pixels)
     @functools.wraps(function)
-    def wrapper(*args: Any, max_pixels: int, **kwargs: Any) -> Any:
-        with allowing(max_pixels):
-            return function(*args, **kwargs)
+    def wrapper(
+        *args: Any,
+        codec: str,
+        crf: int,
+        encoder_preset: str,
+        tone: str,
+        engine: EngineChoice,
+        hw_decode: bool,
+        hw_encode: bool,
+        calib: Path | None,
+        crop: str | None,
+        fps: float | None,
+        agc: str,
+        ir_offset_ms: float,
+        tolerance_ms: float | None,
+        max_pixels: int,
+        **kwargs: Any,
+    ) -> Any:
+        gpu = None
+        if hw_decode:
+            from streamfuse.engines.base import gpu_of
+
+            gpu = gpu_of(engine.device)
+        fusion = FusionOptions(
+            engine,
+            SourceOptions(fps, agc, gpu, max_pixels),
+            VideoFormat(codec, crf, encoder_preset, hw_encode),
+            tone,
+            calib,
+            crop == "overlap",
+            ir_offset_ms,
+            tolerance_ms,
+        )
+        return function(*args, fusion=fusion, **kwargs)
 
     return cast(F, wrapper)
 
@@ -157,7 +199,7 @@ size = click.option("--size", default="640x480", show_default=True, callback=par
 
 
 def two_sources(ir: str | None, vis: str | None, vot: Path | None) -> tuple[str, str]:
-    """--ir and --vis, which are both needed; empty with --vot, which names both.  Raises UsageError."""
+    """Return --ir and --vis, which are both needed; empty with --vot, which names both.  Raises UsageError."""
     if vot is not None:
         if ir is not None or vis is not None:
             raise UsageError("--vot names both channels: leave out --ir and --vis")
@@ -166,7 +208,3 @@ def two_sources(ir: str | None, vis: str | None, vot: Path | None) -> tuple[str,
         missing = " and ".join(flag for flag, value in (("--ir", ir), ("--vis", vis)) if value is None)
         raise UsageError(f"{missing} missing: two sources are needed, or --vot DIR")
     return ir, vis
-
-
-def on_terminal() -> bool:
-    return sys.stderr.isatty()

@@ -1,8 +1,9 @@
-"""--preview, --preview-token and --metrics of the commands that run a pipeline."""
+"""--preview, --preview-token, --metrics and --no-open of the commands that run a pipeline."""
 
 from __future__ import annotations
 
 import functools
+import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,61 +12,108 @@ import click
 from streamfuse.cli import logs
 from streamfuse.cli.config import SECRET
 from streamfuse.cli.together import F, together
-from streamfuse.errors import UsageError
+from streamfuse.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from streamfuse.sinks.base import Sink
+    from streamfuse.sinks.preview import PreviewSink
+
+LOOPBACK = "127.0.0.1"
+PORTS = range(8080, 8180)
+"""Ports that are tried, in this order, where the user gave no address."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What the command line says about it."""
+    """Values of the preview options."""
 
     address: str | None
     metrics: str | None
     token: str | None = field(repr=False)
+    open: bool = True
+    """Open a browser where the preview is the only output."""
 
-    def sinks(self) -> list[Sink]:
-        """None or one, whose addresses have been said.  Raises UsageError and OutputError."""
-        if self.address is None and self.metrics is None:
-            return []
-        from streamfuse.sinks.preview import PreviewSink
+    def sink(self, *, only_output: bool = False) -> PreviewSink | None:
+        """Bind and announce the addresses; None where nothing is to be served.
 
-        sink = PreviewSink(self.address, metrics=self.metrics, token=self.token)
+        `only_output`: serve the preview even without --preview, on the first free one of PORTS.  Raises UsageError and
+        OutputError.
+        """
+        if self.address is None and not only_output and self.metrics is None:
+            return None
+        sink = self._on_free_port() if self.address is None and only_output else self._on(self.address)
         if sink.generated and logs.as_json():
             sink.close()
-            raise UsageError("--log-json with an address that others reach: give --preview-token, to keep it unlogged")
+            raise UsageError(
+                "--log-json with an address that other machines reach: give --preview-token, so that no token is logged"
+            )
         for what, link in sink.links.items():
-            if sink.generated:  # it holds the token, which is for the user and for no log
+            if sink.generated:  # it contains the token, which must not be logged
                 click.echo(f"{what}: {link}", err=True)
             else:
                 logs.log.info("%s: %s", what, link)
-        return [sink]
+        return sink
+
+    def _on(self, address: str | None) -> PreviewSink:
+        from streamfuse.sinks.preview import PreviewSink
+
+        return PreviewSink(address, metrics=self.metrics, token=self.token)
+
+    def _on_free_port(self) -> PreviewSink:
+        for port in PORTS:
+            try:
+                return self._on(f"{LOOPBACK}:{port}")
+            except OutputError:
+                if _is_free(port):  # the error is about something else
+                    raise
+        raise OutputError(f"ports {PORTS[0]} to {PORTS[-1]} are in use: give --preview {LOOPBACK}:PORT, or -o FILE")
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server((LOOPBACK, port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def preview(function: F) -> F:
-    """The options, handed to the command as one `preview`, a Preview."""
+    """Add the options to a command, which gets them as one argument `preview`, a Preview."""
 
     @together(
         click.option(
             "--preview",
             metavar="HOST:PORT",
-            help="Show the result in a browser, such as on 127.0.0.1:8080; from other machines it takes a token.",
+            help="Show the result in a browser, for example at 127.0.0.1:8080; other addresses need a token.",
         ),
         click.option(
             "--preview-token",
             type=SECRET,
             metavar="TOKEN",
             envvar="STREAMFUSE_PREVIEW_TOKEN",
-            help="What viewers must show; default: none on this machine, else one is made and printed. "
-            "Rather in the environment, STREAMFUSE_PREVIEW_TOKEN: others may see a command line.",
+            help="Secret that viewers must show. Default: none on loopback; on other addresses a random one, which is "
+            "printed. Better set as STREAMFUSE_PREVIEW_TOKEN: other users can see the command line.",
         ),
         click.option(
-            "--metrics", metavar="HOST:PORT", help="Serve /metrics, /status, /readyz without the preview, or apart."
+            "--metrics",
+            metavar="HOST:PORT",
+            help="Serve /metrics, /status and /readyz, without the preview or on another address.",
+        ),
+        click.option(
+            "--open/--no-open",
+            "open_browser",
+            default=True,
+            help="Without -o, --publish and --preview: open the preview in a browser, where there is a display.",
         ),
     )
     @functools.wraps(function)
-    def wrapper(*args: Any, preview: str | None, preview_token: str | None, metrics: str | None, **kwargs: Any) -> Any:
-        return function(*args, preview=Preview(preview, metrics, preview_token), **kwargs)
+    def wrapper(
+        *args: Any,
+        preview: str | None,
+        preview_token: str | None,
+        metrics: str | None,
+        open_browser: bool,
+        **kwargs: Any,
+    ) -> Any:
+        return function(*args, preview=Preview(preview, metrics, preview_token, open_browser), **kwargs)
 
     return cast(F, wrapper)

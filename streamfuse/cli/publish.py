@@ -1,4 +1,4 @@
-"""The options of publishing, and the sink that they describe."""
+"""The options for publishing frames, and the sink that they describe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What the user wants published, and how."""
+    """Values of the options for publishing."""
 
     url: str
     encoding: str
@@ -29,8 +29,11 @@ class Publication:
     insecure: bool
 
     def open(self, weights: Path | None, calibration: Path | None) -> ZeroMQSink:
-        """Bind the address; `weights` and `calibration` are the files in use, None for the shipped one and for none."""
-        # Here, since a run that does not publish shall not load ZeroMQ.
+        """Bind the address and make the sink.
+
+        `weights`: weights file in use, None for the shipped one; `calibration`: calibration file in use, if any.
+        """
+        # Imported here so that a run that does not publish does not load ZeroMQ.
         from streamfuse.calibration.model import load
         from streamfuse.network.checkpoint import default_weights, read_info
         from streamfuse.sinks.zeromq import ZeroMQSink
@@ -38,7 +41,7 @@ class Publication:
         from streamfuse.zeromq.wire import Encoding
 
         if self.clients is not None and self.keys is None:
-            raise UsageError("--publish-clients says who may subscribe, which needs --publish-keys")
+            raise UsageError("--publish-clients needs --publish-keys: give the publisher's secret key too")
         return ZeroMQSink(
             self.url,
             stream=self.stream,
@@ -52,42 +55,42 @@ class Publication:
 
 
 def publish(function: F) -> F:
-    """--publish and what belongs to it; the command gets `publish`, a Publication or None."""
+    """Add --publish and its options to a command, which gets `publish`, a Publication or None."""
 
     @together(
         click.option(
             "--publish",
             metavar="URL",
-            help="Send the frames to other programs by ZeroMQ: tcp://127.0.0.1:5556, ipc:///run/fused.",
+            help="Publish the frames by ZeroMQ, such as on tcp://127.0.0.1:5556 or ipc:///run/fused.",
         ),
         click.option(
             "--publish-encoding",
             type=click.Choice(["bgr8", "mono8", "yuv420p", "jpeg"]),
             default="bgr8",
             show_default=True,
-            help="Of the pixels; the luma of mono8 and yuv420p is exact.",
+            help="Pixel format; mono8 and yuv420p carry the luma losslessly.",
         ),
         click.option(
             "--publish-quality",
             type=click.IntRange(1, 100),
             default=85,
             show_default=True,
-            help="Of jpeg, 1 to 100 (best).",
+            help="JPEG quality, 1 to 100 (best).",
         ),
         click.option(
             "--publish-keys",
             type=click.Path(path_type=Path),
-            help="Encrypt: the server.key_secret of `streamfuse keys new`; needed for addresses in a network.",
+            help="Encrypt with this server.key_secret, from `streamfuse keys new`; required on network addresses.",
         ),
         click.option(
             "--publish-clients",
             type=click.Path(path_type=Path),
-            help="Who may subscribe: a directory of public keys; default: clients/ beside the secret key.",
+            help="Directory with the public keys of allowed subscribers.  Default: clients/ beside the secret key.",
         ),
         click.option(
-            "--stream", default="main", show_default=True, metavar="NAME", help="Under which name it is published."
+            "--stream", default="main", show_default=True, metavar="NAME", help="Name of the published stream."
         ),
-        click.option("--insecure", is_flag=True, help="Publish into a network without keys: anybody can watch."),
+        click.option("--insecure", is_flag=True, help="Publish on a network address without keys: anybody can watch."),
     )
     @functools.wraps(function)
     def wrapper(

@@ -1,11 +1,11 @@
-"""`streamfuse run`: two streams into a video."""
+"""`streamfuse run`: fuse two streams."""
 
 from __future__ import annotations
 
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from streamfuse.cli import logs, options, show
-from streamfuse.errors import StreamfuseError, UsageError
+from streamfuse.errors import StreamfuseError
 
 if TYPE_CHECKING:
     from streamfuse.cli.publish import Publication
@@ -32,19 +32,15 @@ if TYPE_CHECKING:
     "outputs",
     metavar="FILE|URL",
     multiple=True,
-    help="out.mp4, out.mkv, images: out/%06d.png, or rtsp://server/path; may be given several times.",
+    help="out.mp4, out.mkv, images: out/%06d.png, or rtsp://server/path; may be given several times.  "
+    "Default: a preview in the browser.",
 )
 @options.force
-@options.video
-@options.engine
-@options.hardware
-@options.calibration
-@options.pairing
+@options.fusion
 @options.live
 @options.publish
 @options.preview
 @click.option("--frames", type=click.IntRange(1), help="Stop after this many pairs.")
-@options.max_pixels
 @options.config
 @options.print_config
 @options.log_json
@@ -55,90 +51,87 @@ def command(
     vot: Path | None,
     outputs: tuple[str, ...],
     force: bool,
-    codec: str,
-    crf: int,
-    effort: str,
-    tone: str,
-    engine: options.EngineChoice,
-    hw_decode: bool,
-    hw_encode: bool,
-    calib: Path | None,
-    crop: str | None,
-    fps: float | None,
-    agc: str,
-    ir_offset_ms: float,
-    tolerance_ms: float | None,
+    fusion: options.FusionOptions,
     max_age_ms: float,
     policy: str,
     on_loss: str,
+    publish: Publication | None,
     preview: options.Preview,
     frames: int | None,
-    publish: Publication | None,
 ) -> int:
-    """Fuse an infrared and a visible stream, frame by frame, into a video or images.
+    """Fuse an infrared and a visible stream, frame by frame, into a video, images, or a preview in the browser.
 
     \b
-    streamfuse run --ir cam0 --vis cam1 -o fused.mp4
+    streamfuse run --ir cam0 --vis cam1
     streamfuse run --ir rtsp://camera/ir --vis rtsp://camera/rgb -o fused.mp4 --preview 127.0.0.1:8080
     streamfuse run --ir ir.mp4 --vis vis.mp4 -o fused.mp4
     streamfuse run --vot sequences/street -o street.mp4
     streamfuse run --ir 'synthetic:ir?seconds=10' --vis 'synthetic:vis?seconds=10' -o demo.mp4
 
-    Ctrl-C stops cleanly: what was fused is written and the file is finished.  A second one stops at once.
+    Without an output the result is shown in a browser, on the first free port from 8080 of this machine; recordings
+    then play in real time.
+
+    Ctrl-C stops cleanly: fused frames are written and the file is finished.  A second Ctrl-C stops at once.
     """
-    from streamfuse.engines.base import gpu_of
+    from streamfuse.cli.browser import open_browser
     from streamfuse.pairing.flow import OnLoss
     from streamfuse.pairing.live import Policy
     from streamfuse.pipeline import Pipeline
     from streamfuse.sinks import open_sinks
-    from streamfuse.sinks.encoder import VideoFormat
+    from streamfuse.sources.paced import PacedSource
 
-    if not outputs and publish is None and preview.address is None:
-        raise UsageError("nowhere to write to: give -o FILE, --preview 127.0.0.1:8080 or --publish URL")
-    gpu = gpu_of(engine.device) if hw_decode else None
-    sources = _open_sources(ir, vis, vot, fps, agc, gpu)
-    fuser = engine.fuser(tone, calib, crop)
-    files = [path for source in sources for path in source.files]
-    period_ns = max(source.period_ns or 0 for source in sources) or None
-    sinks: list[Sink] = []
-    try:
-        sinks += preview.sinks()
-        if publish is not None:
-            sinks.append(publish.open(engine.weights, calib))
-        sinks += open_sinks(
-            outputs, video=VideoFormat(codec, crf, effort, hw_encode), force=force, period_ns=period_ns, inputs=files
+    only_preview = not outputs and publish is None and preview.address is None
+    with ExitStack() as stack:
+        ir_source, vis_source = _open_sources(ir, vis, vot, fusion)
+        sources = stack.enter_context(ir_source), stack.enter_context(vis_source)
+        fuser = stack.enter_context(fusion.fuser())
+        files = [path for source in sources for path in source.files]
+        period_ns = max(source.period_ns or 0 for source in sources) or None
+        with ExitStack() as opened:  # the pipeline closes the sinks, once it has them
+            sinks: list[Sink] = []
+
+            def add(sink: Sink) -> None:
+                sinks.append(sink)
+                opened.callback(sink.close, failed=True)
+
+            shown = preview.sink(only_output=only_preview)
+            if shown is not None:
+                add(shown)
+            if publish is not None:
+                add(publish.open(fusion.engine.weights, fusion.calib))
+            for sink in open_sinks(outputs, video=fusion.video, force=force, period_ns=period_ns, inputs=files):
+                add(sink)
+            opened.pop_all()
+        pipeline = Pipeline(
+            sources[0],
+            PacedSource(sources[1]) if only_preview and not sources[1].live else sources[1],
+            sinks=sinks,
+            fuser=fuser,
+            tolerance_ms=fusion.tolerance_ms,
+            ir_offset_ms=fusion.ir_offset_ms,
+            frames=frames,
+            max_age_ms=max_age_ms,
+            policy=Policy(policy),
+            on_loss=OnLoss(on_loss),
         )
-    except BaseException:
-        for sink in sinks:
-            sink.close(failed=True)
-        raise
-    pipeline = Pipeline(
-        *sources,
-        sinks=sinks,
-        fuser=fuser,
-        tolerance_ms=tolerance_ms,
-        ir_offset_ms=ir_offset_ms,
-        frames=frames,
-        max_age_ms=max_age_ms,
-        policy=Policy(policy),
-        on_loss=OnLoss(on_loss),
-    )
-    return watch(pipeline)
+        if only_preview and preview.open and shown is not None:
+            open_browser(shown.links["preview"])
+        return watch(pipeline)
 
 
 def _open_sources(
-    ir: str | None, vis: str | None, vot: Path | None, fps: float | None, agc: str, gpu: int | None
+    ir: str | None, vis: str | None, vot: Path | None, fusion: options.FusionOptions
 ) -> tuple[Source, Source]:
     from streamfuse.sources import open_pair
     from streamfuse.sources.vot import open_vot
 
     ir, vis = options.two_sources(ir, vis, vot)
-    return open_vot(vot, fps, agc) if vot is not None else open_pair(ir, vis, fps=fps, agc=agc, gpu=gpu)
+    return open_vot(vot, fusion.sources) if vot is not None else open_pair(ir, vis, fusion.sources)
 
 
 def watch(pipeline: Pipeline) -> int:
-    """Run with progress, signals and a summary; the exit code."""
-    with stopping_on_signals(pipeline.stop) as received, show.progress(pipeline.expected_pairs) as on_tick:
+    """Run a pipeline with progress, signals and a summary; return the exit code."""
+    with stopping_on_signals(pipeline.stop) as received, show.run_progress(pipeline.expected_pairs) as on_tick:
         error: StreamfuseError | None = None
         try:
             pipeline.run(on_tick)
@@ -155,7 +148,10 @@ def watch(pipeline: Pipeline) -> int:
 
 @contextmanager
 def stopping_on_signals(stop_it: Callable[[], None]) -> Iterator[list[int]]:
-    """SIGINT and SIGTERM call `stop_it`; the same again ends the process at once, as without us."""
+    """Let SIGINT and SIGTERM call `stop_it`; the same signal again ends the process at once.
+
+    Yields the signals received so far.
+    """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received

@@ -2,87 +2,55 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import click
-
 from streamfuse.cli import logs
-from streamfuse.cli.options import on_terminal
-from streamfuse.telemetry import Summary
-
-PLAIN_LINE_S = 5.0
-"""Between progress lines where there is no terminal."""
+from streamfuse.cli.progress import progress
+from streamfuse.frames import Role
+from streamfuse.telemetry import Summary, each_count
 
 
 @contextmanager
-def progress(total: int | None) -> Iterator[Callable[[Summary], None]]:
-    """A callback that shows how far a run is: a bar on a terminal, plain lines elsewhere, all on stderr."""
-    if logs.as_json() or not on_terminal():
-        yield _PlainLines(total)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def run_progress(total: int | None) -> Iterator[Callable[[Summary], None]]:
+    """Show the progress of a run until the block is left, from the summaries that the callback is passed."""
+    with progress("fusing", total) as update:
 
-    columns = (
-        TextColumn("fusing"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[fps]}"),
-        TimeRemainingColumn(compact=True),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total, fps="starting")
-        yield lambda summary: bar.update(
-            task, completed=summary.fused, fps=f"{summary.fps:.1f} fps" if summary.fps else "starting"
-        )
+        def on_tick(summary: Summary) -> None:
+            words = f"{summary.fps:.1f} fps" if summary.fps else "starting"
+            if total and summary.fps:
+                words += f", {max(total - summary.fused, 0) / summary.fps:.0f} s left"
+            update(summary.fused, words, fields=logs.summary_fields(summary))
 
-
-class _PlainLines:
-    def __init__(self, total: int | None) -> None:
-        self._total = total
-        self._last = time.monotonic()
-
-    def __call__(self, summary: Summary) -> None:
-        now = time.monotonic()
-        if now - self._last < PLAIN_LINE_S:
-            return
-        self._last = now
-        if logs.as_json():
-            logs.log_summary("progress", summary)
-            return
-        of = f" of {self._total}" if self._total else ""
-        left = ""
-        if self._total and summary.fps:
-            left = f", {max(self._total - summary.fused, 0) / summary.fps:.0f} s left"
-        pace = f"{summary.fps:.1f} fps" if summary.fps else "starting"
-        click.echo(f"{summary.fused}{of} frames, {pace}{left}", err=True)
+        yield on_tick
 
 
 def show_summary(summary: Summary) -> None:
-    """What a run did, on stderr: stdout is for results."""
+    """Show the summary of a run on stderr; stdout is for results."""
     if logs.as_json():
         logs.log_summary("summary", summary)
         return
     lines = [
-        f"read     infrared {summary.read.get('ir', 0)}, visible {summary.read.get('vis', 0)} frames",
+        f"read     {', '.join(f'{role.label} {summary.read.get(role, 0)}' for role in Role)} frames",
         f"paired   {summary.pairs}",
         f"fused    {summary.fused} in {summary.elapsed_s:.1f} s, {summary.fps:.2f} fps",
     ]
-    lines += [f"alone    {count} {role}, the other stream being away" for role, count in summary.alone.items()]
+    lines += [
+        f"passed   {count} {role.label} without fusion: the other stream was away"
+        for role, count in summary.passthrough.items()
+    ]
     if summary.sources:
-        lines.append(
-            f"skew     {summary.skew_ms:+.1f} ms, infrared after visible" if summary.skew_ms else "skew     none"
-        )
+        known = summary.skew_ms is not None
+        lines.append(f"skew     {summary.skew_ms:+.1f} ms, infrared after visible" if known else "skew     unknown")
         lines += [
-            f"{name:<9}{source.state}, {source.reconnects} reconnects, by the clock {summary.clocks.get(role, 'none')}"
-            for role, (name, source) in zip(("ir", "vis"), summary.sources.items(), strict=True)
+            f"{role.label:<9}{source.state}, {source.reconnects} reconnects, "
+            f"by the clock {summary.clocks.get(role, 'none')}"
+            for role, source in summary.sources.items()
         ]
     lines += [f"written  {count} to {name}" for name, count in summary.written.items()]
     lines += [f"dropped  {summary.dropped}"] if summary.drops else ["dropped  none"]
-    lines += [f"         {count:5d}  {reason}" for reason, count in sorted(summary.drops.items())]
-    lines += [f"held     {count:5d}  {reason}" for reason, count in sorted(summary.held.items())]
+    lines += [f"         {count:5d}  {stream}: {reason}" for stream, reason, count in each_count(summary.drops)]
+    lines += [f"repeated {count:5d}  {stream}: {reason}" for stream, reason, count in each_count(summary.repeated)]
     if summary.stages:
         lines.append(f"{'latency, ms':<20}{'p50':>9}{'p95':>9}{'p99':>9}")
         lines += [

@@ -1,4 +1,4 @@
-"""`streamfuse subscribe`: what a publisher sends, as figures and into a file."""
+"""`streamfuse subscribe`: receive published frames, show statistics and record them."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ LINE_S = 1.0
 
 @click.command()
 @click.argument("url")
-@click.option("--stream", metavar="NAME", help="Only this stream of the address.")
+@click.option("--stream", metavar="NAME", help="Receive only this stream.")
 @click.option("-o", "--output", metavar="FILE", help="Record: out.mp4, out.mkv, or images: out/%06d.png.")
 @options.force
-@click.option("--frames", type=click.IntRange(1), help="Stop after this many.")
+@click.option("--frames", type=click.IntRange(1), help="Stop after this many frames.")
 @click.option(
     "--timeout-s",
     type=options.FiniteRange(0.01, 1e6),
     default=10.0,
     show_default=True,
-    help="End with exit code 3 when nothing comes for so long.",
+    help="End with exit code 3 after this time without a frame.",
 )
 @options.max_pixels
-@click.option("--server-key", type=click.Path(path_type=Path), help="The publisher's public key, server.key.")
-@click.option("--client-key", type=click.Path(path_type=Path), help="Our secret key, client.key_secret.")
+@click.option("--server-key", type=click.Path(path_type=Path), help="File of the publisher's public key, server.key.")
+@click.option("--client-key", type=click.Path(path_type=Path), help="File of your secret key, client.key_secret.")
 @options.common
 def command(
     url: str,
@@ -53,8 +53,11 @@ def command(
     timeout_s: float,
     server_key: Path | None,
     client_key: Path | None,
+    max_pixels: int,
 ) -> int:
-    """Receive what `streamfuse run --publish URL` sends; a line of figures each second, and with -o a recording.
+    """Receive frames from `streamfuse run --publish URL`.
+
+    Prints a line of statistics each second; with -o, records the frames.
 
     \b
     streamfuse subscribe tcp://127.0.0.1:5556
@@ -64,7 +67,13 @@ def command(
     from streamfuse.zeromq.subscriber import Mode, Subscriber
 
     with Subscriber(
-        url, stream=stream, mode=Mode.EVERY, timeout_s=timeout_s, server_key=server_key, client_key=client_key
+        url,
+        stream=stream,
+        mode=Mode.EVERY,
+        timeout_s=timeout_s,
+        server_key=server_key,
+        client_key=client_key,
+        max_pixels=max_pixels,
     ) as subscriber:
         recorder = _Recorder(open_sink(output, force=force)) if output is not None else None
         failed = True
@@ -82,9 +91,9 @@ def command(
 
 @contextmanager
 def _figures(subscriber: Subscriber) -> Iterator[None]:
-    """A line each second on stdout while the block runs, and one at its end.
+    """Print a line of statistics each second while the block runs, and one at its end.
 
-    Raises BrokenPipeError when whoever read them is gone.
+    Raises BrokenPipeError if stdout is closed.
     """
     done = threading.Event()
     gone: list[BrokenPipeError] = []
@@ -125,7 +134,7 @@ def _figures(subscriber: Subscriber) -> Iterator[None]:
 
 
 class _Recorder:
-    """Received frames of one stream into a sink, on one time line, also when the publisher starts again."""
+    """Writes the received frames of one stream to a sink, on one time line, also across restarts of the publisher."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -139,7 +148,7 @@ class _Recorder:
             if not self._said:
                 self._said = True
                 others = frame.header.stream, last.header.stream
-                log.warning("the stream %s is left out and %s recorded: choose with --stream", *others)
+                log.warning("the stream %s is ignored and %s recorded: choose with --stream", *others)
             return
         if last is not None and frame.header.run != last.header.run:
             passed_ns = max(frame.received_ns - last.received_ns, 0)

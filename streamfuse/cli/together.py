@@ -1,15 +1,20 @@
-"""Several options as one decorator."""
+"""Helpers for options that several commands share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
+
+import click
+
+from streamfuse.files import expand_home
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def together(*options: Callable[[F], F]) -> Callable[[F], F]:
-    """They stand in `--help` in this order."""
+    """Combine options into one decorator; `--help` lists them in this order."""
 
     def decorate(function: F) -> F:
         for option in reversed(options):
@@ -17,3 +22,8 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+def with_home(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+    """Callback of an option that takes a path: replace `~`; raises UsageError where that is not possible."""
+    return None if path is None else expand_home(path, param.opts[0])

@@ -1,6 +1,6 @@
 """`streamfuse top`: the state of a run that serves --preview or --metrics, in the terminal.
 
-Whoever has the address may answer anything; what is shown of it gives the terminal no orders.
+The server at the address is not trusted: control characters in its answer are escaped before they are printed.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ import click
 from streamfuse.cli import options
 from streamfuse.cli.config import SECRET
 from streamfuse.errors import InputError, UsageError, printable
+from streamfuse.frames import Role
+from streamfuse.telemetry import each_count
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 TIMEOUT_S = 5.0
 MAX_BYTES = 1 << 16
-"""Of an answer; a state has some thousand."""
+"""Longest answer that is read, bytes; a state has a few thousand."""
+_ROLES = {role.label: role for role in Role}
 _STATE_STYLES = {"live": "green", "recording": "green", "stalled": "yellow"}
 
 
 @click.command()
 @click.argument("url", default="127.0.0.1:8080")
-@click.option("--once", is_flag=True, help="Print the state once and end.")
+@click.option("--once", is_flag=True, help="Print the state once and exit.")
 @click.option(
-    "--interval", type=options.FiniteRange(0.1, 3600), default=1.0, show_default=True, help="Between looks, s."
+    "--interval", type=options.FiniteRange(0.1, 3600), default=1.0, show_default=True, help="Time between updates, s."
 )
-@click.option(
-    "--token", type=SECRET, envvar="STREAMFUSE_PREVIEW_TOKEN", help="What the run was given as --preview-token."
-)
+@click.option("--token", type=SECRET, envvar="STREAMFUSE_PREVIEW_TOKEN", help="The run's --preview-token.")
 @options.common
 def command(url: str, once: bool, interval: float, token: str | None) -> None:
     """Show rates, latencies, drops and the state of the streams of the run that serves URL.
@@ -65,7 +66,7 @@ def show(state: dict[str, Any], before: dict[str, Any] | None, name: str, consol
 
 
 def _watch(reader: _Reader, state: dict[str, Any], interval: float, console: Console) -> None:
-    """For ever: in place on a terminal, else one below the other."""
+    """Show the state until interrupted; updated in place on a terminal, else printed one after another."""
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
@@ -83,12 +84,12 @@ def _watch(reader: _Reader, state: dict[str, Any], interval: float, console: Con
                 before, now = state, reader.read()
                 view = _view(now, before, reader.name)
                 state = now
-            except InputError as error:  # it may come back
+            except InputError as error:  # the run may be started again
                 view = Group(_view(state, None, reader.name), Text(str(error), style="red"))
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A run sends nobody elsewhere, and the token would go there, too."""
+    """Refuse redirects: streamfuse sends none, and the token would be sent to the new address."""
 
     def redirect_request(self, *args: Any) -> None:
         return None
@@ -104,11 +105,11 @@ class _Reader:
             raise UsageError("top: give the address of --preview or --metrics, such as http://127.0.0.1:8080")
         self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         self._token = token or next(iter(parse_qs(parts.query).get("token", [])), None)
-        # A proxy for the web is none for this.
+        # Proxy settings are for the web, not for this.
         self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects())
 
     def read(self) -> dict[str, Any]:
-        """Raises InputError."""
+        """Return the run's state.  Raises InputError."""
         request = urllib.request.Request(f"{self.name}/status")
         if self._token is not None:
             request.add_header("Authorization", f"Bearer {self._token}")
@@ -119,18 +120,20 @@ class _Reader:
             with error:
                 raise InputError(f"{self.name}: {_why(error.code)}") from None
         except (http.client.HTTPException, RecursionError):
-            raise InputError(f"{self.name}: that is no streamfuse") from None
+            raise InputError(f"{self.name}: this is not streamfuse: check the address") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             words = getattr(reason, "strerror", None) or reason
-            raise InputError(f"{self.name}: {str(words).lower()}: does `streamfuse run --preview` serve it?") from None
+            raise InputError(
+                f"{self.name}: {str(words).lower()}: check that `streamfuse run --preview` runs there"
+            ) from None
         if not isinstance(state, dict) or "fused" not in state:
-            raise InputError(f"{self.name}: that is no streamfuse")
+            raise InputError(f"{self.name}: this is not streamfuse: check the address")
         return state
 
 
 def _plain(value: Any) -> Any:
-    """A value of JSON without what a terminal would obey."""
+    """Return a JSON value with its control characters escaped."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, list):
@@ -142,16 +145,16 @@ def _plain(value: Any) -> Any:
 
 def _why(code: int) -> str:
     if code == 401:
-        return "it wants a token: give --token, or STREAMFUSE_PREVIEW_TOKEN"
-    return f"it answers {code}: that is no streamfuse, or it is asked for by another name"
+        return "a token is needed: give --token, or set STREAMFUSE_PREVIEW_TOKEN"
+    return f"answers {code}: this is not streamfuse, or it was started with another host name"
 
 
 def _view(state: dict[str, Any], before: dict[str, Any] | None, name: str) -> RenderableType:
-    """Raises InputError for a state that is not as `streamfuse.web.status` makes it."""
+    """Raises InputError for a state of another form than `streamfuse.web.status` makes."""
     try:
         return _tables(state, before, name)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
-        raise InputError(f"{name}: its state is not understood: is it of another version of streamfuse?") from None
+        raise InputError(f"{name}: unknown form of state: use the same version of streamfuse as the run") from None
 
 
 def _tables(state: dict[str, Any], before: dict[str, Any] | None, name: str) -> RenderableType:
@@ -174,7 +177,7 @@ def _tables(state: dict[str, Any], before: dict[str, Any] | None, name: str) -> 
     for column in ("stream", "state", "frames", "a second", "reconnects", "clock"):
         streams.add_column(column, justify="right" if column in ("frames", "a second", "reconnects") else "left")
     for source in state["sources"]:
-        role = "ir" if source["stream"] == "infrared" else "vis"
+        role = _ROLES[source["stream"]]
         style = _STATE_STYLES.get(source["state"], "red")
         streams.add_row(
             str(source["stream"]),
@@ -191,14 +194,14 @@ def _tables(state: dict[str, Any], before: dict[str, Any] | None, name: str) -> 
     for stage, values in state["stages"].items():
         stages.add_row(stage, *(_number(values[f"{column}_ms"]) for column in ("p50", "p95", "p99")))
     parts: list[RenderableType] = [title, "", figures, "", streams, "", stages, "", _counts(state)]
-    parts += [f"  {count:6d}  {reason}" for reason, count in sorted(state["drops"].items())]
+    parts += [f"  {count:6d}  {stream}: {reason}" for stream, reason, count in each_count(state["drops"])]
     return Group(*parts)
 
 
 def _shows(state: dict[str, Any]) -> str:
     if state["content"] is None:
         return "nothing yet"
-    return str(state["content"]) + ("" if state["content"] == "fused" else " alone")
+    return str(state["content"]) + ("" if state["content"] == "fused" else " passthrough")
 
 
 def _counts(state: dict[str, Any]) -> str:
@@ -206,11 +209,11 @@ def _counts(state: dict[str, Any]) -> str:
     return f"{state['paired']} pairs, {state['fused']} fused{written}, {state['dropped']} dropped"
 
 
-def _rate(state: dict[str, Any], before: dict[str, Any] | None, role: str) -> str:
+def _rate(state: dict[str, Any], before: dict[str, Any] | None, role: Role) -> str:
     if before is None or state["time"] <= before["time"]:
         return ""
     more = state["read"].get(role, 0) - before["read"].get(role, 0)
-    return f"{more / (state['time'] - before['time']):.1f}" if more >= 0 else ""  # it was started anew
+    return f"{more / (state['time'] - before['time']):.1f}" if more >= 0 else ""  # negative: the run was started again
 
 
 def _ms(value: float | None, *, sign: bool = False) -> str:

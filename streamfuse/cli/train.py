@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamfuse.cli import options
+from streamfuse.cli import logs, options
+from streamfuse.cli.progress import progress
 from streamfuse.cli.together import together
 from streamfuse.errors import UsageError
 
 if TYPE_CHECKING:
     from streamfuse.training.recipe import Recipe
     from streamfuse.training.tasks import Task
-
-PLAIN_LINE_S = 10.0
-"""Between progress lines where there is no terminal."""
 
 
 @click.group()
@@ -170,6 +166,7 @@ def _train(
     workers: int,
     stop_after: int | None,
     resume: bool,
+    max_pixels: int,
 ) -> None:
     import dataclasses
 
@@ -190,48 +187,24 @@ def _train(
     with joined() as place:
         if not place.leads:
             options.silence_notes()
-        pairs = find_pairs(roots, every=every)
+        pairs = find_pairs(roots, every=every, options=options.SourceOptions(max_pixels=max_pixels))
         torch.manual_seed(seed)  # what the network begins with
         plan = Plan(directory, seed, save_every, workers, stop_after)
         trainer = Trainer(make(recipe), recipe, pairs, plan, place)
         if not place.leads:
             trainer.run()
             return
-        click.echo(f"{len(pairs)} pairs; {recipe.steps} steps of {recipe.batch} on {place.device}", err=True)
-        with _progress(recipe.steps) as on_step:
-            progress = trainer.run(on_step)
+        logs.say(f"{len(pairs)} pairs; {recipe.steps} steps of {recipe.batch} on {place.device}")
+        with progress("training", recipe.steps, unit="steps") as update:
+
+            def on_step(step: int, values: dict[str, float]) -> None:
+                update(step, _describe(values), at_once=step == recipe.steps or "validation" in values)
+
+            reached = trainer.run(on_step)
         done = export_weights(directory)
-        click.echo(f"step {progress.step}, best validation loss {progress.best:.5g}: {done}")
+        click.echo(f"step {reached.step}, best validation loss {reached.best:.5g}: {done}")
 
 
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """A callback that shows how far training is: a bar on a terminal, plain lines elsewhere, all on stderr."""
-    if not options.on_terminal():
-        last = [time.monotonic()]
-
-        def line(step: int, values: dict[str, float]) -> None:
-            now = time.monotonic()
-            if now - last[0] >= PLAIN_LINE_S or step == total or "validation" in values:
-                last[0] = now
-                click.echo(_describe(step, total, values), err=True)
-
-        yield line
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("training"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}"),
-    )
-    with Progress(*columns, TimeRemainingColumn(compact=True), console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=total, loss="starting")
-        yield lambda step, values: bar.update(task, completed=step, loss=f"loss {values['loss']:.4g}")
-
-
-def _describe(step: int, total: int, values: dict[str, float]) -> str:
+def _describe(values: dict[str, float]) -> str:
     terms = ", ".join(f"{key} {value:.4g}" for key, value in values.items() if key not in ("rate", "seconds"))
-    return f"step {step} of {total}, {terms}, {values['seconds']:.0f} s"
+    return f"{terms}, {values['seconds']:.0f} s"

@@ -1,4 +1,4 @@
-"""`streamfuse weights`: published checkpoints in, safetensors out, and what a file holds."""
+"""`streamfuse weights`: import published checkpoints to safetensors, and show the contents of weights files."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ def command() -> None:
     """Import and inspect weights files."""
 
 
-@command.command("import", short_help="Published checkpoints into a safetensors file.")
+@command.command("import", short_help="Convert published checkpoints to a safetensors file.")
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("-o", "file", type=click.Path(path_type=Path), required=True, help="The .safetensors file to write.")
+@click.option("-o", "file", type=click.Path(path_type=Path), required=True, help="File to write, *.safetensors.")
 @click.option("--ir-file", default="auto_encoder_ir.model", show_default=True, help="Infrared auto-encoder.")
 @click.option("--vis-file", default="auto_encoder_vi.model", show_default=True, help="Visible auto-encoder.")
 @click.option("--fusion-file", default="fusetrans.model", show_default=True, help="Attention module and decoder.")
-@click.option("--depth", type=click.IntRange(1, 4), default=1, show_default=True, help="Attention blocks in a row.")
+@click.option("--depth", type=click.IntRange(1, 4), default=1, show_default=True, help="Number of attention blocks.")
 @click.option(
     "--skip-weights",
     type=click.Choice(["signed", "magnitude"]),
     default="signed",
     show_default=True,
-    help="How the deep skip weighs the modalities; published networks: signed.",
+    help="Weighting of the modalities in the deep skip connection; signed for published networks.",
 )
 @click.option(
     "--output",
     type=click.Choice(["minmax", "direct"]),
     default="minmax",
     show_default=True,
-    help="What the network's output is; published networks: minmax.",
+    help="Scaling of the network's output; minmax for published networks.",
 )
-@click.option("--fp32", is_flag=True, help="Store FP32; default FP16, half the size.")
+@click.option("--fp32", is_flag=True, help="Store FP32 instead of FP16, which is half the size.")
 @options.force
 @options.common
 def import_weights(
@@ -51,9 +51,9 @@ def import_weights(
     fp32: bool,
     force: bool,
 ) -> None:
-    """Read the three published checkpoint files of DIRECTORY and write one safetensors file.
+    """Convert the three published checkpoint files in DIRECTORY to one safetensors file.
 
-    The files are read without running any code in them.
+    The files are read without executing code from them.
 
     \b
     streamfuse weights import checkpoints/ -o mine.safetensors
@@ -64,7 +64,7 @@ def import_weights(
     from streamfuse.network.published import import_published
 
     if file.suffix != ".safetensors":
-        raise UsageError(f"-o {file}: a weights file ends in .safetensors")
+        raise UsageError(f"-o {file}: give a name that ends in .safetensors")
     if file.exists() and not force:
         raise OutputError(f"{file} exists: choose another name, or replace it with --force")
     config = CrossFuseConfig(depth, SkipWeights(skip_weights), Output(output))
@@ -73,11 +73,11 @@ def import_weights(
     _describe(file)
 
 
-@command.command("info")
+@command.command("info", short_help="Show the contents of a weights file.")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @options.common
 def info(file: Path | None) -> None:
-    """Show what a weights file holds; without FILE, the shipped one.
+    """Show the contents of a weights file.  Without FILE, show the shipped one.
 
     \b
     streamfuse weights info
@@ -86,7 +86,7 @@ def info(file: Path | None) -> None:
     from streamfuse.network.checkpoint import default_weights, load
 
     path = file or default_weights()
-    load(path)  # names and shapes of every tensor, and that all values are finite
+    load(path)  # checks the names and shapes of all tensors, and that all values are finite
     _describe(path)
 
 

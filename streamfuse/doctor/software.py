@@ -81,7 +81,8 @@ def check_engines(weights: Path | None) -> Iterator[Check]:
 def check_codecs() -> Iterator[Check]:
     import av
 
-    from streamfuse.sinks.encoder import CODECS, NVENC, why_not
+    from streamfuse.sinks.encoder import NVENC, why_not
+    from streamfuse.sinks.video_format import CODECS
 
     library = f"PyAV {av.__version__} with libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
     advice = "pip install --force-reinstall av, whose wheels have all codecs"

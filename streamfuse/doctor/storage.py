@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from streamfuse.doctor.report import Check, failed, ok, warning
-from streamfuse.engines.cache import default_directory
+from streamfuse.engines.cache import NO_HOME, default_directory
 from streamfuse.errors import OutputError
 from streamfuse.files import reason, write_whole
 
@@ -21,6 +21,9 @@ LEAST_FREE = 1_000_000_000
 
 def check_cache() -> Iterator[Check]:
     directory = default_directory()
+    if directory is None:
+        yield failed("cache", NO_HOME)
+        return
     entries = list(directory.glob("*.engine")) if directory.is_dir() else []
     held = sum(entry.stat().st_size for entry in entries)
     values = {"directory": str(directory), "networks": len(entries), "bytes": held}

@@ -1,9 +1,10 @@
-"""Engines by name.  A new one is a file of its own and a line in the table."""
+"""Creation of engines by name.  To add an engine, write its module and add a line to `_ENGINES`."""
 
 from __future__ import annotations
 
 import importlib
 import shutil
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +20,12 @@ _ENGINES = {
     "tensorrt": "streamfuse.engines.tensorrt",
     "torch": "streamfuse.engines.torch",
 }
-"""Modules with a function `create` of weights, precision, threads and device; imported when asked for, as each brings
-a large library along."""
+"""Modules with a function `create(weights, precision, threads, device)`; imported on demand, because each loads a large
+library."""
 
 
 def engine_names() -> list[str]:
-    """Every name that `create_engine` takes beside auto."""
+    """Names that `create_engine` accepts besides auto."""
     return list(_ENGINES)
 
 
@@ -37,12 +38,13 @@ def create_engine(
     device: str = "auto",
     preset: str = "auto",
 ) -> Engine:
-    """An engine by its name; auto is the first that works of tensorrt, inductor and torch on a CUDA GPU, and openvino.
+    """Create an engine; auto is the first that works: tensorrt, inductor or torch on a CUDA GPU, openvino on the CPU.
 
     `weights`: a safetensors file, None for the shipped one.  `precision`: auto, fp32, bf16, fp16 or int8.  `threads`:
-    how many a CPU engine uses, None for one a core.  `device`: auto, cpu, cuda or cuda:N; a GPU that was asked
-    for is not replaced by the CPU.  `preset`: auto (what the weights are best run at), quality, balanced or realtime.
-    Raises EngineError for what cannot be had here, UsageError for the device.
+    number of threads of a CPU engine, None for one per core.  `device`: auto, cpu, cuda or cuda:N; with cuda there is
+    no fallback to the CPU.  `preset`: auto (the one recommended for the weights), quality, balanced or realtime.
+    Raises EngineError for an engine, a precision or a preset that is not available, UsageError for an unknown device
+    or preset.
     """
     from streamfuse.engines.base import parse_device, parse_precision
     from streamfuse.engines.presets import parse_preset
@@ -58,8 +60,11 @@ def create_engine(
 
     def make(name: str, device: str) -> Engine:
         engine = _create(name, weights, precision, threads, device)
-        if chosen is not None:
-            engine.use(chosen)
+        with ExitStack() as made:
+            made.callback(engine.close)
+            if chosen is not None:
+                engine.use(chosen)
+            made.pop_all()
         return engine
 
     if name != "auto":
@@ -80,13 +85,13 @@ def _create(name: str, weights: Path | None, precision: str, threads: int | None
         create = importlib.import_module(_ENGINES[name]).create
     except ImportError as error:
         if is_out_of_memory(error):
-            raise EngineError(f"out of memory: engine {name} could not be loaded; allow it more") from error
+            raise EngineError(f"out of memory while loading engine {name}: allow more memory") from error
         package = error.name or name
-        raise EngineUnavailable(f"engine {name} is not installed here ({error}); pip install {package}") from error
+        raise EngineUnavailable(f"engine {name} is not installed ({error}): pip install {package}") from error
     engine: Engine = create(weights, precision, threads, device)
     return engine
 
 
 def has_gpu() -> bool:
-    """Whether there is an NVIDIA GPU, as far as can be told at once: importing torch to hear "no" takes a second."""
+    """Return True if there seems to be an NVIDIA GPU; a quick check, because importing torch takes a second."""
     return Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None

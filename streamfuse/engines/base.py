@@ -1,8 +1,8 @@
-"""What every engine does, and what those that run the network have in common.
+"""The interface of engines, and the common part of those that run the network.
 
-An engine is made for one weights file and one precision, and prepared for one picture size at a time.
-It gives the network's raw output; `streamfuse.tone` makes luma of it, because what is right for one
-picture (min-max) flickers in a video.
+An engine is made for one weights file and one precision, and prepared for one picture size at a time.  It returns the
+network's raw output; `streamfuse.tone` converts that to luma, because the scaling for a single picture (min-max)
+flickers in a video.
 """
 
 from __future__ import annotations
@@ -18,101 +18,99 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from streamfuse.closeable import Closeable
-from streamfuse.color import Plane
+from streamfuse.color import Plane, Raw
 from streamfuse.errors import EngineError, UsageError, is_out_of_memory
+from streamfuse.frames import Role
 from streamfuse.network.checkpoint import WeightsInfo, default_weights, read_info
 from streamfuse.network.config import MIN_SIDE, Output, Preset
 
-Raw: TypeAlias = npt.NDArray[np.float32]
-"""(H, W) float32: what the network's last layer gave; `Engine.output` says what it means."""
-
 
 class Precision(enum.StrEnum):
-    """What the network computes in; sums of skip weights, LayerNorm and softmax are FP32 in all of them."""
+    """Number format of the computation; sums of skip weights, LayerNorm and softmax are always FP32."""
 
     AUTO = "auto"
-    """FP16 on a GPU, BF16 on a CPU that multiplies it, else FP32."""
+    """FP16 on a GPU, BF16 on a CPU with BF16 instructions, else FP32."""
     FP32 = "fp32"
     BF16 = "bf16"
     FP16 = "fp16"
     INT8 = "int8"
-    """Its layers quantized, the rest as in AUTO; openvino only, and only once it has been built: `streamfuse build`."""
+    """Quantized layers, the rest as in AUTO; only with openvino, and only after `streamfuse build`."""
 
 
 class Fused(NamedTuple):
-    ticket: int
-    """What `Engine.submit` gave for the pair."""
+    """The result of one submitted pair."""
+
     raw: Raw
+    tag: Any
+    """The object that `Engine.submit` was given for the pair."""
 
 
 class Engine(Closeable):
-    """Fuses pictures.  One thread at a time may use it, not always the same."""
+    """Fuses pictures.  Any thread may use it, but only one at a time."""
 
     name: str
-    """As in the registry."""
+    """Name for `create_engine`."""
     precision: Precision
-    """What it computes in; never AUTO."""
+    """Number format of the computation; never AUTO."""
     output: Output
-    """What the raw values mean."""
+    """Meaning of the raw values."""
     device: str
-    """Where it runs, for people."""
+    """Device, as text for people."""
     gpu: int | None = None
-    """The number of the CUDA GPU, None for a CPU."""
+    """Number of the CUDA GPU, None for a CPU."""
     package = ""
-    """What it is installed as; its version is the engine's."""
+    """Name of the installed package; its version is the engine's."""
     keeps_builds = False
-    """Whether what `prepare` makes is kept on disk for later starts."""
+    """True if `prepare` stores compiled networks on disk for later starts."""
     depth: int = 1
-    """How many pairs may be submitted before one is collected; more than 1 where it works on several at once."""
+    """Pairs that may be in flight; more than 1 for an engine that works on several at once."""
     presets: tuple[Preset, ...] = (Preset.QUALITY,)
-    """Those it can be switched to, the dearest first."""
+    """Available presets, the slowest first."""
     preset: Preset = Preset.QUALITY
-    """What is in use."""
+    """The preset in use."""
 
     def use(self, preset: Preset) -> None:
-        """Switch to another preset; the next `prepare` builds for it.  Raises EngineError for one that it has not."""
+        """Switch to another preset; the next `prepare` builds for it.  Raises EngineError if it is not available."""
         if preset not in self.presets:
-            raise EngineError(f"engine {self.name} on {self.device} has no preset {preset}: leave it out")
+            available = ", ".join(self.presets)
+            raise EngineError(f"engine {self.name} on {self.device} has no preset {preset}: use {available}")
         self.preset = preset
 
     @abstractmethod
     def prepare(self, height: int, width: int) -> None:
-        """Build or load what fuses pictures of this size; at once if the last call was for the same.
+        """Build or load the network for pictures of this size; returns at once if it is prepared already.
 
-        Raises EngineError for a side under 16 pixels, and where the size is more than memory takes.
+        Raises EngineError for a side under 16 pixels, and if memory does not suffice for the size.
         """
 
     @abstractmethod
     def fuse(self, ir: Plane, vis: Plane) -> Raw:
-        """Infrared and visible luma, each (H, W) uint8 full range, to raw output, (H, W) float32, the caller's own.
+        """Fuse infrared and visible luma, each (H, W) uint8 full range; return new raw output, (H, W) float32.
 
-        Prepares if it must.  Raises EngineError for what `prepare` raises it for, for shapes that differ and
-        for output that is not finite.
+        Prepares for the size if necessary.  Raises EngineError in the cases that `prepare` does, for shapes that
+        differ, and for output that is not finite.
         """
 
-    def submit(self, ir: Plane, vis: Plane) -> int:
-        """Begin to fuse a pair, as `fuse` would; its ticket, higher than that of the pair before.
+    def submit(self, ir: Plane, vis: Plane, tag: Any = None) -> None:
+        """Start to fuse a pair as `fuse` does.  `tag`: any object; `collect` returns it with the result of this pair.
 
-        The planes may be changed afterwards.  Raises EngineError for what `fuse` raises it for, and where `depth`
-        pairs are waiting already.
+        The planes may be changed afterwards.  Raises EngineError in the cases that `fuse` does, and if `depth` pairs
+        are in flight already.
         """
         if self.pending == self.depth:
             raise EngineError(f"{self.depth} pairs are in flight: collect one before the next is submitted")
-        ticket, raw = self._tickets, self.fuse(ir, vis)
-        self._tickets += 1
-        self._fused.append(Fused(ticket, raw))
-        return ticket
+        self._fused.append(Fused(self.fuse(ir, vis), tag))
 
     def collect(self) -> Fused:
-        """The oldest pair that was submitted and not collected, once it is fused; its raw output is the caller's own.
+        """Wait for the oldest pair in flight and return its tag and its raw output, which belongs to the caller.
 
-        Raises EngineError where there is none, and for output that is not finite; that pair counts as collected.
+        Raises EngineError if no pair is in flight, and for output that is not finite; that pair counts as collected.
         """
         if not self._fused:
             raise EngineError("no pair is in flight: submit one first")
@@ -120,19 +118,17 @@ class Engine(Closeable):
 
     @property
     def pending(self) -> int:
-        """How many pairs were submitted and not collected; `prepare` for another size and `close` drop them."""
+        """Pairs that were submitted and not collected; `prepare` for another size and `close` may drop them."""
         return len(self._fused)
-
-    _tickets = 0
 
     @functools.cached_property
     def _fused(self) -> deque[Fused]:
         return deque()
 
     def time_network(self, ir: Plane, vis: Plane, runs: int) -> npt.NDArray[np.float64]:
-        """Milliseconds that the network takes, for each of so many runs.
+        """Time the network, ms for each of `runs` runs.
 
-        On a GPU by its own clock and without the copies to and from it; here the whole of `fuse`.
+        On a GPU this is its own clock's time without the copies to and from it; here it is the time of `fuse`.
         """
         self.fuse(ir, vis)
         times = np.empty(runs)
@@ -142,12 +138,16 @@ class Engine(Closeable):
             times[run] = (time.perf_counter_ns() - begin) / 1e6
         return times
 
-    def close(self) -> None:  # an engine that holds nothing has nothing to let go of
-        """Let go of the network and its memory; may be called again.  A later `prepare` builds anew."""
+    def close(self) -> None:
+        """Free the network and its memory and drop the pairs in flight; may be called again.
+
+        A later `prepare` builds again.
+        """
+        self._fused.clear()
 
 
 class NetworkEngine(Engine):
-    """An engine that runs a weights file; a subclass says how to build for a size and how to run one pair."""
+    """An engine that runs a weights file; a subclass builds the network for a size and runs it on a pair."""
 
     def __init__(self, weights: Path | None) -> None:
         """`weights`: None for the shipped file.  Raises WeightsError."""
@@ -162,7 +162,7 @@ class NetworkEngine(Engine):
 
     @property
     def weights(self) -> WeightsInfo:
-        """The file whose network the preset runs."""
+        """The weights file of the preset in use."""
         return self._lite if self.preset is Preset.REALTIME and self._lite is not None else self._whole
 
     def use(self, preset: Preset) -> None:
@@ -201,10 +201,10 @@ class NetworkEngine(Engine):
         return self._checked(raw)
 
     def _check_pair(self, ir: Plane, vis: Plane) -> tuple[int, int]:
-        """Their shape."""
-        for role, plane in (("infrared", ir), ("visible", vis)):
+        """Validate a pair and return its (height, width); raises EngineError."""
+        for role, plane in zip(Role, (ir, vis), strict=True):
             if plane.ndim != 2 or plane.dtype != np.uint8:
-                raise EngineError(f"the {role} picture must be (H, W) uint8 luma, got {plane.shape} {plane.dtype}")
+                raise EngineError(f"the {role.label} picture must be (H, W) uint8, got {plane.shape} {plane.dtype}")
         if ir.shape != vis.shape:
             raise EngineError(
                 f"the pictures differ in size: infrared {ir.shape[1]}x{ir.shape[0]}, visible "
@@ -220,11 +220,12 @@ class NetworkEngine(Engine):
         return raw
 
     def close(self) -> None:
+        super().close()
         self._shape = None
 
     @contextlib.contextmanager
     def _explained(self, height: int, width: int) -> Iterator[None]:
-        """Errors of the library underneath as EngineError; both libraries raise RuntimeError for all they meet."""
+        """Convert errors of the library to EngineError; OpenVINO and PyTorch raise RuntimeError for any failure."""
         try:
             yield
         except (MemoryError, RuntimeError) as error:
@@ -236,13 +237,13 @@ class NetworkEngine(Engine):
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line; openvino begins with the C++ file that it comes from."""
+    """First line of an error's text, without the C++ source file that OpenVINO puts before it."""
     lines = [line.strip() for line in str(error).splitlines() if not line.startswith("Exception from")]
     return next(filter(None, lines), type(error).__name__)
 
 
 def parse_precision(asked: str) -> Precision:
-    """Raises EngineError for a word that is none."""
+    """Parse the name of a precision; raises EngineError."""
     try:
         return Precision(asked)
     except ValueError:
@@ -250,17 +251,17 @@ def parse_precision(asked: str) -> Precision:
 
 
 def pick_precision(asked: str, best: Precision, possible: tuple[Precision, ...], where: str) -> Precision:
-    """`asked`, or `best` for auto; raises EngineError for what cannot be on `where`."""
+    """Return the precision `asked`, or `best` for auto; raises EngineError if `where` does not support it."""
     precision = parse_precision(asked)
     if precision is Precision.AUTO:
         return best
     if precision not in possible:
-        raise EngineError(f"precision {precision} is not to be had with {where}: use {', '.join(possible)} or auto")
+        raise EngineError(f"{where} does not support precision {precision}: use {', '.join(possible)} or auto")
     return precision
 
 
 def parse_device(text: str) -> int | None:
-    """cpu to None, cuda and cuda:N to the number of the GPU.  Raises UsageError for anything else."""
+    """Parse a device: None for cpu, the number of the GPU for cuda and cuda:N.  Raises UsageError."""
     if text == "cpu":
         return None
     if match := re.fullmatch(r"cuda(?::(\d{1,3}))?", text):
@@ -269,24 +270,27 @@ def parse_device(text: str) -> int | None:
 
 
 def gpu_of(device: str) -> int:
-    """The GPU to decode on, where the engine is on `device`; 0 for auto and cpu.  Raises UsageError."""
+    """Number of the GPU to decode on for an engine on `device`; 0 for auto and cpu.  Raises UsageError."""
     return (parse_device(device) if device != "auto" else 0) or 0
 
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
+    """Model and instruction sets of the CPU."""
+
     model: str
     flags: frozenset[str]
-    """Instruction sets as Linux names them; empty on systems that do not tell."""
+    """Instruction sets, named as in Linux; empty where the system does not report them."""
 
     @property
     def has_bf16(self) -> bool:
-        """It multiplies BF16.  Elsewhere BF16 is emulated, slower than FP32."""
+        """True if the CPU has BF16 instructions; otherwise BF16 is emulated, slower than FP32."""
         return not self.flags.isdisjoint({"avx512_bf16", "amx_bf16"})
 
 
 @functools.cache
 def read_cpu() -> Cpu:
+    """Read the description of this machine's CPU."""
     fields: dict[str, str] = {}
     with contextlib.suppress(OSError):
         first = Path("/proc/cpuinfo").read_text(errors="replace").split("\n\n")[0]

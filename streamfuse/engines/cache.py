@@ -1,14 +1,13 @@
-"""Compiled networks on disk.
+"""Disk cache of compiled networks.
 
 An entry is one file, <key>.engine:
 
-    b"streamfuse-engine-1\\n"   so that a foreign file is told at once
+    b"streamfuse-engine-1\\n"   magic number
     64 hex digits, b"\\n"        SHA-256 of the payload
-    payload                     what the engine exported, to the end of the file
+    payload                     exported by the engine, to the end of the file
 
-It is written aside and renamed, so that processes that start together never see half of one, and the
-digest is compared at every load, so that half of one is never used.  A cache that cannot be used costs
-a warning and the time of a build, no more.
+An entry is written to a temporary file and renamed, so that concurrent processes never see a partial one, and its
+digest is compared at every load.  If the cache cannot be used, a warning is logged and the network is built again.
 """
 
 from __future__ import annotations
@@ -22,21 +21,38 @@ import sys
 import time
 from pathlib import Path
 
+from streamfuse.files import expand_home
+from streamfuse.notes import warn_once
+
 log = logging.getLogger("streamfuse")
 
 LIMIT_BYTES = 2_000_000_000
-"""About 12 networks of 160 MB at 640x480: one for each size and precision in use."""
+"""Size limit: about 12 networks of 160 MB at 640x480, one for each size and precision in use."""
 LEFTOVER_S = 3600.0
-"""A file written aside is done in a second; one this old belongs to a process that was killed."""
+"""Age above which a temporary file belongs to a process that was killed; writing one takes a second."""
 
+NO_HOME = (
+    "this user has no home directory, so compiled networks are not kept and each start builds them again: "
+    "set STREAMFUSE_CACHE to a directory"
+)
 _MAGIC = b"streamfuse-engine-1\n"
 _PAYLOAD = len(_MAGIC) + 65
 
 
-def default_directory() -> Path:
-    """$STREAMFUSE_CACHE, else where this system keeps what can be made again."""
+def default_directory() -> Path | None:
+    """Return $STREAMFUSE_CACHE, else this user's cache directory; None where the user has no home directory.
+
+    Raises UsageError for a `~` in $STREAMFUSE_CACHE that cannot be replaced.
+    """
     if chosen := os.environ.get("STREAMFUSE_CACHE"):
-        return Path(chosen).expanduser()
+        return expand_home(Path(chosen), "STREAMFUSE_CACHE")
+    try:
+        return _user_directory()
+    except RuntimeError:  # HOME is not set, and this user is not in the password database
+        return None
+
+
+def _user_directory() -> Path:
     if sys.platform == "win32":
         local = os.environ.get("LOCALAPPDATA")
         return (Path(local) if local else Path.home() / "AppData" / "Local") / "streamfuse" / "Cache"
@@ -46,14 +62,14 @@ def default_directory() -> Path:
     return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "streamfuse"
 
 
-def entry_key(**parts: str) -> str:
-    """One key for all that a compiled network depends on; another value of any part gives another key."""
-    text = "".join(f"{len(value)}:{name}={value};" for name, value in sorted(parts.items()))
+def entry_key(**fields: str) -> str:
+    """Hash of everything that a compiled network depends on; the key changes with any value."""
+    text = "".join(f"{len(value)}:{name}={value};" for name, value in sorted(fields.items()))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def code_digest(engine: Path) -> str:
-    """Of everything that decides what is compiled: the engine's source file and the network's."""
+    """Hash of the source code that determines a compiled network: the engine's module and the package `network`."""
     digest = hashlib.sha256(engine.read_bytes())
     for path in sorted((Path(__file__).parent.parent / "network").glob("*.py")):
         digest.update(path.read_bytes())
@@ -61,19 +77,22 @@ def code_digest(engine: Path) -> str:
 
 
 class Cache:
-    """Entries by key.  No method raises for what the file system does."""
+    """Stores entries by key.  Errors of the file system are logged, never raised."""
 
     def __init__(self, directory: Path | None = None, limit_bytes: int = LIMIT_BYTES) -> None:
         self.directory = directory or default_directory()
+        """None: nothing is kept."""
         self._limit_bytes = limit_bytes
         self._warned = False
 
-    def _path(self, key: str) -> Path:
-        return self.directory / f"{key}.engine"
+    def _path(self, key: str) -> Path | None:
+        return None if self.directory is None else self.directory / f"{key}.engine"
 
     def load(self, key: str) -> memoryview | None:
-        """The payload, memory-mapped (private: writing to it changes nothing), or None.  Marks it as used."""
+        """Return the payload, memory-mapped copy-on-write, or None, and mark the entry as used."""
         path = self._path(key)
+        if path is None:
+            return None
         try:
             with path.open("rb") as file:
                 mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
@@ -92,8 +111,11 @@ class Cache:
         return payload
 
     def store(self, key: str, payload: bytes | memoryview) -> None:
-        """Keep `payload`, and drop the least recently used entries over the limit."""
+        """Store `payload`, and delete the least recently used entries above the limit."""
         path = self._path(key)
+        if self.directory is None or path is None:
+            warn_once(NO_HOME)
+            return
         aside = path.with_name(f".{key}.{os.getpid()}.part")
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -103,7 +125,7 @@ class Cache:
             aside.replace(path)
         except OSError as error:
             if not self._warned:
-                log.warning("cannot keep compiled networks in %s (%s); every start builds anew", self.directory, error)
+                log.warning("cannot store compiled networks in %s (%s); each start builds again", self.directory, error)
             self._warned = True
         finally:
             with contextlib.suppress(OSError):
@@ -111,16 +133,19 @@ class Cache:
         self._evict(keep=path)
 
     def discard(self, key: str, reason: str) -> None:
-        """Remove an entry that cannot be used."""
+        """Delete an entry that cannot be used."""
         path = self._path(key)
-        log.warning("the compiled network %s is unusable (%s); building it anew", path, reason)
-        with contextlib.suppress(OSError):
-            path.unlink()
+        log.warning("the compiled network %s is unusable (%s); building it again", path, reason)
+        if path is not None:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def _evict(self, keep: Path) -> None:
+        if self.directory is None:
+            return
         with contextlib.suppress(OSError):
             for leftover in self.directory.glob(".*.part"):
-                with contextlib.suppress(OSError):  # another process was faster
+                with contextlib.suppress(OSError):  # another process may have deleted it
                     if leftover.stat().st_mtime < time.time() - LEFTOVER_S:
                         leftover.unlink()
             entries = []

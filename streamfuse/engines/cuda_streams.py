@@ -1,8 +1,8 @@
-"""Pairs through a GPU with copies and computing at the same time.
+"""Engines on a GPU that overlap copies with computation.
 
-A pair is copied up by one stream, computed by a second and copied down by a third, so that in the best case the GPU
-computes without a pause.  Inputs and device memory are two of each: one is filled while the other is used.  Results
-wait in host memory of their own until they are collected.
+A pair is uploaded on one stream, computed on a second and downloaded on a third, so that in the best case the GPU
+computes without a pause.  Input and device buffers are doubled: one is filled while the other is used.  Results are
+kept in separate host buffers until they are collected.
 
     host      wait up(n-2)                     write pair n into pinned memory
     upload    wait done(n-2)                   pinned memory to device, record up(n)
@@ -18,55 +18,60 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from streamfuse.color import Plane
-from streamfuse.engines.base import Fused, NetworkEngine, Precision, Raw, first_line
+from streamfuse.color import Plane, Raw
+from streamfuse.engines.base import Fused, NetworkEngine, Precision, first_line
 from streamfuse.engines.device import Device, Event, Work
 from streamfuse.errors import EngineError, EngineUnavailable, is_out_of_memory
 
 Compute: TypeAlias = Callable[[Tensor, Tensor], None]
-"""From (2, H, W) uint8, infrared and visible, into (H, W) float32, both on the device; puts work on a stream."""
+"""Enqueues the computation from (2, H, W) uint8, infrared and visible, to (H, W) float32, both on the device."""
 
 DEPTH = 3
-"""Pairs in flight: one on its way up, one computed, one on its way down."""
+"""Pairs in flight: one uploaded, one computed, one downloaded."""
 PAIRS = 2
+"""Number of input and device buffers."""
 
 DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 
 
 class _Buffers:
-    """The way of a pair into the network and out of it."""
+    """Buffers of a pair's input and output, and the events that guard them."""
 
     def __init__(self, device: Device, height: int, width: int) -> None:
         self.host = device.pinned((2, height, width), torch.uint8)
         self.input = device.buffer((2, height, width), torch.uint8)
         self.output = device.buffer((height, width), torch.float32)
         self.up = device.event()
-        """`host` has been read."""
+        """Reached when `host` has been read."""
         self.done = device.event()
-        """`input` has been read and `output` written."""
+        """Reached when `input` has been read and `output` written."""
         self.out = device.event()
-        """`output` has been read; the event of the result that it went to."""
+        """Reached when `output` has been read; the event of the result that it was copied to."""
 
 
 class _Result:
+    """Host buffer of a pair's result."""
+
     def __init__(self, device: Device, height: int, width: int) -> None:
         self.host = device.pinned((height, width), torch.float32)
         self.out: Event = device.event()
-        """`host` has been written."""
+        """Reached when `host` has been written."""
+        self.tag: Any = None
+        """The object that was submitted with the pair."""
 
 
 class Ring:
-    """Pairs of one size in flight on a device.  One thread at a time may use it; memory is taken once, here."""
+    """Pairs of one size in flight on a device.  Only one thread at a time may use it; all memory is allocated here."""
 
     def __init__(self, device: Device, compute: Compute, height: int, width: int, depth: int = DEPTH) -> None:
-        """`depth`: how many pairs may be in flight; 1 gives the least latency, 3 the most pairs a second."""
+        """`depth`: largest number of pairs in flight; 1 gives the lowest latency, 3 the highest throughput."""
         if depth < 1:
             raise ValueError(f"depth must be at least 1, got {depth}")
         self.depth = depth
@@ -79,19 +84,18 @@ class Ring:
 
     @property
     def pending(self) -> int:
-        """Pairs that were submitted and not collected."""
+        """Number of pairs that were submitted and not collected."""
         return self._submitted - self._collected
 
-    def submit(self, ir: Plane, vis: Plane) -> int:
-        """Begin with a pair, (H, W) uint8 each, and return its number; the planes may be changed afterwards.
+    def submit(self, ir: Plane, vis: Plane, tag: Any = None) -> None:
+        """Start with a pair, (H, W) uint8 each; the planes may be changed afterwards.  `tag`: returned by `collect`.
 
         Raises EngineError while `depth` pairs are in flight.
         """
         if self.pending == self.depth:
             raise EngineError(f"{self.depth} pairs are in flight: collect one before the next is submitted")
-        number = self._submitted
-        buffers = self._buffers[number % len(self._buffers)]
-        result = self._results[number % self.depth]
+        buffers = self._buffers[self._submitted % len(self._buffers)]
+        result = self._results[self._submitted % self.depth]
 
         buffers.up.synchronize()
         host = buffers.host.numpy()
@@ -111,25 +115,27 @@ class Ring:
         result.out.record(self._download)
         buffers.out = result.out
 
+        result.tag = tag
         self._submitted += 1
-        return number
 
     def collect(self) -> Fused:
-        """The oldest pair's number and its result, the caller's own.  Raises EngineError where nothing is in flight."""
+        """The oldest pair's tag and its result, the caller's own.  Raises EngineError if none is in flight."""
         if not self.pending:
             raise EngineError("no pair is in flight: submit one first")
-        number = self._collected
-        self._collected += 1  # also if it failed: the next call is for the next pair
-        result = self._results[number % self.depth]
+        result = self._results[self._collected % self.depth]
+        self._collected += 1  # also after an error: the next call returns the next pair
+        tag, result.tag = result.tag, None  # what a pair was submitted with is not kept alive
         result.out.synchronize()
-        return Fused(number, np.array(result.host.numpy()))
+        return Fused(np.array(result.host.numpy()), tag)
 
     def close(self) -> None:
-        """Wait for what is in flight, as the device still writes to memory that is about to be freed; drop it."""
+        """Wait for the pairs in flight, as the device still writes to memory that is about to be freed; drop them."""
         for stream in (self._upload, self.stream, self._download):
             with contextlib.suppress(RuntimeError):  # a device that failed has been reported already
                 stream.synchronize()
         self._collected = self._submitted
+        for result in self._results:
+            result.tag = None
 
 
 def _copying(source: Tensor, target: Tensor) -> Work:
@@ -141,24 +147,24 @@ def _copying(source: Tensor, target: Tensor) -> Work:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A network for pictures of one size, ready to run: always between the same places in memory."""
+    """A network for pictures of one size, ready to run, with fixed input and output buffers."""
 
     input: Tensor
-    """(2, 1, 1, H, W), infrared and visible, 0..255, in what the network computes in."""
+    """(2, 1, 1, H, W), infrared and visible, 0..255, in the network's dtype."""
     output: Tensor
-    """(1, 1, H, W)"""
+    """(1, 1, H, W), in the network's dtype."""
     launch: Work
-    """Puts the network on the current stream."""
+    """Enqueues the network on the current stream."""
 
     def run(self, pair: Tensor, raw: Tensor) -> None:
-        """A `Compute`."""
+        """Enqueue the copies and the network, as a `Compute`."""
         self.input.copy_(pair[:, None, None], non_blocking=True)
         self.launch()
         raw.copy_(self.output[0, 0], non_blocking=True)
 
 
 class StreamedEngine(NetworkEngine):
-    """An engine that runs a `Program` on a GPU, with copies meanwhile."""
+    """An engine that runs a `Program` on a GPU and overlaps copies with computation."""
 
     def __init__(self, weights: Path | None, device: Device, depth: int = DEPTH) -> None:
         super().__init__(weights)
@@ -184,30 +190,30 @@ class StreamedEngine(NetworkEngine):
             self._drop()
             if is_out_of_memory(error):
                 raise
-            # Such as "no kernel image": a GPU or a driver that the library was not made for.
+            # Such as "no kernel image": the library does not support this GPU or driver.
             raise EngineUnavailable(f"{self.name} does not run on {self.device}: {first_line(error)}") from error
 
     @property
     def pending(self) -> int:
         return self._ring.pending if self._ring is not None else 0
 
-    def submit(self, ir: Plane, vis: Plane) -> int:
+    def submit(self, ir: Plane, vis: Plane, tag: Any = None) -> None:
         height, width = self._check_pair(ir, vis)
         if self.pending and self._shape != (height, width):
             raise EngineError("pairs of another size are in flight: collect them before the size changes")
         self.prepare(height, width)
         with self._explained(height, width):
-            return self._working().submit(ir, vis)
+            self._working().submit(ir, vis, tag)
 
     def collect(self) -> Fused:
         with self._explained(*(self._shape or (0, 0))):
             fused = self._working().collect()
-        return Fused(fused.ticket, self._checked(fused.raw))
+        return fused._replace(raw=self._checked(fused.raw))
 
     def _infer(self, ir: Plane, vis: Plane) -> Raw:
         ring = self._working()
         if ring.pending:
-            raise EngineError("pairs are in flight: collect them before a single one is fused")
+            raise EngineError("pairs are in flight: collect them before fusing a single one")
         ring.submit(ir, vis)
         return ring.collect().raw
 

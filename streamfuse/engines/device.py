@@ -1,7 +1,7 @@
-"""Streams, events and memory of a GPU: all that engines ask of CUDA.  No engine uses `torch.cuda` itself.
+"""Streams, events and memory of a GPU.  Engines use CUDA only through this module.
 
-`Device` is what the ring of `streamfuse.engines.cuda_streams` is written against, so that its order of work can be
-tested where there is no GPU.
+The ring of `streamfuse.engines.cuda_streams` uses the interface `Device`, so that its synchronisation can be tested
+without a GPU.
 """
 
 from __future__ import annotations
@@ -19,51 +19,53 @@ from streamfuse.engines.base import first_line, read_cpu
 from streamfuse.errors import EngineUnavailable
 
 Work: TypeAlias = Callable[[], None]
-"""Calls that put work on a stream and return."""
+"""A function that enqueues work on a stream and returns."""
 
 WARM_UP = 3
-"""Runs before a CUDA graph is captured: libraries choose kernels and take memory in the first ones."""
+"""Runs before a CUDA graph is captured: libraries choose kernels and allocate memory in the first ones."""
 
 
 class Event(Protocol):
-    """A place in a stream.  One that was never recorded counts as reached."""
+    """A point in a stream's queue.  An event that was never recorded counts as reached."""
 
     def record(self, stream: Any) -> None:
-        """From now on it is the place that `stream` has been given work up to."""
+        """Set the event to the current end of the stream's queue."""
 
     def synchronize(self) -> None:
-        """Hold the caller until the place is reached."""
+        """Block until the event is reached."""
 
 
 class Stream(Protocol):
     """A queue of work that is done in order."""
 
     def wait_event(self, event: Any) -> None:
-        """What is put on this stream later begins only when the event, as recorded by now, is reached."""
+        """Make work that is enqueued later wait for the event as it is recorded now."""
 
     def synchronize(self) -> None:
-        """Hold the caller until all work is done."""
+        """Block until all work is done."""
 
 
 class Device(Protocol):
+    """A GPU, real or simulated."""
+
     name: str
-    """For people."""
+    """Name for people."""
 
     def stream(self) -> Stream: ...
 
     def event(self) -> Event: ...
 
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Zeros on the host, for copies that go on while the host does other things."""
+        """Zeros in pinned host memory, for asynchronous copies."""
 
     def buffer(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Zeros on the device."""
 
     def run(self, stream: Any, work: Work) -> None:
-        """Put on `stream` what `work` does."""
+        """Enqueue `work` on `stream`."""
 
     def time(self, stream: Any, work: Work, runs: int) -> list[float]:
-        """Milliseconds that each of `runs` of `work` takes on `stream`, by the device's clock."""
+        """Time each of `runs` runs of `work` on `stream`, ms by the device's clock."""
 
 
 class ComputeDevice(Device, Protocol):
@@ -92,7 +94,7 @@ class ComputeDevice(Device, Protocol):
 
 
 def gpu_names() -> list[str]:
-    """Of every CUDA GPU, cuda:0 first.  Raises EngineUnavailable where PyTorch can use none, with its reason."""
+    """Names of the CUDA GPUs, cuda:0 first.  Raises EngineUnavailable, with the reason, if PyTorch can use none."""
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
     except (AssertionError, RuntimeError) as error:
@@ -102,25 +104,25 @@ def gpu_names() -> list[str]:
 
 
 class CudaDevice:
-    """One CUDA GPU.  It is a `Device`."""
+    """A CUDA GPU; implements `Device`."""
 
     def __init__(self, index: int = 0) -> None:
-        """Raises EngineUnavailable where PyTorch has no such GPU, with PyTorch's reason."""
+        """`index`: number of the GPU.  Raises EngineUnavailable, with the reason, if PyTorch cannot use it."""
         names = gpu_names()
         if index >= len(names):
             known = ", ".join(f"cuda:{number} {name}" for number, name in enumerate(names)) or "none"
-            raise EngineUnavailable(f"there is no GPU cuda:{index} here; there is: {known}")
+            raise EngineUnavailable(f"there is no GPU cuda:{index}: choose one of: {known}")
         self.index = index
         self.torch = torch.device("cuda", index)
         self.name = f"CUDA GPU {names[index]}"
 
     @property
     def capability(self) -> tuple[int, int]:
-        """Compute capability, as (8, 9)."""
+        """Compute capability, such as (8, 9)."""
         return torch.cuda.get_device_capability(self.index)
 
     def active(self) -> AbstractContextManager[object]:
-        """Within it this is the GPU that libraries use."""
+        """Context in which libraries use this GPU."""
         return torch.cuda.device(self.index)
 
     def stream(self) -> torch.cuda.Stream:
@@ -141,27 +143,27 @@ class CudaDevice:
             work()
 
     def current_stream(self) -> int:
-        """The handle of the stream that work goes to just now, for libraries beside PyTorch."""
+        """Handle of PyTorch's current stream, for other libraries."""
         return int(torch.cuda.current_stream(self.torch).cuda_stream)
 
     def synchronize(self) -> None:
-        """Hold the caller until the GPU has nothing left to do."""
+        """Block until the GPU is idle."""
         torch.cuda.synchronize(self.torch)
 
     def graph(self, work: Work) -> Work:
-        """`work` captured as a CUDA graph: what it returns replays it, on whatever stream is current then.
+        """Capture `work` as a CUDA graph; return a function that replays it on the stream that is current then.
 
-        `work` must use the same memory every time and allocate none that outlives it.
+        `work` must use the same memory every time and must not keep memory that it allocates.
         """
         with self.active():
             warm = self.stream()
-            self.synchronize()  # what `work` reads may have been written on another stream
+            self.synchronize()  # another stream may still write the memory that `work` reads
             with torch.cuda.stream(warm):
                 for _ in range(WARM_UP):
                     work()
             warm.synchronize()
             graph = torch.cuda.CUDAGraph()
-            # Other threads may use the GPU meanwhile, such as decoders.
+            # Other threads, such as decoders, may use the GPU meanwhile.
             with torch.cuda.graph(graph, stream=warm, capture_error_mode="thread_local"):
                 work()
             return graph.replay
@@ -176,6 +178,7 @@ class CudaDevice:
         return [begin.elapsed_time(end) for begin, end in zip(marks[::2], marks[1::2], strict=True)]
 
     def allocations(self) -> int:
+        """Number of memory allocations on this GPU since the start, for tests."""
         return int(torch.cuda.memory_stats(self.torch)["allocation.all.allocated"])
 
 

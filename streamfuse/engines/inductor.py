@@ -60,7 +60,7 @@ class InductorEngine(StreamedEngine):
         self.gpu = device.index
         best = Precision.FP32 if device.index is None else Precision.FP16
         self.precision = pick_precision(precision, best, tuple(DTYPES), self.device)
-        self._cache = cache or default_directory() / "inductor"
+        self._cache = cache or default_directory()
 
     def _make_program(self, height: int, width: int) -> Program:
         dtype = DTYPES[self.precision]
@@ -86,17 +86,17 @@ class InductorEngine(StreamedEngine):
 
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
-        """Within it Inductor keeps what it compiles in our cache, unless the user has chosen another."""
-        if CACHE_VARIABLE in os.environ:
-            yield
-            return
-        os.environ[CACHE_VARIABLE] = str(self._cache)
+        """Within it Inductor keeps what it compiles in our cache, unless the user has chosen another directory."""
+        ours = self._cache is not None and CACHE_VARIABLE not in os.environ
+        if ours:
+            os.environ[CACHE_VARIABLE] = f"{self._cache}/inductor"
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what it does itself
+                warnings.simplefilter("ignore")  # Inductor warns of what it does itself
                 yield
         finally:
-            del os.environ[CACHE_VARIABLE]
+            if ours:
+                del os.environ[CACHE_VARIABLE]
 
 
 def _cause(error: Exception) -> str:

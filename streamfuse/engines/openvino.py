@@ -1,7 +1,7 @@
-"""The network compiled by OpenVINO: the fast engine on a CPU.
+"""The engine that compiles the network with OpenVINO, the fast one on a CPU.
 
-Converting takes seconds and needs torch; a compiled network is therefore kept on disk and a later start
-reads it back without torch.  Measured at 640x480: see `benchmarks/engine.py`.
+Conversion takes seconds and needs torch; compiled networks are therefore cached on disk, and later starts load them
+without torch.  Speed: see `benchmarks/engine.py`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any, cast
 
 import numpy as np
 
-from streamfuse.color import Plane
-from streamfuse.engines.base import NetworkEngine, Precision, Raw, first_line, pick_precision, read_cpu
+from streamfuse.color import Plane, Raw
+from streamfuse.engines.base import NetworkEngine, Precision, first_line, pick_precision, read_cpu
 from streamfuse.engines.cache import Cache, code_digest, entry_key
 from streamfuse.engines.quantize import quantize
 from streamfuse.errors import EngineError, UsageError
 from streamfuse.network.config import Preset
 
-# At its import and at every conversion openvino sends usage data to its maker, without asking, if it finds
-# its telemetry package.  It does not find it.
+# At import and at every conversion, openvino sends usage data to its vendor without asking if it finds its telemetry
+# package.  Hide that package.
 _hidden = "openvino_telemetry" not in sys.modules
 if _hidden:
     sys.modules["openvino_telemetry"] = cast(ModuleType, None)
@@ -37,17 +37,19 @@ if _hidden:
 log = logging.getLogger("streamfuse")
 
 _HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16"}
-"""INT8 is in the network itself; what is not quantized is computed in the best of these."""
+"""Values of OpenVINO's precision hint.  INT8 is part of the network itself; its other layers use the best of these."""
 
 
 def create(weights: Path | None, precision: str, threads: int | None, device: str) -> OpenvinoEngine:
-    """As `streamfuse.engines.create_engine`."""
+    """Create the engine; the parameters are those of `streamfuse.engines.create_engine`."""
     if device not in ("auto", "cpu"):
         raise EngineError("openvino runs on the CPU: leave out --device, or use engine tensorrt or torch")
     return OpenvinoEngine(weights, precision, threads)
 
 
 class OpenvinoEngine(NetworkEngine):
+    """The network compiled by OpenVINO, on the CPU."""
+
     name = package = "openvino"
     presets = tuple(Preset)
     keeps_builds = True
@@ -63,14 +65,14 @@ class OpenvinoEngine(NetworkEngine):
         cpu = read_cpu()
         self.device = f"CPU {cpu.model}"
         best = Precision.BF16 if cpu.has_bf16 else Precision.FP32
-        # Without the instructions openvino would compute BF16 networks in FP32 and not say so.
+        # Without BF16 instructions, openvino would silently compute in FP32.
         possible = (*_HINTS, Precision.INT8) if cpu.has_bf16 else (Precision.FP32, Precision.INT8)
         self.precision = pick_precision(precision, best, possible, f"openvino on {self.device}")
         self._cache = cache or Cache()
         self._options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _HINTS[best if self.precision is Precision.INT8 else self.precision],
             "PERFORMANCE_HINT": "LATENCY",
-            # Pinned, the threads of every process sit on the first cores: two engines of one thread share one core.
+            # With pinning, all processes use the first cores: two engines with one thread each would share a core.
             "ENABLE_CPU_PINNING": False,
         }
         if threads is not None:
@@ -84,20 +86,21 @@ class OpenvinoEngine(NetworkEngine):
         if compiled is None:
             if self.precision is Precision.INT8:
                 raise EngineError(
-                    f"no int8 network is built for {width}x{height} and preset {self.preset}: streamfuse build "
+                    f"there is no int8 network for {width}x{height} and preset {self.preset}: run streamfuse build "
                     f"--precision int8 --preset {self.preset} --size {width}x{height} --calibrate PAIRS"
                 )
-            log.info("compiling the network for %dx%d pictures; done once for each size, some seconds", width, height)
+            log.info("compiling the network for %dx%d pictures, once per size; takes some seconds", width, height)
             compiled = self._compile(self._convert(height, width), key)
         self._request = compiled.create_infer_request()
 
     def calibrate(self, pairs: Sequence[tuple[Plane, Plane]]) -> None:
-        """Build the INT8 network for the size of `pairs` of luma, which are typical of what will be fused.
+        """Build the INT8 network for the size of `pairs`, which should be typical of the pictures to fuse.
 
-        Takes minutes.  Raises UsageError where NNCF is not installed or the precision is another.
+        `pairs`: infrared and visible luma, (H, W) uint8 each.  Takes minutes.  Raises UsageError if NNCF is not
+        installed or the engine has another precision.
         """
         if self.precision is not Precision.INT8:
-            raise UsageError(f"only precision int8 is calibrated, not {self.precision}")
+            raise UsageError(f"only int8 needs calibration, not {self.precision}: use --precision int8")
         height, width = pairs[0][0].shape
         self._shape = None
         with self._explained(height, width):
@@ -123,7 +126,7 @@ class OpenvinoEngine(NetworkEngine):
         )
 
     def _load(self, key: str) -> openvino.CompiledModel | None:
-        """The network compiled earlier, or None."""
+        """Load a compiled network from the cache; None if there is none."""
         blob = self._cache.load(key)
         if blob is None:
             return None
@@ -140,11 +143,11 @@ class OpenvinoEngine(NetworkEngine):
         from streamfuse.network.folding import OnPictures
         from streamfuse.network.scaled import for_size
 
-        # Two tensors: export takes one given twice for a single input.
+        # Two tensors: export treats one that is given twice as a single input.
         pair = tuple(torch.zeros((height, width), dtype=torch.uint8) for _ in range(2))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # both libraries warn of what they themselves do
-            # Exported, not traced: export follows shapes only, and does not compute a picture to see the way.
+            warnings.simplefilter("ignore")  # both libraries warn about their own code
+            # Exported instead of traced: export propagates shapes only, without computing a picture.
             spectral = self.precision is not Precision.INT8
             network = for_size(load(self.weights.path), height, width, self.preset, folded=True, spectral=spectral)
             program = torch.export.export(OnPictures(network), pair)

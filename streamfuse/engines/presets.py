@@ -1,4 +1,4 @@
-"""The best preset that keeps up with live sources on this machine, by trying."""
+"""Choice of the best preset that is fast enough for live sources on this machine."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from streamfuse.network.config import Preset
 log = logging.getLogger("streamfuse")
 
 SHARE = 0.8
-"""Of the time between two frames that the engine may take: decoding and encoding want the rest."""
+"""Share of the frame interval that the engine may take; the rest is for decoding and encoding."""
 TRIES = 3
+"""Timed runs per preset; the fastest counts."""
 
 
 def parse_preset(text: str) -> Preset:
-    """Raises UsageError."""
+    """Parse the name of a preset; raises UsageError."""
     try:
         return Preset(text)
     except ValueError:
@@ -31,12 +32,10 @@ def parse_preset(text: str) -> Preset:
 def choose_preset(
     engine: Engine, height: int, width: int, period_ns: int, clock: Callable[[], int] = time.perf_counter_ns
 ) -> None:
-    """Switch `engine` to the dearest preset that takes at most `SHARE` of `period_ns` a frame, else to the cheapest.
+    """Switch `engine` to the best preset that takes at most `SHARE` of `period_ns` per frame, else to the fastest.
 
-    None is tried that is dearer than the one in use, which is what the weights are best run at.
-
-    Each is prepared for (height, width) and run a few times, which is told with the outcome; raises EngineError
-    for what the engine does.  `clock` in ns.
+    Presets slower than the one in use, which is recommended for the weights, are not tried.  Each of the others is
+    prepared for (height, width) and timed; the result is logged.  `clock`: ns.  Raises the engine's EngineError.
     """
     candidates = engine.presets[engine.presets.index(engine.preset) :]
     if len(candidates) == 1:
@@ -53,7 +52,7 @@ def choose_preset(
             break
     if len(tried) > 1:
         log.info(
-            "preset %s: of %.0f ms from frame to frame the network takes: %s; --preset chooses",
+            "preset %s: the frame interval is %.0f ms, and the network takes: %s; --preset overrides this choice",
             engine.preset,
             period_ns / 1e6,
             ", ".join(tried),

@@ -1,8 +1,8 @@
-"""The network in INT8, by NNCF's post-training quantization.
+"""Quantization of the network to INT8 with NNCF's post-training quantization.
 
-Convolutions and linear layers multiply 8-bit numbers; what is sensitive (LayerNorm, softmax, skip weights, the
-products of attention) stays as it is, which is NNCF's scheme for transformers.  On seven pairs its least PSNR to FP32
-was 40.8 dB; with the convolutions alone it was 24.6, with the linear layers alone 34.3.
+Convolutions and linear layers are quantized; sensitive operations (LayerNorm, softmax, skip weights, the products of
+attention) are not, which is NNCF's scheme for transformers.  The smallest PSNR to FP32 over seven pairs was 40.8 dB; it
+was 24.6 dB with the convolutions quantized only, and 34.3 dB with the linear layers only.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from streamfuse.errors import UsageError
 
 
 def quantize(model: Any, pairs: Sequence[tuple[Plane, Plane]]) -> Any:
-    """An openvino.Model of two (H, W) uint8 inputs, with its layers in INT8; takes minutes.
+    """Quantize an openvino.Model with two (H, W) uint8 inputs, calibrated on `pairs`; takes minutes.
 
-    Raises UsageError where NNCF is not installed.
+    Raises UsageError if NNCF is not installed.
     """
     nncf = _import_nncf()
     data = nncf.Dataset(pairs, lambda pair: [np.ascontiguousarray(plane) for plane in pair])
@@ -33,7 +33,7 @@ def quantize(model: Any, pairs: Sequence[tuple[Plane, Plane]]) -> Any:
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        # Its progress bars go past its log.
+        # NNCF writes progress bars directly to stdout and stderr.
         with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             return nncf.quantize(
@@ -48,7 +48,7 @@ def quantize(model: Any, pairs: Sequence[tuple[Plane, Plane]]) -> Any:
 
 
 def _import_nncf() -> Any:
-    """NNCF without its telemetry, which it sends, without asking, if it finds the package."""
+    """Import NNCF without its telemetry, which it sends without asking if it finds the package."""
     hidden = "openvino_telemetry" not in sys.modules
     if hidden:
         sys.modules["openvino_telemetry"] = cast(ModuleType, None)

@@ -1,12 +1,12 @@
-"""The network compiled by TensorRT: the fast engine on an NVIDIA GPU.
+"""The engine that compiles the network with TensorRT, the fast one on an NVIDIA GPU.
 
-Two packages do this, torch-tensorrt (data centre and other GPUs) and torch-tensorrt-rtx (GeForce and RTX cards).  They
-install the same module, so only one of them can be there.  Compiling needs PyTorch's exporter and one of them;
-a compiled network is kept on disk, as TensorRT's own bytes, and a later start gives these to TensorRT itself.
+It uses one of two packages, torch-tensorrt (data centre and other GPUs) or torch-tensorrt-rtx (GeForce and RTX cards).
+Both install the same module, so only one can be installed.  Compilation needs PyTorch's exporter and that package; the
+compiled network is cached on disk in TensorRT's own format, and later starts load it with TensorRT only.
 
-The engine goes from two (1, 1, H, W) pictures, 0..255, to the raw output, all in what the network computes in.  It is
-strongly typed: every layer computes in the type that the network is written in, which is FP16 but for LayerNorm,
-softmax and the skip weights.  The conversions from and to 8 bits, and all that looks at whole pictures, stay outside.
+The compiled network maps two (1, 1, H, W) pictures, 0..255, to the raw output, all in the network's dtype.  It is
+strongly typed: every layer computes in the dtype of the PyTorch network, which is FP16 except for LayerNorm, softmax
+and the skip weights.  Conversions from and to 8 bits and operations on whole pictures are not part of it.
 """
 
 from __future__ import annotations
@@ -38,14 +38,16 @@ log = logging.getLogger("streamfuse")
 
 @dataclass(frozen=True, slots=True)
 class Flavour:
-    """One of the two packages."""
+    """One of the two TensorRT packages."""
 
     title: str
+    """Name for messages."""
     package: str
-    """What compiles."""
+    """Distribution that compiles networks."""
     module: str
-    """What runs."""
+    """Module that runs them."""
     extra: str
+    """Extra of streamfuse that installs it."""
 
 
 FLAVOURS = (
@@ -55,11 +57,11 @@ FLAVOURS = (
 
 
 def find_flavour() -> Flavour:
-    """The package that is installed.  Raises EngineUnavailable for none, both, or one made for another PyTorch."""
+    """Find the installed package.  Raises EngineUnavailable for none, both, or one for another version of PyTorch."""
     versions = {flavour: version for flavour in FLAVOURS if (version := _version(flavour.package))}
     if not versions:
         raise EngineUnavailable(
-            "TensorRT is not installed; pip install 'streamfuse[tensorrt]', or 'streamfuse[tensorrt-rtx]' for a "
+            "TensorRT is not installed: pip install 'streamfuse[tensorrt]', or 'streamfuse[tensorrt-rtx]' for a "
             "GeForce or RTX card"
         )
     if len(versions) > 1:
@@ -85,10 +87,10 @@ def _version(package: str) -> str | None:
 def network_to_compile(
     path: Path, precision: Precision, height: int, width: int, preset: Preset = Preset.QUALITY
 ) -> nn.Module:
-    """The network of a weights file as TensorRT gets it, for pictures of one size.
+    """Load the network of a weights file in the form that TensorRT compiles, for pictures of one size.
 
-    Its decoder is folded: the chain of convolutions at full size would mostly move memory.  The encoders are not, as
-    the folded form's many small products are no gain on a GPU.
+    Its decoder is folded, because a chain of convolutions at full resolution is limited by memory bandwidth.  The
+    encoders are not: the folded form's many small products are no faster on a GPU.
     """
     network = load(path)
     factor = preset.factor(height, width)
@@ -99,21 +101,21 @@ def network_to_compile(
 
 
 def export(network: nn.Module, height: int, width: int) -> tuple[torch.export.ExportedProgram, tuple[Tensor, Tensor]]:
-    """The network's graph for one size, and the inputs that it was exported with; on the device that it is on."""
+    """Export the network's graph for one size, on its own device; also return the inputs used."""
     parameter = next(network.parameters())
     ir, vis = (torch.zeros((1, 1, height, width), dtype=parameter.dtype, device=parameter.device) for _ in range(2))
     return torch.export.export(network, (ir, vis)), (ir, vis)
 
 
 def compile_network(network: nn.Module, height: int, width: int, gpu: int = 0) -> bytes:
-    """One engine for the whole network, as TensorRT's bytes.
+    """Compile the whole network to one TensorRT engine; return it serialized.
 
-    Raises EngineUnavailable where TensorRT cannot compile it, such as for an operation that it does not know.
+    Raises EngineUnavailable if TensorRT cannot compile it, for example because of an unsupported operation.
     """
-    logging.getLogger("torch_tensorrt").addHandler(logging.NullHandler())  # it logs what it raises, at length
+    logging.getLogger("torch_tensorrt").addHandler(logging.NullHandler())  # it also logs the errors that it raises
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they warn of what they themselves do
+            warnings.simplefilter("ignore")  # both libraries warn about their own code
             dynamo: Any = importlib.import_module("torch_tensorrt.dynamo")
             device: Any = importlib.import_module("torch_tensorrt").Device(gpu_id=gpu)
             program, pair = export(network, height, width)
@@ -122,19 +124,19 @@ def compile_network(network: nn.Module, height: int, width: int, gpu: int = 0) -
                 arg_inputs=list(pair),
                 device=device,
                 require_full_compilation=True,
-                # Whole weights in the engine, no copy of them beside it on the GPU.
+                # The engine contains the weights, so no second copy is kept on the GPU.
                 immutable_weights=True,
                 offload_module_to_cpu=True,
             )
     except (ImportError, OSError) as error:
-        raise EngineUnavailable(f"TensorRT does not load ({first_line(error)}); install it anew") from error
+        raise EngineUnavailable(f"TensorRT does not load ({first_line(error)}): install it again") from error
     except (RuntimeError, AssertionError, ValueError) as error:
         raise EngineUnavailable(f"TensorRT cannot compile the network: {first_line(error)}") from error
     return bytes(compiled)
 
 
 def create(weights: Path | None, precision: str, threads: int | None, device: str) -> TensorrtEngine:
-    """As `streamfuse.engines.create_engine`; device auto is the first GPU."""
+    """Create the engine as `streamfuse.engines.create_engine` does; device auto is the first GPU."""
     index = 0 if device == "auto" else parse_device(device)
     if index is None:
         raise EngineError("tensorrt runs on an NVIDIA GPU: leave out --device cpu, or use another engine")
@@ -143,9 +145,11 @@ def create(weights: Path | None, precision: str, threads: int | None, device: st
 
 
 class TensorrtEngine(StreamedEngine):
+    """The network compiled by TensorRT, on an NVIDIA GPU."""
+
     name = "tensorrt"
     presets = (Preset.QUALITY, Preset.BALANCED)
-    """TensorRT-RTX makes no engine of the small network, and does not say why."""
+    """Without REALTIME, because TensorRT-RTX fails to compile the small network and gives no reason."""
     keeps_builds = True
 
     def __init__(
@@ -157,7 +161,7 @@ class TensorrtEngine(StreamedEngine):
         cache: Cache | None = None,
         depth: int = DEPTH,
     ) -> None:
-        """Raises EngineUnavailable where the package does not load or is not for this GPU."""
+        """Raises EngineUnavailable if the package does not load or does not support this GPU."""
         super().__init__(weights, device, depth)
         self._gpu = device
         self.gpu = device.index
@@ -168,10 +172,10 @@ class TensorrtEngine(StreamedEngine):
         try:
             self._trt: ModuleType = importlib.import_module(flavour.module)
         except (ImportError, OSError) as error:
-            raise EngineUnavailable(f"{flavour.title} does not load ({first_line(error)}); install it anew") from error
+            raise EngineUnavailable(f"{flavour.title} does not load ({first_line(error)}): install it again") from error
         check_gpu(self._trt, flavour, device.capability, device.name)
         self._runtime: Any = None
-        """Outlives what it reads."""
+        """TensorRT's runtime, which must outlive the engines that it loads."""
 
     def _make_program(self, height: int, width: int) -> Program:
         key = self._key(height, width)
@@ -179,14 +183,16 @@ class TensorrtEngine(StreamedEngine):
             blob = self._cache.load(key)
             engine = self._deserialize(blob) if blob is not None else None
             if blob is not None and engine is None:
-                self._cache.discard(key, f"{self._flavour.title} does not take it")
+                self._cache.discard(key, f"{self._flavour.title} cannot load it")
             if engine is None:
-                log.info("compiling the network for %dx%d pictures; done once for each size", width, height)
+                log.info("compiling the network for %dx%d pictures, once per size", width, height)
                 network = network_to_compile(self.weights.path, self.precision, height, width, self.preset)
                 compiled = compile_network(network.to(self._gpu.torch), height, width, self._gpu.index)
                 engine = self._deserialize(compiled)
                 if engine is None:
-                    raise EngineUnavailable(f"{self._flavour.title} does not take what it compiled on {self.device}")
+                    raise EngineUnavailable(
+                        f"{self._flavour.title} cannot load the network that it compiled on {self.device}: update it"
+                    )
                 self._cache.store(key, compiled)
             return self._bind(engine, key, height, width)
 
@@ -204,22 +210,24 @@ class TensorrtEngine(StreamedEngine):
         )
 
     def _deserialize(self, blob: bytes | memoryview) -> Any:
-        """None for what was compiled by another version or for another GPU."""
+        """Load a serialized engine; None if it was compiled by another version or for another GPU."""
         if self._runtime is None:
             self._runtime = self._trt.Runtime(self._trt.Logger(self._trt.Logger.ERROR))
         return self._runtime.deserialize_cuda_engine(blob)
 
     def _bind(self, engine: Any, key: str, height: int, width: int) -> Program:
-        """The engine between fixed places in memory, captured as a CUDA graph."""
+        """Bind the engine to fixed buffers and capture it as a CUDA graph."""
         dtype = DTYPES[self.precision]
         pair = self._gpu.buffer((2, 1, 1, height, width), dtype)
         raw = self._gpu.buffer((1, 1, height, width), dtype)
         kernels = _Kernels(self._cache, f"{key}-kernels")
         context = kernels.make_context(engine)
         if context is None:
-            raise EngineError(f"{self._flavour.title} ran out of memory for pictures of {width}x{height}")
-        for name, place in zip(tensor_names(self._trt, engine), (pair[0], pair[1], raw), strict=True):
-            context.set_tensor_address(name, place.data_ptr())
+            raise EngineError(
+                f"{self._flavour.title} ran out of memory for pictures of {width}x{height}; use smaller ones"
+            )
+        for name, tensor in zip(tensor_names(self._trt, engine), (pair[0], pair[1], raw), strict=True):
+            context.set_tensor_address(name, tensor.data_ptr())
 
         def launch() -> None:
             if not context.execute_async_v3(self._gpu.current_stream()):
@@ -228,35 +236,37 @@ class TensorrtEngine(StreamedEngine):
         try:
             launch_all = self._gpu.graph(launch)
         except RuntimeError as error:
-            log.info("without a CUDA graph: %s", first_line(error))
+            log.info("running without a CUDA graph: %s", first_line(error))
             launch_all = launch
         kernels.keep()
         return Program(pair, raw, launch_all)
 
 
 def check_gpu(trt: ModuleType, flavour: Flavour, capability: tuple[int, int], name: str) -> None:
-    """Raises EngineUnavailable where the package has no kernels for this GPU."""
-    targets = getattr(trt, "ComputeCapability", None)  # TensorRT-RTX names what it is for
+    """Raise EngineUnavailable if the package has no kernels for this GPU."""
+    targets = getattr(trt, "ComputeCapability", None)  # TensorRT-RTX lists the GPUs that it supports
     code = f"SM{capability[0]}{capability[1]}"
     if targets is not None and code not in targets.__members__:
         others = next(other for other in FLAVOURS if other is not flavour)
         raise EngineUnavailable(
-            f"{flavour.title} has nothing for {name} ({code}); pip uninstall {flavour.package}, then "
+            f"{flavour.title} does not support {name} ({code}): pip uninstall {flavour.package}, then "
             f"pip install 'streamfuse[{others.extra}]'"
         )
 
 
 def tensor_names(trt: ModuleType, engine: Any) -> list[str]:
-    """Of infrared, visible and output.  Raises EngineError for an engine with others."""
+    """Names of the tensors for infrared, visible and output.  Raises EngineError for an engine with others."""
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
     if sorted(inputs) != ["ir", "vis"] or len(names) != 3:
-        raise EngineError(f"the compiled network has other inputs and outputs than this program: {', '.join(names)}")
+        raise EngineError(
+            f"the compiled network has unexpected inputs and outputs ({', '.join(names)}): delete it from the cache"
+        )
     return ["ir", "vis", *(name for name in names if name not in inputs)]
 
 
 class _Kernels:
-    """TensorRT-RTX compiles for the GPU at hand when a network first runs, for seconds; kept on disk like networks."""
+    """Disk cache of kernels, which TensorRT-RTX compiles for the GPU when a network first runs, for some seconds."""
 
     def __init__(self, cache: Cache, key: str) -> None:
         self._cache = cache
@@ -264,7 +274,7 @@ class _Kernels:
         self._fresh: Any = None
 
     def make_context(self, engine: Any) -> Any:
-        """An execution context, or None where memory does not suffice."""
+        """Make an execution context that uses the cached kernels; None if memory does not suffice."""
         if not hasattr(engine, "create_runtime_config"):
             return engine.create_execution_context()
         config = engine.create_runtime_config()
@@ -280,6 +290,6 @@ class _Kernels:
         return engine.create_execution_context(config)
 
     def keep(self) -> None:
-        """After the first runs: store what they compiled."""
+        """Store new kernels; call it after the first runs."""
         if self._fresh is not None:
             self._cache.store(self._key, bytes(self._fresh.serialize()))

@@ -1,19 +1,19 @@
-"""The network in PyTorch as it is written, on a CUDA GPU or on the CPU.
+"""The engines that run the network in PyTorch, on a CUDA GPU or on the CPU.
 
-On a CPU this is the reference that other engines are held to; `openvino` is faster there.  On a GPU its kernels
-are launched as one CUDA graph; `tensorrt` is the engine to hold against it.
+On the CPU this is the reference for other engines; `openvino` is faster.  On a GPU the kernels are launched as one CUDA
+graph; the alternative there is `tensorrt`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
 
-from streamfuse.color import Plane
-from streamfuse.engines.base import Engine, NetworkEngine, Precision, Raw, parse_device, pick_precision, read_cpu
+from streamfuse.color import Plane, Raw
+from streamfuse.engines.base import Engine, NetworkEngine, Precision, parse_device, pick_precision, read_cpu
 from streamfuse.engines.cuda_streams import DEPTH, DTYPES, Program, StreamedEngine
 from streamfuse.engines.device import ComputeDevice, CudaDevice
 from streamfuse.errors import EngineUnavailable
@@ -21,15 +21,11 @@ from streamfuse.network.checkpoint import load
 from streamfuse.network.config import Preset
 from streamfuse.network.scaled import for_size
 
-if TYPE_CHECKING:
-    pass
-
-
 _N = TypeVar("_N", bound=nn.Module)
 
 
 def create(weights: Path | None, precision: str, threads: int | None, device: str) -> Engine:
-    """As `streamfuse.engines.create_engine`; device auto is the first GPU, else the CPU."""
+    """Create an engine as `streamfuse.engines.create_engine` does; device auto is the first GPU, else the CPU."""
     if device == "auto":
         try:
             return TorchCudaEngine(weights, precision, CudaDevice())
@@ -42,11 +38,13 @@ def create(weights: Path | None, precision: str, threads: int | None, device: st
 
 
 class TorchEngine(NetworkEngine):
+    """The network in PyTorch on the CPU."""
+
     name = package = "torch"
     presets = tuple(Preset)
 
     def __init__(self, weights: Path | None = None, precision: str = "auto", threads: int | None = None) -> None:
-        """`threads` holds for all of PyTorch in this process: it has one pool."""
+        """`threads`: applies to all of PyTorch in this process, which has one thread pool."""
         super().__init__(weights)
         self.device = f"CPU {read_cpu().model}"
         best = Precision.BF16 if read_cpu().has_bf16 else Precision.FP32
@@ -57,7 +55,7 @@ class TorchEngine(NetworkEngine):
         self._pair = torch.empty(0, dtype=torch.uint8)
 
     def _build(self, height: int, width: int) -> None:
-        # Loaded anew: what a preset composes of the weights must be composed of exact ones, on the CPU.
+        # Loaded again for each preset: its derived weights must be computed from the exact ones, on the CPU.
         network = for_size(load(self.weights.path), height, width, self.preset, folded=False)
         self._network = _channels_last(network.to(DTYPES[self.precision]))
         self._pair = torch.zeros((2, 1, 1, height, width), dtype=torch.uint8)
@@ -66,7 +64,7 @@ class TorchEngine(NetworkEngine):
         if self._network is None:
             raise RuntimeError("not prepared")
         pair = self._pair.numpy()
-        pair[0, 0, 0], pair[1, 0, 0] = ir, vis  # their memory may be strided or read-only, which torch does not take
+        pair[0, 0, 0], pair[1, 0, 0] = ir, vis  # the planes may be strided or read-only, which torch rejects
         with torch.inference_mode():
             raw: Raw = self._network(*self._pair.to(DTYPES[self.precision]))[0, 0].float().numpy()
         return raw
@@ -78,6 +76,8 @@ class TorchEngine(NetworkEngine):
 
 
 class TorchCudaEngine(StreamedEngine):
+    """The network in PyTorch on a CUDA GPU."""
+
     name = package = "torch"
     presets = tuple(Preset)
 
@@ -102,5 +102,5 @@ class TorchCudaEngine(StreamedEngine):
 
 
 def _channels_last(network: _N) -> _N:
-    # A seventh faster on a CPU.  The stubs do not know the argument.
+    # A seventh faster on a CPU.  PyTorch's type stubs lack the argument.
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

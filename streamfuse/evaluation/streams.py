@@ -15,24 +15,25 @@ from streamfuse.pairing.recorded import default_tolerance_ns, pair_frames
 from streamfuse.pipeline import Pipeline
 from streamfuse.sources.base import Source
 from streamfuse.sources.image_pairs import ImagePaths
+from streamfuse.sources.limits import MAX_PIXELS
 from streamfuse.sources.pixels import read_image_file
 
 Open = Callable[[], tuple[Source, Source]]
 
 
-def read_images(scenes: Sequence[ImagePaths], fuser: Fuser | None) -> Iterator[Triple]:
+def read_images(scenes: Sequence[ImagePaths], fuser: Fuser | None, max_pixels: int = MAX_PIXELS) -> Iterator[Triple]:
     """Infrared, visible and fused luma of each scene, of the visible one's shape; `fuser` makes what is not there.
 
     An infrared picture of another size is resized, as for fusing.  Raises InputError for what cannot be read and
-    for a fused picture of another size.
+    for a fused picture of another size, or one of more than `max_pixels` pixels.
     """
     aligner = Aligner()
     for paths in scenes:
-        ir, _ = read_image_file(paths.ir)
-        vis, _ = read_image_file(paths.vis)
+        ir, _ = read_image_file(paths.ir, max_pixels)
+        vis, _ = read_image_file(paths.vis, max_pixels)
         ir = aligner.apply(ir, vis.shape)
         if paths.fused is not None:
-            fused, _ = read_image_file(paths.fused)
+            fused, _ = read_image_file(paths.fused, max_pixels)
             _check_size(str(paths.fused), fused, str(paths.vis), vis)
         else:
             assert fuser is not None

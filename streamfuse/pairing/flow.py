@@ -1,7 +1,7 @@
-"""From the reader threads to the compute thread: frames go in, pairs come out.
+"""The way from the reader threads to the compute thread: frames go in, pairs come out.
 
-Recordings wait for each other and for the engine, and lose nothing.  Live streams cannot be held back: what the
-engine has no time for is dropped, and what it gets is new.
+Recordings wait for each other and for the engine, and no frame is lost.  Live streams cannot wait: the frames for
+which the engine has no time are dropped, so that those it gets are new.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Protocol, TypeAlias
 
 from streamfuse.channel import Channel
-from streamfuse.frames import Clock, Frame, FramePair
+from streamfuse.frames import Clock, Frame, FramePair, Role
 from streamfuse.pairing.live import LivePairing
 from streamfuse.pairing.recorded import OTHER_ENDED, OnDrop, pair_frames
 from streamfuse.sources.base import Source, State
@@ -22,51 +22,55 @@ from streamfuse.sources.base import Source, State
 log = logging.getLogger("streamfuse")
 
 AHEAD = 4
-"""Frames that the reader of a recording may be ahead of the engine."""
+"""Most frames by which the reader of a recording may be ahead of the engine."""
 TICK_S = 0.05
-"""How often the state of live streams is looked at while nothing comes."""
+"""Interval at which the state of live streams is checked while no frame comes."""
 
-Item: TypeAlias = FramePair | tuple[str, Frame]
-"""A pair, or the role and the frame of a stream whose partner is away."""
+Item: TypeAlias = FramePair | tuple[Role, Frame]
+"""A pair, or a frame to pass through because the other stream is away."""
 
 
 class OnLoss(enum.StrEnum):
-    """What a live run does while one of its streams is away."""
+    """Behaviour of a live run while one of its streams is away."""
 
     WAIT = "wait"
-    """Nothing is given until it is back."""
+    """Output pauses until the stream is back."""
     PASSTHROUGH = "passthrough"
-    """The other is given as it is."""
+    """The frames of the other stream are passed through without fusion."""
 
 
 class Flow(Protocol):
-    def put(self, role: str, frame: Frame) -> bool:
-        """From a reader thread; False: no more frames are wanted."""
+    """Frames of two streams in, pairs out."""
 
-    def end(self, role: str) -> None:
-        """That stream has ended."""
+    def put(self, role: Role, frame: Frame) -> bool:
+        """Add a frame, from a reader thread; False if no more frames are wanted."""
 
-    def abandon(self) -> dict[str, int]:
-        """Take no more and throw away what waits; how many frames of each role that were."""
+    def end(self, role: Role) -> None:
+        """Tell that a stream has ended."""
+
+    def abandon(self) -> dict[Role, int]:
+        """Refuse further frames and throw away those that wait; return their number for each stream."""
 
     def items(self) -> Generator[Item]:
-        """In the order of time, to the compute thread."""
+        """Yield pairs in the order of time, to the compute thread."""
 
 
 class RecordedFlow:
+    """A `Flow` of two recordings, which lets the readers wait."""
+
     def __init__(self, *, tolerance_ns: int, ir_offset_ns: int, on_drop: OnDrop) -> None:
-        self._lanes: dict[str, Channel[Frame]] = {"ir": Channel(AHEAD), "vis": Channel(AHEAD)}
+        self._lanes: dict[Role, Channel[Frame]] = {role: Channel(AHEAD) for role in Role}
         self._pairs = pair_frames(
-            self._lanes["ir"], self._lanes["vis"], tolerance_ns=tolerance_ns, ir_offset_ns=ir_offset_ns, on_drop=on_drop
+            *self._lanes.values(), tolerance_ns=tolerance_ns, ir_offset_ns=ir_offset_ns, on_drop=on_drop
         )
 
-    def put(self, role: str, frame: Frame) -> bool:
+    def put(self, role: Role, frame: Frame) -> bool:
         return self._lanes[role].put(frame)
 
-    def end(self, role: str) -> None:
+    def end(self, role: Role) -> None:
         self._lanes[role].close()
 
-    def abandon(self) -> dict[str, int]:
+    def abandon(self) -> dict[Role, int]:
         return {role: lane.abandon() for role, lane in self._lanes.items()}
 
     def items(self) -> Generator[Item]:
@@ -74,9 +78,11 @@ class RecordedFlow:
 
 
 class LiveFlow:
+    """A `Flow` of two live streams, which drops what the engine has no time for."""
+
     def __init__(
         self,
-        sources: Mapping[str, Source],
+        sources: Mapping[Role, Source],
         pairing: LivePairing,
         *,
         on_loss: OnLoss = OnLoss.WAIT,
@@ -89,27 +95,25 @@ class LiveFlow:
         self._on_drop = on_drop
         self._clock = clock
         self._changed = threading.Condition()
-        self._ended: set[str] = set()
+        self._ended: set[Role] = set()
         self._closed = False
 
-    def put(self, role: str, frame: Frame) -> bool:
+    def put(self, role: Role, frame: Frame) -> bool:
         with self._changed:
             if not self._closed:
                 self._pairing.add(role, frame)
                 self._changed.notify_all()
             return not self._closed
 
-    def end(self, role: str) -> None:
+    def end(self, role: Role) -> None:
         with self._changed:
             self._ended.add(role)
             self._changed.notify_all()
 
-    def abandon(self) -> dict[str, int]:
-        counts = {"ir": 0, "vis": 0}
+    def abandon(self) -> dict[Role, int]:
         with self._changed:
             self._closed = True
-            for role in counts:
-                counts[role] = self._pairing.clear(role)
+            counts = {role: self._pairing.clear(role) for role in Role}
             self._changed.notify_all()
         return counts
 
@@ -121,43 +125,42 @@ class LiveFlow:
         with self._changed:
             while not self._closed:
                 now_ns = self._clock()
-                self._pairing.rates(self._sources["ir"].period_ns, self._sources["vis"].period_ns)
+                self._pairing.rates(*(self._sources[role].period_ns for role in Role))
                 pair = self._pairing.take(now_ns, final=len(self._ended) == 2)
                 if pair is not None:
                     return pair
                 if (single := self._single(now_ns)) is not None:
                     return single
-                if any(not self._pairing.holds(role) for role in self._ended) or len(self._ended) == 2:
+                if any(not self._pairing.has_waiting(role) for role in self._ended) or len(self._ended) == 2:
                     self._closed = True
-                    for role in ("ir", "vis"):
+                    for role in Role:
                         for _ in range(self._pairing.clear(role)):
                             self._on_drop(role, OTHER_ENDED)
                     return None
                 self._changed.wait(TICK_S)
             return None
 
-    def _single(self, now_ns: int) -> tuple[str, Frame] | None:
+    def _single(self, now_ns: int) -> tuple[Role, Frame] | None:
         away = [
             role for role, source in self._sources.items() if role not in self._ended and source.state is not State.LIVE
         ]
         if len(away) != 1:
             return None
-        other = "vis" if away[0] == "ir" else "ir"
         if self._on_loss is OnLoss.WAIT:
             self._pairing.away(away[0])
             return None
-        frame = self._pairing.take_single(other, now_ns)
-        return None if frame is None else (other, frame)
+        frame = self._pairing.take_single(away[0].other, now_ns)
+        return None if frame is None else (away[0].other, frame)
 
 
 class ClockNotes:
-    """Says by which clock live streams are paired, once for each change."""
+    """Log the clock by which live streams are paired, once for each change."""
 
     def __init__(self) -> None:
         self._said: tuple[object, ...] | None = None
 
     def __call__(self, by_stamp: bool, ir: Frame, vis: Frame) -> None:
-        # What stands in for the sender's clock after a reconnect is no news.
+        # The estimate of the sender's clock after a reconnect is not reported as a change.
         state = (by_stamp, *(Clock.SENDER if c is Clock.SENDER_DELAY else c for c in (ir.clock, vis.clock)))
         if state == self._said:
             return

@@ -1,9 +1,9 @@
 """Two recordings into one stream of pairs, by time stamp and never by index.
 
-Two cameras are never quite alike: rates differ, one starts later, frames are lost, and pairing by index
-then drifts apart for ever (one frame in 80 seconds was seen in the field).  Here each frame is used at
-most once, with the frame of the other stream that is nearest in time, and only if that is within the
-tolerance; every other frame is counted with its reason.  At most two frames of each stream are held.
+Two cameras never run exactly alike: rates differ, one starts later, frames are lost.  Paired by index they drift
+apart (one frame in 80 seconds was seen in the field).  Here each frame is used at most once, with the frame of the
+other stream that is nearest in time, and only if the two are within the tolerance.  Every other frame is dropped and
+counted with its reason.  At most two frames of each stream wait here.
 """
 
 from __future__ import annotations
@@ -11,52 +11,52 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 
-from streamfuse.frames import DEFAULT_PERIOD_NS, Frame, FramePair
+from streamfuse.frames import DEFAULT_PERIOD_NS, Frame, FramePair, Role
 
 NO_PARTNER = "no partner in time"
 OTHER_ENDED = "after the other stream ended"
 
-OnDrop = Callable[[str, str], None]
-"""Called with the role, "ir" or "vis", and the reason."""
+OnDrop = Callable[[Role, str], None]
+"""Called for each dropped frame with its stream and the reason."""
 
 
 def default_tolerance_ns(ir_period_ns: int | None, vis_period_ns: int | None) -> int:
-    """Half a frame period of the slower stream: then each of its frames can find a partner."""
+    """Return half the frame interval of the slower stream, ns: then each of its frames can find a partner."""
     return max(ir_period_ns or DEFAULT_PERIOD_NS, vis_period_ns or DEFAULT_PERIOD_NS) // 2
 
 
 class _Lane:
-    """One stream with its next frame in view."""
+    """One stream, with its next frames read ahead."""
 
-    def __init__(self, role: str, frames: Iterable[Frame], offset_ns: int, on_drop: OnDrop) -> None:
+    def __init__(self, role: Role, frames: Iterable[Frame], offset_ns: int, on_drop: OnDrop) -> None:
         self.role = role
         self._frames = iter(frames)
         self._offset_ns = offset_ns
         self._on_drop = on_drop
-        self._held: deque[Frame] = deque()
+        self._waiting: deque[Frame] = deque()
 
     def time_ns(self, frame: Frame) -> int:
         return frame.stamp_ns + self._offset_ns
 
-    def peek(self, place: int = 0) -> Frame | None:
-        """The next frame, or with 1 the one after it; read if need be, None past the end."""
-        while len(self._held) <= place:
+    def peek(self, ahead: int = 0) -> Frame | None:
+        """Return the next frame, or with `ahead` 1 the one after it, without taking it; None past the end."""
+        while len(self._waiting) <= ahead:
             frame = next(self._frames, None)
             if frame is None:
                 return None
-            self._held.append(frame)
-        return self._held[place]
+            self._waiting.append(frame)
+        return self._waiting[ahead]
 
     def take(self) -> Frame:
-        return self._held.popleft()
+        return self._waiting.popleft()
 
     def drop(self, reason: str) -> None:
         self.take()
         self._on_drop(self.role, reason)
 
-    def drop_held(self, reason: str) -> None:
-        """The rest of the stream is left unread."""
-        while self._held:
+    def drop_waiting(self, reason: str) -> None:
+        """Drop the frames that were read ahead; the rest of the stream is left unread."""
+        while self._waiting:
             self.drop(reason)
 
 
@@ -68,12 +68,12 @@ def pair_frames(
     ir_offset_ns: int = 0,
     on_drop: OnDrop = lambda role, reason: None,
 ) -> Generator[FramePair]:
-    """Pairs in the order of time, until one stream ends.
+    """Yield pairs in the order of time until one stream ends.
 
-    `ir_offset_ns` is added to every infrared stamp before it is compared.  A frame waits for the one that
-    follows it, which may be nearer to the partner.  Stamps within each stream rise.
+    `ir_offset_ns`: added to every infrared stamp before it is compared.  A frame waits for the one that follows it,
+    which may be nearer to the partner.  Stamps must rise within each stream.
     """
-    a, b = _Lane("ir", ir, ir_offset_ns, on_drop), _Lane("vis", vis, 0, on_drop)
+    a, b = _Lane(Role.IR, ir, ir_offset_ns, on_drop), _Lane(Role.VIS, vis, 0, on_drop)
     try:
         while (ir_head := a.peek()) is not None and (vis_head := b.peek()) is not None:
             ir_ns, vis_ns = a.time_ns(ir_head), b.time_ns(vis_head)
@@ -86,5 +86,5 @@ def pair_frames(
             else:
                 yield FramePair(ir=a.take(), vis=b.take(), skew_ns=ir_ns - vis_ns - ir_offset_ns)
     finally:
-        a.drop_held(OTHER_ENDED)
-        b.drop_held(OTHER_ENDED)
+        a.drop_waiting(OTHER_ENDED)
+        b.drop_waiting(OTHER_ENDED)

@@ -1,4 +1,4 @@
-"""The skew of two live frames, by the best clock they share."""
+"""The skew of two live frames by the best clock that they share."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from streamfuse.frames import Frame
 from streamfuse.sources.clocks import SECOND
 
 APART_NS = 2 * SECOND
-"""More than the ways of two streams differ by: what is beyond it is a clock that is wrong."""
+"""Largest difference between the delays of two streams; beyond it a clock is wrong."""
 
 
 def skew(ir: Frame, vis: Frame) -> tuple[int, bool]:
-    """Infrared minus visible time of two live frames, ns, and whether it is by their stamps; else by their arrival.
+    """Return infrared minus visible time of two live frames, ns, and True if it is by stamp, False if by arrival.
 
-    Stamps of a sender are compared with a sender's, those of this machine with its own.  Senders whose clocks
-    disagree by more than `APART_NS`, where arrival says that the frames are of one time, are not synchronised.
+    Stamps of a sender are compared only with those of a sender, stamps of this machine only with its own.  If the
+    stamps of two senders disagree with the arrival by more than `APART_NS`, the senders are not synchronised.
     """
     ir_arrival = ir.arrival_ns if ir.tracked_ns is None else ir.tracked_ns
     vis_arrival = vis.arrival_ns if vis.tracked_ns is None else vis.tracked_ns

@@ -7,9 +7,10 @@ from streamfuse.sources.clocks import SECOND
 
 
 class TimeLine:
-    """One time line for a run of live streams, whose stamps change clock when a stream comes back.
+    """A time line for a run of live streams, whose stamps change clock when a stream reconnects.
 
-    From 0; goes on by the stamps while they are of one clock and agree with the time that passes, else by arrival.
+    Starts at 0 and advances by the stamps while they are of one clock and agree with the time that passes, else by
+    arrival.
     """
 
     def __init__(self) -> None:
@@ -17,7 +18,7 @@ class TimeLine:
         self._last: Frame | None = None
 
     def place(self, frame: Frame) -> int:
-        """ns; never before what was placed last."""
+        """Return the time of a frame, ns; never before that of the frame before."""
         if self._last is not None:
             passed = frame.arrival_ns - self._last.arrival_ns
             step = passed

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamfuse.errors import OutputError, UsageError
+from streamfuse.sinks.target import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
     from streamfuse.sinks.base import Sink
-    from streamfuse.sinks.encoder import VideoFormat
-
-
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv"})
+    from streamfuse.sinks.video_format import VideoFormat
 
 
 def open_sink(

@@ -1,4 +1,4 @@
-"""What every consumer of fused frames promises."""
+"""The interface of sinks, the consumers of fused frames."""
 
 from __future__ import annotations
 
@@ -14,29 +14,34 @@ if TYPE_CHECKING:
 
 
 class Sink(ABC):
-    """Takes fused frames in its own thread: made in any thread, then used by one only.
+    """A consumer of fused frames, which runs in a thread of its own.
 
-    Raises OutputError from every method for what cannot be written.
+    It may be made in any thread; only one thread uses it.  Every method raises OutputError if the output cannot be
+    written.
     """
 
     name: str
-    """Safe to show."""
+    """Name for messages, without secrets."""
     waits: bool = True
-    """Every frame counts: a full queue holds the pipeline back.  False: a full queue drops its oldest frame."""
+    """True: no frame is dropped, and a full queue blocks the pipeline.  False: a full queue drops its oldest frame."""
     drops: Mapping[str, int] = MappingProxyType({})
-    """Frames that it was given and could not pass on, by reason; other threads may read it."""
-    onlooker: bool = False
-    """It shows what comes and keeps nothing: its frames count neither as written nor as dropped."""
+    """Frames that the sink received and could not deliver, by reason; other threads may read it."""
+    best_effort: bool = False
+    """True for a display that keeps nothing: its frames are counted neither as written nor as dropped."""
 
     def attach(self, state: Callable[[], Summary]) -> None:  # noqa: B027 - few sinks look at the run
-        """Called once, before the first frame, with what tells the state of the run; any thread may call that."""
+        """Receive a function that returns the state of the run; called once, before the first frame.
+
+        Any thread may call the function.
+        """
 
     @abstractmethod
-    def write(self, frame: FusedFrame) -> None: ...
+    def write(self, frame: FusedFrame) -> None:
+        """Write the next frame."""
 
     @abstractmethod
     def close(self, *, failed: bool = False) -> None:
-        """Finish the output so that what was written can be used; called once.
+        """Finish the output so that it can be used; called once.
 
-        `failed`: the run ended by an error; an older output must not give way to this one.
+        `failed`: the run ended with an error, so an existing output must not be replaced.
         """

@@ -1,6 +1,6 @@
-"""Fused frames to coded video: what goes into a file and what is sent are made alike.
+"""Encoding of fused frames, for video files and for streams to a server.
 
-H.264 in yuv420p, limited range, is what every player shows.
+The default is H.264 in yuv420p with limited range, which every player supports.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ import functools
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import cv2
@@ -20,10 +19,10 @@ import numpy as np
 from streamfuse.av_frames import to_av
 from streamfuse.color import Matrix, Plane
 from streamfuse.color_conversion import narrow_chroma, narrow_luma, resize_chroma, widen_chroma
-from streamfuse.errors import OutputError, UsageError
+from streamfuse.errors import OutputError
 from streamfuse.frames import Content, FusedFrame
 from streamfuse.notes import warn_once
-from streamfuse.sinks import VIDEO_SUFFIXES
+from streamfuse.sinks.video_format import CODECS, PRESETS, VideoFormat
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -33,56 +32,22 @@ if TYPE_CHECKING:
 log = logging.getLogger("streamfuse")
 
 TICKS = 90_000
-"""A second in the output's time base: exact for all common rates, 5.6 us at worst for others."""
+"""Ticks per second of the output's time base: exact for all common frame rates, at most 5.6 us off for others."""
 KEYFRAME_S = 2.0
-"""Between key frames: how exactly a player can seek."""
+"""Interval between key frames, to which players can seek."""
 SMALL_PIXELS = 1280 * 720
-"""Up to this size one encoding thread keeps up."""
-PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+"""Largest picture that one encoding thread handles in real time."""
 
 # AVCOL_SPC, AVCOL_PRI, AVCOL_TRC of each matrix.
 _COLOR_TAGS = {Matrix.BT601: (6, 6, 6), Matrix.BT709: (1, 1, 1), Matrix.BT2020: (9, 9, 14)}
 
 
-@dataclass(frozen=True, slots=True)
-class VideoFormat:
-    """How to encode; checked against the file's suffix."""
-
-    codec: str = "h264"
-    """h264, hevc or ffv1 (lossless, in .mkv)."""
-    crf: int = 20
-    """Constant quality, 0..51, less is better; not for ffv1."""
-    preset: str = "veryfast"
-    """One of PRESETS; not for ffv1."""
-    hardware: bool = False
-    """On an NVIDIA GPU if it can, where `crf` is a constant quantiser; not for ffv1."""
-
-    def check(self, path: Path) -> None:
-        suffix = path.suffix.lower()
-        if suffix not in VIDEO_SUFFIXES:
-            known = " ".join(sorted(VIDEO_SUFFIXES))
-            raise UsageError(
-                f"{path}: unknown kind of output; use {known}, or a pattern of images such as out/%06d.png"
-            )
-        if self.codec not in CODECS:
-            raise UsageError(f"unknown codec {self.codec!r}: use {', '.join(CODECS)}")
-        if self.codec == "ffv1" and suffix != ".mkv":
-            raise UsageError(f"ffv1 goes into .mkv, not {suffix}")
-        if self.codec == "ffv1" and self.hardware:
-            raise UsageError("ffv1 is encoded on the CPU only: leave out --hw-encode")
-        if not 0 <= self.crf <= 51:
-            raise UsageError(f"crf must be 0..51, got {self.crf}")
-        if self.preset not in PRESETS:
-            raise UsageError(f"unknown preset {self.preset!r}: use {', '.join(PRESETS)}")
-
-
-CODECS = {"h264": "libx264", "hevc": "libx265", "ffv1": "ffv1"}
 NVENC = {"h264": "h264_nvenc", "hevc": "hevc_nvenc"}
 
 
 @functools.cache
 def why_not(encoder: str) -> str | None:
-    """Why FFmpeg's encoder of this name does not open here, None if it does: being listed does not make it work."""
+    """Return why FFmpeg's encoder of this name does not work here, None if it does; it is opened to find out."""
     import av
 
     av.logging.set_level(None)
@@ -101,17 +66,18 @@ def why_not(encoder: str) -> str | None:
 
 
 class Encoder:
-    """One video stream of a container, begun with its first frame; times are `FusedFrame.time_ns` less `origin_ns`.
+    """Encodes one video stream of a container, configured by its first frame.
 
-    An odd side of a 4:2:0 codec is made even by repeating the last row or column.  FFmpeg's errors pass through.
+    Stamps are `FusedFrame.time_ns`, relative to the first frame if that is negative.  For 4:2:0 an odd side is made
+    even by repeating the last row or column.  FFmpeg's errors are raised unchanged.
     """
 
     def __init__(
         self, container: OutputContainer, video: VideoFormat, first: FusedFrame, *, name: str, period_ns: int
     ) -> None:
-        """`name` of the output, for messages; `period_ns`: nominal time between frames."""
+        """`name`: of the output, for messages; `period_ns`: nominal time between frames."""
         self._format = video
-        # Full range, as the fused luma is: limited range has 220 levels for 256.
+        # FFV1 keeps the full range of the fused luma: limited range has 220 levels instead of 256.
         self._lossless = video.codec == "ffv1"
         self._name = name
         self._period_ns = period_ns
@@ -123,16 +89,16 @@ class Encoder:
         self._stream = self._add_stream(container, first)
 
     def encode(self, frame: FusedFrame | None) -> Sequence[Packet[VideoStream]]:
-        """Packets, ready for the container; None: what the codec still holds.
+        """Encode a frame and return packets for the container; None flushes the codec.
 
-        Raises OutputError for a recording's frame of another size than the first.
+        Raises OutputError if the size of a recording changes.
         """
         if frame is None:
             return self._stream.encode(None)
         if frame.luma.shape != self._shape:
             frame = self._fitted(frame)
         picture = to_av(self._stream.width, self._stream.height, self._pixel_format, self._planes(frame))
-        # Two stamps that round to one tick would be refused by the container.
+        # The container rejects two stamps that round to the same tick.
         pts = max(round((frame.time_ns - self._origin_ns) * TICKS / 1_000_000_000), self._last_pts + 1)
         self._last_pts = pts
         picture.pts, picture.time_base = pts, Fraction(1, TICKS)
@@ -157,18 +123,18 @@ class Encoder:
         if self._format.codec == "ffv1":
             codec.options = {"level": "3", "slicecrc": "1", "g": "1"}
         elif encoder in NVENC.values():
-            effort = 1 + PRESETS.index(self._format.preset) * 6 // (len(PRESETS) - 1)  # p1 to p7
-            options = {"preset": f"p{effort}", "tune": "ll", "rc": "constqp", "qp": str(self._format.crf)}
+            level = 1 + PRESETS.index(self._format.preset) * 6 // (len(PRESETS) - 1)  # p1 to p7
+            options = {"preset": f"p{level}", "tune": "ll", "rc": "constqp", "qp": str(self._format.crf)}
             # No look-ahead and no B-frames, as below.
             codec.options = options | {"zerolatency": "1", "delay": "0", "bf": "0", "g": str(keyframe)}
             if self._format.codec == "hevc":
                 codec.codec_tag = "hvc1"
         else:
-            # zerolatency: no look-ahead and no B-frames, so a frame that was written is a frame in the file.
+            # zerolatency: no look-ahead and no B-frames, so every frame is in the file as soon as it is written.
             options = {"preset": self._format.preset, "crf": str(self._format.crf), "tune": "zerolatency"}
             if self._format.codec == "hevc":
                 options["x265-params"] = f"log-level=none:keyint={keyframe}"
-                codec.codec_tag = "hvc1"  # what Apple's players ask for
+                codec.codec_tag = "hvc1"  # required by Apple's players
             else:
                 options |= {"g": str(keyframe), "bf": "0"}
             codec.options = options
@@ -180,12 +146,12 @@ class Encoder:
             reason = why_not(NVENC[codec])
             if reason is None:
                 return NVENC[codec]
-            warn_once(f"{NVENC[codec]} does not work here ({reason}); encoding on the CPU")
+            warn_once(f"{NVENC[codec]} is not available ({reason}); encoding on the CPU")
         return CODECS[codec]
 
     def _choose_pixel_format(self, first: FusedFrame) -> str:
         chroma = first.chroma
-        if not self._lossless or first.content is Content.INFRARED:  # then colour may still come
+        if not self._lossless or first.content is Content.INFRARED:  # colour may follow
             return "yuv420p"
         if chroma is None:
             return "gray"
@@ -193,16 +159,16 @@ class Encoder:
         return {(1, 1): "yuv444p", (1, 2): "yuv422p"}.get((rows, columns), "yuv420p")
 
     def _fitted(self, frame: FusedFrame) -> FusedFrame:
-        """A live stream that came back in another size, in that of the video; a recording does not change its size."""
+        """Resize a frame of a live stream that reconnected with another size; raises OutputError for a recording."""
         (height, width), (rows, columns) = self._shape, frame.luma.shape
         if not frame.live:
             raise OutputError(
                 f"{self._name}: frame {frame.index} is {columns}x{rows} and the video is "
-                f"{width}x{height}; pictures of different sizes go to images: -o out/%06d.png"
+                f"{width}x{height}; write pictures of different sizes as images: -o out/%06d.png"
             )
         if self._announced != frame.luma.shape:
             self._announced = frame.luma.shape
-            log.warning("%s stays %dx%d: pictures of %dx%d are resized to it", self._name, width, height, columns, rows)
+            log.warning("%s is %dx%d: pictures of %dx%d are resized to it", self._name, width, height, columns, rows)
         method = cv2.INTER_AREA if height <= rows and width <= columns else cv2.INTER_LINEAR
         return replace(frame, luma=cast(Plane, cv2.resize(frame.luma, (width, height), interpolation=method)))
 

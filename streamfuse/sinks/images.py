@@ -1,4 +1,4 @@
-"""Fused frames to numbered images: `-o out/%06d.png`."""
+"""The sink that writes numbered images: `-o out/%06d.png`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streamfuse.sources.sequence import IMAGE_SUFFIXES, match_pattern, numbered
 
 
 class ImageSink(Sink):
-    """A grey image for a grey visible frame, else colour; numbers from 1, as FFmpeg counts."""
+    """Writes an image per frame, grey where the visible frame is grey, else in colour; numbered from 1 as in FFmpeg."""
 
     def __init__(self, pattern: Path, *, force: bool = False) -> None:
         self.name = str(pattern)
@@ -26,10 +26,10 @@ class ImageSink(Sink):
         if not pattern.parent.is_dir():
             raise OutputError(f"there is no directory {pattern.parent}: make it first")
         if not os.access(pattern.parent, os.W_OK):
-            raise OutputError(f"cannot write into {pattern.parent}: permission denied")
+            raise OutputError(f"cannot write into {pattern.parent}: permission denied; choose another directory")
         existing = match_pattern(pattern)
         if existing and not force:
-            raise OutputError(f"{existing[0][0]} exists: choose another place, or replace with --force")
+            raise OutputError(f"{existing[0][0]} exists: choose another pattern, or replace it with --force")
 
     def write(self, frame: FusedFrame) -> None:
         path = numbered(self._pattern, frame.index + 1)
@@ -40,16 +40,16 @@ class ImageSink(Sink):
 
 
 def check_writable_image(path: Path) -> None:
-    """Raises UsageError for a suffix that no image writer knows."""
+    """Raise UsageError unless the suffix is that of an image format that can be written."""
     if path.suffix.lower() not in IMAGE_SUFFIXES or not cv2.haveImageWriter(f"x{path.suffix.lower()}"):
-        raise UsageError(f"{path}: unknown kind of image; use {' '.join(sorted(IMAGE_SUFFIXES))}")
+        raise UsageError(f"{path}: unknown kind of image: use {' '.join(sorted(IMAGE_SUFFIXES))}")
 
 
 def write_image(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
-    """(H, W) grey or (H, W, 3) BGR, uint8, to a file, whole or not at all; raises OutputError."""
+    """Write an image, (H, W) grey or (H, W, 3) BGR uint8, atomically; raises OutputError."""
     done, data = cv2.imencode(path.suffix, pixels)
     if not done:
         raise OutputError(
-            f"cannot write {path}: {pixels.shape[1]}x{pixels.shape[0]} pixels do not fit this kind of image"
+            f"cannot write {path}: this format does not support {pixels.shape[1]}x{pixels.shape[0]} pixels; use .png"
         )
     write_whole(path, data.tobytes())

@@ -1,4 +1,4 @@
-"""Fused frames to browsers, and the run's state to monitoring: `--preview`, `--metrics`."""
+"""Web preview and metrics as a sink: `--preview`, `--metrics`."""
 
 from __future__ import annotations
 
@@ -16,24 +16,29 @@ from streamfuse.web.server import Server, Site
 
 
 class PreviewSink(Sink):
-    """Binds its addresses when it is made, serves them from `attach` on, and ends with the run."""
+    """Serves the newest frame and the run's state over HTTP.
+
+    The constructor binds the addresses, `attach` starts the server, `close` stops it.
+    """
 
     waits = False
-    onlooker = True
+    best_effort = True
 
     def __init__(self, preview: str | None = None, *, metrics: str | None = None, token: str | None = None) -> None:
-        """`preview`, `metrics`: HOST:PORT to serve everything, or what monitoring asks for, on.
+        """Bind the addresses; at least one is needed.
 
-        `token`: what viewers must show.  None: nothing on a loopback address; on others one is made.  Raises
-        UsageError for an address or a token that makes no sense, OutputError for an address that cannot be had.
+        preview: HOST:PORT for the page, the pictures, the state and the metrics.
+        metrics: HOST:PORT for the state and the metrics only.
+        token: secret that clients must show.  None: none on a loopback address; a random one on other addresses.
+        Raises UsageError for an invalid address or token, OutputError for an address that cannot be bound.
         """
         if preview is None and metrics is None:
-            raise UsageError("nothing to serve: give the preview or the metrics an address")
+            raise UsageError("nothing to serve: give an address for the preview or the metrics")
         token = None if token is None else check_token(token)
         wanted = {"--preview": preview, "--metrics": metrics}
         addresses = {option: parse(option, text) for option, text in wanted.items() if text is not None}
         self.generated = token is None and not all(address.loopback for address in addresses.values())
-        """Whether `link` holds a token that nobody knows yet."""
+        """`links` contain a random token, which the user must be shown."""
         made = secrets.token_urlsafe(24)
         self.hub = Hub()
         self._sites: list[Site] = []
@@ -42,26 +47,26 @@ class PreviewSink(Sink):
         self._links: dict[str, str] = {}
         try:
             for option, address in addresses.items():
-                place = listen(option, address)
+                listener = listen(option, address)
                 needed = token if token is not None or address.loopback else made
-                guard = Guard(address.loopback, place.address.port, needed)
-                self._sites.append(Site(place, guard, pages=option == "--preview"))
-                url = place.url if option == "--preview" else f"{place.url}metrics"
+                guard = Guard(address.loopback, listener.address.port, needed)
+                self._sites.append(Site(listener, guard, pages=option == "--preview"))
+                url = listener.url if option == "--preview" else f"{listener.url}metrics"
                 self._links[option.lstrip("-")] = url if needed == token else f"{url}?{PARAMETER}={made}"
         except BaseException:
-            self._let_go()
+            self._close_listeners()
             raise
-        self.name = f"preview on {self._sites[0].place.address}"
+        self.name = f"preview on {self._sites[0].listener.address}"
 
     @property
     def links(self) -> dict[str, str]:
-        """ "preview" and "metrics" to where they are; with the token where it was made here: to be shown once."""
+        """URLs by name, "preview" and "metrics"; they contain the token if it is a random one."""
         return dict(self._links)
 
     @property
     def port(self) -> int:
-        """Of the first address; where 0 was asked for, the one that was free."""
-        return self._sites[0].place.address.port
+        """Port of the first address; the bound one if port 0 was asked for."""
+        return self._sites[0].listener.address.port
 
     def attach(self, state: Callable[[], Summary]) -> None:
         self._state = state
@@ -78,10 +83,10 @@ class PreviewSink(Sink):
     def close(self, *, failed: bool = False) -> None:
         if self._server is not None:
             self._server.close()
-        self._server = self._state = None  # what the server leaves to the garbage collector must not hold the run
+        self._server = self._state = None  # objects of the server that await collection must not keep the run alive
         self.hub.forget()
-        self._let_go()
+        self._close_listeners()
 
-    def _let_go(self) -> None:
+    def _close_listeners(self) -> None:
         for site in self._sites:
-            site.place.listening.close()
+            site.listener.sock.close()

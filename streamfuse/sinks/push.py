@@ -1,7 +1,7 @@
-"""H.264 to a media server: `-o rtsp://server/path`, for MediaMTX, go2rtc and their like.
+"""The sink that sends H.264 to a media server such as MediaMTX or go2rtc: `-o rtsp://server/path`.
 
-FFmpeg's handshake with the server holds Python's lock, so that a server that does not answer would stop every thread.
-Hence a process of its own talks to it: it gets the coded stream through a pipe and passes it on.
+FFmpeg holds Python's global lock during the handshake, so a server that does not answer would block every thread.
+Therefore a separate process connects to the server; it gets the encoded stream through a pipe and forwards it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from streamfuse.backoff import Backoff
 from streamfuse.errors import UsageError
 from streamfuse.frames import DEFAULT_PERIOD_NS, FusedFrame
 from streamfuse.sinks.base import Sink
-from streamfuse.sinks.encoder import Encoder, VideoFormat
+from streamfuse.sinks.encoder import Encoder
+from streamfuse.sinks.video_format import VideoFormat
 from streamfuse.sources.connection import Lost, explain
-from streamfuse.sources.live import FIRST_BACKOFF_S
 from streamfuse.urls import expand, redact
 
 if TYPE_CHECKING:
@@ -34,14 +35,14 @@ log = logging.getLogger("streamfuse")
 
 SCHEMES = frozenset({"rtsp", "rtsps"})
 PIPE_S = 3.0
-"""How long the server may take no data before it counts as lost."""
-AWAY = "the server was away"
+"""Time without progress after which the connection counts as lost."""
+AWAY = "the server was not available"
 _URL = "STREAMFUSE_PUSH_URL"
-"""By the environment: what stands in a command line is for every user to see."""
+"""Environment variable that passes the URL to the process; other users can see command lines."""
 
 
 class PushSink(Sink):
-    """One stream on a media server; while it is away frames are dropped, and it is tried again."""
+    """Sends a stream to a media server; it reconnects automatically, and drops frames meanwhile."""
 
     waits = False
 
@@ -54,18 +55,17 @@ class PushSink(Sink):
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
-        """`period_ns`: nominal time between frames; `clock` (s) and `rng` pace the attempts."""
+        """`period_ns`: nominal time between frames; `clock` (s) and `rng` determine the times of the attempts."""
         self.name = redact(url)
         self._url = expand(url)
         self._format = video or VideoFormat()
         if self._format.codec != "h264":
-            raise UsageError(f"-o {self.name}: h264 is what can be sent, not {self._format.codec}")
+            raise UsageError(f"-o {self.name}: {self._format.codec} cannot be sent: use --codec h264")
         self.drops: Counter[str] = Counter()
         self._period_ns = period_ns or DEFAULT_PERIOD_NS
         self._clock = clock
-        self._rng = rng or random.Random()
+        self._backoff = Backoff(rng=rng)
         self._push: _Push | None = None
-        self._failures = 0
         self._next_s = 0.0
         self._told: str | None = None
         self._seen = False
@@ -78,22 +78,21 @@ class PushSink(Sink):
             self._push = _Push(self._url)
         try:
             self._push.write(frame, self._format, self.name, self._period_ns)
-        except (OSError, ValueError):  # the pipe is closed, or is full for too long
+        except (OSError, ValueError):  # the pipe is closed, or was full for too long
             self._lose(self._push.end())
             return
-        if self._push.connected and (self._failures or not self._seen):
-            log.info("%s: %s", self.name, "back" if self._seen else "connected")
-            self._seen, self._failures, self._told = True, 0, None
+        if self._push.connected and (self._backoff.failures or not self._seen):
+            log.info("%s: %s", self.name, "reconnected" if self._seen else "connected")
+            self._seen, self._told = True, None
+            self._backoff.succeed()
 
     def _lose(self, lost: Lost) -> None:
         self.drops[AWAY] += 1
         self._push = None
         if str(lost) != self._told:
             self._told = str(lost)
-            log.warning("%s: %s; trying again until it is there", self.name, self._told)
-        delay_s = min(FIRST_BACKOFF_S * 2.0 ** min(self._failures, 10), lost.most_backoff_s)
-        self._failures += 1
-        self._next_s = self._clock() + delay_s * self._rng.uniform(0.75, 1.25)
+            log.warning("%s: %s; reconnecting until it is available", self.name, self._told)
+        self._next_s = self._clock() + self._backoff.fail(lost.most_backoff_s)
 
     def close(self, *, failed: bool = False) -> None:
         if self._push is not None:
@@ -103,7 +102,7 @@ class PushSink(Sink):
 
 
 class _Push:
-    """One connection: the process and the pipe to it."""
+    """A connection: the sending process and the pipe to it."""
 
     def __init__(self, url: str) -> None:
         self._process = subprocess.Popen(
@@ -113,12 +112,16 @@ class _Push:
             stderr=subprocess.DEVNULL,
             env={**os.environ, _URL: url},
         )
-        assert self._process.stdin is not None
-        os.set_blocking(self._process.stdin.fileno(), False)
         self._container: OutputContainer | None = None
         self._encoder: Encoder | None = None
         self._said = b""
         self.connected = False
+        try:
+            assert self._process.stdin is not None
+            os.set_blocking(self._process.stdin.fileno(), False)
+        except BaseException:
+            self.end()
+            raise
 
     def write(self, frame: FusedFrame | None, video: VideoFormat, name: str, period_ns: int) -> None:
         import av
@@ -132,7 +135,7 @@ class _Push:
         self._look()
 
     def _look(self) -> None:
-        """Whether the process has said that it is through."""
+        """Read the process's report on its connection; raises BrokenPipeError if it failed."""
         assert self._process.stdout is not None
         if not self.connected and select.select([self._process.stdout], [], [], 0)[0]:
             self._said = self._process.stdout.readline()
@@ -141,13 +144,13 @@ class _Push:
                 raise BrokenPipeError
 
     def finish(self) -> None:
-        """What the codec holds, and the end."""
+        """Flush the codec and end the stream."""
         if self._container is not None and self._encoder is not None:
             self._container.mux(self._encoder.encode(None))
             self._container.close()
 
     def end(self) -> Lost:
-        """Why it ended, where the process has said so."""
+        """Stop the process and return why the connection ended."""
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
@@ -162,13 +165,13 @@ class _Push:
         process.stdout.close()
         reasons = [line for line in said if line.startswith(b"{")]
         if not reasons:
-            return Lost("it was closed by the other end" if self.connected else "it does not answer")
+            return Lost("the other end closed it" if self.connected else "it does not answer")
         told = json.loads(reasons[-1])
         return Lost(told["reason"], most_backoff_s=told["most_backoff_s"])
 
 
 class _Pipe:
-    """A file for FFmpeg to write to, that waits for room, but not for ever."""
+    """A file object for FFmpeg that writes to the process, and waits at most `PIPE_S` for space in the pipe."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdin is not None
@@ -185,14 +188,14 @@ class _Pipe:
 
 
 def main() -> None:
-    """The process: from standard input to the server, until either ends."""
+    """Forward standard input to the server until either ends; this runs as a process of its own."""
     import av
 
     av.logging.set_level(None)
     url = os.environ.pop(_URL)
-    quick = {"fflags": "nobuffer", "probesize": "32", "analyzeduration": "0"}  # else it waits for five seconds of video
+    quick = {"fflags": "nobuffer", "probesize": "32", "analyzeduration": "0"}  # else FFmpeg buffers 5 s first
     try:
-        # Unbuffered: a buffered file gives FFmpeg nothing until it has all that was asked for.
+        # Unbuffered: a buffered file returns nothing to FFmpeg until it has all the bytes requested.
         with (
             open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as pipe,
             av.open(pipe, "r", format="nut", options=quick) as source,

@@ -1,4 +1,4 @@
-"""The file that an output becomes: never half over an older one."""
+"""The file that a sink writes, which replaces an existing file only when it is complete."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from streamfuse.files import reason
 
 log = logging.getLogger("streamfuse")
 
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv"})
+"""Suffixes of the containers that can be written."""
+
 
 class Target:
     """A path to write to.
 
-    A new file is written in place, so that after a crash what was written is where it is expected.
-    With `force` an existing file stays whole until the new one is: that is written beside it, under a name that
-    was free (NAME.part.SUFFIX), and takes its place in the end.
+    A new file is written under its own name, so that after a crash the data is where it is expected.  With `force`, an
+    existing file is kept until the new one is complete: that is written beside it under an unused name
+    (NAME.part.SUFFIX) and replaces it at the end.
     """
 
     def __init__(self, path: Path, *, force: bool = False) -> None:
-        """Claims the path at once; raises OutputError if it cannot be written."""
+        """Create the file at once; raises OutputError if it cannot be written."""
         self.path = path
         if path.is_dir():
             raise OutputError(f"{path} is a directory: name a file in it")
@@ -31,8 +34,9 @@ class Target:
         if self._replaces and not force:
             raise OutputError(f"{path} exists: choose another name, or replace it with --force")
         if self._replaces and not path.is_file():
-            raise OutputError(f"{path} is not an ordinary file")
+            raise OutputError(f"{path} is not a regular file: choose another name")
         self.writing = path
+        """The file to write to until `finish`."""
         try:
             if self._replaces:
                 self.writing = _claim_beside(path)
@@ -42,9 +46,9 @@ class Target:
             raise OutputError(f"cannot write {path}: {reason(error.errno, str(error))}") from None
 
     def finish(self, *, failed: bool = False) -> None:
-        """The file is closed: it takes its name, but not from an older one if the run failed."""
+        """Replace an existing file by the one written, unless the run failed; call it after closing the file."""
         if self._replaces and failed:
-            log.warning("%s is left as it was; what was written before the failure is in %s", self.path, self.writing)
+            log.warning("%s is unchanged; the frames written before the failure are in %s", self.path, self.writing)
         elif self._replaces:
             try:
                 self.writing.replace(self.path)
@@ -54,12 +58,12 @@ class Target:
                 ) from None
 
     def discard(self) -> None:
-        """Nothing was written: leave no trace."""
+        """Delete the file, because nothing was written to it."""
         self.writing.unlink(missing_ok=True)
 
 
 def _claim_beside(path: Path) -> Path:
-    """A new, empty file: what a failed run left there, or a user's own file, is not written over."""
+    """Create an empty file under an unused name, so that files of earlier failed runs are kept."""
     for number in itertools.count(1):
         part = path.with_name(f"{path.stem}.part{number if number > 1 else ''}{path.suffix}")
         try:

@@ -1,7 +1,7 @@
-"""Fused frames to a video file.
+"""The sink that writes a video file.
 
-The file survives a kill: it is written in fragments that are flushed as they fill, and becomes an ordinary MP4 when
-it is closed.
+The file remains playable if the process is killed: it is written in fragments, which are flushed as they fill, and
+becomes an ordinary MP4 when it is closed.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from streamfuse.errors import OutputError
 from streamfuse.files import reason
 from streamfuse.frames import DEFAULT_PERIOD_NS, FusedFrame
 from streamfuse.sinks.base import Sink
-from streamfuse.sinks.encoder import Encoder, VideoFormat
+from streamfuse.sinks.encoder import Encoder
 from streamfuse.sinks.target import Target
+from streamfuse.sinks.video_format import VideoFormat
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
 
 AT_RISK_S = 0.5
-"""A fragment holds at most this much of the recording and of the wall clock."""
+"""Longest fragment, in time of the recording and in wall-clock time."""
 _MP4 = frozenset({".mp4", ".m4v", ".mov"})
 
 
 class VideoSink(Sink):
-    """One video file, each frame at its `time_ns`."""
+    """Writes a video file with each frame at its `time_ns`."""
 
     def __init__(
         self, path: Path, video: VideoFormat | None = None, *, force: bool = False, period_ns: int | None = None
@@ -46,7 +47,7 @@ class VideoSink(Sink):
 
     def write(self, frame: FusedFrame) -> None:
         if self._container is None:
-            if self._first is None:  # how far apart the first two come tells how long a fragment may be
+            if self._first is None:  # the time between the first two frames determines the length of a fragment
                 self._first = (frame, time.monotonic_ns())
                 return
             self._start(frame.time_ns - self._first[0].time_ns, time.monotonic_ns() - self._first[1])
@@ -60,7 +61,7 @@ class VideoSink(Sink):
             if self._container is not None:
                 with self._errors():
                     try:
-                        if self._encoder is not None:  # else it could not be started
+                        if self._encoder is not None:  # None if it could not be started
                             self._container.mux(self._encoder.encode(None))
                     finally:
                         self._container.close()
@@ -72,7 +73,10 @@ class VideoSink(Sink):
                 self._target.discard()
 
     def _start(self, media_ns: int, wall_ns: int) -> None:
-        """Open the container and write the first frame; frames come `media_ns` apart and take `wall_ns`."""
+        """Open the container and write the first frame.
+
+        `media_ns`: interval between frames; `wall_ns`: the same in wall-clock time.
+        """
         import av
 
         assert self._first is not None
@@ -95,7 +99,7 @@ class VideoSink(Sink):
     def _container_options(self, fragment_s: float) -> dict[str, str]:
         if self._target.path.suffix.lower() in _MP4:
             return {
-                # delay_moov: without it the first stamp is lost, or is wrong in a file that was never closed.
+                # Without delay_moov the first stamp is lost, or wrong in a file that was never closed.
                 "movflags": "hybrid_fragmented+delay_moov",
                 "frag_duration": str(int(fragment_s * 1e6)),
                 "flush_packets": "1",
@@ -110,10 +114,10 @@ class VideoSink(Sink):
             yield
         except av.codec.codec.UnknownCodecError:
             raise OutputError(
-                f"cannot write {self.name}: this FFmpeg has no encoder for {self._format.codec}"
+                f"cannot write {self.name}: this FFmpeg has no encoder for {self._format.codec}; use another --codec"
             ) from None
         except av.error.FFmpegError as error:
             kept = (
-                f"; {self._target.writing} holds what was written, about {self._frames} frames" if self._frames else ""
+                f"; {self._target.writing} has the first {self._frames} frames, approximately" if self._frames else ""
             )
             raise OutputError(f"cannot write {self.name}: {reason(error.errno, str(error.strerror))}{kept}") from None

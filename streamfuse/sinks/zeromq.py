@@ -1,4 +1,4 @@
-"""Fused frames to other programs: `--publish tcp://127.0.0.1:5556`."""
+"""The sink that publishes fused frames to other programs: `--publish tcp://127.0.0.1:5556`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from streamfuse.sinks.base import Sink
 from streamfuse.zeromq.curve import ServerKeys
 from streamfuse.zeromq.payload import encode
 from streamfuse.zeromq.publisher import join
-from streamfuse.zeromq.wire import STREAM, Buffer, Encoding, Header, pack, step_of
+from streamfuse.zeromq.wire import STREAM, STREAM_RULE, Buffer, Encoding, Header, pack, step_of
 
 QUALITY = 85
 DEFAULT_STREAM = "main"
 
 
 class ZeroMQSink(Sink):
-    """Publishes each frame as `streamfuse.zeromq.wire` describes it; `streamfuse.Subscriber` receives it.
+    """Publishes each frame as `streamfuse.zeromq.wire` describes it, for `streamfuse.Subscriber`.
 
-    Sinks of one URL in one process share its socket.  Frames that it is given must not be changed afterwards: they
-    are sent from where they are.
+    Sinks with the same URL in one process share its socket.  Frames must not be changed after they were given to the
+    sink: they are sent without a copy.
     """
 
     waits = False
@@ -46,12 +46,12 @@ class ZeroMQSink(Sink):
     ) -> None:
         """`url`: tcp://, ipc:// or inproc://; `tcp://127.0.0.1:*` finds a free port, see `address`.
 
-        `quality`: of JPEG, 1..100.  `keys`: who may subscribe (`streamfuse.zeromq.curve.server_keys`); without, only
-        addresses of this machine are taken, unless `insecure`.  `calibration` and `model` are told to subscribers, as
-        `Header` has them.  Raises UsageError, and OutputError where the address cannot be had.
+        `quality`: of JPEG, 1..100.  `keys`: result of `streamfuse.zeromq.curve.server_keys`; without keys, the URL must
+        be an address of this machine, unless `insecure`.  `calibration` and `model`: sent in every `Header`.  Raises
+        UsageError, and OutputError if the address cannot be bound.
         """
         if not STREAM.fullmatch(stream):
-            raise UsageError(f"the stream's name {stream!r} cannot be: 1 to 64 letters, digits, points, - and _")
+            raise UsageError(f"invalid stream name {stream!r}: {STREAM_RULE}")
         self._encoding = Encoding(encoding)
         self._quality = quality
         self._calibration = calibration
@@ -62,10 +62,10 @@ class ZeroMQSink(Sink):
         self._lost = Counter[str]()
         self.drops = self._lost
         self.encoded = 0
-        """Frames whose pixels were made ready to be sent."""
+        """Number of frames whose pixels were encoded."""
         self._publisher, self._topic = join(url, stream, keys, insecure=insecure)
         self.address = self._publisher.address
-        """Where subscribers connect to."""
+        """URL for subscribers."""
         self.name = f"{self._publisher.name} ({stream})"
 
     def write(self, frame: FusedFrame) -> None:
@@ -82,7 +82,7 @@ class ZeroMQSink(Sink):
         self._publisher.leave(self._topic)
 
     def _header(self, frame: FusedFrame, seq: int, *, resent: bool) -> Header:
-        """As it is now."""
+        """Header of a frame that is published now."""
         height, width = frame.luma.shape
         planar = self._encoding is Encoding.YUV420P and frame.chroma is not None
         return Header(
@@ -114,7 +114,7 @@ class ZeroMQSink(Sink):
 
 
 class _Message:
-    """A frame that is encoded when somebody wants it, once."""
+    """A frame that is encoded at most once, when there is a subscriber."""
 
     def __init__(self, sink: ZeroMQSink, frame: FusedFrame, seq: int) -> None:
         self._sink = sink

@@ -1,4 +1,4 @@
-"""Where frames come from: files, images, cameras, network streams, the synthetic scene."""
+"""Sources of frames: video files, images, cameras, network streams, the synthetic scene."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 
 from streamfuse.errors import InputError, UsageError
 from streamfuse.sources.base import Source
+from streamfuse.sources.options import DEFAULT
+from streamfuse.sources.options import SourceOptions as SourceOptions
 from streamfuse.urls import SCHEME, expand, has_scheme, redact
 
 KINDS = (
@@ -14,17 +16,17 @@ KINDS = (
 )
 
 
-def open_source(text: str, *, fps: float | None = None, agc: str = "percentile", gpu: int | None = None) -> Source:
-    """A source from a path, a pattern, a camera, a URL or a `synthetic:` URI; `fps` is the rate of images.
+def open_source(text: str, options: SourceOptions = DEFAULT, *, fps: float | None = None) -> Source:
+    """Open a path, a pattern of images, a camera, a URL or a `synthetic:` URI.
 
-    `agc`: how grey of more than 8 bits becomes 8 bits, one of `streamfuse.sources.agc.AGCS`.
-    `gpu`: the number of the NVIDIA GPU that decodes video files, if it can; None: the CPU does.
-    Variables in it are replaced as `expand` says.  Raises InputError for what is not there or cannot be read,
-    UsageError for what is not understood.
+    `fps`: short for `SourceOptions(fps=...)`, the frame rate of images; it replaces that of `options`.
+    Variables in `text` are replaced as by `expand`.  Raises InputError for a source that is missing or unreadable,
+    UsageError for a text that is not understood.
     """
     from streamfuse.sources.address import parse_address
     from streamfuse.sources.sequence import is_image_list, open_images
 
+    options = options.with_fps(fps)
     text = expand(text)
     if not text:
         raise UsageError(f"an empty source: give {KINDS}")
@@ -35,36 +37,37 @@ def open_source(text: str, *, fps: float | None = None, agc: str = "percentile",
     if (address := parse_address(text)) is not None:
         from streamfuse.sources.live import LiveSource
 
-        return LiveSource(address, agc=agc)
+        return LiveSource(address, options)
     if match := SCHEME.match(text):
         raise UsageError(f"{redact(text)}: {match[1].lower()}:// sources are not supported; give {KINDS}")
     try:
         if is_image_list(text):
-            return open_images(text, fps, agc)
+            return open_images(text, options)
         from streamfuse.sources.file import VideoFile
 
-        return VideoFile(Path(text), agc, gpu)
+        return VideoFile(Path(text), options)
     except OSError as error:
         raise InputError(f"{text} cannot be read: {error.strerror}") from None
 
 
 def open_pair(
-    ir: str, vis: str, *, fps: float | None = None, agc: str = "percentile", gpu: int | None = None
+    ir: str, vis: str, options: SourceOptions = DEFAULT, *, fps: float | None = None
 ) -> tuple[Source, Source]:
-    """An infrared and a visible source on one time line."""
+    """Open an infrared and a visible source on one time line; arguments and errors as for `open_source`."""
     from streamfuse.sources.address import parse_address
     from streamfuse.sources.sequence import is_image_list, open_image_pair
 
+    options = options.with_fps(fps)
     paths = expand(ir), expand(vis)
     plain = not any(text.startswith("synthetic:") or has_scheme(text) or parse_address(text) for text in paths)
     try:
         if plain and all(paths) and all(map(is_image_list, paths)):
-            return open_image_pair(*paths, fps, agc)
+            return open_image_pair(*paths, options)
     except OSError as error:
         raise InputError(f"{error.filename or ir} cannot be read: {error.strerror}") from None
-    first = open_source(ir, fps=fps, agc=agc, gpu=gpu)
+    first = open_source(ir, options)
     try:
-        return first, open_source(vis, fps=fps, agc=agc, gpu=gpu)
+        return first, open_source(vis, options)
     except BaseException:
         first.close()
         raise

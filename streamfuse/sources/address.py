@@ -1,4 +1,4 @@
-"""Where a live stream is and how to ask FFmpeg for it: cameras, RTSP, HTTP, UDP, SDP."""
+"""Addresses of live streams, with FFmpeg's options for them: cameras, RTSP, HTTP, UDP, SDP."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _CAMERA = re.compile(r"cam(\d{1,3})", re.ASCII)
 _SIZE = re.compile(r"[1-9]\d{1,4}x[1-9]\d{1,4}", re.ASCII)
 _RATE = re.compile(r"[1-9]\d{0,3}(\.\d{1,6})?(/[1-9]\d{0,6})?", re.ASCII)
 _PIXELS = {"y16": "gray16le", "grey": "gray", "gray": "gray", "yuyv": "yuyv422", "mjpg": "mjpeg"}
-"""What V4L2 calls a format, in FFmpeg's words; others are passed on as they are written."""
+"""V4L2's name of a format to FFmpeg's; other names are passed on unchanged."""
 
 
 FIRST_REPORT_S = 5.0
-"""By then a sender of RTP that reports its clock at all has done so (RFC 3550: within 2.5 to 5 s)."""
+"""Time within which an RTP sender reports its clock, if it ever does (RFC 3550: 2.5 to 5 s)."""
 
 
 class _Clock(TypedDict):
@@ -32,40 +32,40 @@ class _Clock(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What a live source connects to."""
+    """Address and FFmpeg options of a live source."""
 
     url: str = field(repr=False)
-    """May hold a password: never to be shown."""
+    """May hold a password: never shown."""
     name: str
     """Safe to show."""
     format: str | None = None
-    """FFmpeg's name of the demuxer or device; None lets it find out."""
+    """FFmpeg's name of the demuxer or device; None: FFmpeg detects it."""
     options: Mapping[str, str] = field(default_factory=dict)
     has_stamps: bool = True
-    """Its frames carry times; else only their arrival counts."""
+    """Frames carry stamps; False: only their time of arrival is known."""
     kernel: bool = False
-    """These times are the driver's."""
+    """The stamps are the driver's."""
     sender_clock: bool = True
-    """Whether to believe the sender's clock, where it tells it."""
+    """Use the sender's clock, if it reports it."""
     clock_wait_s: float = 0.0
-    """How long after connecting to wait for the sender's clock."""
+    """Longest time after connecting to wait for the sender's clock, s."""
     stall_s: float = 1.0
-    """Silence after which it counts as stalled."""
+    """Silence after which the source counts as stalled, s."""
     late_s: float = 0.5
-    """How much later than promised a frame may come before it counts as stale; more where frames come in segments."""
+    """Delay after which a frame counts as stale, s; longer where frames arrive in segments (HLS)."""
     listens: bool = False
-    """Others send to it: to listen again at once costs nobody anything, and what comes meanwhile would be lost."""
+    """It listens for a sender: it does so again at once after a failure, as frames sent meanwhile would be lost."""
     local: bool = False
-    """A device of this machine: what is not there at the start is a mistake, not an outage."""
+    """A device of this machine: if it is missing at the start, that is an error, not an outage."""
 
 
 def parse_address(text: str, system: str | None = None) -> Address | None:
-    """The live stream that `text` names, or None if it names no live stream; raises UsageError for bad options.
+    """Parse the address of a live stream; None for any other text.  Raises UsageError for unknown options.
 
         cam0  cam0?size=640x480&fps=30&format=y16  /dev/video2  cam:Integrated Camera
         rtsp://host/path  rtsps://  http(s)://  udp://127.0.0.1:5000  rtp://  stream.sdp
 
-    Options of ours follow a network address after #: rtsp://host/path#transport=udp&clock=arrival.
+    Our own options follow a network address after #: rtsp://host/path#transport=udp&clock=arrival.
     """
     system = system or platform.system()
     base, _, query = text.partition("?")
@@ -126,7 +126,7 @@ def _network(text: str, scheme: str) -> Address:
         transport = options.get("transport", "tcp")
         if transport not in ("tcp", "udp"):
             raise UsageError(f"{name}: transport is tcp or udp")
-        # Its description has all that a decoder needs: to probe for more takes 1.7 s instead of 0.1.
+        # The stream description (SDP) has all that a decoder needs: probing takes 1.7 s instead of 0.1.
         flags = {"rtsp_transport": transport, "fflags": "nobuffer", "probesize": "32", "analyzeduration": "0"}
         return Address(url, name, "rtsp", flags, **_clock(options))
     if "transport" in options:
@@ -141,7 +141,7 @@ def _network(text: str, scheme: str) -> Address:
 
 
 def _split(text: str, name: str) -> tuple[str, dict[str, str]]:
-    """An address and our options behind #; a # in a password stays."""
+    """Split an address from our options after #; a # in a password is not a separator."""
     head, at, tail = text.rpartition("@")
     tail, _, fragment = tail.partition("#")
     options = dict(parse_qsl(fragment, keep_blank_values=True))

@@ -1,8 +1,8 @@
-"""Automatic gain control: grey of more than 8 bits to 8 bits, steady over time.
+"""Automatic gain control (AGC): grey of more than 8 bits to 8 bits, without flicker.
 
-Thermal cameras fill a few hundred of 65,536 levels; a fixed shift would leave black.  And every few minutes they close
-a shutter before the sensor, for 0.3 to 1 s, to even out its pixels: the picture freezes, or shows the shutter.
-A gain that followed would turn that into flashing noise.
+Thermal cameras use a few hundred of 65,536 levels; a fixed shift would give a black picture.  Every few minutes they
+close a shutter in front of the sensor for 0.3 to 1 s, the flat-field correction (FFC): the picture freezes, or shows
+the shutter.  A gain that followed it would amplify noise.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Agc(Protocol):
         """(H, W) uint16 to (H, W) uint8, full range; stamps rise from call to call."""
 
     def shift(self, levels: int) -> None:
-        """The same scene goes on with all of its levels changed by so much, and is to look as before."""
+        """Adapt to a change of all levels of the same scene by `levels`, so that it looks as before."""
 
 
 class Percentile:
@@ -60,19 +60,19 @@ class Plateau:
 
     With h(k) the pixels of level k and T the plateau, luma(k) = 255 F(k) / F(max), F(k) = sum over j <= k of
     min(h(j), T) (Vickers, Plateau equalization algorithm for real-time display of high-quality infrared imagery,
-    Optical Engineering 35(7), 1996).  So a small hot spot does not take the contrast from all else, nor does a
-    large plain sky.  h follows the pictures' histograms with a time constant, and at once where the scene is cut.
+    Optical Engineering 35(7), 1996).  So neither a small hot spot nor a large plain sky takes the contrast
+    of everything else.  h follows the pictures' histograms with a time constant, and at once at a cut of the scene.
     """
 
     LEVEL = 0.5
-    """T, of what each level would have if all that occur were equally common.  Tried on real pictures: at 1 and more
-    warm things lose what is in them, and the noise of a plain sky comes forward."""
+    """T, relative to the share of each level if all levels were equally common.  On real pictures, 1 and more lose
+    the details of warm objects and show the noise of a plain sky."""
     RARE = 1e-6
-    """Levels of a smaller part of the picture do not count: a third of a pixel of 640x480, or one of a while ago."""
+    """Levels with a smaller share of the picture are ignored: a third of a pixel at 640x480."""
     STEADY_S = 1.0
     """Time constant, as that of `RangeFollower`."""
     CUT = 0.5
-    """Two pictures in a row of whose luma histograms less than this is common are different scenes."""
+    """Overlap of the luma histograms of two consecutive pictures below which they are different scenes."""
 
     def __init__(self) -> None:
         self._histogram: npt.NDArray[np.float32] | None = None
@@ -98,12 +98,12 @@ class Plateau:
             self._histogram, self._curve = np.roll(self._histogram, levels), np.roll(self._curve, levels)
 
     def _is_cut(self, now: npt.NDArray[np.float32]) -> bool:
-        """By what both would look like under the curve in use: so it does not depend on the sensor's levels."""
+        """Compare both pictures under the current curve, so that the result does not depend on the sensor's levels."""
         assert self._last is not None
         return float(np.minimum(_shown(self._curve, now), self._last).sum()) < self.CUT
 
     def _equalise(self, histogram: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-        """The curve, level to luma, rising."""
+        """Return the curve from level to luma, rising."""
         share = histogram.astype(np.float64)
         levels = np.count_nonzero(share > self.RARE)
         clipped = np.minimum(share, self.LEVEL / levels)
@@ -116,12 +116,12 @@ class Plateau:
 
 
 def _shown(curve: npt.NDArray[np.uint8], histogram: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """(32,) how much of the picture is in each eighth-of-256 of luma."""
+    """Return the share of the picture in each of 32 bins of luma, (32,)."""
     return np.bincount(curve >> 3, histogram, minlength=32).astype(np.float64)
 
 
 def make_agc(name: str) -> Agc:
-    """`name` is one of AGCS; raises UsageError for anything else."""
+    """Make a gain control by its name, one of AGCS; raises UsageError for any other."""
     if name == "percentile":
         return Percentile()
     if name == "plateau":
@@ -130,26 +130,26 @@ def make_agc(name: str) -> Agc:
 
 
 class ShutterHold:
-    """A gain control that holds still, with the last good picture, while the camera's shutter is closed.
+    """A gain control that repeats the last good picture during a flat-field correction (FFC).
 
-    The shutter shows as the same picture again, to the last bit, or as a plain field all at once: a small part of the
-    contrast of the picture before, and nothing in it but noise and shading.  A scene that loses its contrast bit by
-    bit is never a plain field all at once, and a cut to a scene of little contrast still has things in it.
-    What stays longer than any shutter is the scene.
+    An FFC shows as an exact repetition of a picture, or as a sudden plain field: a small part of the contrast of the
+    picture before, without any structure but noise and shading.  A scene that loses its contrast slowly is never a
+    sudden plain field, and a scene of little contrast after a cut still has structure.  A picture that stays longer
+    than any FFC is the scene.
 
-    Afterwards the gain goes on as if no time had passed, and moves with the levels, which the camera has corrected.
+    Afterwards the gain continues as if no time had passed, shifted by the levels that the camera has corrected.
     """
 
     LONGEST_S = 3.0
     FROZEN_S = 0.2
-    """A camera slower than its stream repeats its pictures, but not for so long; that is not counted."""
+    """Shorter repetitions are not counted: they are from a camera that is slower than its stream."""
     PLAIN = 0.25
-    """Of the contrast of the last good picture."""
+    """Contrast of a plain field, relative to that of the last good picture."""
     NOISE = 1.0
-    """Structure below this many times the noise of a pixel is none.  White noise alone leaves 0.07."""
+    """Least structure, in multiples of the noise of a pixel; white noise has 0.07."""
 
     def __init__(self, agc: Agc, name: str, held: Counter[str]) -> None:
-        """`name` of the stream, for the note; held pictures are counted in `held`, by reason."""
+        """`name`: the stream's, for the note.  `held`: counts the repeated pictures, by reason."""
         self._agc, self._name, self._held = agc, name, held
         self._before: Grey | None = None
         self._before_ns = 0
@@ -161,7 +161,7 @@ class ShutterHold:
         self._uncounted = self._paused_ns = self._still_ns = 0
 
     def to_luma(self, grey: Grey, stamp_ns: int) -> Plane:
-        """As the gain control gives it, or the last good picture again."""
+        """Return the luma of the gain control, or the last good picture again."""
         frozen = self._before is not None and np.array_equal(grey, self._before)
         contrast, structured = (self._contrast, True) if frozen else _contrast(grey)
         closed = not structured and contrast < self.PLAIN * self._contrast
@@ -189,7 +189,7 @@ class ShutterHold:
         self._certain |= certain
         if certain:
             if not self._held:
-                log.info("%s: while the camera's shutter is closed, its last picture is shown", self._name)
+                log.info("%s: the last good picture is repeated while the camera's shutter is closed", self._name)
             self._held[reason] += self._uncounted
             self._uncounted = 0
 
@@ -200,7 +200,7 @@ def _sample(grey: Grey) -> npt.NDArray[np.int32]:
 
 
 def _contrast(grey: Grey) -> tuple[float, bool]:
-    """Between the darkest and the brightest hundredth, in levels; and whether there is anything but noise in it."""
+    """Return the range between the 1st and 99th percentile, in levels, and whether there is structure beside noise."""
     height, width = grey.shape
     size = (max(width // 4, 8), max(height // 4, 8))
     small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA).astype(np.float32)

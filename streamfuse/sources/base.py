@@ -1,4 +1,4 @@
-"""What every source of frames promises."""
+"""Interface of a source of frames."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streamfuse.frames import Clock, Frame
 
 
 class State(enum.StrEnum):
-    """Of a source, as other threads see it."""
+    """State of a source; any thread may read it."""
 
     CONNECTING = "connecting"
     LIVE = "live"
@@ -25,60 +25,59 @@ class State(enum.StrEnum):
 class Source(Closeable):
     """An iterator of frames with rising stamps.
 
-    Made in any thread; iterated, then closed, by one thread only.  The attributes describe what is
-    known before the first frame; `drops`, `held` and `damage` fill while it is iterated and may be read
-    from other threads.
+    Made in any thread; iterated, then closed, by one thread only.  The attributes describe what is known before the
+    first frame; `drops`, `repeated` and `damage` change while it is iterated and may be read by other threads.
     """
 
     name: str
     """Safe to show: no password, no query."""
     live: bool = False
-    """A live source never ends by itself and cannot be held back."""
+    """A live source never ends, and does not wait for its reader."""
     reconnects: int = 0
-    """How often a live source came back."""
+    """Number of times that a live source has reconnected."""
     clock: Clock = Clock.MEDIA
     size: tuple[int, int] | None = None
-    """(height, width) in pixels as coded, where the header tells; frames of a turned recording are upright."""
+    """(height, width) in pixels as coded, from the header; frames of a rotated recording are upright."""
     frame_count: int | None = None
-    """How many frames it should give, where the header tells."""
+    """Expected number of frames, from the header."""
     period_ns: int | None = None
     """Nominal time between frames, ns."""
     first_stamp_ns: int | None = None
-    """Where the header says that the time line starts, ns."""
+    """Start of the time line, ns, from the header."""
     files: Sequence[Path] = ()
-    """What it reads from; an output must not be one of them."""
+    """Files that it reads; an output must not be one of them."""
     damage: str | None = None
-    """What is missing from a recording that ended too early; None while all is well."""
+    """Description of what is missing from a recording that ended too early; None: nothing."""
 
     def __init__(self) -> None:
         self.drops: Counter[str] = Counter()
         """Frames that could not be delivered, by reason."""
-        self.held: Counter[str] = Counter()
-        """Frames that repeat the last good picture, by reason: a thermal camera's shutter was closed."""
+        self.repeated: Counter[str] = Counter()
+        """Frames that repeat the last good picture during a flat-field correction (FFC), by reason."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]: ...
 
     def cut_before(self, stamp_ns: int) -> int | None:
-        """The last place at or before `stamp_ns` where reading may begin cheaply, as a stamp in ns; None: nowhere.
+        """Return the stamp (ns) of the last frame at or before `stamp_ns` from which reading can start; None: no such.
 
-        Only before the source is iterated.
+        Call it only before the source is iterated.
         """
         return None
 
-    def start_at(self, stamp_ns: int) -> None:  # what cannot jump is read from its beginning
-        """Begin the iteration at the last place at or before `stamp_ns` (ns) that can be jumped to.
+    def start_at(self, stamp_ns: int) -> None:  # a source that cannot seek is read from its beginning
+        """Start the iteration at the last position at or before `stamp_ns` (ns) that a seek can reach.
 
-        Frames before `stamp_ns` may come, too.  Only before the source is iterated.
+        Frames before `stamp_ns` may come, too.  Call it only before the source is iterated.
         """
 
     @property
     def state(self) -> State:
-        """Recordings are live until they end; any thread may ask."""
+        """State; recordings are live until they end.  Any thread may read it."""
         return State.LIVE
 
-    def interrupt(self) -> None:  # what never waits need not be interrupted
+    def interrupt(self) -> None:  # a source that never waits need not be interrupted
         """End the iteration soon, even if no frame comes; any thread may call it."""
 
-    def close(self) -> None:  # many sources hold nothing that needs closing
+    def close(self) -> None:  # many sources have nothing to close
         """Release files and devices.  Calling it twice is fine."""

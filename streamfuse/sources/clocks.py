@@ -1,4 +1,4 @@
-"""When a live frame was taken: the best clock that is to be had.
+"""The time at which a live frame was taken, by the best clock available.
 
 Two cameras rarely share a clock, and the moment of arrival says more about the network than about the scene.  So each
 frame gets the best of these, and says which:
@@ -23,11 +23,11 @@ from streamfuse.frames import Clock
 
 SECOND = 1_000_000_000
 AGREE_NS = 2_500_000
-"""Between reference times that say the same."""
+"""Largest difference between reference times that agree."""
 
 
 class ArrivalTracker:
-    """From a stream's own time stamps to this machine's monotonic clock.
+    """Converts a stream's own stamps to this machine's monotonic clock.
 
     A frame cannot arrive before it was taken, only late by what the network and the scheduler add.  So the distance
     between the clocks is the least that was seen lately.  A smaller one is believed at once; a larger one, which may be
@@ -37,21 +37,21 @@ class ArrivalTracker:
 
     WINDOW_NS = 5 * SECOND
     SLEW = 0.002
-    """Of the time that passes: clocks that drift apart by less are followed; quartz does by 0.0001."""
+    """Relative drift between two clocks that is followed; quartz drifts by 0.0001."""
     LATE_NS = 500_000_000
-    """A frame that comes so much later than its stamp promises has been lying about."""
+    """Delay after its stamp from which a frame counts as late."""
     AGREED_NS = 2 * SECOND
-    """Frames that are late for so long, at an even pace, are not: the sender's clock has jumped."""
+    """Duration of an even delay after which the sender's clock is taken to have jumped."""
 
     def __init__(self) -> None:
         self._recent: deque[tuple[int, int]] = deque()
-        """(arrival, distance), distances rising: the sliding minimum is the first."""
+        """(arrival, distance), distances rising: the first is the sliding minimum."""
         self._distance_ns: int | None = None
         self._last_ns = 0
         self._late_since: tuple[int, int] | None = None
 
     def track(self, media_ns: int, arrival_ns: int) -> tuple[int, int]:
-        """The time of a frame, ns of the monotonic clock, and by how much it is late, ns."""
+        """Return the time of a frame, ns of the monotonic clock, and its delay, ns."""
         distance = arrival_ns - media_ns
         while self._recent and self._recent[-1][1] >= distance:
             self._recent.pop()
@@ -91,50 +91,55 @@ class ArrivalTracker:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Of one frame."""
+    """Stamp of one frame."""
 
     stamp_ns: int
     clock: Clock
     tracked_ns: int
     late_ns: int
-    """How much later it came than its own stamp promises."""
+    """Delay of its arrival after its own stamp, ns."""
 
 
 class Stamper:
     """Stamps for the frames of one live stream, over all its connections."""
 
     def __init__(self, *, wait_ns: int = 0, wall_ns: Callable[[], int] = time.time_ns) -> None:
-        """`wait_ns`: how long after connecting to hold frames back for the sender's clock; `wall_ns`: since 1970."""
+        """`wait_ns`: longest time after connecting to drop frames while the sender's clock is unknown.  `wall_ns`:
+        time since 1970, ns.
+        """
         self._wait_ns = wait_ns
         self._wall_ns = wall_ns
         self._arrivals = ArrivalTracker()
         self._connected_ns = 0
         self._sender: tuple[Clock, int] | None = None
-        """Which reference, and since 1970 less media time, ns."""
+        """Kind of the reference, and its time since 1970 less media time, ns."""
         self._heard_ns: int | None = None
-        """That of the last reference, which the next must bear out: FFmpeg's first is a frame late."""
+        """The last reference, which the next must confirm: FFmpeg's first is a frame late."""
         self._delay_ns: int | None = None
-        """Tracked arrival less the sender's clock: the way, and what the two clocks are apart."""
+        """Tracked arrival less the sender's clock: the delay of the network and the offset of the clocks, ns."""
 
     def restart(self, now_ns: int) -> None:
-        """A new connection, at `now_ns` of the monotonic clock."""
+        """Begin a new connection, at `now_ns` of the monotonic clock."""
         self._arrivals = ArrivalTracker()
         self._connected_ns = now_ns
         self._sender = self._heard_ns = None
 
     def reference(self, media_ns: int, since_1970_ns: int) -> None:
-        """The sender says when what it stamps `media_ns` was taken."""
+        """Take a report of the sender: the time at which the frame of `media_ns` was taken."""
         before, self._heard_ns = self._heard_ns, since_1970_ns - media_ns
         if before is not None and abs(self._heard_ns - before) < AGREE_NS:
             self._sender = (Clock.SENDER, self._heard_ns)
 
     def start_reference(self, since_1970_ns: int) -> None:
-        """The sender says when its stamp 0 was; what came beside the frames is better."""
+        """Take a report of the time of the sender's stamp 0; reports beside the frames are better."""
         if self._sender is None or self._sender[0] is not Clock.SENDER:
             self._sender = (Clock.SENDER_START, since_1970_ns)
 
     def stamp(self, media_ns: int | None, arrival_ns: int, *, kernel: bool = False) -> Stamp | None:
-        """`media_ns` is the frame's own stamp, of the driver where `kernel`; None while the clock is waited for."""
+        """Stamp a frame; None while the sender's clock is not known yet.
+
+        `media_ns`: the frame's own stamp; that of the driver if `kernel`.
+        """
         if media_ns is None:
             return Stamp(arrival_ns, Clock.ARRIVAL, arrival_ns, 0)
         tracked_ns, late_ns = self._arrivals.track(media_ns, arrival_ns)
@@ -152,7 +157,7 @@ class Stamper:
         return Stamp(tracked_ns, Clock.ARRIVAL, tracked_ns, late_ns)
 
     def _driver_ns(self, media_ns: int, arrival_ns: int) -> int | None:
-        """Drivers stamp with the monotonic clock or with that since 1970; a few with neither."""
+        """Convert a driver's stamp: of the monotonic clock, or since 1970; a few drivers use neither."""
         for ahead_ns in (0, self._wall_ns() - arrival_ns):
             if abs(arrival_ns - (media_ns - ahead_ns)) < 5 * SECOND:
                 return media_ns - ahead_ns

@@ -1,7 +1,7 @@
 """One connection to a live stream, through PyAV: open, read, decode, fail with a reason that may be shown.
 
-Only the thread that reads touches the container: closing it under a blocked read crashes the process.  So every
-wait in here is short, and what it waited for in vain is told.
+Only the thread that reads touches the container: closing it under a blocked read crashes the process.  So every wait
+in here is short, and every timeout is reported to the reader.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from streamfuse.errors import InputError
 from streamfuse.sources.address import Address
 from streamfuse.sources.clocks import SECOND
-from streamfuse.sources.limits import check_pixels, max_pixels
+from streamfuse.sources.limits import check_pixels
+from streamfuse.sources.options import DEFAULT, SourceOptions
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -27,21 +28,21 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 OPEN_S, READ_S = 3.0, 0.5
-"""Most that opening and one read may take.  FFmpeg takes twice as long the first time, and what it had of a packet is
-lost, so that this must be longer than a network's hiccup."""
+"""Longest time for opening and for one read.  FFmpeg takes twice as long the first time and loses the packet that it
+had begun, so this must be longer than short interruptions of a network."""
 MOST_BACKOFF_S, REFUSED_BACKOFF_S = 1.5, 15.0
-"""Between attempts to connect, a quarter more or less, so that what is back is asked within two seconds; and where a
-password is refused: accounts get locked."""
+"""Longest time between attempts to connect, 25 % more or less: a source that is back is found within two seconds.
+The second where a password is refused: accounts get locked."""
 _PRFT = struct.Struct("<q")
-"""AVProducerReferenceTime begins with us since 1970."""
+"""First field of AVProducerReferenceTime: microseconds since 1970."""
 
 
 class Lost(Exception):
-    """A connection that could not be made, or is no more; the text holds no secret."""
+    """A connection that could not be made, or has ended; the text holds no secret."""
 
     def __init__(self, reason: str, *, hopeless: bool = False, most_backoff_s: float = MOST_BACKOFF_S) -> None:
-        """`hopeless`: trying again will not help, unless somebody changes something at the other end.
-        `most_backoff_s`: between attempts.
+        """`hopeless`: trying again will not help until somebody changes something at the other end.
+        `most_backoff_s`: longest time between attempts.
         """
         super().__init__(reason)
         self.hopeless = hopeless
@@ -50,35 +51,41 @@ class Lost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A frame as it came; `frame` None: it could not be decoded."""
+    """A received frame; `frame` is None if it could not be decoded."""
 
     frame: VideoFrame | None
     media_ns: int | None
-    """Its own stamp, ns."""
+    """The stream's own stamp, ns."""
     arrival_ns: int
     reference: tuple[int, int] | None = None
-    """What the sender stamps so (ns) was taken then (ns since 1970)."""
+    """A stamp of the sender (ns) and the time at which it was taken (ns since 1970)."""
 
 
 class Connection:
-    """To `address`; raises Lost if there is none to be had."""
+    """An open connection to a live stream."""
 
-    def __init__(self, address: Address, *, clock: Callable[[], int] = time.monotonic_ns) -> None:
-        self._address = address
+    def __init__(
+        self, address: Address, options: SourceOptions = DEFAULT, *, clock: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        """Connect; raises Lost where that fails, or pictures are larger than `options.max_pixels`.
+
+        `clock`: time of arrival, ns.
+        """
         self._clock = clock
         self._container = _open(address)
         try:
-            self._stream = _video_of(self._container)
+            self._stream = _video_of(self._container, options.max_pixels)
+            rate = self._stream.average_rate or self._stream.guessed_rate
+            self.period_ns = round(SECOND / rate) if rate and 0.5 <= rate <= 1000 else None
+            self._ns_per_tick = (self._stream.time_base or Fraction(1, 90_000)) * SECOND
+            without_stamps = self._container.format.name in ("mpjpeg", "mjpeg", "image2pipe")
+            self.has_stamps = address.has_stamps and not without_stamps
+            self.description = self._describe()
         except BaseException:
             self._container.close()
             raise
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        self.period_ns = round(SECOND / rate) if rate and 0.5 <= rate <= 1000 else None
-        self._ns_per_tick = (self._stream.time_base or Fraction(1, 90_000)) * SECOND
-        self.has_stamps = address.has_stamps and self._container.format.name not in ("mpjpeg", "mjpeg", "image2pipe")
 
-    @property
-    def description(self) -> str:
+    def _describe(self) -> str:
         codec = self._stream.codec_context
         size = f"{codec.width}x{codec.height} " if codec.width else ""
         rate = f" at {SECOND / self.period_ns:.4g} fps" if self.period_ns else ""
@@ -86,12 +93,12 @@ class Connection:
 
     @property
     def start_since_1970_ns(self) -> int | None:
-        """When the sender's stamp 0 was, where it has told that."""
+        """Time of the sender's stamp 0, ns since 1970; None while the sender has not reported it."""
         start_us = self._container.start_time_realtime
         return start_us * 1000 if start_us is not None else None
 
     def read(self) -> Iterator[Decoded | None]:
-        """Frames as they come, and None each time nothing has come for a moment; raises Lost at the end."""
+        """Yield frames as they arrive, and None after each `READ_S` without one; raises Lost at the end."""
         import av
 
         packets = self._container.demux(self._stream)
@@ -106,7 +113,7 @@ class Connection:
                 raise Lost(f"reading failed: {_words(error)}") from None
             arrival_ns = self._clock()
             if packet is None or packet.size == 0:
-                raise Lost("it was closed by the other end")
+                raise Lost("the other end closed it")
             reference = self._reference(packet)
             try:
                 frames = packet.decode()
@@ -148,9 +155,9 @@ def _open(address: Address) -> InputContainer:
 
 
 def explain(error: Exception, form: str | None = None, *, local: bool = False) -> Lost:
-    """Why a connection could not be made, from the error of `av.open` or of the first packet, which names the URL.
+    """Turn an error of `av.open` or of the first packet, whose text holds the URL, into a Lost that is safe to show.
 
-    `form`: FFmpeg's name of the format that was asked for; `local`: a device of this machine.
+    `form`: FFmpeg's name of the requested format.  `local`: the address is a device of this machine.
     """
     import av
 
@@ -174,21 +181,21 @@ def explain(error: Exception, form: str | None = None, *, local: bool = False) -
     if isinstance(error, av.error.ExitError):
         return Lost(f"it did not answer within {OPEN_S:g} s")
     if isinstance(error, av.error.InvalidDataError):
-        return Lost("what answers there is no stream that can be read, or it does not answer")
+        return Lost("it does not answer, or its answer is not a stream that can be read")
     # FFmpeg's end of file is no OSError.
     if isinstance(error, OSError | av.error.FFmpegError):
         if error.errno == errno.EBUSY:
             return Lost("another program is using it", hopeless=local)
-        return Lost(f"it cannot be reached, or it is no stream ({_words(error)})")
+        return Lost(f"it cannot be reached, or it is not a stream ({_words(error)})")
     raise error
 
 
 def _words(error: OSError | FFmpegError) -> str:
-    """FFmpeg's words without the URL that its errors carry."""
+    """Return FFmpeg's message without the URL that its errors carry."""
     return str(error.strerror or "unknown error").lower()
 
 
-def _video_of(container: InputContainer) -> VideoStream:
+def _video_of(container: InputContainer, max_pixels: int) -> VideoStream:
     video = container.streams.video
     if not video:
         raise Lost("it has no video stream", hopeless=True)
@@ -197,10 +204,10 @@ def _video_of(container: InputContainer) -> VideoStream:
     if codec is None:
         raise Lost("its codec is unknown", hopeless=True)
     try:
-        check_pixels("it", codec.width, codec.height)
+        check_pixels("it", codec.width, codec.height, max_pixels)
     except InputError as error:
         raise Lost(str(error), hopeless=True) from None
-    codec.options = {"max_pixels": str(max_pixels())}  # also of what comes later in the stream
+    codec.options = {"max_pixels": str(max_pixels)}  # the decoder applies it to later changes of size, too
     codec.thread_count = 1  # more would each hold a frame back
     codec.flags |= _LOW_DELAY
     return stream

@@ -20,7 +20,8 @@ from streamfuse.errors import InputError
 from streamfuse.frames import DEFAULT_PERIOD_NS, Clock, Frame
 from streamfuse.notes import warn_once
 from streamfuse.sources.base import Source
-from streamfuse.sources.limits import check_pixels, max_pixels
+from streamfuse.sources.limits import check_pixels
+from streamfuse.sources.options import DEFAULT, SourceOptions
 from streamfuse.sources.pixels import PixelReader
 
 if TYPE_CHECKING:
@@ -30,53 +31,47 @@ if TYPE_CHECKING:
 
 
 _MATROSKA_DURATION = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
-"""00:00:03.333000000: where the stream ends, not how long it is."""
+"""00:00:03.333000000: end of the stream, not its duration."""
 
 _INDEXED = frozenset({"mov", "mp4", "matroska", "webm"})
-"""Containers that are jumped in by an index, exactly to a key frame."""
+"""Containers with an index, in which a seek leads exactly to a key frame."""
 
 CORRUPT = "corrupt frame"
 BACKWARDS = "stamp not after the one before"
 SMALL_PIXELS = 1280 * 720
-"""Up to this size one decoding thread keeps up, and more only add memory."""
+"""Up to this size one decoding thread keeps up, and more threads only take memory."""
 
 
 class VideoFile(Source):
     """The first video stream of a file.
 
-    Stamps are the file's presentation times in ns, less the container's start where its clock starts
-    anywhere (MPEG-TS, MPEG-PS).  Raises InputError from the constructor for what cannot be opened.
+    Stamps are the file's presentation times in ns; in MPEG-TS and MPEG-PS, whose clock starts anywhere, they are
+    relative to the container's start.  The constructor raises InputError for a file that cannot be opened or decoded,
+    UsageError for an unknown `options.agc`.
     """
 
     clock = Clock.MEDIA
 
-    def __init__(self, path: Path, agc: str = "percentile", gpu: int | None = None) -> None:
-        """`agc`: how grey of more than 8 bits becomes 8 bits, as `open_source` has it.
-
-        `gpu`: the number of the NVIDIA GPU that decodes, if it can; None: the CPU does.
-        """
+    def __init__(self, path: Path, options: SourceOptions = DEFAULT) -> None:
         super().__init__()
         self.name = str(path)
         self.files = [path]
+        self._pixels = PixelReader(options, self.name, self.repeated)
         self._container = _open(path)
-        if gpu is not None and (on_gpu := _on_gpu(path, gpu)) is not None:
-            self._container.close()
-            self._container = on_gpu
-        video = self._container.streams.video
-        if not video:
-            self._container.close()
-            raise InputError(f"{path} has no video stream")
-        self._stream: VideoStream = video[0]
-        codec = self._stream.codec_context
-        if codec is None or codec.width == 0:
-            self._container.close()
-            raise InputError(f"{path}: the video stream cannot be decoded (unknown codec, or its header is damaged)")
         try:
-            check_pixels(str(path), codec.width, codec.height)
-        except InputError:
+            if options.gpu is not None and (on_gpu := _on_gpu(path, options.gpu)) is not None:
+                self._container.close()
+                self._container = on_gpu
+            self._stream = _video_stream(path, self._container, options.max_pixels)
+            self._read_header()
+        except BaseException:
             self._container.close()
             raise
-        codec.options = {"max_pixels": str(max_pixels())}  # also of what comes later in the stream
+        self._packets = self._delivered = 0
+        self._jumped = False
+
+    def _read_header(self) -> None:
+        codec = self._stream.codec_context
         codec.thread_count = 1 if codec.width * codec.height <= SMALL_PIXELS else os.cpu_count() or 1
         self.size = (codec.height, codec.width)
         rate = self._stream.average_rate or self._stream.guessed_rate
@@ -89,9 +84,6 @@ class VideoFile(Source):
         start = self._stream.start_time
         self.first_stamp_ns = self._to_ns(start) if start is not None else None
         self.frame_count = self._expected_frames()
-        self._pixels = PixelReader(agc, self.name, self.held)
-        self._packets = self._delivered = 0
-        self._jumped = False
 
     def _to_ns(self, ticks: int) -> int:
         return round(ticks * self._ns_per_tick) - self._origin_ns
@@ -104,11 +96,11 @@ class VideoFile(Source):
         return round(duration_s * rate) if duration_s and rate else None
 
     def _counted_frames(self) -> int:
-        """What the index lists, 0 where there is none; AVI also counts frames that were dropped in recording."""
+        """Number of frames in the index, 0 without one; AVI also counts frames that were dropped while recording."""
         return self._stream.frames if self._container.format.name != "avi" else 0
 
     def _duration_s(self) -> float | None:
-        """What the header claims."""
+        """Duration in s as the header claims it."""
         stream = self._stream
         if stream.duration is not None and stream.time_base is not None:
             return float(stream.duration * stream.time_base)
@@ -120,7 +112,7 @@ class VideoFile(Source):
         return None
 
     def cut_before(self, stamp_ns: int) -> int | None:
-        """The last key frame at or before `stamp_ns`, in containers that have an index of them."""
+        """Stamp of the last key frame at or before `stamp_ns`; None in containers without an index."""
         if not self._seek(stamp_ns):
             return None
         key = next((p.pts for p in self._container.demux(self._stream) if p.is_keyframe and p.pts is not None), None)
@@ -167,7 +159,7 @@ class VideoFile(Source):
         self._check_complete(last_ns)
 
     def _decode(self) -> Iterator[tuple[VideoFrame | None, int | None]]:
-        """Frames in presentation order with their stamps in ticks; None for a frame that is lost."""
+        """Yield frames in presentation order with their stamps in ticks; None for a frame that is lost."""
         import av
 
         # AVI stores no presentation times.  Its decoding times rise by the same steps, so frame n gets the n-th.
@@ -231,8 +223,21 @@ def _open(path: Path) -> InputContainer:
         raise InputError(f"{path} {_why_unreadable(path, str(error.strerror))}") from None
 
 
+def _video_stream(path: Path, container: InputContainer, max_pixels: int) -> VideoStream:
+    """Return the first video stream, which refuses pictures of more than `max_pixels`; raises InputError."""
+    video = container.streams.video
+    if not video:
+        raise InputError(f"{path} has no video stream")
+    codec = video[0].codec_context
+    if codec is None or codec.width == 0:
+        raise InputError(f"{path}: the video stream cannot be decoded (unknown codec, or its header is damaged)")
+    check_pixels(str(path), codec.width, codec.height, max_pixels)
+    codec.options = {"max_pixels": str(max_pixels)}  # the decoder applies it to later changes of size, too
+    return video[0]
+
+
 def _on_gpu(path: Path, gpu: int) -> InputContainer | None:
-    """A file that can be opened, decoded by a GPU into the host's memory; None if that one does not decode it."""
+    """Open a readable file so that a GPU decodes it into host memory; None if that GPU cannot decode it."""
     import av
     from av.codec.hwaccel import HWAccel
 
@@ -247,7 +252,7 @@ def _on_gpu(path: Path, gpu: int) -> InputContainer | None:
 
 
 def _why_unreadable(path: Path, ffmpeg_says: str) -> str:
-    """FFmpeg says "invalid data" for all of these; a user needs to know which."""
+    """Tell apart what FFmpeg calls "invalid data" in every case."""
     if path.stat().st_size == 0:
         return "is empty (0 bytes)"
     if _mp4_without_index(path):

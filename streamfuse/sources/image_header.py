@@ -1,7 +1,6 @@
-"""How large an image file says that its picture is, from its first bytes, before anything decodes it.
+"""Size of the picture in an image file, from its header, before anything decodes it.
 
-Of the kinds that are read: PNG, JPEG, TIFF, BMP, PNM, WebP, JPEG 2000.  Nothing here takes more memory or time than
-the header has bytes.
+Formats: PNG, JPEG, TIFF, BMP, PNM, WebP, JPEG 2000.  Memory and time are bounded by the size of the header.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ Buffer: TypeAlias = bytes | memoryview
 Shape: TypeAlias = tuple[int, int]
 
 MOST_STEPS = 10_000
-"""Segments, tags or boxes that are looked at; a real header has tens."""
+"""Most segments, tags or boxes that are read; a real header has tens."""
 _WORD = re.compile(rb"(?:\s|#[^\n]*\n)*(\d{1,10})\s")  # `\s+` would be tried in every way that spaces can be split
 _FILLING = re.compile(rb"\xff+")
 
 
 def image_shape(data: Buffer) -> Shape | None:
-    """(height, width) in pixels as stored; None for what is none of these kinds, or has no whole header."""
+    """Return (height, width) in pixels as stored; None for another format or an incomplete header."""
     data = memoryview(data)
     try:
         for begins, read in _KINDS:
@@ -32,7 +31,7 @@ def image_shape(data: Buffer) -> Shape | None:
 
 
 def jpeg_shape(data: Buffer) -> Shape | None:
-    """As the first frame header of a JPEG has them."""
+    """Return (height, width) of a JPEG, from its first frame header."""
     at = 2
     for _ in range(MOST_STEPS):
         if filling := _FILLING.match(data, at):  # as much as there is before a marker, which begins with its last byte
@@ -83,7 +82,7 @@ def _webp(data: memoryview) -> Shape | None:
 
 
 def _tiff(data: memoryview) -> Shape | None:
-    """Of the first picture; the largest, where a side is told twice."""
+    """Return the size of the first picture; where a side is given twice, the larger one."""
     order = "<" if data[0] == ord("I") else ">"
     big = struct.unpack_from(f"{order}H", data, 2)[0] == 43
     at = struct.unpack_from(f"{order}Q", data, 8)[0] if big else struct.unpack_from(f"{order}I", data, 4)[0]
@@ -102,7 +101,7 @@ def _tiff(data: memoryview) -> Shape | None:
 
 
 def _jp2(data: memoryview) -> Shape | None:
-    """Boxes, up to the one that holds the code stream: its size is what a decoder goes by."""
+    """Read boxes up to the code stream, whose size is the one that a decoder uses."""
     at = 0
     for _ in range(MOST_STEPS):
         length, kind = struct.unpack_from(">I4s", data, at)

@@ -1,4 +1,4 @@
-"""Which images of two or three directories belong together."""
+"""Pairs of images from two or three directories."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streamfuse.sources.sequence import list_images, match_images
 
 @dataclass(frozen=True, slots=True)
 class ImagePaths:
-    """One scene."""
+    """The image files of one scene."""
 
     ir: Path
     vis: Path
@@ -25,7 +25,7 @@ class ImagePaths:
 
 
 def pair_images(ir: str, vis: str, fused: str | None) -> tuple[list[ImagePaths], list[str]]:
-    """The scenes of two lists of images, or three, in the order of the visible one; and what to tell the user.
+    """Pair two or three lists of images, in the order of the visible one; the second list has notes for the user.
 
     Each list is a directory, a pattern or an image.  Images belong together by equal numbers in their names, or by
     equal names whatever the suffix, as `streamfuse fuse` takes them.  Raises InputError where a list is empty, no
@@ -52,18 +52,18 @@ def pair_images(ir: str, vis: str, fused: str | None) -> tuple[list[ImagePaths],
 
 
 def _match(one: str, ones: Sequence[Path], other: str, others: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
-    """Pairs in the order of `others`."""
+    """Yield pairs in the order of `others`."""
     if len(ones) == len(others) == 1:
         yield ones[0], others[0]
         return
-    places, other_places, by_name = match_images(ones, others)
+    indices, other_indices, by_name = match_images(ones, others)
     if not by_name:
         raise InputError(f"no image of {one} has the name or the number of one of {other}")
-    for text, found, paths in ((one, places, ones), (other, other_places, others)):
+    for text, found, paths in ((one, indices, ones), (other, other_indices, others)):
         if len(set(found)) < len(found):
-            twice = next(path for path, place in zip(paths, found, strict=True) if found.count(place) > 1)
+            twice = next(path for path, index in zip(paths, found, strict=True) if found.count(index) > 1)
             raise InputError(f"{text} has several images named {twice.stem}: keep one of them")
-    partner = dict(zip(places, ones, strict=True))
-    for place, path in zip(other_places, others, strict=True):
-        if place in partner:
-            yield partner[place], path
+    partner = dict(zip(indices, ones, strict=True))
+    for index, path in zip(other_indices, others, strict=True):
+        if index in partner:
+            yield partner[index], path

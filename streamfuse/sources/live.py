@@ -1,4 +1,4 @@
-"""A stream that is there for weeks: connects, notices silence, comes back.
+"""A live source: connects, notices silence, reconnects automatically; it may run for weeks.
 
             ┌────────────── connecting ◄──────────┐
             │ connected          │ failed         │ time is up
@@ -8,7 +8,7 @@
   stalled ──┘ a frame            │
     └─────── silent for long ────┘
 
-A state is read by other threads; each change is told once.
+Other threads read the state; each change is logged once.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from streamfuse.backoff import FIRST_S, Backoff
 from streamfuse.errors import InputError
 from streamfuse.frames import Clock, Frame
 from streamfuse.sources.address import Address
@@ -29,26 +30,25 @@ from streamfuse.sources.base import Source, State
 from streamfuse.sources.clocks import SECOND, Stamper
 from streamfuse.sources.connection import Connection, Decoded, Lost
 from streamfuse.sources.file import BACKWARDS, CORRUPT
+from streamfuse.sources.options import DEFAULT, SourceOptions
 from streamfuse.sources.pixels import PixelReader
 
 log = logging.getLogger("streamfuse")
 
-STALE = "stale: it had lain somewhere on the way"
+STALE = "stale: delayed on the way"
 NO_CLOCK_YET = "before the sender's clock was known"
 STEPS = 31
-"""Between frames, for the median that is the period."""
+"""Intervals between frames of which the median is the period."""
 SET_BACK_NS = SECOND
-"""A stamp that goes back by more is of a clock that was set."""
+"""A stamp that goes back by more shows that the clock was set."""
 BLIND_S = 15.0
-"""Longer than from one key frame to the next, before which nothing can be decoded."""
+"""Longer than the interval of key frames, before the first of which nothing can be decoded."""
 GIVE_UP_STALLS = 3
-"""A stream silent for so many times its `stall_s` is connected to anew."""
-FIRST_BACKOFF_S = 0.25
-"""Doubles with each attempt that fails, up to what `Lost` says; 25 % more or less, so that many do not come at once."""
+"""Silence, in multiples of `stall_s`, after which the source connects again."""
 
 
 class Link(Protocol):
-    """What `Connection` is; tests bring their own."""
+    """Interface of `Connection`, for tests."""
 
     period_ns: int | None
 
@@ -61,10 +61,10 @@ class Link(Protocol):
 
 
 class LiveSource(Source):
-    """Frames of a camera or a network stream; endless.
+    """Endless frames of a camera or a network stream.
 
-    Raises InputError from the iteration if the first connection is refused for a reason that waiting does not mend (no
-    such path, another password, no such device); whatever happens later is an outage, and it comes back.
+    The iteration raises InputError if the first connection is refused for a reason that waiting does not change (no
+    such path, a wrong password, no such device); any later failure is an outage, and the source reconnects.
     """
 
     live = True
@@ -72,37 +72,37 @@ class LiveSource(Source):
     def __init__(
         self,
         address: Address,
+        options: SourceOptions = DEFAULT,
         *,
-        agc: str = "percentile",
-        connect: Callable[[Address], Link] = Connection,
+        connect: Callable[[Address, SourceOptions], Link] = Connection,
         clock: Callable[[], int] = time.monotonic_ns,
         wait: Callable[[float], object] | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """`clock` (ns), `wait` (s) and `rng` pace it; tests bring their own."""
+        """`clock` (ns), `wait` (s) and `rng` determine when it connects; tests replace them."""
         super().__init__()
         self.name = address.name
         self.clock = Clock.ARRIVAL
         self._address = address
         self._connect = connect
+        self._options = options
         self._now = clock
         self._stopped = threading.Event()
         self._wait = wait or self._stopped.wait
-        self._rng = rng or random.Random()
+        self._backoff = Backoff(rng=rng)
         self._stamper = Stamper(wait_ns=round(address.clock_wait_s * SECOND))
-        self._pixels = PixelReader(agc, self.name, self.held)
+        self._pixels = PixelReader(options, self.name, self.repeated)
         self._state = State.CONNECTING
         self._index = 0
         self._size: tuple[int, ...] | None = None
         self._last_stamp: tuple[int, Clock] | None = None
         self._steps_ns: deque[int] = deque(maxlen=STEPS)
         self._shown_ns = 0
-        """When the last frame came that could be shown, of the monotonic clock."""
+        """Monotonic time of the last frame that could be shown, ns."""
         self._seen = False
-        """Whether a frame has ever come."""
+        """A frame has been received since the start."""
         self._away_ns: int | None = None
-        """Since when none has."""
-        self._failures = 0
+        """Begin of the current outage; None: there is none."""
         self._told: str | None = None
 
     @property
@@ -120,13 +120,13 @@ class LiveSource(Source):
         while not self._stopped.is_set():
             self._state = State.CONNECTING
             try:
-                link = self._connect(self._address)
+                link = self._connect(self._address, self._options)
             except Lost as lost:
                 self._back_off(lost)
                 continue
-            if not self._seen:
-                log.info("%s: connected, %s", self.name, link.description)
             try:
+                if not self._seen:
+                    log.info("%s: connected, %s", self.name, link.description)
                 yield from self._frames(link)
             except Lost as lost:
                 self._back_off(lost)
@@ -152,7 +152,7 @@ class LiveSource(Source):
                 self._notice_silence((now - heard_ns) / SECOND, (now - self._shown_ns) / SECOND)
 
     def _frame(self, link: Link, decoded: Decoded) -> Frame | None:
-        """None for what must not be shown; counted with its reason."""
+        """Make a frame; None for one that must not be shown, which is counted by reason."""
         index = self._index
         self._index += 1
         if self._address.sender_clock:
@@ -192,13 +192,13 @@ class LiveSource(Source):
         )
 
     def _measure_period(self, step_ns: int) -> None:
-        """What a header says is often wrong; the median of what comes is not, even where frames are lost."""
+        """Measure the period as the median interval: headers are often wrong, and frames may be lost."""
         self._steps_ns.append(step_ns)
         if len(self._steps_ns) == STEPS:
             self.period_ns = round(statistics.median(self._steps_ns))
             self._steps_ns.clear()
 
-    # What is told.
+    # States and log lines.
 
     def _arrived(self, link: Link, frame: Frame) -> None:
         self.clock = frame.clock
@@ -216,15 +216,15 @@ class LiveSource(Source):
         self._state = State.LIVE
         self._seen = True
         self._away_ns = self._told = None
-        self._failures = 0
+        self._backoff.succeed()
 
     def _notice_silence(self, silent_s: float, blind_s: float) -> None:
-        """Nothing has come for `silent_s`, and nothing that could be shown for `blind_s`."""
+        """React to `silent_s` without data and `blind_s` without a frame that could be shown."""
         stall_s = self._stall_s()
         if silent_s > GIVE_UP_STALLS * stall_s:
             raise Lost(f"no frame for {silent_s:.1f} s")
         if blind_s > max(BLIND_S, GIVE_UP_STALLS * stall_s):
-            raise Lost(f"it sends, but for {blind_s:.0f} s nothing that can be shown")
+            raise Lost(f"it sends, but nothing that can be shown for {blind_s:.0f} s")
         if blind_s > stall_s and self._state is State.LIVE:
             self._state = State.STALLED
             self._away_ns = self._shown_ns
@@ -241,7 +241,4 @@ class LiveSource(Source):
         if str(lost) != self._told:
             self._told = str(lost)
             log.warning("%s: %s; trying again until it is there", self.name, self._told)
-        most_s = FIRST_BACKOFF_S if self._address.listens else lost.most_backoff_s
-        delay_s = min(FIRST_BACKOFF_S * 2.0 ** min(self._failures, 10), most_s)
-        self._failures += 1
-        self._wait(delay_s * self._rng.uniform(0.75, 1.25))
+        self._wait(self._backoff.fail(FIRST_S if self._address.listens else lost.most_backoff_s))

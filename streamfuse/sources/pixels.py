@@ -1,4 +1,4 @@
-"""From a decoder's or an image file's pixels to luma and chroma."""
+"""Luma and chroma from the pixels of a decoder or an image file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from streamfuse.color_conversion import split_bgr, widen_luma
 from streamfuse.errors import InputError
 from streamfuse.sources.agc import ShutterHold, make_agc
 from streamfuse.sources.image_header import image_shape
-from streamfuse.sources.limits import check_pixels
+from streamfuse.sources.limits import MAX_PIXELS, check_pixels
+from streamfuse.sources.options import DEFAULT, SourceOptions
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -29,16 +30,17 @@ _MATRICES = {1: Matrix.BT709, 5: Matrix.BT601, 6: Matrix.BT601, 9: Matrix.BT2020
 
 
 class PixelReader:
-    """Pixels of one stream; it remembers the range of a 16-bit one."""
+    """Converts the pictures of one stream; it follows the level range of a 16-bit stream over time."""
 
-    def __init__(self, agc: str = "percentile", name: str = "", held: Counter[str] | None = None) -> None:
-        """`agc`: one of `streamfuse.sources.agc.AGCS`.  Pictures that are held while a thermal camera's shutter is
-        closed are counted in `held`; `name` of the stream, for notes.  Raises UsageError for an unknown `agc`.
+    def __init__(self, options: SourceOptions = DEFAULT, name: str = "", held: Counter[str] | None = None) -> None:
+        """`name`: the stream's, for notes.  `held`: counts the frames repeated during flat-field correction, by reason.
+
+        Raises UsageError for an unknown `options.agc`.
         """
-        self._sixteen = ShutterHold(make_agc(agc), name, Counter() if held is None else held)
+        self._sixteen = ShutterHold(make_agc(options.agc), name, Counter() if held is None else held)
 
     def read(self, frame: VideoFrame, stamp_ns: int) -> tuple[Plane, Chroma | None]:
-        """Full-range luma and untouched chroma of a decoded frame.
+        """Return the full-range luma and the unchanged chroma of a decoded frame.
 
         Planar 8-bit YUV is used in place: the arrays are views on the decoder's buffer.
         """
@@ -64,7 +66,7 @@ class PixelReader:
         return _turn(y if full else widen_luma(y), chroma, quarter_turns)
 
     def read_image(self, pixels: Pixels, stamp_ns: int) -> tuple[Plane, Chroma | None]:
-        """Luma and chroma of an image as `cv2.imdecode` gives it: grey or BGR, 8 or 16 bit."""
+        """Return luma and chroma of an image as `cv2.imdecode` gives it: grey or BGR, 8 or 16 bit."""
         return self._from_array(pixels, stamp_ns)
 
     def _from_array(self, pixels: Pixels, stamp_ns: int) -> tuple[Plane, Chroma | None]:
@@ -83,7 +85,7 @@ def _plane(frame: VideoFrame, index: int) -> Plane:
 
 
 def _turn(luma: Plane, chroma: Chroma | None, quarter_turns: int) -> tuple[Plane, Chroma | None]:
-    """Upright, as a player would show it: phones record sideways and say so."""
+    """Turn a picture upright, as players do: phones record sideways and note the rotation."""
     if quarter_turns == 0:
         return luma, chroma
     luma = np.ascontiguousarray(np.rot90(luma, quarter_turns))
@@ -93,15 +95,15 @@ def _turn(luma: Plane, chroma: Chroma | None, quarter_turns: int) -> tuple[Plane
     return luma, chroma
 
 
-def decode_image(data: bytes, name: str) -> Pixels | None:
-    """An image file's bytes to (H, W) or (H, W, C), uint8 or uint16; None if it is not an image.
+def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Pixels | None:
+    """Decode an image file's bytes to (H, W) or (H, W, C), uint8 or uint16; None if they are not an image.
 
-    Raises InputError for one above the limit of `streamfuse.sources.limits`; `name` is for the message.
+    Raises InputError for a picture of more than `max_pixels` pixels; `name` is for its message.
     """
     shape = image_shape(data)
     if shape is None or 0 in shape:
         return None
-    check_pixels(name, shape[1], shape[0])
+    check_pixels(name, shape[1], shape[0], max_pixels)
     try:
         # Unlike IMREAD_UNCHANGED these turn a picture upright as its EXIF tag asks.
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
@@ -112,10 +114,13 @@ def decode_image(data: bytes, name: str) -> Pixels | None:
     return cast(Pixels, pixels)
 
 
-def read_image_file(path: Path) -> tuple[Plane, Chroma | None]:
-    """One image by itself; raises InputError for what is no image."""
+def read_image_file(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Plane, Chroma | None]:
+    """Read one image that is not part of a stream: luma (H, W) uint8, full range, and chroma.
+
+    Raises InputError for a file that is not an image, or has more than `max_pixels` pixels.
+    """
     try:
-        pixels = decode_image(path.read_bytes(), str(path))
+        pixels = decode_image(path.read_bytes(), str(path), max_pixels)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     if pixels is None:

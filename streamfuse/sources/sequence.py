@@ -1,7 +1,7 @@
-"""Recordings that are a picture a file: directories, patterns and lists of images.
+"""Recordings with one file for each picture: directories, patterns and lists of images.
 
-The stamp of an image comes from its name, so that a missing file leaves a gap in time instead of shifting
-all that follow it.
+The stamp of an image comes from its name, so that a missing file leaves a gap in time instead of shifting all later
+images.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import itertools
 import logging
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from streamfuse.errors import InputError
 from streamfuse.frames import Clock, Frame
 from streamfuse.sources.base import Source
+from streamfuse.sources.options import DEFAULT, SourceOptions
 from streamfuse.sources.pixels import PixelReader, decode_image
 
 log = logging.getLogger("streamfuse")
@@ -30,17 +31,17 @@ UNREADABLE = "unreadable image"
 MISSING = "missing image"
 
 Key: TypeAlias = int | str
-"""What makes an infrared and a visible image a pair: the number in the name, or the name."""
+"""Key of an image, equal for both images of a pair: the number in the name, or the name."""
 
 # Names that are times since the epoch, as robots record them: digits to nanoseconds a unit.
 _EPOCH_UNITS = {13: 1_000_000, 16: 1_000, 19: 1}
 
 
 class ImageSequence(Source):
-    """Images with a stamp each, in rising order; 8 or 16 bit, grey or colour, any size.
+    """A list of images, each with a stamp, in rising order; 8 or 16 bit, grey or colour, any size.
 
-    A file that is no image, or is damaged, is skipped and counted.  The iteration raises InputError for a picture
-    above the limit of `streamfuse.sources.limits`.
+    A file that is not an image, or is damaged, is skipped and counted.  The iteration raises InputError for a picture
+    larger than `SourceOptions.max_pixels`.
     """
 
     clock = Clock.MEDIA
@@ -50,12 +51,13 @@ class ImageSequence(Source):
         name: str,
         images: Sequence[tuple[Path, int]],
         period_ns: int,
+        options: SourceOptions = DEFAULT,
+        *,
         missing: int = 0,
-        agc: str = "percentile",
     ) -> None:
-        """`images`: paths and their stamps in ns; `missing`: how many more there should have been.
+        """`images`: paths and their stamps, ns.  `missing`: number of further images that the sequence should have.
 
-        `agc`: how grey of more than 8 bits becomes 8 bits, as `open_source` has it.
+        The stamps are taken as they are: `options.fps` is for those who compute them.
         """
         super().__init__()
         if not images:
@@ -70,7 +72,8 @@ class ImageSequence(Source):
         self.frame_count = len(images)
         self.first_stamp_ns = images[0][1]
         self._start_ns: int | None = None
-        self._pixels = PixelReader(agc, name, self.held)
+        self._max_pixels = options.max_pixels
+        self._pixels = PixelReader(options, name, self.repeated)
         if missing:
             self.drops[MISSING] += missing
 
@@ -86,7 +89,7 @@ class ImageSequence(Source):
                 continue
             began = time.monotonic_ns()
             try:
-                pixels = decode_image(path.read_bytes(), str(path))
+                pixels = decode_image(path.read_bytes(), str(path), self._max_pixels)
             except OSError:
                 pixels = None
             if pixels is None:
@@ -98,7 +101,7 @@ class ImageSequence(Source):
 
 
 def is_image_list(text: str) -> bool:
-    """Whether `text` names a directory, a pattern (%06d), a glob or one image."""
+    """Tell whether `text` names a directory, a pattern (%06d), a glob or one image."""
     path = Path(text)
     if path.is_dir():
         return True
@@ -108,12 +111,12 @@ def is_image_list(text: str) -> bool:
 
 
 def is_pattern(text: str) -> bool:
-    """Whether `text` holds a number such as %06d."""
+    """Tell whether `text` holds a number such as %06d."""
     return _PRINTF.search(text) is not None
 
 
 def list_images(text: str) -> list[Path]:
-    """The images that `text` names, in natural order (2 before 10); raises InputError if there are none."""
+    """List the images that `text` names, in natural order (2 before 10); raises InputError if there are none."""
     path = Path(text)
     if path.is_dir():
         found = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."]
@@ -133,11 +136,14 @@ def list_images(text: str) -> list[Path]:
 
 _PRINTF = re.compile(r"%(0?\d{0,2})d", re.ASCII)
 _MOST_DIGITS = 18
-"""Of a number in a file's name, so that it fits where numbers go."""
+"""Longest number in a file name, so that it fits into 64 bits."""
 
 
 def match_pattern(pattern: Path) -> list[tuple[Path, int]]:
-    """Files that a pattern such as color/%08d.png names, with their numbers, rising; only the name may vary."""
+    """List the files that a pattern such as color/%08d.png names, with their numbers, rising.
+
+    Only the file name may hold a number, not the directory.
+    """
     match = _PRINTF.search(pattern.name)
     if match is None:
         raise InputError(f"{pattern}: the file name needs a number such as %06d")
@@ -153,7 +159,7 @@ def match_pattern(pattern: Path) -> list[tuple[Path, int]]:
 
 
 def numbered(pattern: Path, number: int) -> Path:
-    """The file that a pattern names for a number."""
+    """Return the file that a pattern names for a number."""
     match = _PRINTF.search(pattern.name)
     assert match is not None
     return pattern.with_name(f"{pattern.name[: match.start()]}{number:{match[1]}d}{pattern.name[match.end() :]}")
@@ -165,7 +171,7 @@ def _natural(path: Path) -> list[tuple[int, int | str]]:
 
 
 def image_keys(paths: Sequence[Path]) -> list[Key]:
-    """The last number in each name where that tells them apart, else the name without its suffix."""
+    """Return the last number in each name where that tells them apart, else the names without suffix."""
     numbers = [re.findall(r"\d+", path.stem) for path in paths]
     if all(numbers):
         last = [int(found[-1]) for found in numbers]
@@ -175,22 +181,23 @@ def image_keys(paths: Sequence[Path]) -> list[Key]:
 
 
 def match_images(ir: Sequence[Path], vis: Sequence[Path]) -> tuple[list[int], list[int], bool]:
-    """A place on one common line for every image of two lists: images that belong together get the same.
+    """Return an index on one common line for every image of two lists: images that belong together get the same.
 
-    True if their names say so; False if no name of one list fits the other, and they are taken in order.
+    The third value is True if the names tell; False if no name of one list fits the other: then they are numbered in
+    order.
     """
     for keys in (image_keys, lambda paths: [path.stem for path in paths]):
         ir_keys, vis_keys = keys(ir), keys(vis)
         if set(ir_keys) & set(vis_keys):
             union = {**dict.fromkeys(ir_keys), **dict.fromkeys(vis_keys)}
             ordered = sorted(union, key=lambda key: _natural(Path(str(key))))
-            place = {key: i for i, key in enumerate(ordered)}
-            return [place[key] for key in ir_keys], [place[key] for key in vis_keys], True
+            index = {key: i for i, key in enumerate(ordered)}
+            return [index[key] for key in ir_keys], [index[key] for key in vis_keys], True
     return list(range(len(ir))), list(range(len(vis))), False
 
 
 def _epoch_stamps(*lists: Sequence[Path]) -> list[list[int]] | None:
-    """Stamps in ns from the first image of all, if every name is a time since the epoch."""
+    """Return stamps in ns from the first image of all, if every name is a time since the epoch."""
     stamps = []
     for paths in lists:
         if not all(path.stem.isdecimal() and len(path.stem) in _EPOCH_UNITS for path in paths):
@@ -200,35 +207,42 @@ def _epoch_stamps(*lists: Sequence[Path]) -> list[list[int]] | None:
     return [[stamp - start for stamp in found] for found in stamps]
 
 
-def open_image_pair(
-    ir: str, vis: str, fps: float | None, agc: str = "percentile"
-) -> tuple[ImageSequence, ImageSequence]:
-    """Two lists of images on one time line."""
+def open_image_pair(ir: str, vis: str, options: SourceOptions = DEFAULT) -> tuple[ImageSequence, ImageSequence]:
+    """Open two lists of images on one time line."""
     lists = list_images(ir), list_images(vis)
-    period_ns = round(1e9 / (fps or DEFAULT_FPS))
+    period_ns = _period_ns(options)
     stamps = _epoch_stamps(*lists)
     if stamps is None:
-        ir_places, vis_places, by_name = match_images(*lists)
+        ir_indices, vis_indices, by_name = match_images(*lists)
         if not by_name:
             log.warning("no infrared image has the name or number of a visible one: pairing them in order")
-        stamps = [[round(i * 1e9 / (fps or DEFAULT_FPS)) for i in places] for places in (ir_places, vis_places)]
+        stamps = [_stamps(indices, options) for indices in (ir_indices, vis_indices)]
     return tuple(  # type: ignore[return-value]
-        ImageSequence(text, sorted(zip(paths, found, strict=True), key=lambda image: image[1]), period_ns, agc=agc)
+        ImageSequence(text, sorted(zip(paths, found, strict=True), key=lambda image: image[1]), period_ns, options)
         for text, paths, found in zip((ir, vis), lists, stamps, strict=True)
     )
 
 
-def open_images(text: str, fps: float | None, agc: str = "percentile") -> ImageSequence:
-    """One list of images on its own time line."""
+def open_images(text: str, options: SourceOptions = DEFAULT) -> ImageSequence:
+    """Open one list of images on its own time line."""
     paths = list_images(text)
     stamps = _epoch_stamps(paths)
     if stamps is None:
-        places = range(len(paths))
+        indices: Sequence[int] = range(len(paths))
         keys = image_keys(paths)
         if all(isinstance(key, int) for key in keys):
             numbers = [int(key) for key in keys]
             if max(numbers) - min(numbers) < 4 * len(numbers):  # gaps, but no numbering of something else
-                places = [number - min(numbers) for number in numbers]  # type: ignore[assignment]
-        stamps = [[round(i * 1e9 / (fps or DEFAULT_FPS)) for i in places]]
+                indices = [number - min(numbers) for number in numbers]
+        stamps = [_stamps(indices, options)]
     images = sorted(zip(paths, stamps[0], strict=True), key=lambda image: image[1])
-    return ImageSequence(text, images, round(1e9 / (fps or DEFAULT_FPS)), agc=agc)
+    return ImageSequence(text, images, _period_ns(options), options)
+
+
+def _period_ns(options: SourceOptions) -> int:
+    return round(1e9 / (options.fps or DEFAULT_FPS))
+
+
+def _stamps(indices: Iterable[int], options: SourceOptions) -> list[int]:
+    """Stamps in ns of images by their index on the time line."""
+    return [round(index * 1e9 / (options.fps or DEFAULT_FPS)) for index in indices]

@@ -23,12 +23,11 @@ import numpy.typing as npt
 
 from streamfuse.color import Chroma, Matrix, Plane
 from streamfuse.errors import UsageError
-from streamfuse.frames import Clock, Frame
+from streamfuse.frames import Clock, Frame, Role
 from streamfuse.sources.base import Source
 from streamfuse.sources.scene.scene import Scene
 
 SCHEME = "synthetic:"
-CHANNELS = ("ir", "vis")
 SMALLEST, LARGEST = 32, 4096
 """Sides that can be drawn, pixels."""
 SLOWEST, FASTEST = 1, 240
@@ -65,12 +64,12 @@ class SyntheticSource(Source):
         clock: Callable[[], int] = time.monotonic_ns,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`channel` is "ir" or "vis".  `clock` (ns) and `sleep` (s) pace a live source and stamp arrivals.
+        """`channel`: the role, "ir" or "vis".  `clock` (ns) and `sleep` (s) pace a live source and stamp arrivals.
 
         Raises UsageError for a value out of range.
         """
         super().__init__()
-        if channel not in CHANNELS:
+        if channel not in list(Role):
             raise UsageError(f"{SCHEME}{channel} does not exist; use {SCHEME}ir or {SCHEME}vis")
         self.name = SCHEME + channel
         self._require(SLOWEST <= fps <= FASTEST, "fps", fps)
@@ -86,7 +85,7 @@ class SyntheticSource(Source):
         self.frame_count = None if seconds is None else max(round(Fraction(seconds) * Fraction(fps)), 1)
         self._fps = Fraction(fps)
         self._seed = seed
-        self._infrared = channel == "ir"
+        self._infrared = channel == Role.IR
         self._now, self._sleep = clock, sleep
 
     @classmethod
@@ -97,10 +96,10 @@ class SyntheticSource(Source):
         clock: Callable[[], int] = time.monotonic_ns,
         sleep: Callable[[float], None] = time.sleep,
     ) -> Self:
-        """From `synthetic:ir` or `synthetic:vis` with an optional query; UsageError if it makes no sense."""
+        """Open `synthetic:ir` or `synthetic:vis` with an optional query; raises UsageError for an unknown one."""
         address, _, query = text.partition("?")
         channel = address.removeprefix(SCHEME)
-        if not address.startswith(SCHEME) or channel not in CHANNELS:
+        if not address.startswith(SCHEME) or channel not in list(Role):
             raise UsageError(f"{address} does not exist; use {SCHEME}ir or {SCHEME}vis")
         values: dict[str, str] = {}
         for key, value in parse_qsl(query, keep_blank_values=True):

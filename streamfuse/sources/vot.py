@@ -11,35 +11,39 @@ import os
 from pathlib import Path
 
 from streamfuse.errors import InputError
+from streamfuse.sources.options import DEFAULT, SourceOptions
 from streamfuse.sources.sequence import ImageSequence, match_pattern, open_image_pair
 
 VOT_FPS = 30.0
-"""Of a sequence that does not tell."""
+"""Frame rate of a sequence that does not give one."""
 
 # (infrared, visible) directories: VOT-RGBT2019; RGBT234, LasHeR; VTUAV; GTOT.
 LAYOUTS = (("ir", "color"), ("infrared", "visible"), ("ir", "rgb"), ("i", "v"))
 
 
-def open_vot(directory: Path, fps: float | None = None, agc: str = "percentile") -> tuple[ImageSequence, ImageSequence]:
-    """The infrared and the visible channel of a sequence; `fps` overrides what the sequence says.
+def open_vot(
+    directory: Path, options: SourceOptions = DEFAULT, *, fps: float | None = None
+) -> tuple[ImageSequence, ImageSequence]:
+    """Open the infrared and the visible channel of a sequence; a frame rate that is given replaces the sequence's.
 
-    Raises InputError with what is missing.
+    Raises InputError, which names what is missing.
     """
     try:
-        return _open(directory, fps, agc)
+        return _open(directory, options.with_fps(fps))
     except OSError as error:
         raise InputError(f"{error.filename or directory} cannot be read: {error.strerror}") from None
 
 
-def _open(directory: Path, fps: float | None, agc: str) -> tuple[ImageSequence, ImageSequence]:
+def _open(directory: Path, options: SourceOptions) -> tuple[ImageSequence, ImageSequence]:
     if not directory.is_dir():
         raise InputError(f"there is no directory {directory}")
     description = directory / "sequence"
     if description.is_file():
-        return _open_described(description, fps, agc)
+        return _open_described(description, options)
     for ir, vis in LAYOUTS:
         if (directory / ir).is_dir() and (directory / vis).is_dir():
-            return open_image_pair(str(directory / ir), str(directory / vis), fps or VOT_FPS, agc)
+            options = options.with_fps(options.fps or VOT_FPS)
+            return open_image_pair(str(directory / ir), str(directory / vis), options)
     inside = sorted(child.parent.name for child in directory.glob("*/sequence"))
     if inside:
         raise InputError(f"{directory} holds several sequences: name one of them, such as {directory / inside[0]}")
@@ -48,7 +52,7 @@ def _open(directory: Path, fps: float | None, agc: str) -> tuple[ImageSequence, 
 
 
 def find_sequences(tree: Path) -> list[Path]:
-    """The sequences in a directory and below it, in the order of their names; what is in one is not looked into.
+    """List the sequences in a directory and below it, ordered by name; a sequence itself is not searched.
 
     Raises InputError where there are none.
     """
@@ -66,7 +70,7 @@ def find_sequences(tree: Path) -> list[Path]:
 
 
 def read_description(path: Path) -> dict[str, str]:
-    """The key=value lines of a `sequence` file."""
+    """Read the key=value lines of a `sequence` file."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
@@ -95,9 +99,9 @@ def _number(path: Path, values: dict[str, str], key: str) -> float | None:
     return number
 
 
-def _open_described(path: Path, fps: float | None, agc: str) -> tuple[ImageSequence, ImageSequence]:
+def _open_described(path: Path, options: SourceOptions) -> tuple[ImageSequence, ImageSequence]:
     values = read_description(path)
-    rate = fps or _number(path, values, "fps") or VOT_FPS
+    rate = options.fps or _number(path, values, "fps") or VOT_FPS
     length = _number(path, values, "length")
     channels = []
     for key in ("channels.ir", "channels.color"):
@@ -114,5 +118,6 @@ def _open_described(path: Path, fps: float | None, agc: str) -> tuple[ImageSeque
             channel = [(file, number) for file, number in channel if number - first < length]
         images = [(file, round((number - first) * 1e9 / rate)) for file, number in channel]
         missing = int(length) - len(images) if length is not None else 0
-        sources.append(ImageSequence(str(path.parent / values[key]), images, round(1e9 / rate), missing, agc))
+        name = str(path.parent / values[key])
+        sources.append(ImageSequence(name, images, round(1e9 / rate), options, missing=missing))
     return sources[0], sources[1]

@@ -23,8 +23,11 @@ from pathlib import Path
 
 from streamfuse.color import Plane
 from streamfuse.errors import InputError
+from streamfuse.frames import Role
 from streamfuse.pairing.recorded import default_tolerance_ns, pair_frames
 from streamfuse.sources.file import VideoFile
+from streamfuse.sources.limits import MAX_PIXELS
+from streamfuse.sources.options import DEFAULT, SourceOptions
 from streamfuse.sources.pixels import read_image_file
 from streamfuse.sources.sequence import IMAGE_SUFFIXES, match_images
 
@@ -46,10 +49,13 @@ class Pair:
 
     ir: Path | Plane
     vis: Path | Plane
+    max_pixels: int = MAX_PIXELS
+    """Largest image file that is read."""
 
     def load(self) -> tuple[Plane, Plane]:
         """Infrared and visible luma, (H, W) uint8 each; raises InputError if they do not fit each other."""
-        ir, vis = (read_image_file(side)[0] if isinstance(side, Path) else side for side in (self.ir, self.vis))
+        sides = (self.ir, self.vis)
+        ir, vis = (read_image_file(one, self.max_pixels)[0] if isinstance(one, Path) else one for one in sides)
         if ir.shape != vis.shape:
             raise InputError(
                 f"{self.ir} is {_size(ir)} and {self.vis} is {_size(vis)}: training pairs must be registered"
@@ -61,7 +67,7 @@ def _size(plane: Plane) -> str:
     return f"{plane.shape[1]}x{plane.shape[0]}"
 
 
-def find_pairs(roots: Sequence[Path], *, every: int = 1) -> list[Pair]:
+def find_pairs(roots: Sequence[Path], *, every: int = 1, options: SourceOptions = DEFAULT) -> list[Pair]:
     """The pairs of all data sets, in a fixed order; of videos every `every`th frame.
 
     Raises InputError where there is none.
@@ -70,7 +76,7 @@ def find_pairs(roots: Sequence[Path], *, every: int = 1) -> list[Pair]:
     for root in roots:
         if not root.is_dir():
             raise InputError(f"there is no directory {root}")
-        found = [pair for place in _places(root) for pair in _pairs_of(*place, every)]
+        found = [pair for place in _places(root) for pair in _pairs_of(*place, every, options)]
         if not found:
             raise InputError(
                 f"{root} holds no training pairs: expected directories side by side, one of {', '.join(INFRARED)} "
@@ -110,9 +116,9 @@ def _matching(ir: Path, vis: Path) -> Iterator[tuple[Path, Path]]:
             yield from _matching(child, vis / child.name)
 
 
-def _pairs_of(ir: Path, vis: Path, every: int) -> Iterator[Pair]:
+def _pairs_of(ir: Path, vis: Path, every: int, options: SourceOptions) -> Iterator[Pair]:
     if ir == vis:
-        yield from _numbered_pairs(ir)
+        yield from _numbered_pairs(ir, options)
         return
     images = [_files(side, IMAGE_SUFFIXES) for side in (ir, vis)]
     if all(images):
@@ -122,12 +128,12 @@ def _pairs_of(ir: Path, vis: Path, every: int) -> Iterator[Pair]:
         partner = dict(zip(vis_places, images[1], strict=True))
         matched = [(file, partner[i]) for file, i in zip(images[0], ir_places, strict=True) if i in partner]
         _say_unmatched(ir, len(images[0]) - len(matched), len(images[1]) - len(matched))
-        yield from (Pair(*files) for files in matched)
+        yield from (Pair(*files, options.max_pixels) for files in matched)
     videos = [{file.stem: file for file in _files(side, VIDEO_SUFFIXES)} for side in (ir, vis)]
     common = sorted(videos[0].keys() & videos[1].keys())
     _say_unmatched(ir, len(videos[0]) - len(common), len(videos[1]) - len(common))
     for name in common:
-        yield from _video_pairs(videos[0][name], videos[1][name], every, VIDEO_BYTES // len(common))
+        yield from _video_pairs(videos[0][name], videos[1][name], every, VIDEO_BYTES // len(common), options)
 
 
 def _files(directory: Path, suffixes: frozenset[str]) -> list[Path]:
@@ -139,20 +145,21 @@ def _say_unmatched(ir: Path, infrared: int, visible: int) -> None:
         log.warning("%s: %d infrared and %d visible files have no partner and are not used", ir, infrared, visible)
 
 
-def _numbered_pairs(directory: Path) -> Iterator[Pair]:
-    sides: dict[str, dict[int, Path]] = {"ir": {}, "vis": {}}
+def _numbered_pairs(directory: Path, options: SourceOptions) -> Iterator[Pair]:
+    sides: dict[Role, dict[int, Path]] = {role: {} for role in Role}
     for file in _files(directory, IMAGE_SUFFIXES):
         if match := _NUMBERED.match(file.stem):
-            sides[match[1].lower()][int(match[2])] = file
-    common = sorted(sides["ir"].keys() & sides["vis"].keys())
-    _say_unmatched(directory, len(sides["ir"]) - len(common), len(sides["vis"]) - len(common))
-    yield from (Pair(sides["ir"][number], sides["vis"][number]) for number in common)
+            sides[Role(match[1].lower())][int(match[2])] = file
+    ir, vis = sides.values()
+    common = sorted(ir.keys() & vis.keys())
+    _say_unmatched(directory, len(ir) - len(common), len(vis) - len(common))
+    yield from (Pair(ir[number], vis[number], options.max_pixels) for number in common)
 
 
-def _video_pairs(ir: Path, vis: Path, every: int, most_bytes: int) -> list[Pair]:
+def _video_pairs(ir: Path, vis: Path, every: int, most_bytes: int, options: SourceOptions) -> list[Pair]:
     """Every nth pair of two videos, in memory; every 2nd of those, and so on, once they exceed `most_bytes`."""
     kept: list[Pair] = []
-    with VideoFile(ir) as first, VideoFile(vis) as second:
+    with VideoFile(ir, options) as first, VideoFile(vis, options) as second:
         tolerance_ns = default_tolerance_ns(first.period_ns, second.period_ns)
         for index, pair in enumerate(pair_frames(first, second, tolerance_ns=tolerance_ns)):
             if index % every:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from streamfuse.engines.base import Engine
 from streamfuse.errors import InputError, UsageError
+from streamfuse.frames import Role
 from streamfuse.network.checkpoint import FORMAT as WEIGHTS_FORMAT
 from streamfuse.network.checkpoint import load
 from streamfuse.network.config import CrossFuseConfig, Output
@@ -86,7 +87,7 @@ class AutoEncoderTask(Task):
         super().__init__()
         self.recipe = recipe
         self.network = AutoEncoder(recipe.network)
-        self._channel = ("ir", "vis").index(modality)
+        self._channel = list(Role).index(Role(modality))
 
     def render(self, batch: Tensor) -> Tensor:
         raw: Tensor = self.network(batch[:, self._channel, None] / 255)

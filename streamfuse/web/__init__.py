@@ -1,1 +1,1 @@
-"""The live view in a browser, and what monitoring asks for."""
+"""Web preview of a run: page, pictures, state and metrics."""

@@ -1,4 +1,4 @@
-"""HOST:PORT to a listening socket."""
+"""Listening sockets for HOST:PORT options."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ LOOPBACK = "127.0.0.1"
 class Address:
     host: str
     port: int
+    """0: any free port."""
 
     @property
     def loopback(self) -> bool:
+        """Reachable from this machine only."""
         return is_loopback(self.host)
 
     def __str__(self) -> str:
@@ -27,7 +29,7 @@ class Address:
 
 
 def parse(option: str, text: str) -> Address:
-    """HOST:PORT, [v6]:PORT, or PORT alone for this machine only; raises UsageError, which names the option."""
+    """Parse HOST:PORT, [IPv6]:PORT, or PORT for loopback.  Raises UsageError, which names the option."""
     netloc = f"{LOOPBACK}:{text}" if text.isascii() and text.isdigit() else text
     try:
         parts = urlsplit(f"//{netloc}")
@@ -40,37 +42,40 @@ def parse(option: str, text: str) -> Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a server listens."""
+class Listener:
+    """A bound socket that accepts connections, and its address."""
 
     address: Address
-    """With the port that it got, where 0 was asked for."""
-    listening: socket.socket
+    """The port is the bound one, also if port 0 was asked for."""
+    sock: socket.socket
 
     @property
     def url(self) -> str:
-        """For a browser; of an address that means all of a machine's, by the machine's name."""
+        """Link for a browser; with the machine's name if the socket listens on all interfaces."""
         every = self.address.host in ("0.0.0.0", "::")
         return f"http://{Address(socket.gethostname(), self.address.port) if every else self.address}/"
 
 
-def listen(option: str, address: Address) -> Place:
-    """Bind it now, so that an address that is taken is known before anything else begins; raises OutputError."""
+def listen(option: str, address: Address) -> Listener:
+    """Bind an address now, so that a port in use is reported before the run starts.
+
+    option: name in the error message.  Raises OutputError.
+    """
     try:
         family, _, _, _, where = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
         listening = socket.create_server((str(where[0]), int(where[1])), family=family)
     except OSError as error:
         raise OutputError(f"cannot serve {option} on {address}: {_why(error, address)}") from None
-    return Place(Address(address.host, int(listening.getsockname()[1])), listening)
+    return Listener(Address(address.host, int(listening.getsockname()[1])), listening)
 
 
 def _why(error: OSError, address: Address) -> str:
     if isinstance(error, socket.gaierror):
-        return "there is no such host"
+        return "no such host: check the name"
     if error.errno == errno.EADDRINUSE:
         return f"the port is in use: choose another, such as {address.port % 65535 + 1}"
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"this machine has no such address: use {LOOPBACK}, or 0.0.0.0 for all it has"
+        return f"this machine has no such address: use {LOOPBACK}, or 0.0.0.0 for all its addresses"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return "permission denied: ports below 1024 are for root"
+        return "permission denied: use a port above 1023"
     return error.strerror or str(error)

@@ -1,7 +1,7 @@
-"""The newest picture for every viewer, encoded once for all of them and only if somebody looks.
+"""The newest picture for all viewers, encoded at most once per view, and only on request.
 
-`publish` belongs to the thread that has the pictures; everything else to the event loop of the server.  Nobody waits
-for a viewer: who is slow misses pictures, and holds back nobody.
+`publish` is called by the sink's thread, the coroutines by the server's event loop.  A slow viewer misses pictures; it
+delays neither the pipeline nor other viewers.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from streamfuse.frames import FusedFrame
 from streamfuse.web.jpeg import JpegEncoder
 
 WINDOW_NS = 5_000_000_000
-"""Rate and latency are of the pictures of this time, ns."""
+"""Time over which rate and latency are measured, ns."""
+MOST_QUEUED = 3
+"""JPEGs that are being encoded or wait for the encoder: the views of one picture."""
 
 
 class View(enum.StrEnum):
-    """What can be looked at."""
+    """Picture that a viewer can choose."""
 
     FUSED = "fused"
     INFRARED = "infrared"
@@ -32,20 +34,20 @@ class View(enum.StrEnum):
 
 
 class Closed(Exception):
-    """The run has ended: there will be no more pictures."""
+    """The run has ended; no picture follows."""
 
 
 class Shown:
-    """A picture, and its JPEGs as far as they were asked for."""
+    """A published picture and the JPEGs made of it so far."""
 
     def __init__(self, frame: FusedFrame, number: int) -> None:
         self.frame = frame
         self.number = number
-        """From 1, without gaps."""
+        """Sequence number, from 1, without gaps."""
         self.jpegs: dict[View, asyncio.Future[bytes]] = {}
 
     def planes(self, view: View) -> tuple[Plane, Chroma | None] | None:
-        """Of a view; None if its stream is away."""
+        """Return luma (H, W) and chroma of a view, or None if its stream is away."""
         frame = self.frame
         if view is View.FUSED:
             return frame.luma, frame.chroma
@@ -55,38 +57,42 @@ class Shown:
 
 
 class Hub:
+    """Hands the newest picture from the pipeline to any number of viewers."""
+
     def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
-        """`clock`: ns, that of `FusedFrame.arrival_ns`."""
+        """clock: the clock of `FusedFrame.arrival_ns`, ns."""
         self.now_ns = clock
         self.viewers = 0
-        """Who is connected, whether looking or not."""
+        """Connected viewers, including those that show nothing at the moment."""
         self.encoded: Counter[View] = Counter()
-        """JPEGs that were made."""
+        """JPEGs encoded so far, by view."""
         self._newest: Shown | None = None
         self._lock = threading.Lock()
         self._recent: deque[tuple[int, int]] = deque()
-        """When the pictures of the window came, and how old they were, ns."""
+        """Time of publication and age at that time of each picture in the window, ns."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
         self._waiting = 0
         self._closed = False
         self._encoder = JpegEncoder()
         self._worker: ThreadPoolExecutor | None = None
+        self._room = asyncio.Semaphore(MOST_QUEUED)
+        """In the encoder's queue, which keeps pictures alive: requests may be cancelled, queued encodings are not."""
 
     def publish(self, frame: FusedFrame) -> None:
-        """From one thread; it takes microseconds, whoever looks."""
+        """Make a picture the newest one; takes microseconds, however many viewers there are."""
         now_ns = self.now_ns()
         number = 1 if self._newest is None else self._newest.number + 1
         with self._lock:
             self._recent.append((now_ns, now_ns - frame.arrival_ns))
             self._forget(now_ns)
         self._newest = Shown(frame, number)
-        # Whoever begins to wait says so before it looks for the newest: it sees this one, or is woken.
+        # A waiter increments `_waiting` before it reads `_newest`: it sees this picture, or is woken here.
         if self._waiting and self._loop is not None:
             self._loop.call_soon_threadsafe(self._announce)
 
     def forget(self) -> None:
-        """Let go of the picture; there will be no more."""
+        """Release the newest picture, at the end of the run."""
         self._newest = None
 
     @property
@@ -94,7 +100,7 @@ class Hub:
         return self._newest
 
     def fps(self) -> float:
-        """Pictures a second, of late; 0 when they have stopped."""
+        """Return the pictures per second within the window; 0 when they have stopped."""
         now_ns = self.now_ns()
         with self._lock:
             self._forget(now_ns)
@@ -107,7 +113,7 @@ class Hub:
         return (len(times) - 1) * 1e9 / max(span_ns, 1)
 
     def latency_ms(self) -> float | None:
-        """Median age of late of a picture when it is ready; None where there was none."""
+        """Return the median age at publication of the window's pictures, ms; None if there are none."""
         with self._lock:
             self._forget(self.now_ns())
             ages = [age for _, age in self._recent]
@@ -117,13 +123,15 @@ class Hub:
         while self._recent and now_ns - self._recent[0][0] > WINDOW_NS:
             self._recent.popleft()
 
-    # In the event loop.
+    # Called in the event loop.
 
     def open(self) -> None:
+        """Attach the hub to the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="streamfuse preview encode")
 
     def close(self) -> None:
+        """End all waiting with Closed."""
         self._closed = True
         self._announce()
         if self._worker is not None:
@@ -134,7 +142,7 @@ class Hub:
         self._news = asyncio.Event()
 
     async def after(self, number: int) -> Shown:
-        """The newest picture, as soon as it is newer than `number`; raises Closed."""
+        """Wait until the newest picture's number is above `number`, and return that picture.  Raises Closed."""
         self._waiting += 1
         try:
             while not self._closed:
@@ -148,14 +156,20 @@ class Hub:
             self._waiting -= 1
 
     async def jpeg(self, shown: Shown, view: View) -> bytes | None:
-        """A picture's JPEG, made when it is first asked for; None if that stream is away.  Raises Closed."""
+        """Return a picture's JPEG, encoded on first request; None if the view's stream is away.  Raises Closed."""
         planes = shown.planes(view)
         if planes is None:
             return None
         if view not in shown.jpegs:
-            if self._closed or self._loop is None or self._worker is None:
-                raise Closed
-            self.encoded[view] += 1
-            shown.jpegs[view] = self._loop.run_in_executor(self._worker, self._encoder.encode, *planes)
-        # Others may wait for the same: that one of them leaves must not cancel it.
+            await self._room.acquire()
+            if view in shown.jpegs or self._closed or self._loop is None or self._worker is None:
+                self._room.release()
+            else:
+                self.encoded[view] += 1
+                encoding = self._loop.run_in_executor(self._worker, self._encoder.encode, *planes)
+                encoding.add_done_callback(lambda _: self._room.release())
+                shown.jpegs[view] = encoding
+        if view not in shown.jpegs:
+            raise Closed
+        # Several viewers may wait for the same JPEG: one that disconnects must not cancel it for the others.
         return await asyncio.shield(shown.jpegs[view])

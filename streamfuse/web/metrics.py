@@ -1,4 +1,4 @@
-"""The state of a run as Prometheus reads it; docs/preview.md has the table."""
+"""The state of a run in the format of Prometheus; docs/preview.md lists the metrics."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from streamfuse import __version__
+from streamfuse.frames import Role
 from streamfuse.sources.base import State
-from streamfuse.telemetry import BOUNDS_S, Summary
+from streamfuse.telemetry import BOUNDS_S, Counts, Summary, each_count
 from streamfuse.web.hub import Hub, View
-from streamfuse.web.status import STREAMS, not_ready
+from streamfuse.web.status import not_ready
 
-_ROLES = {role: stream for stream, role in STREAMS.items()}
 _P = "streamfuse_"
 Label = TypeVar("Label", bound=tuple[str, ...])
 
 
 def make_registry(state: Callable[[], Summary], hub: Hub) -> CollectorRegistry:
-    """What `prometheus_client.generate_latest` takes: asks for the state whenever it is read."""
+    """Make a registry for `prometheus_client.generate_latest` that asks for the state whenever it is read."""
     registry = CollectorRegistry()
     registry.register(_Run(state, hub))
     ProcessCollector(namespace="streamfuse", registry=registry)
@@ -63,30 +63,28 @@ class _Run(Collector):
         shown = hub.newest
         age_s = math.nan if shown is None else (hub.now_ns() - shown.frame.arrival_ns) / 1e9
         yield _gauge("frame_age_seconds", "Time since the newest fused picture's frames arrived.", age_s)
-        yield _gauge("preview_viewers", "Who watches the preview.", hub.viewers)
+        yield _gauge("preview_viewers", "Viewers of the preview.", hub.viewers)
         jpegs = {(str(view),): hub.encoded[view] for view in View}
         yield _counter("preview_jpegs_encoded", "Pictures that were encoded for viewers.", ["view"], jpegs)
 
 
 def _frames(summary: Summary) -> Iterator[Metric]:
     by_stream = ["stream"]
-    read = {(stream,): summary.read.get(role, 0) for stream, role in STREAMS.items()}
-    alone = {(stream,): summary.alone.get(role, 0) for stream, role in STREAMS.items()}
+    read = {(role.label,): summary.read.get(role, 0) for role in Role}
+    passthrough = {(role.label,): summary.passthrough.get(role, 0) for role in Role}
     written = {(output,): count for output, count in summary.written.items()}
     yield _counter("frames_read", "Frames that a stream delivered.", by_stream, read)
     yield _counter("frames_paired", "Pairs that were made.", [], {(): summary.pairs})
     yield _counter("frames_fused", "Pictures that were fused.", [], {(): summary.fused})
-    yield _counter("frames_alone", "Frames shown as they are, the other stream being away.", by_stream, alone)
+    yield _counter("frames_passthrough", "Frames shown without fusion: other stream away.", by_stream, passthrough)
     yield _counter("frames_written", "Pictures that an output took.", ["output"], written)
     reasons = [*by_stream, "reason"]
-    yield _counter("frames_dropped", "Frames that went nowhere.", reasons, _by_reason(summary.drops))
-    yield _counter("frames_held", "Pictures that repeat the last good one.", reasons, _by_reason(summary.held))
+    yield _counter("frames_dropped", "Frames that were dropped.", reasons, _by_reason(summary.drops))
+    yield _counter("frames_repeated", "Frames that repeat the last good one.", reasons, _by_reason(summary.repeated))
 
 
-def _by_reason(counts: dict[str, int]) -> dict[tuple[str, str], int]:
-    """The summary has "stream: reason"."""
-    parts = {text.partition(": "): count for text, count in counts.items()}
-    return {(stream, reason): count for (stream, _, reason), count in parts.items()}
+def _by_reason(counts: Counts) -> dict[tuple[str, str], int]:
+    return {(stream, reason): count for stream, reason, count in each_count(counts)}
 
 
 def _stages(summary: Summary) -> Metric:
@@ -98,15 +96,15 @@ def _stages(summary: Summary) -> Metric:
 
 
 def _sources(summary: Summary) -> Iterator[Metric]:
-    states = StateSetMetricFamily(_P + "source_state", "Of live streams.", labels=["stream"])
-    for stream, source in summary.sources.items():
-        states.add_metric([stream], {str(state): state is source.state for state in State})
+    states = StateSetMetricFamily(_P + "source_state", "State of a live stream.", labels=["stream"])
+    for role, source in summary.sources.items():
+        states.add_metric([role.label], {str(state): state is source.state for state in State})
     yield states
-    reconnects = {(stream,): source.reconnects for stream, source in summary.sources.items()}
-    yield _counter("source_reconnects", "How often a live stream came back.", ["stream"], reconnects)
-    silence = GaugeMetricFamily(_P + "source_silence_seconds", "Since a stream's last frame.", labels=["stream"])
+    reconnects = {(role.label,): source.reconnects for role, source in summary.sources.items()}
+    yield _counter("source_reconnects", "Number of reconnects of a live stream.", ["stream"], reconnects)
+    silence = GaugeMetricFamily(_P + "source_silence_seconds", "Since the last frame of a stream.", labels=["stream"])
     for role, silent_s in summary.silent_s.items():
-        silence.add_metric([_ROLES[role]], silent_s)
+        silence.add_metric([role.label], silent_s)
     yield silence
 
 

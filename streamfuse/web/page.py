@@ -1,4 +1,4 @@
-"""The page, which is one file, and the policy that keeps everything else out of it."""
+"""The preview page, which is one HTML file, and its Content-Security-Policy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PAGE = files("streamfuse.web").joinpath("page.html").read_text("utf-8")
 
 
 def page() -> str:
-    """HTML with its style and its script inside; it holds nothing about the run."""
+    """Return the HTML with its style and script inline; it contains nothing about the run."""
     return _PAGE
 
 
@@ -33,4 +33,4 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-"""Only the page's own script and style run, and they talk to nobody else."""
+"""Allows only the page's own script and style, and connections to its own server."""

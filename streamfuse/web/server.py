@@ -1,19 +1,21 @@
-"""The preview's server: one thread with its own event loop, on one or two addresses.
+"""Web server of the preview: one thread with its own event loop, on one or two addresses.
 
     /                the page                        /metrics   for Prometheus
     /socket          its WebSocket                   /status    the same as JSON
-    /stream.mjpg     a picture after the other       /readyz    200, or 503 and why not, as JSON
-    /snapshot.jpg    the newest picture              /healthz   200 while it runs
+    /stream.mjpg     an MJPEG stream                 /readyz    200, or 503 with the reasons, as JSON
+    /snapshot.jpg    the newest picture              /healthz   200 while the process runs
 
-The pictures are taken in `?view=fused`, `infrared` or `visible`.
+Streams and snapshots take `?view=fused`, `infrared` or `visible`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,17 +24,19 @@ from aiohttp import WSCloseCode, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from streamfuse.telemetry import Summary
-from streamfuse.web.address import Place
+from streamfuse.web.address import Listener
 from streamfuse.web.auth import Guard
 from streamfuse.web.hub import Closed, Hub, View
 from streamfuse.web.metrics import make_registry
 from streamfuse.web.page import CONTENT_SECURITY_POLICY, page
+from streamfuse.web.stalls import stall_limit
 from streamfuse.web.status import not_ready, status
 from streamfuse.web.viewer import serve_viewer
 
 MOST_VIEWERS = 32
+"""Clients that are sent pictures at the same time."""
 SHUTDOWN_S = 1.0
-"""For viewers that take no good-bye."""
+"""Time for viewers to answer the closing handshake, s."""
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
@@ -41,13 +45,13 @@ _HEADERS = {
     "Server": "streamfuse",
     "X-Content-Type-Options": "nosniff",
 }
-_OPEN = frozenset({"/healthz"})
-"""What anybody may ask."""
 _BOUNDARY = b"--frame\r\n"
+_cookie: ContextVar[str | None] = ContextVar("cookie", default=None)
+"""Set-Cookie value for the answer to the current request, as the guard returned it; every request has a task."""
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Not what a caller did wrong: that is answered, and whoever floods us must not fill the log as well."""
+    """Filter out malformed requests: they are answered, and a flood of them must not fill the log."""
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
@@ -57,19 +61,19 @@ _log.addFilter(_is_ours)
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """An address to serve, and what on it."""
+    """A listening address and the routes on it."""
 
-    place: Place
+    listener: Listener
     guard: Guard
     pages: bool
-    """The pictures too, not only what monitoring asks for."""
+    """Serve the page and the pictures, not only the routes for monitoring."""
 
 
 class Server:
-    """Serves a hub's pictures and a run's state from `start` to `close`."""
+    """Serves the pictures of a hub and the state of a run from `start` to `close`."""
 
     def __init__(self, sites: Sequence[Site], hub: Hub, state: Callable[[], Summary]) -> None:
-        """`state` is called in the server's thread."""
+        """state: called in the server's thread."""
         self._sites = sites
         self._hub = hub
         self._state = state
@@ -80,12 +84,12 @@ class Server:
         self._thread = threading.Thread(target=self._run, name="streamfuse preview", daemon=True)
 
     def start(self) -> None:
-        """Returns when it can be asked."""
+        """Start the thread; return when requests are accepted."""
         self._thread.start()
         self._started.wait()
 
     def close(self) -> None:
-        """Say good-bye to the viewers, and end."""
+        """Close the connections and stop the thread."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
@@ -98,7 +102,7 @@ class Server:
 
     async def _serve(self) -> None:
         self._hub.open()
-        # A viewer that leaves while there is nothing to send is noticed by its handler being cancelled.
+        # Handlers must be cancelled when their client disconnects: one that has nothing to send would not notice.
         runners = [
             web.AppRunner(
                 self._app(site), handler_cancellation=True, access_log=None, logger=_log, shutdown_timeout=SHUTDOWN_S
@@ -108,7 +112,7 @@ class Server:
         try:
             for runner, site in zip(runners, self._sites, strict=True):
                 await runner.setup()
-                await web.SockSite(runner, site.place.listening).start()
+                await web.SockSite(runner, site.listener.sock).start()
             self._loop = asyncio.get_running_loop()
             self._started.set()
             await self._stop.wait()
@@ -120,19 +124,20 @@ class Server:
     def _app(self, site: Site) -> web.Application:
         @web.middleware
         async def guarded(request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
+            _cookie.set(None)
             _check_text(request)
-            if request.path not in _OPEN:
-                site.guard.check(request)
+            if request.match_info.handler is not _healthz:
+                _cookie.set(site.guard.admit(request))
             return cast(web.StreamResponse, await handler(request))
 
         async def prepared(request: web.Request, response: web.StreamResponse) -> None:
             response.headers.update(_HEADERS)
-            if response.status < 400 and (cookie := site.guard.cookie(request)) is not None:
+            if response.status < 400 and (cookie := _cookie.get()) is not None:
                 response.headers.add("Set-Cookie", cookie)
 
         app = web.Application(middlewares=[guarded])
         app.on_response_prepare.append(prepared)
-        app.on_shutdown.append(self._say_good_bye)
+        app.on_shutdown.append(self._close_sockets)
         registry = make_registry(self._state, self._hub)
 
         async def metrics(request: web.Request) -> web.Response:
@@ -152,18 +157,18 @@ class Server:
         if site.pages:
             routes += [
                 web.get("/", _page),
-                web.get("/socket", socket),
-                web.get("/stream.mjpg", self._stream),
+                web.get("/socket", socket, allow_head=False),
+                web.get("/stream.mjpg", self._stream, allow_head=False),
                 web.get("/snapshot.jpg", self._snapshot),
             ]
         app.add_routes(routes)
         return app
 
-    async def _say_good_bye(self, app: web.Application) -> None:
+    async def _close_sockets(self, app: web.Application) -> None:
         closing = [socket.close(code=WSCloseCode.GOING_AWAY, message=b"the run has ended") for socket in self._sockets]
         await asyncio.gather(*closing)
 
-    # What is asked for.
+    # Handlers of the routes.
 
     async def _status(self, request: web.Request) -> web.Response:
         return web.json_response(status(self._state(), self._hub))
@@ -172,65 +177,88 @@ class Server:
         reasons = not_ready(self._state())
         return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
-    async def _snapshot(self, request: web.Request) -> web.Response:
+    async def _snapshot(self, request: web.Request) -> web.StreamResponse:
         view = _view(request)
-        shown = self._hub.newest
-        if shown is None:
-            raise web.HTTPServiceUnavailable(text="there is no picture yet\n")
-        data = await self._hub.jpeg(shown, view)
-        if data is None:
-            raise web.HTTPNotFound(text=f"the {view} stream is away\n")
-        return web.Response(body=data, content_type="image/jpeg")
+        with self._viewing(request):
+            shown = self._hub.newest
+            if shown is None:
+                raise web.HTTPServiceUnavailable(text="no picture yet: try again\n")
+            data = await self._hub.jpeg(shown, view)
+            if data is None:
+                raise web.HTTPNotFound(text=f"the {view} stream is away\n")
+            # aiohttp keeps an answer until the next request of the connection: this one has no body of its own.
+            response = web.StreamResponse(headers={"Content-Type": "image/jpeg", "Content-Length": str(len(data))})
+            await response.prepare(request)
+            if request.method != "HEAD":
+                with stall_limit(request):
+                    await response.write_eof(data)
+            return response
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         view = _view(request)
-        self._admit()
         response = web.StreamResponse()
         response.headers["Content-Type"] = "multipart/x-mixed-replace; boundary=frame"
-        self._hub.viewers += 1
-        try:
+        with self._viewing(request), contextlib.suppress(Closed, ConnectionError):
             await response.prepare(request)
             await response.write(_BOUNDARY)
             number = 0
             while True:
-                shown = await self._hub.after(number)
-                number = shown.number
-                data = await self._hub.jpeg(shown, view)
-                if data is not None:
-                    # The boundary after a picture lets the browser show it now, not when the next one comes.
-                    head = b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(data)
-                    await response.write(head + data + b"\r\n" + _BOUNDARY)
-        except (Closed, ConnectionError):
-            return response
-        finally:
-            self._hub.viewers -= 1
+                number, part = await self._part(number, view)
+                with stall_limit(request):
+                    await response.write(part)
+        return response
+
+    async def _part(self, number: int, view: View) -> tuple[int, bytes]:
+        """Return the next picture's number and its part of an MJPEG stream, empty if the view's stream is away."""
+        shown = await self._hub.after(number)
+        data = await self._hub.jpeg(shown, view)
+        if data is None:
+            return shown.number, b""
+        # The boundary after a picture lets the browser show it now, not when the next one comes.
+        head = b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(data)
+        return shown.number, head + data + b"\r\n" + _BOUNDARY
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
-        self._admit()
-        # JPEG cannot be compressed any more.
-        socket = web.WebSocketResponse(heartbeat=10.0, timeout=SHUTDOWN_S, compress=False, max_msg_size=4096)
-        self._hub.viewers += 1
-        self._sockets.add(socket)
-        try:
+        socket = web.WebSocketResponse(
+            heartbeat=10.0,
+            timeout=SHUTDOWN_S,
+            compress=False,  # JPEGs do not get smaller
+            max_msg_size=4096,
+            writer_limit=0,
+        )
+        with self._viewing(request):
             await socket.prepare(request)
-            await serve_viewer(socket, self._hub, lambda: status(self._state(), self._hub))
-            return socket
-        finally:
-            self._sockets.discard(socket)
-            self._hub.viewers -= 1
+            self._sockets.add(socket)
+            try:
+                await serve_viewer(request, socket, self._hub, lambda: status(self._state(), self._hub))
+                return socket
+            finally:
+                self._sockets.discard(socket)
 
-    def _admit(self) -> None:
+    @contextlib.contextmanager
+    def _viewing(self, request: web.Request) -> Iterator[None]:
+        """Count a viewer for the length of the block.  Raises HTTPServiceUnavailable if there are MOST_VIEWERS.
+
+        Writes that are awaited in the block wait until the operating system has taken everything.
+        """
         if self._hub.viewers >= MOST_VIEWERS:
-            raise web.HTTPServiceUnavailable(text=f"{MOST_VIEWERS} viewers are here already\n")
+            raise web.HTTPServiceUnavailable(text=f"{MOST_VIEWERS} viewers are connected already: try again later\n")
+        self._hub.viewers += 1
+        try:
+            if request.transport is not None:
+                request.transport.set_write_buffer_limits(high=0)
+            yield
+        finally:
+            self._hub.viewers -= 1
 
 
 def _check_text(request: web.Request) -> None:
-    """Raises HTTPBadRequest for headers that are not UTF-8, which aiohttp could not repeat in its own refusals."""
+    """Raises HTTPBadRequest for headers that are not UTF-8: aiohttp fails to quote them in its own error answers."""
     try:
         for value in request.headers.values():
             value.encode()
     except UnicodeEncodeError:
-        raise web.HTTPBadRequest(text="headers must be text\n") from None
+        raise web.HTTPBadRequest(text="headers must be UTF-8\n") from None
 
 
 async def _page(request: web.Request) -> web.Response:
@@ -242,8 +270,8 @@ async def _healthz(request: web.Request) -> web.Response:
 
 
 def _view(request: web.Request) -> View:
-    """The view that is asked for; raises HTTPBadRequest."""
+    """Return the view in the query.  Raises HTTPBadRequest for an unknown one."""
     try:
         return View(request.query.get("view", View.FUSED))
     except ValueError:
-        raise web.HTTPBadRequest(text=f"there is no such view: use {', '.join(View)}\n") from None
+        raise web.HTTPBadRequest(text=f"unknown view: use {', '.join(View)}\n") from None

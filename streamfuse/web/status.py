@@ -1,4 +1,4 @@
-"""The state of a run as JSON: for the page, for `streamfuse top`, and for whoever asks if it is ready."""
+"""The state of a run as JSON, for the page, `streamfuse top` and readiness checks."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from typing import Any
 
 from streamfuse import __version__
 from streamfuse.color import Plane
+from streamfuse.frames import Role
 from streamfuse.sources.base import State
 from streamfuse.telemetry import SourceSummary, Summary
 from streamfuse.web.hub import Hub
 
-STREAMS = {"infrared": "ir", "visible": "vis"}
-"""What users read, and the role in the summary."""
 FRESH_S = 2.0
-"""A live stream is fresh if its last frame is not older, or not older than five periods."""
+"""A live stream is fresh if its last frame is not older than this, or not older than five frame intervals."""
 
 
 def not_ready(summary: Summary) -> list[str]:
-    """Why the run is not ready, in words; empty if it is."""
+    """Return the reasons for which the run is not ready; empty if it is."""
     reasons = [
-        f"{stream}: {why}"
-        for stream, role in STREAMS.items()
-        if (why := _not_fresh(summary.silent_s.get(role), summary.sources.get(stream)))
+        f"{role.label}: {why}"
+        for role in Role
+        if (why := _not_fresh(summary.silent_s.get(role), summary.sources.get(role)))
     ]
     return reasons if summary.engine_loaded else [*reasons, "the engine is not loaded yet"]
 
@@ -33,14 +32,14 @@ def _not_fresh(silent_s: float | None, source: SourceSummary | None) -> str | No
         return str(source.state)
     if silent_s is None:
         return "no frame yet"
-    # Recordings are held back as long as the engine needs.
+    # Recordings wait for the engine, however long it takes.
     if source is not None and silent_s > max(FRESH_S, 5 * (source.period_s or 0)):
         return f"no frame for {silent_s:.1f} s"
     return None
 
 
 def status(summary: Summary, hub: Hub) -> dict[str, Any]:
-    """Everything that is worth showing; values that are not known are None."""
+    """Return the state as `/status` sends it; unknown values are None."""
     shown = hub.newest
     reasons = not_ready(summary)
     return {
@@ -60,12 +59,12 @@ def status(summary: Summary, hub: Hub) -> dict[str, Any]:
         "read": summary.read,
         "paired": summary.pairs,
         "fused": summary.fused,
-        "alone": summary.alone,
+        "passthrough": summary.passthrough,
         "written": summary.written,
         "dropped": summary.dropped,
         "drops": summary.drops,
-        "held": summary.held,
-        "sources": [_source(summary, stream, role) for stream, role in STREAMS.items()],
+        "repeated": summary.repeated,
+        "sources": [_source(summary, role) for role in Role],
         "stages": {
             name: {"p50_ms": _rounded(stage.p50_ms), "p95_ms": _rounded(stage.p95_ms), "p99_ms": _rounded(stage.p99_ms)}
             for name, stage in summary.stages.items()
@@ -75,11 +74,11 @@ def status(summary: Summary, hub: Hub) -> dict[str, Any]:
     }
 
 
-def _source(summary: Summary, stream: str, role: str) -> dict[str, Any]:
-    source = summary.sources.get(stream)
+def _source(summary: Summary, role: Role) -> dict[str, Any]:
+    source = summary.sources.get(role)
     silent_s = summary.silent_s.get(role)
     return {
-        "stream": stream,
+        "stream": role.label,
         "name": source.name if source else None,
         "state": str(source.state) if source else "recording",
         "fresh": _not_fresh(silent_s, source) is None,

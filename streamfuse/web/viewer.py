@@ -1,12 +1,14 @@
-"""One browser's WebSocket: it gets the next picture when it has shown the last one.
+"""WebSocket of one browser: the next picture is sent when the last one was shown.
 
     browser                                      server
-    {"views": ["fused", "visible"]}       ───►                what it looks at; [] for nothing
-                                          ◄───   picture      4 bytes, length of a JSON header; header; the JPEGs
-    {"shown": 17}                         ───►                the number in that header
-                                          ◄───   {...}        the state of the run, as text, once a second
+    {"views": ["fused", "visible"]}       ───►                the views to show; [] for none
+                                          ◄───   picture      4 bytes: length of a JSON header; the header; the JPEGs
+    {"shown": 17}                         ───►                acknowledges the number in that header
+                                          ◄───   {...}        the state of the run as text, once a second
 
-A viewer that stalls is sent nothing more and costs nothing; it goes on with what is newest then.
+New views are sent without waiting for the acknowledgement.  Whatever a browser sends, a connection has at most one
+picture and one state waiting to be written, and it keeps no picture alive: a browser that stalls is sent nothing more,
+and continues with the newest picture.
 """
 
 from __future__ import annotations
@@ -14,20 +16,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import WSMsgType, web
 
 from streamfuse.web.hub import Closed, Hub, Shown, View
+from streamfuse.web.stalls import stall_limit
 
 STATUS_S = 1.0
+Send = Callable[[str | bytes], Awaitable[None]]
+"""Sends one message; returns when it has left the process, or nearly so."""
 
 
-async def serve_viewer(socket: web.WebSocketResponse, hub: Hub, status: Callable[[], dict[str, Any]]) -> None:
-    """Until the browser leaves."""
-    viewer = _Viewer(socket, hub)
-    telling = asyncio.create_task(_tell(socket, status))
+async def serve_viewer(
+    request: web.Request, socket: web.WebSocketResponse, hub: Hub, status: Callable[[], dict[str, Any]]
+) -> None:
+    """Serve one browser until it disconnects.
+
+    socket: prepared, with a `writer_limit` of 0, so that every message waits for room in the write buffer.
+    """
+
+    async def send(message: str | bytes) -> None:
+        with stall_limit(request):
+            await (socket.send_str(message) if isinstance(message, str) else socket.send_bytes(message))
+
+    viewer = _Viewer(send, hub)
+    telling = asyncio.create_task(_tell(send, status))
     try:
         async for message in socket:
             if message.type is WSMsgType.TEXT:
@@ -39,30 +54,37 @@ async def serve_viewer(socket: web.WebSocketResponse, hub: Hub, status: Callable
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _tell(socket: web.WebSocketResponse, status: Callable[[], dict[str, Any]]) -> None:
+async def _tell(send: Send, status: Callable[[], dict[str, Any]]) -> None:
     with contextlib.suppress(ConnectionError):
         while True:
-            await socket.send_str(json.dumps(status()))
+            await send(json.dumps(status()))
             await asyncio.sleep(STATUS_S)
 
 
 class _Viewer:
-    def __init__(self, socket: web.WebSocketResponse, hub: Hub) -> None:
-        self._socket = socket
+    """The pictures of one connection."""
+
+    def __init__(self, send: Send, hub: Hub) -> None:
+        self._send = send
         self._hub = hub
         self._views: tuple[View, ...] = ()
-        self._sending: asyncio.Task[None] | None = None
+        self._showing: asyncio.Task[None] | None = None
+        self._sending = False
+        """A picture is being written: this must not be cancelled, or another would be written beside it."""
         self._free = asyncio.Event()
-        """It has shown what it was sent."""
-        self._sent: Shown | None = None
+        """The last picture was acknowledged, or the views have changed since."""
+        self._number = 0
+        """Number of the last picture that was sent in these views; 0 if there was none."""
+        self._sent: tuple[int, int] | None = None
+        """Number and arrival time of the last picture that was sent, ns."""
         self._glass_ms: float | None = None
-        """From the arrival of a picture's frames until the browser had shown it."""
+        """Time from the arrival of a picture's frames until the browser had shown it."""
 
     def tasks(self) -> list[asyncio.Task[None]]:
-        return [] if self._sending is None else [self._sending]
+        return [] if self._showing is None else [self._showing]
 
     def hear(self, text: str) -> None:
-        """What makes no sense is passed over: it is the browser's loss."""
+        """Handle a message from the browser; malformed ones are ignored."""
         try:
             message = json.loads(text)
         except (ValueError, RecursionError):
@@ -72,29 +94,41 @@ class _Viewer:
         views, number = message.get("views"), message.get("shown")
         if isinstance(views, list):
             self._look(tuple(view for view in View if view in views))
-        elif self._sent is not None and number == self._sent.number:
-            self._glass_ms = (self._hub.now_ns() - self._sent.frame.arrival_ns) / 1e6
+        elif self._sent is not None and number == self._sent[0]:
+            self._glass_ms = (self._hub.now_ns() - self._sent[1]) / 1e6
             self._free.set()
 
     def _look(self, views: tuple[View, ...]) -> None:
-        """Another look begins with the newest picture, even if that was sent before."""
+        """Change the views, beginning with the newest picture, even if that was sent before."""
+        self._views, self._number = views, 0
+        self._free.set()
+        if self._sending:
+            return  # the task continues with these views
         for task in self.tasks():
             task.cancel()
-        self._views = views
-        self._free.set()
-        self._sending = asyncio.create_task(self._send()) if views else None
+        self._showing = asyncio.create_task(self._show()) if views else None
 
-    async def _send(self) -> None:
-        number = 0
+    async def _show(self) -> None:
         with contextlib.suppress(Closed, ConnectionError):
-            while True:
+            while self._views:
                 await self._free.wait()
-                shown = await self._hub.after(number)
-                number = shown.number
-                jpegs = [(view, await self._hub.jpeg(shown, view)) for view in self._views]
-                self._free.clear()
-                self._sent = shown
-                await self._socket.send_bytes(self._message(shown, jpegs))
+                await self._write(await self._next())
+
+    async def _next(self) -> bytes:
+        """Return the message for the next picture, which counts as sent from now on."""
+        shown = await self._hub.after(self._number)
+        jpegs = [(view, await self._hub.jpeg(shown, view)) for view in self._views]
+        self._free.clear()
+        self._number = shown.number
+        self._sent = shown.number, shown.frame.arrival_ns
+        return self._message(shown, jpegs)
+
+    async def _write(self, message: bytes) -> None:
+        self._sending = True
+        try:
+            await self._send(message)
+        finally:
+            self._sending = False
 
     def _message(self, shown: Shown, jpegs: list[tuple[View, bytes | None]]) -> bytes:
         frame = shown.frame

@@ -1,1 +1,1 @@
-"""Frames over ZeroMQ: publisher, subscriber, message and keys."""
+"""Fused frames over ZeroMQ: publisher, subscriber, message format and keys."""

@@ -1,7 +1,6 @@
-"""Keys of ZeroMQ's CURVE: who may publish as whom, and who may subscribe.
+"""CURVE keys: they authenticate the publisher and its subscribers, and encrypt the frames.
 
-Every side has a public and a secret key, in files of ZeroMQ's usual form.  A secret is never shown, nor is it in
-any error.
+Each side has a public and a secret key, in ZeroMQ's certificate files.  A secret key never appears in output or errors.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ log = logging.getLogger("streamfuse")
 SERVER_PUBLIC = "server.key"
 SERVER_SECRET = "server.key_secret"
 CLIENT_PUBLIC = "clients/client.key"
-"""Beside those of other subscribers: the directory is the list of who may subscribe."""
+"""Public key of the first subscriber; the directory holds the keys of all that may subscribe."""
 CLIENT_SECRET = "client.key_secret"
 CLIENTS = "clients"
 _Z85 = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
@@ -31,39 +30,42 @@ _Z85 = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
 @dataclass(frozen=True, slots=True)
 class KeyPair:
+    """A public key and its secret key."""
+
     public: bytes
     """Z85, 40 bytes."""
     secret: bytes = field(repr=False)
+    """Z85, 40 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerKeys:
-    """What a publisher needs."""
+    """Keys of a publisher."""
 
     pair: KeyPair
     clients: Path
-    """The directory of public keys (*.key) of those who may subscribe; looked at whenever one connects."""
+    """Directory with the public keys (*.key) of the allowed subscribers; read at every connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientKeys:
-    """What a subscriber needs."""
+    """Keys of a subscriber."""
 
     pair: KeyPair
     server: bytes
-    """The publisher's public key, Z85."""
+    """Public key of the publisher, Z85."""
 
 
 def new_keys(directory: Path) -> list[Path]:
-    """Write key pairs for a publisher and for one subscriber; the files.
+    """Write key pairs for a publisher and one subscriber; return the files.
 
-    Secret files can be read by their owner only, from the first byte.  Raises OutputError, before anything is
-    written, where one of the files exists.
+    Secret files are created readable by their owner only.  Raises OutputError, before anything is written, if one of
+    the files exists.
     """
     files = [directory / name for name in (SERVER_PUBLIC, SERVER_SECRET, CLIENT_PUBLIC, CLIENT_SECRET)]
     for file in files:
         if file.exists():
-            raise OutputError(f"{file} exists: choose another directory, keys are never replaced")
+            raise OutputError(f"{file} exists and keys are never replaced: choose another directory")
     server, client = (KeyPair(*zmq.curve_keypair()) for _ in range(2))
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -76,35 +78,41 @@ def new_keys(directory: Path) -> list[Path]:
 
 
 def _write(file: Path, pair: KeyPair, *, secret: bool) -> None:
-    lines = ["#   ZeroMQ CURVE " + ("secret certificate: give it to nobody" if secret else "public certificate")]
+    lines = ["#   ZeroMQ CURVE " + ("secret certificate: keep it secret" if secret else "public certificate")]
     lines += ["metadata", "curve", f'    public-key = "{pair.public.decode()}"']
     if secret:
         lines.append(f'    secret-key = "{pair.secret.decode()}"')
-    number = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if secret else 0o644)
-    with os.fdopen(number, "w") as opened:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if secret else 0o644)
+    with os.fdopen(descriptor, "w") as opened:
         opened.write("\n".join(lines) + "\n")
 
 
 def server_keys(secret: Path, clients: Path | None = None) -> ServerKeys:
-    """`clients`: by default the directory of that name beside the secret key.  Raises UsageError."""
+    """Load a publisher's keys.
+
+    `clients`: directory of the subscribers' public keys, by default clients/ beside the secret key.  Raises UsageError.
+    """
     pair = load_pair(secret)
     clients = clients or secret.parent / CLIENTS
     if not clients.is_dir():
         raise UsageError(f"there is no directory {clients}: put the subscribers' public keys (*.key) into one")
     if not any(clients.glob("*.key")):
-        raise UsageError(f"{clients} has no public key of a subscriber (*.key), so nobody could subscribe")
+        raise UsageError(f"{clients} has no public key (*.key), so nobody could subscribe: add the subscribers' keys")
     for file in clients.glob("*.key"):
         load_public(file)
     return ServerKeys(pair, clients)
 
 
 def client_keys(server: Path, client: Path) -> ClientKeys:
-    """`server`: the publisher's public key; `client`: the subscriber's secret key.  Raises UsageError."""
+    """Load a subscriber's keys.
+
+    `server`: file of the publisher's public key; `client`: file of the subscriber's secret key.  Raises UsageError.
+    """
     return ClientKeys(load_pair(client), load_public(server))
 
 
 def is_allowed(clients: Path, public: bytes) -> bool:
-    """Whether the directory has this public key; a file that is none allows nobody."""
+    """Return True if the directory has this public key; invalid files are logged and ignored."""
     for file in clients.glob("*.key"):
         try:
             if load_public(file) == public:
@@ -115,16 +123,17 @@ def is_allowed(clients: Path, public: bytes) -> bool:
 
 
 def load_public(file: Path) -> bytes:
+    """Load a public key, Z85; raises UsageError."""
     return _load(file)[0]
 
 
 def load_pair(file: Path) -> KeyPair:
-    """Raises UsageError for a file that has no secret key, and warns of one that others can read."""
+    """Load a key pair; warns if other users can read the file.  Raises UsageError, also without a secret key."""
     public, secret = _load(file)
     if secret is None:
-        raise UsageError(f"{file} has no secret key: give the file that ends in .key_secret")
+        raise UsageError(f"{file} has no secret key: give a .key_secret file")
     if os.name == "posix" and file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        log.warning("others can read the secret key: chmod 600 %s", file)
+        log.warning("other users can read the secret key: chmod 600 %s", file)
     return KeyPair(public, secret)
 
 
@@ -140,5 +149,5 @@ def _load(file: Path) -> tuple[bytes, bytes | None]:
     except (ValueError, IndexError):
         public, secret = b"", None
     if any(key is not None and not _Z85.fullmatch(key) for key in (public, secret)):
-        raise UsageError(f"{file} is no key file: make keys with `streamfuse keys new DIR`")
+        raise UsageError(f"{file} is not a key file: make keys with `streamfuse keys new DIR`")
     return public, secret

@@ -1,4 +1,4 @@
-"""Addresses of ZeroMQ sockets."""
+"""Validation of ZeroMQ addresses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PORT = re.compile(r"\d{1,5}", re.ASCII)
 
 
 def check_url(url: str) -> None:
-    """Raises UsageError for what is no address of ZeroMQ."""
+    """Raise UsageError unless `url` is a ZeroMQ address: tcp://, ipc:// or inproc://."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in ("tcp", "ipc", "inproc") or not rest:
         raise UsageError(
@@ -21,11 +21,11 @@ def check_url(url: str) -> None:
     if scheme == "tcp":
         host, _, port = rest.rpartition(":")
         if not host or not (port == "*" or (_PORT.fullmatch(port) and int(port) < 65536)):
-            raise UsageError(f"{redact(url)}: a port is missing, as in tcp://127.0.0.1:5556")
+            raise UsageError(f"{redact(url)}: give a port, as in tcp://127.0.0.1:5556")
 
 
 def is_private(url: str) -> bool:
-    """Whether only this machine can reach it."""
+    """Return True if only this machine can reach the address."""
     scheme, _, rest = url.partition("://")
     if scheme != "tcp":
         return True

@@ -1,4 +1,4 @@
-"""The pixels of a published frame: from a fused frame to bytes, and back to arrays."""
+"""Encoding of a fused frame's pixels to bytes, and decoding to arrays."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from streamfuse.errors import InputError, OutputError
 from streamfuse.frames import FusedFrame
 from streamfuse.zeromq.wire import Encoding, Header, chroma_shape, payload_bytes
 
-# OpenCV is imported where it is used: who wants luma only is spared the tenth of a second that it takes.
+# OpenCV is imported where it is used: subscribers that only need luma save its import time of 0.1 s.
 
 
 def encode(frame: FusedFrame, encoding: Encoding, quality: int = 85) -> memoryview:
-    """The payload, as `streamfuse.zeromq.wire.Encoding` describes it; `quality`, 1..100, is that of JPEG.
+    """Encode a frame's pixels as `streamfuse.zeromq.wire.Encoding` describes; `quality`: of JPEG, 1..100.
 
-    For mono8 it is the luma itself where that lies in one piece, without a copy; else it is new memory that nobody
-    writes to again.  Raises OutputError where the encoder fails.
+    For mono8 the result is the luma itself, without a copy, if it is contiguous; otherwise it is new memory that is
+    never written to again.  Raises OutputError if the encoder fails.
     """
     if encoding is Encoding.MONO8:
         return np.ascontiguousarray(frame.luma).data
@@ -36,7 +36,7 @@ def encode(frame: FusedFrame, encoding: Encoding, quality: int = 85) -> memoryvi
         done = False
     if not done:
         raise OutputError(
-            f"frame {frame.index} cannot be encoded as JPEG: publish it as {Encoding.BGR8} or {Encoding.YUV420P}"
+            f"frame {frame.index} cannot be encoded as JPEG: publish as {Encoding.BGR8} or {Encoding.YUV420P}"
         )
     return data.data
 
@@ -57,14 +57,14 @@ def _planar(frame: FusedFrame) -> npt.NDArray[np.uint8]:
 
 
 def _planes(data: npt.NDArray[np.uint8], height: int, width: int) -> tuple[Plane, Plane, Plane]:
-    """Views of the three planes of yuv420p."""
+    """Views of the three planes of yuv420p: (H, W) and twice (H / 2, W / 2), rounded up."""
     rows, columns = chroma_shape(height, width)
     luma, u, v = np.split(data, (height * width, height * width + rows * columns))
     return luma.reshape(height, width), u.reshape(rows, columns), v.reshape(rows, columns)
 
 
 def luma_of(header: Header, payload: memoryview) -> Plane:
-    """(H, W) uint8, full range: a view for mono8 and yuv420p, computed for bgr8 and jpeg.  Raises InputError."""
+    """Luma, (H, W) uint8 full range: a view for mono8 and yuv420p, computed for bgr8 and jpeg.  Raises InputError."""
     shape = header.height, header.width
     if header.encoding is Encoding.JPEG:
         return _decoded(header, payload, colour=False)
@@ -77,7 +77,7 @@ def luma_of(header: Header, payload: memoryview) -> Plane:
 
 
 def bgr_of(header: Header, payload: memoryview) -> npt.NDArray[np.uint8]:
-    """(H, W, 3) uint8 BGR: a view for bgr8, computed for the others.  Raises InputError."""
+    """Picture in BGR, (H, W, 3) uint8: a view for bgr8, computed for the others.  Raises InputError."""
     if header.encoding is Encoding.BGR8:
         return np.frombuffer(payload, np.uint8).reshape(header.height, header.width, 3)
     if header.encoding is Encoding.JPEG:
@@ -88,7 +88,7 @@ def bgr_of(header: Header, payload: memoryview) -> npt.NDArray[np.uint8]:
 
 
 def picture_of(header: Header, payload: memoryview) -> tuple[Plane, Chroma | None]:
-    """Luma and chroma, as a fused frame has them; no chroma for a picture that is known to be grey."""
+    """Luma (H, W) uint8 and chroma, as in a `FusedFrame`; None as chroma for a grey picture.  Raises InputError."""
     if header.encoding is Encoding.YUV420P and header.matrix is not None:
         luma, u, v = _planes(np.frombuffer(payload, np.uint8), header.height, header.width)
         return luma, Chroma(u, v, full_range=True, matrix=Matrix(header.matrix))
@@ -109,5 +109,5 @@ def _decoded(header: Header, payload: memoryview, *, colour: bool) -> npt.NDArra
     except cv2.error:
         picture = None
     if picture is None or picture.shape[:2] != (header.height, header.width):
-        raise InputError(f"frame {header.seq} of {header.stream} is no JPEG that can be decoded: leave it out")
+        raise InputError(f"frame {header.seq} of {header.stream} is not a valid JPEG: skip it")
     return cast("npt.NDArray[np.uint8]", picture)

@@ -1,8 +1,7 @@
-"""A bound ZeroMQ socket that any number of streams of this process are published on.
+"""A bound ZeroMQ socket that publishes any number of streams of this process.
 
-A subscriber that comes late is sent the last frame of its streams at once.  Nothing is encoded while nobody
-subscribes.  A subscriber that is slow loses frames and holds nobody up: the queue to each is short, so that what it
-gets is not old.
+A new subscriber is sent the last frame of its streams at once.  Nothing is encoded while nobody subscribes.  A slow
+subscriber loses frames and does not delay others; the queue to each is short, so its frames are recent.
 """
 
 from __future__ import annotations
@@ -32,38 +31,41 @@ if TYPE_CHECKING:
 log = logging.getLogger("streamfuse")
 
 QUEUE = 4
-"""Frames that wait for one subscriber before it loses some: 160 ms at 25 fps."""
+"""Frames queued for one subscriber before it loses some: 160 ms at 25 fps."""
 LINGER_MS = 1000
-"""How long the last frames may take to be sent when the publisher is closed."""
-MAX_HEARD_BYTES = 4096
-"""Subscribers send topics and nothing else."""
-HEARD_AT_ONCE = 100
-"""Subscriptions that are looked at before a frame is sent again."""
-MOST_WANTED = 1000
-"""Subscriptions that are told apart.  Whoever makes more takes no more memory; every frame counts as wanted then."""
-REST_S = 0.01
-"""Between two looks at what subscribers say: the socket also stirs whenever one has taken a frame."""
+"""Time to send the remaining frames when the publisher is closed."""
+MAX_SUBSCRIPTION_BYTES = 4096
+"""Size limit of a message from a subscriber; subscribers send only topics."""
+SUBSCRIPTIONS_AT_ONCE = 100
+"""Subscriptions that are processed before the next frame is sent."""
+MAX_SUBSCRIPTIONS = 1000
+"""Subscriptions that are stored, to bound memory; with more, every frame is sent as if it had a subscriber."""
+PAUSE_S = 0.01
+"""Pause between two reads of subscriptions: the socket also becomes readable whenever a subscriber takes a frame."""
 DOMAIN = b"global"
 
 NOBODY = "nobody subscribed"
 FULL = "a subscriber fell behind"
-"""How often one did; what it missed until it caught up, it counts itself."""
+"""Counted once each time that a queue is full; a subscriber counts the frames that it missed itself."""
 
 
 class Message(Protocol):
+    """A frame that is encoded on demand."""
+
     def parts(self, *, resent: bool) -> tuple[bytes, Buffer]:
-        """Header and payload; the payload is encoded once, and never written to afterwards."""
+        """Return header and payload; the payload is encoded once, and never written to afterwards."""
 
 
 class Topic:
-    """One stream, as the publisher sees it."""
+    """A published stream."""
 
     def __init__(self, stream: str) -> None:
         self.stream = stream
         self.name = topic_of(stream)
         self.last: Message | None = None
+        """The newest frame, kept for new subscribers."""
         self.sent = False
-        """Whether `last` has been."""
+        """True once `last` has been sent."""
 
 
 _shared: dict[str, Publisher] = {}
@@ -71,7 +73,7 @@ _shared_lock = threading.Lock()
 
 
 class Publisher:
-    """Made by `join`; any thread may use it."""
+    """A bound socket and its streams; made by `join`, used from any thread."""
 
     def __init__(self, url: str, keys: ServerKeys | None = None) -> None:
         self.name = redact(url)
@@ -79,25 +81,29 @@ class Publisher:
         self._url = url
         self._lock = threading.Lock()
         self._topics: dict[str, Topic] = {}
-        self._wanted: set[bytes] = set()
-        self._crowded = False
-        """More were asked for than are told apart."""
-        self._late: set[bytes] = set()
-        self._ended = threading.Event()
-        # inproc peers must share a context; others get one of their own: it has one authenticator.
+        self._subscriptions: set[bytes] = set()
+        self._overflowed = False
+        """True once there are more subscriptions than are stored."""
+        self._new: set[bytes] = set()
+        self._closed = threading.Event()
+        # inproc peers must share a context; the others have their own, because a context has one authenticator.
         self._own_context = not url.startswith("inproc:")
         self._context = zmq.Context() if self._own_context else zmq.Context.instance()
-        self._authenticator = self._authenticate(keys) if keys is not None else None
-        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
-        try:
+        with contextlib.ExitStack() as opened:
+            if self._own_context:
+                opened.callback(self._context.term)
+            self._authenticator = self._authenticate(keys) if keys is not None else None
+            if self._authenticator is not None:
+                opened.callback(self._authenticator.stop)
+            self._socket: zmq.Socket[bytes] = opened.enter_context(self._context.socket(zmq.XPUB))
             self._bind(url, keys)
-        except BaseException:
-            self._release()
-            raise
-        self._wake, self._woken = socket.socketpair()
-        self._wake.setblocking(False)
-        self._watcher = threading.Thread(target=self._watch, name=f"streamfuse publish {self.name}", daemon=True)
-        self._watcher.start()
+            self._wake, self._woken = socket.socketpair()
+            opened.callback(self._wake.close)
+            opened.callback(self._woken.close)
+            self._wake.setblocking(False)
+            self._watcher = threading.Thread(target=self._watch, name=f"streamfuse publish {self.name}", daemon=True)
+            self._watcher.start()
+            self._opened = opened.pop_all()
 
     def _authenticate(self, keys: ServerKeys) -> ThreadAuthenticator:
         from zmq.auth.thread import ThreadAuthenticator
@@ -119,7 +125,7 @@ class Publisher:
             (zmq.SNDBUF, SOCKET_BYTES),
             (zmq.XPUB_VERBOSE, 1),
             (zmq.XPUB_NODROP, 1),
-            (zmq.MAXMSGSIZE, MAX_HEARD_BYTES),
+            (zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES),
             (zmq.IPV6, int("[" in url)),
             *KEEPALIVE.items(),
         ):
@@ -139,18 +145,19 @@ class Publisher:
 
     @property
     def address(self) -> str:
-        """Where subscribers connect to: the URL with the port that was found, if it asks for a free one."""
+        """URL for subscribers, with the actual port where the given URL asks for a free one."""
         return bytes(self._socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
 
     def add(self, stream: str) -> Topic:
+        """Add a stream; raises UsageError if the name is taken."""
         with self._lock:
             if stream in self._topics:
-                raise UsageError(f"the stream {stream!r} is on {self.name} already: give another one with --stream")
+                raise UsageError(f"{self.name} already has a stream {stream!r}: give another name with --stream")
             self._topics[stream] = Topic(stream)
             return self._topics[stream]
 
     def leave(self, topic: Topic) -> None:
-        """The last to leave closes the socket."""
+        """Remove a stream; the socket is closed with the last one."""
         with _shared_lock:
             with self._lock:
                 del self._topics[topic.stream]
@@ -160,87 +167,87 @@ class Publisher:
                 self._close()
 
     def offer(self, topic: Topic, message: Message) -> str | None:
-        """Send to who subscribes, and keep for who will; the reason if somebody does not get it."""
+        """Send a frame to its subscribers and keep it for new ones; return the reason if a subscriber misses it."""
         with self._lock:
             topic.last, topic.sent = message, False
-            wanted = self._is_wanted(topic)
-        if not wanted:
+            has_subscriber = self._has_subscriber(topic)
+        if not has_subscriber:
             return NOBODY
         header, payload = message.parts(resent=False)
         with self._lock:
-            room = self._send(topic, header, payload)
+            complete = self._send(topic, header, payload)
             topic.sent = True
-            self._hear()
-        return None if room else FULL
+            self._process_subscriptions()
+        return None if complete else FULL
 
-    def _is_wanted(self, topic: Topic) -> bool:
-        return self._crowded or any(topic.name.startswith(beginning) for beginning in self._wanted)
+    def _has_subscriber(self, topic: Topic) -> bool:
+        return self._overflowed or any(topic.name.startswith(prefix) for prefix in self._subscriptions)
 
     def _send(self, topic: Topic, header: bytes, payload: Buffer) -> bool:
-        """False: the queue of a subscriber is full, and it did not get this."""
-        room = True
+        """Send to all subscribers; False if the queue of one was full, so that it missed this frame."""
+        complete = True
         try:
             self._socket.send(topic.name, zmq.SNDMORE | zmq.NOBLOCK)
-        except zmq.Again:  # it says so instead of dropping; now to the others
-            room = False
+        except zmq.Again:  # a queue is full (XPUB_NODROP reports it): drop for that subscriber, send to the others
+            complete = False
             self._socket.setsockopt(zmq.XPUB_NODROP, 0)
             self._socket.send(topic.name, zmq.SNDMORE | zmq.NOBLOCK)
         try:
             self._socket.send(header, zmq.SNDMORE)
             self._socket.send(payload, copy=False)
         finally:
-            if not room:
+            if not complete:
                 self._socket.setsockopt(zmq.XPUB_NODROP, 1)
-        return room
+        return complete
 
-    def _hear(self) -> bool:
-        """Take what subscribers say; True if there may be more.  The lock is held."""
-        before, more = len(self._late), False
-        for _ in range(HEARD_AT_ONCE):
+    def _process_subscriptions(self) -> bool:
+        """Process subscriptions; True if there may be more.  The caller holds the lock."""
+        before, more = len(self._new), False
+        for _ in range(SUBSCRIPTIONS_AT_ONCE):
             if not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                 break
-            said = self._socket.recv(zmq.NOBLOCK)
-            kind, beginning = said[:1], said[1:]
+            message = self._socket.recv(zmq.NOBLOCK)
+            kind, prefix = message[:1], message[1:]
             if kind == b"\x01":
-                self._crowded = self._crowded or len(self._wanted) >= MOST_WANTED
-                if not self._crowded:
-                    self._wanted.add(beginning)
-                if any(topic.name.startswith(beginning) for topic in self._topics.values()):
-                    self._late.add(beginning)
-            elif kind == b"\x00":  # the last one who wanted it has gone
-                self._wanted.discard(beginning)
-            # Anything else is not for us.
+                self._overflowed = self._overflowed or len(self._subscriptions) >= MAX_SUBSCRIPTIONS
+                if not self._overflowed:
+                    self._subscriptions.add(prefix)
+                if any(topic.name.startswith(prefix) for topic in self._topics.values()):
+                    self._new.add(prefix)
+            elif kind == b"\x00":  # the last subscription of this topic has ended
+                self._subscriptions.discard(prefix)
+            # Other messages are ignored.
         else:
             more = True
-        if (more or len(self._late) > before) and threading.current_thread() is not self._watcher:
-            self._rouse()
+        if (more or len(self._new) > before) and threading.current_thread() is not self._watcher:
+            self._wake_watcher()
         return more
 
-    def _rouse(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # then it has been roused and has not come to it yet
+    def _wake_watcher(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # a wake-up is pending already
             self._wake.send(b"\0")
 
-    # The watcher's thread: a subscription must be heard while no frames come, too.
+    # The watcher thread: subscriptions must be processed while no frames are published, too.
 
     def _watch(self) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(int(self._socket.getsockopt(zmq.FD)), selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
-            more = True  # who waited for us has been heard of already
+            more = True  # subscriptions may have arrived before the descriptor was registered
             while True:
-                # The descriptor tells of changes only: whatever uses the socket must take all there is.
+                # The descriptor is edge-triggered: all pending messages must be read after every use of the socket.
                 ready = selector.select(0 if more else None)
-                self._ended.wait(REST_S)
+                self._closed.wait(PAUSE_S)
                 if any(key.fileobj is self._woken for key, _ in ready):
                     self._woken.recv(4096)
                 with self._lock:
-                    if self._ended.is_set():
+                    if self._closed.is_set():
                         return
-                    more = self._hear()
-                    late, self._late = self._late, set()
-                    topics = [t for t in self._topics.values() if any(t.name.startswith(b) for b in late)]
+                    more = self._process_subscriptions()
+                    new, self._new = self._new, set()
+                    topics = [t for t in self._topics.values() if any(t.name.startswith(b) for b in new)]
                 for topic in topics:
-                    # The thread that publishes meets the same error, and tells.
+                    # The publishing thread meets the same error, and reports it.
                     with contextlib.suppress(StreamfuseError):
                         self._resend(topic)
 
@@ -248,60 +255,51 @@ class Publisher:
         while (message := topic.last) is not None:
             header, payload = message.parts(resent=True)
             with self._lock:
-                if self._ended.is_set() or (topic.last is not message and topic.sent):
-                    return  # a newer one went to whoever has come
+                if self._closed.is_set() or (topic.last is not message and topic.sent):
+                    return  # the new subscriber was sent a newer frame
                 if topic.last is message:
                     self._send(topic, header, payload)
                     return
 
     def _close(self) -> None:
-        self._ended.set()
-        self._rouse()
+        self._closed.set()
+        self._wake_watcher()
         self._watcher.join()
-        self._wake.close()
-        self._woken.close()
-        self._release()
-
-    def _release(self) -> None:
-        self._socket.close()
-        if self._authenticator is not None:
-            self._authenticator.stop()
-        if self._own_context:
-            self._context.term()
+        self._opened.close()
 
 
 def join(url: str, stream: str, keys: ServerKeys | None = None, *, insecure: bool = False) -> tuple[Publisher, Topic]:
-    """The publisher of this URL, which all streams of this process on it share, with one more stream.
+    """Add a stream to the publisher of a URL, which all streams of this process share; it is made if necessary.
 
-    Raises UsageError for a URL that is none, for one that others can reach if there are neither `keys` nor `insecure`,
-    for other keys than it has already, and for a stream that it has already; OutputError where it cannot be bound.
+    Raises UsageError for an invalid URL, for one that other machines can reach without `keys` and `insecure`, for keys
+    that differ from those in use, and for a stream that exists; OutputError if the address cannot be bound.
     """
     check_url(url)
     if keys is None and not insecure and not is_private(url):
         raise UsageError(
-            f"{redact(url)} can be reached from other machines, and anybody could watch: "
-            "give --publish-keys (`streamfuse keys new DIR` makes them), or --insecure if that is meant"
+            f"{redact(url)} can be reached from other machines, so anybody could watch: "
+            "give --publish-keys (`streamfuse keys new DIR` makes them), or --insecure to allow that"
         )
     with _shared_lock:
         publisher = _shared.get(url)
         if publisher is None:
             publisher = Publisher(url, keys)
-            if "*" not in url:  # else every one has a port of its own
+            if "*" not in url:  # with a free port, each publisher has its own
                 _shared[url] = publisher
         elif publisher.keys != keys:
-            raise UsageError(f"{redact(url)} is in use with other keys: give the same to all its streams")
+            raise UsageError(f"{redact(url)} is in use with other keys: give the same keys to all its streams")
         return publisher, publisher.add(stream)
 
 
 def _check_path(path: str) -> None:
-    """ZeroMQ would remove whatever is at this path."""
+    """Raise OutputError if the path is in use: ZeroMQ would remove any file at this path."""
     if path.startswith(("@", "*")):
         return
     try:
         if not stat.S_ISSOCK(Path(path).stat().st_mode):
-            raise OutputError(f"{path} exists and is no socket: choose another path")
+            raise OutputError(f"{path} exists and is not a socket: choose another path")
         with socket.socket(socket.AF_UNIX) as probe:
             probe.connect(path)
     except OSError:
-        return  # nothing there, or nobody listens any more
+        return  # the path does not exist, or is a stale socket
     raise OutputError(f"{path} is in use by another publisher: choose another path")

@@ -1,10 +1,10 @@
-"""Receive what `streamfuse run --publish` sends, in another process or on another machine.
+"""Receive frames from `streamfuse run --publish`, in another process or on another machine.
 
 >>> with streamfuse.Subscriber("tcp://127.0.0.1:5556") as subscriber:
 ...     for frame in subscriber:
 ...         show(frame.to_bgr(), frame.header.vis_stamp_ns)
 
-Needs neither the network nor an engine: importing it takes what NumPy and ZeroMQ take.
+It needs neither the neural network nor an engine, only NumPy and ZeroMQ, so it is quick to import.
 """
 
 from __future__ import annotations
@@ -28,40 +28,43 @@ from streamfuse.closeable import Closeable
 from streamfuse.color import Plane
 from streamfuse.errors import NothingReceived, UsageError
 from streamfuse.frames import FusedFrame
+from streamfuse.sources.limits import MAX_PIXELS
 from streamfuse.urls import redact
 from streamfuse.zeromq.curve import client_keys
 from streamfuse.zeromq.endpoint import check_url
 from streamfuse.zeromq.link import Connection, Link
 from streamfuse.zeromq.payload import bgr_of, luma_of, picture_of
-from streamfuse.zeromq.wire import PREFIX, STREAM, Header, Malformed, topic_of, unpack
+from streamfuse.zeromq.wire import PREFIX, STREAM, STREAM_RULE, Header, Malformed, topic_of, unpack
 
 log = logging.getLogger("streamfuse")
 
 TIMEOUT_S = 10.0
 MAX_BYTES = 64 * 1024 * 1024
-"""A picture of 4096x4096 in bgr8 has 50 million."""
+"""Default size limit of a message part; a picture of 4096x4096 in bgr8 has 50 million bytes."""
 AGES = 1000
-"""Of the last frames, for their percentiles."""
+"""Number of frames whose ages are kept for the percentiles."""
 MAX_STREAMS = 256
-"""That are followed at a time: the names come from outside."""
+"""Streams whose sequence is followed at a time; bounded because the names come from outside."""
 
 
 class Mode(enum.StrEnum):
+    """Order in which frames are delivered."""
+
     LATEST = "latest"
-    """The newest frame whenever one is asked for; what came before it is skipped."""
+    """Only the newest frame; older ones are skipped."""
     EVERY = "every"
-    """Each frame in its order; a reader that is too slow loses some on the way, and they are counted."""
+    """Every frame in order; a reader that is too slow loses some, which are counted as gaps."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Received:
-    """A frame as it came."""
+    """A received frame."""
 
     header: Header
     payload: memoryview
-    """The bytes of the pixels, in the message's own memory."""
+    """Encoded pixels, in the memory of the message."""
     received_ns: int
-    """When it came, ns since 1970 by this machine's clock."""
+    """Time of arrival, ns since 1970 by this machine's clock."""
 
     def __repr__(self) -> str:
         h = self.header
@@ -69,25 +72,28 @@ class Received:
 
     @property
     def luma(self) -> Plane:
-        """(H, W) uint8, full range: a view for mono8 and yuv420p, computed for bgr8 and jpeg.
+        """Luma, (H, W) uint8 full range: a view for mono8 and yuv420p, computed for bgr8 and jpeg.
 
         Raises InputError for a JPEG that cannot be decoded.
         """
         return luma_of(self.header, self.payload)
 
     def to_bgr(self) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) uint8 as OpenCV has it: a view for bgr8, computed for the others.  Raises InputError."""
+        """Picture in OpenCV's BGR, (H, W, 3) uint8: a view for bgr8, computed for the others.  Raises InputError."""
         return bgr_of(self.header, self.payload)
 
     @property
     def age_ns(self) -> int | None:
-        """From the arrival at the publisher's machine to here; as exact as the two machines' clocks agree."""
+        """Time from the frame's arrival at the publisher to its arrival here, ns; None where unknown.
+
+        It is as accurate as the two machines' clocks agree.
+        """
         if self.header.age_ns is None:
             return None
         return self.header.age_ns + self.received_ns - self.header.published_ns
 
     def to_fused(self) -> FusedFrame:
-        """As the publisher's sinks have it, for those here.  Raises InputError."""
+        """Convert to a `FusedFrame`, for sinks in this process.  Raises InputError."""
         luma, chroma = picture_of(self.header, self.payload)
         h = self.header
         stamps = (h.ir_stamp_ns, h.vis_stamp_ns, h.ir_clock, h.vis_clock)
@@ -96,26 +102,28 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What a subscriber has seen since it was made."""
+    """Counters and state of a subscriber since it was made."""
 
     link: Link = Link.SEARCHING
+    """State of the connection."""
     received: int = 0
-    """Frames that were new and whole."""
+    """New and valid frames."""
     skipped: int = 0
-    """Of these, frames that nobody asked for in time."""
+    """Received frames that were replaced by newer ones before they were taken."""
     gaps: int = 0
-    """Frames that the publisher had and that never came."""
+    """Frames missing in the publisher's sequence."""
     repeats: int = 0
-    """Frames that came again, for the sake of a subscriber that came late."""
+    """Frames received again, because the publisher resent them for a new subscriber."""
     restarts: int = 0
-    """How often a stream began anew: its publisher had been started again."""
+    """Times that a stream started again, because its publisher was restarted."""
     malformed: int = 0
-    """Messages that were none of ours, or broken."""
+    """Messages of another kind, or invalid."""
     oversized: int = 0
-    """Messages above the size limit; each costs the connection, which is then made anew."""
+    """Messages above the size limit; each one breaks the connection, which is then made again."""
     age_p50_ms: float = math.nan
-    """Of the last frames, from arrival at the publisher to arrival here."""
+    """Median age of the last frames, from arrival at the publisher to arrival here."""
     age_p95_ms: float = math.nan
+    """95th percentile of the same."""
 
 
 @dataclass(slots=True)
@@ -132,9 +140,9 @@ class _Counts:
 class Subscriber(Closeable):
     """An iterator of received frames, and a context manager.
 
-    Frames are taken by one thread, which may be as slow as it likes: for the latest, another thread receives meanwhile,
-    and every frame is received when it is asked for.  It connects by itself, when the publisher is started and
-    whenever it comes back.
+    One thread takes the frames.  In mode `latest` another thread receives meanwhile, so a slow reader gets recent
+    frames; in mode `every` a frame is received when it is asked for.  The subscriber connects automatically when the
+    publisher starts, and reconnects when it comes back.
     """
 
     def __init__(
@@ -147,16 +155,18 @@ class Subscriber(Closeable):
         server_key: str | PathLike[str] | None = None,
         client_key: str | PathLike[str] | None = None,
         max_bytes: int = MAX_BYTES,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
-        """`stream`: only that one, None for all of the address.  `timeout_s`: how long one frame is waited for, None
-        for ever.  `server_key` and `client_key`: files of the publisher's public and this subscriber's secret key.
-        `max_bytes`: the largest part of a message that is taken.  Raises UsageError.
+        """`url`: the publisher's address.  `stream`: name of one stream, None for all.  `timeout_s`: longest wait for
+        a frame, None for no limit.  `server_key` and `client_key`: files of the publisher's public and this
+        subscriber's secret key.  `max_bytes`: size limit of a message part.  `max_pixels`: size limit
+        of a JPEG.  Raises UsageError.
         """
         check_url(url)
         if stream is not None and not STREAM.fullmatch(stream):
-            raise UsageError(f"there can be no stream {stream!r}: 1 to 64 letters, digits, points, - and _")
+            raise UsageError(f"invalid stream name {stream!r}: {STREAM_RULE}")
         if (server_key is None) is not (client_key is None):
-            raise UsageError("give both keys, the publisher's public and the subscriber's secret one, or none")
+            raise UsageError("give both the publisher's public key and the subscriber's secret key, or neither")
         try:
             self.mode = Mode(mode)
         except ValueError:
@@ -164,10 +174,11 @@ class Subscriber(Closeable):
         self.name = redact(url)
         self._stream = stream
         self._timeout_s = timeout_s
+        self._max_pixels = max_pixels
         self._lock = threading.Lock()
         self._counts = _Counts()
         self._last: OrderedDict[str, tuple[str, int]] = OrderedDict()
-        self._complained = False
+        self._warned = False
         self._closed = threading.Event()
         self._failure: BaseException | None = None
         self._newest: Channel[Received] = Channel(1, drop_oldest=True, on_drop=lambda _: self._skip())
@@ -181,9 +192,9 @@ class Subscriber(Closeable):
             self._thread.start()
 
     def latest(self, timeout_s: float | None = None) -> Received:
-        """The newest frame that was not given yet, waiting for one; `timeout_s` in place of the usual one.
+        """Return the newest frame that was not returned yet, waiting for one if necessary.
 
-        Raises NothingReceived when none comes in time; the subscriber can still be asked again.
+        `timeout_s`: replaces the subscriber's own.  Raises NothingReceived on timeout; the call may be repeated.
         """
         frame = self._take(timeout_s)
         while (newer := self._next(0)) is not None:
@@ -192,16 +203,16 @@ class Subscriber(Closeable):
         return frame
 
     def every(self, timeout_s: float | None = None) -> Iterator[Received]:
-        """Each frame in its order, until the subscriber is closed; needs mode="every".
+        """Iterate over every frame in order, until the subscriber is closed; needs mode="every".
 
-        Raises NothingReceived when none comes in time, and UsageError in the other mode.
+        Raises NothingReceived on timeout, and UsageError in the other mode.
         """
         if self.mode is not Mode.EVERY:
-            raise UsageError('this subscriber keeps the newest frame only: make it with mode="every"')
+            raise UsageError('this subscriber keeps only the newest frame: make it with mode="every"')
         return self._frames(timeout_s)
 
     def __iter__(self) -> Iterator[Received]:
-        """Frames by the mode, until the subscriber is closed; raises NothingReceived when none comes in time."""
+        """Iterate over frames according to the mode, until the subscriber is closed; raises NothingReceived."""
         return self._frames(None)
 
     def _frames(self, timeout_s: float | None) -> Iterator[Received]:
@@ -227,14 +238,14 @@ class Subscriber(Closeable):
     def _why(self) -> str:
         state = self._connection.state
         if state is Link.REFUSED:
-            return "the publisher refuses this subscriber: it wants keys, or other ones"
+            return "the publisher refused this subscriber: give keys that it accepts"
         if state is Link.CONNECTED:
             what = "nothing" if self._stream is None else f"no stream {self._stream!r}"
-            return f"a publisher is there, but sends {what}"
-        return "no publisher is there; is `streamfuse run --publish` running?"
+            return f"the publisher is connected, but sends {what}"
+        return "no publisher found; check the address and that `streamfuse run --publish` is running"
 
     def statistics(self) -> Statistics:
-        """Now; any thread may ask."""
+        """Return the current statistics; any thread may call this."""
         with self._lock:
             c = self._counts
             ages = np.percentile(list(c.ages_ms), (50, 95)) if c.ages_ms else (math.nan, math.nan)
@@ -246,21 +257,21 @@ class Subscriber(Closeable):
                 repeats=c.repeats,
                 restarts=c.restarts,
                 malformed=c.malformed,
-                oversized=self._connection.cut,
+                oversized=self._connection.oversized,
                 age_p50_ms=float(ages[0]),
                 age_p95_ms=float(ages[1]),
             )
 
     def _next(self, timeout_s: float | None) -> Received | None:
-        """None when none comes in time, or the subscriber is closed."""
+        """Return the next frame; None on timeout, or when the subscriber is closed."""
         return self._newest.take(timeout_s) if self.mode is Mode.LATEST else self._receive(timeout_s)
 
     def _follow(self) -> None:
-        """The thread that receives for those who want the latest."""
+        """Receive frames for mode `latest`, in a thread of its own."""
         try:
             while (frame := self._receive(None)) is not None:
                 self._newest.put(frame)
-        except BaseException as error:  # handed to whoever takes frames; a thread has nobody else to tell
+        except BaseException as error:  # raised again by `_take`
             self._failure = error
         finally:
             self._newest.close()
@@ -275,7 +286,7 @@ class Subscriber(Closeable):
                     return None
                 buffers = [part.buffer for part in parts]
                 try:
-                    frame = Received(unpack(buffers), buffers[-1], time.time_ns())
+                    frame = Received(unpack(buffers, self._max_pixels), buffers[-1], time.time_ns())
                 except Malformed as error:
                     self._reject(error)
                     continue
@@ -286,9 +297,11 @@ class Subscriber(Closeable):
     def _reject(self, error: Malformed) -> None:
         with self._lock:
             self._counts.malformed += 1
-        if not self._complained:
-            self._complained = True
-            log.warning("%s sent a message that is left out: %s; more of them are only counted", self.name, error)
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "%s sent an invalid message, which is ignored: %s; later ones are only counted", self.name, error
+            )
 
     def _is_new(self, frame: Received) -> bool:
         header, counts = frame.header, self._counts
@@ -306,7 +319,7 @@ class Subscriber(Closeable):
             if len(self._last) > MAX_STREAMS:
                 self._last.popitem(last=False)
             counts.received += 1
-            if frame.age_ns is not None and not header.resent:  # what was kept for us is older than what is new
+            if frame.age_ns is not None and not header.resent:  # a resent frame's age says nothing about latency
                 counts.ages_ms.append(frame.age_ns / 1e6)
         return True
 
@@ -315,7 +328,7 @@ class Subscriber(Closeable):
             self._counts.skipped += 1
 
     def close(self) -> None:
-        """End the iteration and the connection; any thread may call it, more than once."""
+        """End the iteration and the connection; any thread may call this, more than once."""
         with self._lock:
             first = not self._closed.is_set()
             self._closed.set()

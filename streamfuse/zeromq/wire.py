@@ -1,7 +1,7 @@
-"""The message of a published frame: what a publisher sends, and what a subscriber believes of it.  No sockets here.
+"""The message of a published frame: its format, packing and validation, without sockets.
 
-Three parts: the topic `fused/<stream>/`, a JSON object with what is known of the frame, and its pixels.  Everything
-that comes from a socket is checked before it is used: it may be anything.
+A message has three parts: the topic `fused/<stream>/`, a JSON object that describes the frame, and its pixels.
+Received messages are untrusted: everything is validated before it is used.
 """
 
 from __future__ import annotations
@@ -16,59 +16,60 @@ from typing import Any, TypeAlias
 from streamfuse.color import Matrix
 from streamfuse.frames import Clock, Content
 from streamfuse.sources.image_header import jpeg_shape
-from streamfuse.sources.limits import is_too_large
+from streamfuse.sources.limits import MAX_PIXELS
 
 SCHEMA = 1
-"""Changes when a message can no longer be read as before; keys that are added do not change it."""
+"""Version of the format, raised by incompatible changes; additional keys do not change it."""
 PREFIX = b"fused/"
 PARTS = 3
 MAX_HEADER_BYTES = 16_384
-"""A header has under 1,000."""
+"""Size limit of a header; real ones have under 1,000 bytes."""
 MAX_SIDE = 16_384
 STREAM = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
-"""What a stream may be called."""
+"""Valid name of a stream."""
+STREAM_RULE = "use 1 to 64 letters, digits, points, - and _"
 
 Buffer: TypeAlias = bytes | memoryview
 
 
 class Malformed(ValueError):
-    """Not a message of this kind; the text says why and holds nothing of what was received."""
+    """A received message is invalid; the text gives the reason and quotes nothing from the message."""
 
 
 class NewerSchema(Malformed):
-    """From a publisher that is newer than this program."""
+    """A received message has a newer schema than this program."""
 
 
 class Encoding(enum.StrEnum):
-    """What the pixels are, in the words of ROS's sensor_msgs where it has them."""
+    """Pixel format of the payload, named as in ROS's sensor_msgs where it has the format."""
 
     MONO8 = "mono8"
-    """Luma, rows one after the other; exact."""
+    """Luma, row by row; lossless."""
     BGR8 = "bgr8"
-    """Blue, green, red of each pixel."""
+    """Blue, green and red of each pixel, row by row."""
     YUV420P = "yuv420p"
-    """Luma, exact, then Cb and Cr of half the width and height (rounded up); all full range (0..255)."""
+    """Luma, lossless, then Cb and Cr of half the width and height (rounded up); all full range (0..255)."""
     JPEG = "jpeg"
-    """A whole JPEG file, grey or in colour."""
+    """A complete JPEG file, grey or in colour."""
 
 
 def topic_of(stream: str) -> bytes:
-    """The slash at the end keeps `front` apart from `front2`: a subscription is the beginning of a topic."""
+    """Topic of a stream; the final slash keeps `front` from matching `front2`, as subscriptions match prefixes."""
     return PREFIX + stream.encode() + b"/"
 
 
 def step_of(encoding: Encoding, width: int) -> int | None:
-    """Bytes of a row (of luma, for yuv420p); None for jpeg, which has no rows."""
+    """Bytes per row, of luma for yuv420p; None for jpeg, which has no rows."""
     return {Encoding.MONO8: width, Encoding.YUV420P: width, Encoding.BGR8: 3 * width, Encoding.JPEG: None}[encoding]
 
 
 def chroma_shape(height: int, width: int) -> tuple[int, int]:
-    """Of each chroma plane of yuv420p."""
+    """(rows, columns) of each chroma plane of yuv420p."""
     return -(-height // 2), -(-width // 2)
 
 
 def payload_bytes(encoding: Encoding, height: int, width: int) -> int:
-    """How long the pixels must be; not for jpeg."""
+    """Size of the payload in bytes; not for jpeg."""
     step = step_of(encoding, width)
     assert step is not None
     rows, columns = chroma_shape(height, width) if encoding is Encoding.YUV420P else (0, 0)
@@ -77,13 +78,13 @@ def payload_bytes(encoding: Encoding, height: int, width: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What a message says of its frame; None where it is not known."""
+    """Description of a frame in a message; None where a value is unknown."""
 
     schema: int = SCHEMA
     run: str
-    """Sixteen hexadecimal digits, new each time that a publisher starts."""
+    """Identity of the publisher's run: sixteen hexadecimal digits, new at every start."""
     seq: int
-    """From 0, one more for every frame that was given to the publisher."""
+    """Sequence number from 0, raised by one for every frame given to the publisher."""
     stream: str
     content: Content
     ir_stamp_ns: int | None
@@ -94,24 +95,24 @@ class Header:
     skew_ns: int
     """Infrared minus visible time, ns."""
     time_ns: int
-    """On the time line of the run, ns."""
+    """Time on the time line of the run, ns."""
     published_ns: int
-    """ns since 1970 by the publisher's clock."""
+    """Time of publishing, ns since 1970 by the publisher's clock."""
     age_ns: int | None
-    """At `published_ns`, from the arrival of the earlier frame of the pair, ns."""
+    """Time from the arrival of the pair's earlier frame to `published_ns`, ns."""
     width: int
     height: int
     step: int | None
-    """Bytes of a row, of luma for yuv420p; None for jpeg."""
+    """Bytes per row, of luma for yuv420p; None for jpeg."""
     encoding: Encoding
     matrix: Matrix | None
-    """How colour became the Cb and Cr of yuv420p; None for other encodings and grey pictures."""
+    """Colour matrix of the Cb and Cr of yuv420p; None for other encodings and grey pictures."""
     calibration: str | None
-    """The calibration's identity, twelve hexadecimal digits."""
+    """Identity of the calibration, twelve hexadecimal digits."""
     model: str | None
     """SHA-256 of the network's weights, hexadecimal."""
     resent: bool = False
-    """Sent again, since a subscriber came late; others may have this frame already."""
+    """True for a frame sent again for a new subscriber; others may have received it already."""
 
 
 _NAMES = tuple(field.name for field in fields(Header))
@@ -121,11 +122,15 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 def pack(header: Header) -> bytes:
+    """Encode a header as JSON."""
     return _ENCODER.encode({name: getattr(header, name) for name in _NAMES}).encode()
 
 
-def unpack(parts: Sequence[Buffer]) -> Header:
-    """The header of a message whose parts fit each other; raises Malformed for any other."""
+def unpack(parts: Sequence[Buffer], max_pixels: int = MAX_PIXELS) -> Header:
+    """Decode and validate a message; return its header.
+
+    Raises Malformed for any other message, and for a JPEG of more than `max_pixels` pixels.
+    """
     if len(parts) != PARTS:
         raise Malformed(f"{len(parts)} parts instead of {PARTS}")
     topic, text, payload = parts
@@ -145,7 +150,7 @@ def unpack(parts: Sequence[Buffer]) -> Header:
         raise Malformed("the topic is not that of the stream")
     if header.step != step_of(header.encoding, header.width):
         raise Malformed("the step does not fit the width")
-    _check_payload(header, memoryview(payload))
+    _check_payload(header, memoryview(payload), max_pixels)
     return header
 
 
@@ -157,24 +162,24 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
         try:
             checked[name] = rule(values[name])
         except (ValueError, TypeError):
-            raise Malformed(f"the header's {name} cannot be") from None
+            raise Malformed(f"the header's {name} is invalid") from None
     return checked
 
 
-def _check_payload(header: Header, payload: memoryview) -> None:
+def _check_payload(header: Header, payload: memoryview, max_pixels: int) -> None:
     if header.encoding is not Encoding.JPEG:
         wanted = payload_bytes(header.encoding, header.height, header.width)
         if payload.nbytes != wanted:
             raise Malformed(f"{payload.nbytes} bytes of pixels instead of {wanted}")
     elif bytes(payload[:2]) != b"\xff\xd8" or bytes(payload[-2:]) != b"\xff\xd9":
-        raise Malformed("the JPEG is not whole")
-    elif jpeg_shape(payload) != (header.height, header.width):  # a decoder would take the memory that it asks for
-        raise Malformed("the JPEG is of another size than the header says")
-    elif is_too_large(header.width, header.height):
-        raise Malformed("the JPEG has more pixels than are taken (--max-pixels)")
+        raise Malformed("the JPEG is incomplete")
+    elif jpeg_shape(payload) != (header.height, header.width):  # a decoder allocates memory for the JPEG's own size
+        raise Malformed("the size of the JPEG is not that of the header")
+    elif header.width * header.height > max_pixels:
+        raise Malformed("the JPEG has more pixels than --max-pixels allows")
 
 
-# What each value must be; a rule gives the value back or raises ValueError or TypeError.
+# Validation rules: a rule returns the value, or raises ValueError or TypeError.
 
 _Rule: TypeAlias = Callable[[Any], Any]
 

@@ -14,7 +14,7 @@ from fault_table import FaultTable
 from media import MS, PassThrough, frame_at, read_video
 from runner import LIVE
 
-from streamfuse.frames import Frame
+from streamfuse.frames import Frame, Role
 from streamfuse.fuser import Fuser
 from streamfuse.pairing.live import LivePairing, Policy
 from streamfuse.pairing.time_line import TimeLine
@@ -56,12 +56,12 @@ def test_the_machines_clock_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     steps_ms = np.diff(times)
     assert steps_ms.min() > 0
     assert steps_ms.max() < 1000
-    assert summary.silent_s["ir"] < 5
+    assert summary.silent_s[Role.IR] < 5
     faults.add(
-        "the machine's clock is set by an hour, back and on (a stand-in)",
+        "the machine's clock is set back and ahead by an hour (simulated)",
         times=2,
-        lost=f"nothing of {summary.fused} frames",
-        promised="only the monotonic clock counts: stamps go on rising",
+        lost=f"0 of {summary.fused} frames",
+        promised="only the monotonic clock is used; time stamps keep rising",
     )
 
 
@@ -69,7 +69,7 @@ class _Pair:
     """Two senders on one network, each 25 fps with RTCP reports; either's clock can be set."""
 
     def __init__(self) -> None:
-        self.clocks_ns = {"ir": 1_700_000_000 * SECOND, "vis": 1_700_000_000 * SECOND}
+        self.clocks_ns = {Role.IR: 1_700_000_000 * SECOND, Role.VIS: 1_700_000_000 * SECOND}
         self._stampers = {role: Stamper() for role in self.clocks_ns}
         self._tick = 0
 
@@ -109,21 +109,21 @@ def test_a_senders_clock_is_set(step_ns: int, faults: FaultTable) -> None:
     for _ in range(100):
         senders.step(pairing)
     counts = []
-    for role in ("ir", "vis"):  # first one, then the other follows: they are synchronised again
+    for role in Role:  # first one, then the other follows: they are synchronised again
         senders.clocks_ns[role] += step_ns
         skews = [senders.step(pairing) for _ in range(150)]
         counts.append(sum(skew is None for skew in skews))
-        assert all(skew is not None and abs(skew) < 20 * MS for skew in skews[-25:]) or role == "ir"
+        assert all(skew is not None and abs(skew) < 20 * MS for skew in skews[-25:]) or role == Role.IR
     final = [senders.step(pairing) for _ in range(50)]
     assert final == [0] * 50
     if abs(step_ns) == HOUR:
         assert max(counts) <= 2
         faults.add(
-            f"a sender's clock is set {'on' if step_ns > 0 else 'back'} by an hour (a stand-in)",
+            f"a sender's clock is set {'ahead' if step_ns > 0 else 'back'} by an hour (simulated)",
             times=2,
             lost=f"{max(counts)} of 150 pairs",
             recovered_s=[max(counts) * 0.04],
-            promised="pairing by arrival while the senders' clocks are apart",
+            promised="pairing by arrival time while the senders' clocks disagree",
         )
 
 
@@ -143,7 +143,7 @@ def test_the_time_line_of_a_run_never_goes_back() -> None:
 def test_the_figures_of_a_run_stand_a_clock_that_stands_still_or_goes_back() -> None:
     now = [10 * SECOND]
     telemetry = Telemetry(lambda: now[0])
-    telemetry.frame_read("ir", 0)
+    telemetry.frame_read(Role.IR, 0)
     telemetry.frame_fused(now[0], now[0], {"fuse": 0, "tone": -5})
     now[0] -= HOUR
     telemetry.frame_fused(now[0], now[0], {"fuse": 3})

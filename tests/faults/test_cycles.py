@@ -17,7 +17,7 @@ from streamfuse.sinks.preview import PreviewSink
 from streamfuse.sinks.video import VideoSink
 from streamfuse.sinks.zeromq import ZeroMQSink
 
-pytestmark = needs_proc
+pytestmark = [needs_proc, pytest.mark.timed]
 FRAMES = 4
 OPENCV_KB_A_CYCLE = 0.5
 """OpenCV keeps 0.9 KB of each thread that ever had its pool convert or scale a picture; without the pool
@@ -70,8 +70,8 @@ def test_start_and_stop(cycles: int, tmp_path: Path, faults: FaultTable) -> None
     most = 5 + OPENCV_KB_A_CYCLE * cycles / 2 / 1e3
     assert grown < most, [round(sample.rss_mb) for sample in samples[:: cycles // 20]]
     faults.add(
-        f"start and stop of a pipeline, {cycles:,} times",
+        f"a pipeline is started and stopped {cycles:,} times",
         times=cycles,
         lost=f"threads {threads:+g}, descriptors {descriptors:+g}, memory {grown:+.1f} MB",
-        promised=f"no thread, no descriptor; memory less than {most:.1f} MB",
+        promised=f"no thread or descriptor stays; memory grows less than {most:.1f} MB",
     )

@@ -21,8 +21,8 @@ from streamfuse.fuser import Fuser
 from streamfuse.pipeline import SINK_SLOW, Pipeline
 from streamfuse.sinks import open_sinks
 from streamfuse.sinks.base import Sink
-from streamfuse.sinks.encoder import VideoFormat
 from streamfuse.sinks.video import VideoSink
+from streamfuse.sinks.video_format import VideoFormat
 from streamfuse.sources.file import VideoFile
 from streamfuse.sources.sequence import match_pattern
 
@@ -78,10 +78,10 @@ def test_a_full_disk_ends_the_run_and_what_was_written_can_be_read(
     assert readable >= 3
     assert finished >= readable
     faults.add(
-        f"disk full under {name.replace('%03d', 'images')}".replace(".png", ""),
+        f"disk full while writing {name.replace('%03d', 'images')}".replace(".png", ""),
         times=1,
-        lost="what came after it was full; exit 5",
-        promised="one clear error; what fitted can be read; other outputs are finished",
+        lost="frames after the disk was full; exit code 5",
+        promised="one clear error; the part that fitted is readable; other outputs are finished",
     )
 
 
@@ -120,15 +120,15 @@ def test_a_limit_on_the_size_of_files(grainy: Path, tmp_path: Path, faults: Faul
         cwd=ROOT,
     )
     assert done.returncode == 5, done.stderr
-    assert "largest size that is allowed" in done.stderr.splitlines()[-1]
+    assert "largest size allowed" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     with VideoFile(out) as source:
         assert len(list(source)) >= 3
     faults.add(
-        "file size limit (ulimit -f) under the whole command",
+        "file size limit (ulimit -f) on the whole command",
         times=1,
-        lost="what came after the limit; exit 5",
-        promised="one clear error; what fitted plays",
+        lost="frames after the limit; exit code 5",
+        promised="one clear error; the part that fitted plays",
     )
 
 
@@ -144,7 +144,7 @@ def test_what_is_printed_onto_a_full_disk(arguments: list[str]) -> None:
             check=False,
             cwd=ROOT,
         )
-    assert (done.returncode, done.stderr) == (5, "error: cannot write what was to be said: the disk is full\n")
+    assert (done.returncode, done.stderr) == (5, "error: cannot write to stdout or stderr: the disk is full\n")
 
 
 class SlowDisk(Sink):
@@ -163,29 +163,33 @@ class SlowDisk(Sink):
         self._file.close(failed=failed)
 
 
+@pytest.mark.timed
 def test_a_slow_disk_holds_a_recording_back_and_loses_nothing(tmp_path: Path, faults: FaultTable) -> None:
     ir = write_video(tmp_path / "ir.mp4", every(40, 60))
     sinks = [SlowDisk(tmp_path / "slow.mp4", 0.02), VideoSink(tmp_path / "fast.mp4")]
     summary = Pipeline(ir, ir, sinks=sinks, fuser=_fuser()).run()
     assert summary.dropped == 0
     assert [len(read_video(tmp_path / name)[0]) for name in ("slow.mp4", "fast.mp4")] == [60, 60]
-    faults.add("slow disk (a stand-in), recordings", times=60, lost="nothing", promised="held back, nothing dropped")
+    faults.add(
+        "slow disk (simulated), recordings", times=60, lost="nothing", promised="reading waits; nothing is dropped"
+    )
 
 
+@pytest.mark.timed
 def test_a_slow_disk_loses_live_frames_for_itself_alone(tmp_path: Path, faults: FaultTable) -> None:
     slow, fast = SlowDisk(tmp_path / "slow.mp4", 0.15), VideoSink(tmp_path / "fast.mp4")
     pipeline = Pipeline(f"synthetic:ir{LIVE}", f"synthetic:vis{LIVE}", sinks=[slow, fast], fuser=_fuser(), frames=60)
     summary = pipeline.run()
-    dropped = summary.drops[f"{slow.name}: {SINK_SLOW}"]
+    dropped = summary.drops[slow.name][SINK_SLOW]
     times, _ = read_video(tmp_path / "slow.mp4")
     assert dropped > 10
     assert len(times) == 60 - dropped
     assert np.all(np.diff(times) > 0)
-    assert f"{fast.name}: {SINK_SLOW}" not in summary.drops
+    assert fast.name not in summary.drops
     assert len(read_video(tmp_path / "fast.mp4")[0]) == 60
     faults.add(
-        "slow disk (a stand-in), live",
+        "slow disk (simulated), live input",
         times=60,
-        lost=f"{dropped} of 60 frames of that output, all counted; 0 of the other's",
-        promised="the newest frames are kept; no other output is held up",
+        lost=f"{dropped} of 60 frames of the slow output, all counted; 0 of the other output",
+        promised="the newest frames are kept; other outputs are not slowed",
     )

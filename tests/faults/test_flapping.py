@@ -16,13 +16,15 @@ from streams import camera_server, free_port, sending
 from vitals import needs_proc, python_threads, until, vitals
 
 from streamfuse.errors import DamagedInput
-from streamfuse.frames import Content, FusedFrame
+from streamfuse.frames import Content, FusedFrame, Role
 from streamfuse.fuser import Fuser
 from streamfuse.pairing.flow import OnLoss
 from streamfuse.pipeline import Pipeline
 from streamfuse.sources import open_source
 from streamfuse.sources.base import State
 from streamfuse.sources.live import LiveSource
+
+pytestmark = pytest.mark.timed
 
 PROMISED_S = 2.0
 """Within which a stream is back after its return, says the README."""
@@ -68,7 +70,7 @@ def _sender(port: int) -> AbstractContextManager[object]:
     ("name", "url", "start", "times"),
     [
         ("HTTP camera (MJPEG)", "http://127.0.0.1:{}/cam", _camera, 6),
-        ("sender of MPEG-TS", "udp://127.0.0.1:{}", _sender, 2),
+        ("MPEG-TS sender", "udp://127.0.0.1:{}", _sender, 2),
     ],
 )
 def test_a_stream_that_flaps(
@@ -93,11 +95,11 @@ def test_a_stream_that_flaps(
     assert after.threads <= before.threads, python_threads()
     assert after.descriptors <= before.descriptors
     faults.add(
-        f"{name} goes and comes back",
+        f"{name} drops and returns",
         times=times,
-        lost="what was sent meanwhile",
+        lost="frames sent while it was away",
         recovered_s=back_s[1:],
-        promised="2 s after its return (a sender's own start is counted in)",
+        promised="within 2 s of its return (the measured time includes the sender's start)",
     )
 
 
@@ -131,15 +133,15 @@ def test_one_of_two_streams_flaps_and_the_other_is_shown(faults: FaultTable) -> 
             next(frame for frame in frames if frame.content is Content.FUSED)
             back_s.append(time.monotonic() - began)
         summary = pipeline.summary()
-    assert summary.sources["visible"].reconnects == 0
-    assert summary.sources["infrared"].reconnects == times
+    assert summary.sources[Role.VIS].reconnects == 0
+    assert summary.sources[Role.IR].reconnects == times
     assert max(back_s) < PROMISED_S + 0.5, back_s
     faults.add(
-        "one of two streams goes and comes back",
+        "one of two streams drops and returns",
         times=times,
-        lost=f"no picture for {max(gaps_s):.1f} s, then the other stream alone",
+        lost=f"no picture for {max(gaps_s):.1f} s, then passthrough of the other stream",
         recovered_s=back_s,
-        promised="2 s after its return; the other stays up",
+        promised="within 2 s of its return; the other stream continues",
     )
 
 
@@ -161,6 +163,6 @@ def test_a_file_that_is_cut_off_while_it_is_read(tmp_path: Path, faults: FaultTa
     faults.add(
         "a recording is cut off while it is read",
         times=1,
-        lost=f"what was cut off, {300 - fused} of 300 frames; exit 3",
-        promised="fused as far as it goes, and said",
+        lost=f"the {300 - fused} of 300 frames that were cut off; exit code 3",
+        promised="the readable part is fused; an error names the damage",
     )

@@ -16,8 +16,10 @@ from vitals import needs_proc, until, vitals
 from web import picture, pumping, serving
 
 from streamfuse.sinks.zeromq import ZeroMQSink
-from streamfuse.zeromq.publisher import MOST_WANTED
+from streamfuse.zeromq.publisher import MAX_SUBSCRIPTIONS
 from streamfuse.zeromq.subscriber import Subscriber
+
+pytestmark = pytest.mark.timed
 
 MANY = pytest.mark.parametrize("connections", [500, pytest.param(5000, marks=pytest.mark.soak)])
 MOST_DESCRIPTORS = 12_000
@@ -88,11 +90,11 @@ def test_the_preview(connections: int, faults: FaultTable) -> None:
     assert after.threads <= before.threads
     assert after.rss_mb - before.rss_mb < 150
     faults.add(
-        f"{connections:,} callers at the preview's port",
+        f"{connections:,} connections to the preview's port",
         times=connections,
-        lost=f"nothing; {after.rss_mb - before.rss_mb:+.0f} MB after",
+        lost=f"nothing; memory {after.rss_mb - before.rss_mb:+.0f} MB afterwards",
         recovered_s=[answered_s],
-        promised="others are answered, the run is not held up",
+        promised="other requests are answered; the run is not slowed",
     )
 
 
@@ -123,9 +125,9 @@ def test_the_publisher(connections: int, faults: FaultTable) -> None:
         sink.close()
     assert gaps == 0
     faults.add(
-        f"{connections:,} callers at the publisher's port",
+        f"{connections:,} connections to the publisher's port",
         times=connections,
-        lost=f"{gaps} of 50 frames of a subscriber that was there",
+        lost=f"{gaps} of 50 frames of a subscriber that was connected before",
         recovered_s=[late_s],
         promised="subscribers are served",
     )
@@ -133,7 +135,7 @@ def test_the_publisher(connections: int, faults: FaultTable) -> None:
 
 @needs_proc
 def test_subscriptions_without_end(faults: FaultTable) -> None:
-    """A subscriber that asks for ever new topics takes no memory of ours, and others are served."""
+    """A subscriber that asks for ever new topics takes no memory of ours, and other subscribers are served."""
     sink = ZeroMQSink("tcp://127.0.0.1:*")
     port = int(sink.address.rpartition(":")[2])
     count = 20_000
@@ -147,7 +149,7 @@ def test_subscriptions_without_end(faults: FaultTable) -> None:
             for k in range(count):
                 topic = b"\1fused/%06d/" % k + b"x" * 200
                 caller.sendall(bytes((0, len(topic))) + topic)
-            until(lambda: sink._publisher._crowded)
+            until(lambda: sink._publisher._overflowed)
             with Subscriber(sink.address, timeout_s=20) as subscriber:
                 begin = time.monotonic()
                 while subscriber.statistics().received == 0:
@@ -155,13 +157,13 @@ def test_subscriptions_without_end(faults: FaultTable) -> None:
                     assert time.monotonic() - begin < 20
                     time.sleep(0.02)
                 served_s = time.monotonic() - begin
-            assert len(sink._publisher._wanted) == MOST_WANTED
+            assert len(sink._publisher._subscriptions) == MAX_SUBSCRIPTIONS
     finally:
         sink.close()
     faults.add(
-        f"{count:,} subscriptions by one subscriber",
+        f"{count:,} subscriptions from one subscriber",
         times=1,
         lost="nothing",
         recovered_s=[served_s],
-        promised="others are served",
+        promised="other subscribers are served",
     )

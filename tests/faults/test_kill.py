@@ -32,7 +32,7 @@ from streamfuse.sinks.zeromq import ZeroMQSink
 from streamfuse.sources.sequence import match_pattern
 from streamfuse.zeromq.subscriber import Subscriber
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="kill -9")
+pytestmark = [pytest.mark.skipif(os.name != "posix", reason="kill -9"), pytest.mark.timed]
 SECOND = FPS
 """What an MP4 may lose, frames."""
 
@@ -101,7 +101,7 @@ def test_the_process_that_pushes_to_a_media_server(faults: FaultTable) -> None:
         times=3,
         lost=f"{max(dropped)} frames at most, all counted",
         recovered_s=back_s,
-        promised="comes back by itself; no other output notices",
+        promised="restarts automatically; other outputs are not affected",
     )
 
 
@@ -145,7 +145,7 @@ def test_a_recording_subscriber(tmp_path: Path, faults: FaultTable) -> None:
         "kill -9 of a subscriber that records",
         times=2,
         lost=f"{max(lost)} frames",
-        promised="all but the last second (25 frames); others notice nothing",
+        promised="all but the last second (25 frames); other subscribers are not affected",
     )
 
 
@@ -167,9 +167,9 @@ def test_the_publisher(faults: FaultTable) -> None:
     faults.add(
         "kill -9 of the publisher",
         times=3,
-        lost="what it did not publish meanwhile",
+        lost="frames it did not publish while it was down",
         recovered_s=back_s[1:],
-        promised="found again when it is back, counted as a restart",
+        promised="subscribers reconnect and count a restart",
     )
 
 
@@ -196,9 +196,9 @@ def test_viewers_of_the_preview(faults: FaultTable) -> None:
                 process.kill()
             gone_s.append(until(lambda: sink.hub.viewers == 0))
     faults.add(
-        "kill -9 of a browser that watches",
+        "kill -9 of a browser that shows the preview",
         times=3,
         lost="nothing",
         recovered_s=gone_s,
-        promised="its place is free again; the run does not notice",
+        promised="its viewer slot is freed; the run is not affected",
     )

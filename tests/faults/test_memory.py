@@ -46,8 +46,8 @@ def test_the_command_under_a_limit(megabytes: int, tmp_path: Path, faults: Fault
     faults.add(
         f"memory limit of {megabytes} MB (ulimit -v)",
         times=1,
-        lost="the run; exit 4",
-        promised="one clear error; no half output",
+        lost="the run; exit code 4",
+        promised="one clear error; no partial output",
     )
 
 

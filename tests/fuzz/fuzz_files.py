@@ -16,7 +16,7 @@ from media import write_images
 from test_hostile_text import KALIBR, OPENCV, OURS, PIPELINE, POINTS, RECIPE, ROS, SEQUENCE, XML, held
 
 from streamfuse.batch import receipts
-from streamfuse.batch.recordings import Clip, read_manifest
+from streamfuse.batch.recordings import Recording, read_manifest
 from streamfuse.batch.report import Report, write
 from streamfuse.batch.run import Entry, Status, idle
 from streamfuse.calibration.imported import Request, calibrate_import
@@ -51,7 +51,7 @@ def vot(data: bytes) -> object:
 
 def _manifest(data: bytes, name: str) -> object:
     found = held(lambda: read_manifest(file(data, name), directory() / "out", ".mp4"))
-    assert all(clip.output.is_absolute() for clip in found or ())
+    assert all(recording.output.is_absolute() for recording in found or ())
     return found
 
 
@@ -113,8 +113,8 @@ MADE: dict[str, Any] = {"inputs": "a", "options": {}, "weights": "w", "calibrati
 FIGURES: dict[str, Any] = {
     "frames": 3,
     "seconds": 1.5,
-    "parts": 2,
-    "drops": {"late": 1},
+    "segments": 2,
+    "drops": {"visible": {"late": 1}},
     "damage": None,
     "empty": None,
     "notes": ["a note"],
@@ -124,8 +124,15 @@ FIGURES: dict[str, Any] = {
 RECEIPT: dict[str, Any] = {"size": 5, "mtime_ns": 10**18, "made_of": MADE, "figures": FIGURES}
 
 WRONG: tuple[dict[str, Any], ...] = (
-    *({"frames": None}, {"seconds": "1"}, {"seconds": 10**400}, {"drops": []}, {"drops": {"late": {}}}),
-    *({"damage": [1]}, {"notes": [1]}, {"notes": 1}, {"worker": 1}, {"notes": ["\ud800"]}, {"parts": []}),
+    *(
+        {"frames": None},
+        {"seconds": "1"},
+        {"seconds": 10**400},
+        {"drops": []},
+        {"drops": {"late": 1}},
+        {"drops": {"visible": {"late": {}}}},
+    ),
+    *({"damage": [1]}, {"notes": [1]}, {"notes": 1}, {"worker": 1}, {"notes": ["\ud800"]}, {"segments": []}),
 )
 """Figures that no report can show, or not without care."""
 
@@ -137,7 +144,7 @@ def receipt(data: bytes) -> object:
     found = held(lambda: receipts.standing(output, MADE))
     if found is None or not found.done:
         return None
-    entry = Entry(Clip(output, "ir.mp4", "vis.mp4"), status=Status.SKIPPED, figures=found.figures)
+    entry = Entry(Recording(output, "ir.mp4", "vis.mp4"), status=Status.SKIPPED, figures=found.figures)
     return held(lambda: write(Report([entry], [], idle([entry]), "here", datetime.now(UTC)), directory() / "report"))
 
 
@@ -152,7 +159,7 @@ _SECRET = _KEY + '    secret-key = "D:)Q[IlAW!ahhC2ac:9*A}h:p?([4%wOTJ%JR%cs"\n'
 TARGETS = {
     "vot": Target(vot, (SEQUENCE.encode(),)),
     "manifest-csv": Target(
-        lambda data: _manifest(data, "clips.csv"),
+        lambda data: _manifest(data, "recordings.csv"),
         (
             b"ir,vis,output,calib,ir-offset-ms\na/ir.mp4,a/vis.mp4,a.mp4,c.toml,-3.5\nb/ir/%06d.png,b/vis/,,,\n",
             b'vot,output\n"street",s.mp4\n',
@@ -160,8 +167,11 @@ TARGETS = {
         (b"vot,output\ns,a\0b\n",),
     ),
     "manifest-toml": Target(
-        lambda data: _manifest(data, "clips.toml"),
-        (b'[[clip]]\nir = "a.mp4"\nvis = "b.mp4"\noutput = "o.mp4"\nir-offset-ms = 2\n[[clip]]\nvot = "s"\n',),
+        lambda data: _manifest(data, "recordings.toml"),
+        (
+            b'[[recording]]\nir = "a.mp4"\nvis = "b.mp4"\noutput = "o.mp4"\nir-offset-ms = 2\n'
+            b'[[recording]]\nvot = "s"\n',
+        ),
     ),
     "pipeline": Target(pipeline, (PIPELINE.encode(), *files("pipelines/*.toml"))),
     "recipe": Target(recipe, (*files("weights/recipes/[12].toml"), RECIPE.encode()), (b"[network]\ndepth = 6\n",)),

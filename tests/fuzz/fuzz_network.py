@@ -21,9 +21,9 @@ from test_wire import header, message
 from web import TOKEN, Run, picture
 
 from streamfuse.cli import top
-from streamfuse.web.address import Address, Place
+from streamfuse.web.address import Address, Listener
 from streamfuse.web.auth import Guard
-from streamfuse.web.hub import Hub, Shown
+from streamfuse.web.hub import Hub
 from streamfuse.web.server import Server, Site, _log
 from streamfuse.web.status import status
 from streamfuse.web.viewer import _Viewer
@@ -77,6 +77,9 @@ class _Transport(asyncio.Transport):
 
     abort = close
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
     def pause_reading(self) -> None:
         pass
 
@@ -105,7 +108,7 @@ class _Preview:
     async def _start(self) -> Any:
         self._hub.open()
         self._hub.publish(picture(size=SIZE))
-        site = Site(Place(Address("127.0.0.1", 8080), cast(Any, None)), Guard(True, 8080, TOKEN), pages=True)
+        site = Site(Listener(Address("127.0.0.1", 8080), cast(Any, None)), Guard(True, 8080, TOKEN), pages=True)
         self._runner = web.AppRunner(
             Server([site], self._hub, Run())._app(site), handler_cancellation=True, access_log=None, logger=_log
         )
@@ -152,7 +155,7 @@ def browser(data: bytes) -> object:
 
     async def listen() -> object:
         viewer = _Viewer(cast(Any, None), Hub())
-        viewer._sent = Shown(picture(size=SIZE), 1)
+        viewer._sent = 1, 0
         for text in data.decode("utf-8", "replace").split("\n"):
             viewer.hear(text)
         for task in viewer.tasks():

@@ -259,10 +259,12 @@ def test_engine_that_does_not_load_is_refused_and_one_on_disk_is_built_anew(
     engine = TensorrtEngine(None, "fp16", NoGpu(), find_flavour(), cache)  # type: ignore[arg-type]
     assert engine.precision == "fp16"
     cache.store(engine._key(64, 64), b"what another version compiled" * 100)
-    with pytest.raises(EngineUnavailable, match="TensorRT-RTX does not take what it compiled on CUDA GPU that is not"):
+    with pytest.raises(
+        EngineUnavailable, match="TensorRT-RTX cannot load the network that it compiled on CUDA GPU that"
+    ):
         engine.prepare(64, 64)
     said = [record.getMessage() for record in caplog.records]
-    assert "TensorRT-RTX does not take it); building it anew" in said[0]
+    assert "TensorRT-RTX cannot load it); building it again" in said[0]
     assert "compiling the network for 64x64" in said[1]
     assert list(tmp_path.iterdir()) == []  # what cannot be used is not kept
 

@@ -28,15 +28,15 @@ _PITCH = (16.0, 0.0, 0.0, -20.0, -46.0, -38.0, 8.0, 16.0)
 
 @dataclass(frozen=True, slots=True)
 class Walker:
-    """Somebody who crosses the picture again and again."""
+    """A person who crosses the picture repeatedly."""
 
     ground_y: float
-    """Where the feet are, design y: further down is nearer and larger."""
+    """Design y of the feet: further down is nearer and larger."""
     height_m: float
     speed: float
     """Metres a second, to the right if positive."""
     start: float
-    """Where on the way at time 0, 0..1."""
+    """Position on the path at time 0, 0..1."""
     coat: bool = False
     backpack: bool = False
     hat: bool = False
@@ -48,11 +48,11 @@ class Walker:
         return self.ground_y > 360
 
     def body_pixels(self, view: View) -> float:
-        """How tall they are in the picture, pixels."""
+        """Height in the picture, pixels."""
         return self.height_m * units_per_metre(self.ground_y) * view.scale
 
     def distance_m(self, view: View, time_s: float) -> tuple[float, float]:
-        """Metres walked since time 0, and where that is in the picture: design x of the hip."""
+        """Return the metres walked since time 0, and the design x of the hip there."""
         unit = units_per_metre(self.ground_y)
         margin = unit  # a metre: nobody is half as wide, and who walks together stays together
         span = view.right - view.left + 2 * margin
@@ -62,7 +62,7 @@ class Walker:
 
 
 def draw(walker: Walker, view: View, time_s: float) -> tuple[Floats, slice, slice] | None:
-    """One person as a cut-out, and the rows and columns of the picture where it belongs; None if outside.
+    """Draw one person as a cut-out, with its rows and columns of the picture; None if outside.
 
     The cut-out is (h, w, 3) float32 0..255: infrared luma times coverage, coverage, visible reflectance
     times coverage.
@@ -201,7 +201,7 @@ def _leg(
 
 
 def _knee(hip: tuple[float, float], ankle: tuple[float, float], bone: float) -> tuple[float, float]:
-    """Where two bones of equal length meet between hip and ankle; it bends forward."""
+    """Return the knee: the joint of two bones of equal length between hip and ankle; it bends forward."""
     dx, dy = ankle[0] - hip[0], ankle[1] - hip[1]
     apart = math.hypot(dx, dy)
     bend = math.sqrt(max(bone * bone - apart * apart / 4, 0.0))

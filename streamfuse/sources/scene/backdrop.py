@@ -1,4 +1,4 @@
-"""What stands still in the demo scene as either camera sees it: painted layers become light and heat."""
+"""The static part of the demo scene for both cameras: painted layers become light and heat."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Backdrop:
         painter = street.paint_street(view, np.random.default_rng([seed, 0]))
         self._albedo, self._glow, self._heat, masks = painter.layers()
         self.near: Floats = masks[..., 0].copy()
-        """How much each place hides of who walks on the far pavement, (H, W) float32 0..1."""
+        """Coverage of the far pavement by objects in front of it, (H, W) float32 0..1."""
         self._wet, self._solid = masks[..., 1:2], masks[..., 2]
         self._clouds = self._cloud_texture()
 
@@ -79,11 +79,11 @@ class Backdrop:
         return film(picture + self._bloom())
 
     def cloth(self) -> Floats:
-        """What white cloth would look like at every place, (H, W, 3) float32 BGR 0..1."""
+        """Colour of white cloth at every pixel, (H, W, 3) float32 BGR 0..1."""
         return np.asarray(np.minimum(self.light() * 0.42, CLOTH_LIMIT), np.float32)
 
     def fog(self) -> Floats:
-        """Thick smoke at every place, (H, W, 3) float32 BGR 0..1; in the air it takes the lamps' light."""
+        """Colour of thick smoke at every pixel, (H, W, 3) float32 BGR 0..1; in the air it takes the lamps' light."""
         fog: Reals = np.broadcast_to(_bgr(0.215, 0.195, 0.19), (self._view.height, self._view.width, 3))
         for x in street.lamp_positions(self._view):
             reach = (((self._xs - x) / 95) ** 2 + ((self._ys - street.LAMP_HEAD_Y - 40) / 130) ** 2)[..., None]
@@ -143,7 +143,7 @@ class Backdrop:
         return np.asarray(0.62 * image * ripple * np.exp(-np.maximum(depth, 0) / 260)[..., None], np.float32)
 
     def _bloom(self) -> Floats:
-        """What bright things spill over their surroundings in a lens, (H, W, 3)."""
+        """Glare of bright objects in a lens, (H, W, 3)."""
         scale = self._view.scale
         spill = 0.20 * _wide_blur(self._glow, 2.2 * scale)
         spill += 0.16 * _wide_blur(self._glow, 9.0 * scale)

@@ -28,7 +28,7 @@ HORIZON = 215.0
 """Eye level: the camera hangs above the heads, so the horizon does too, design y."""
 CAMERA_HEIGHT_M = 2.7
 FACADE_Y = 300.0
-"""Where the houses stand and the far pavement begins, design y."""
+"""Foot of the houses, where the far pavement begins, design y."""
 
 BLACK: Bgr = (0, 0, 0)
 SHIFT = 6

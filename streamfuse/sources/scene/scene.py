@@ -132,7 +132,7 @@ class Scene:
 
 
 def _halves(noise: npt.NDArray[np.floating]) -> tuple[Bytes, Bytes]:
-    """What to add and what to take away: saturating byte arithmetic is far faster than float."""
+    """Split noise into parts to add and to subtract: saturating byte arithmetic is far faster than float."""
     return _bytes(noise), _bytes(-noise)
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from streamfuse.sources.scene.paint import Floats, Reals, View, fractal_noise
 
 DRAIN = (236.0, 392.0)
-"""Where it comes out of the road, design units."""
+"""Position of the drain in the road, design units."""
 REACH_LEFT, REACH_RIGHT, REACH_UP = 120.0, 262.0, 285.0
-"""How far from the drain it can be seen, units."""
+"""Range of the smoke around the drain, units."""
 CELL = 2.5
 """Size of a cell of the coarse grid, units."""
 TEXTURE = 256
@@ -29,7 +29,7 @@ class Smoke:
         x0, y0 = view.pixels(DRAIN[0] - REACH_LEFT, DRAIN[1] - REACH_UP)
         x1, y1 = view.pixels(DRAIN[0] + REACH_RIGHT, DRAIN[1] + 12)
         self.rows = slice(max(int(y0), 0), min(int(y1) + 1, view.height))
-        """Which rows of the picture it may touch."""
+        """Rows of the picture that it can cover."""
         self.columns = slice(max(int(x0), 0), min(int(x1) + 1, view.width))
         height, width = self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
         self._size = (width, height)
@@ -53,7 +53,7 @@ class Smoke:
         self._fine = fractal_noise(rng, TEXTURE, 1.35)
 
     def opacity(self, time_s: float) -> Floats:
-        """How much it hides at `time_s`, 0..1, float32, the shape of `rows` x `columns`."""
+        """Return its opacity at `time_s`, 0..1, float32, of shape `rows` x `columns`."""
         # A live source may pass months of uptime; wrapped before it meets float32, motion stays smooth.
         slow, quick = (0.61 * time_s) % (2 * np.pi), (1.13 * time_s) % (2 * np.pi)
         sway = 7.0 * np.sin(slow - self._rise / 46) + 4.0 * np.sin(quick - self._rise / 27)

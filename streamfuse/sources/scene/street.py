@@ -26,7 +26,7 @@ from streamfuse.sources.scene.paint import (
 from streamfuse.sources.scene.smoke import DRAIN
 
 KERB_Y, ROAD_Y, NEAR_KERB_Y, NEAR_Y = 332.0, 338.0, 424.0, 432.0
-"""Where the far kerb, the road, the near kerb and the near pavement begin, design y."""
+"""Upper edges of the far kerb, the road, the near kerb and the near pavement, design y."""
 LAMPS = (95.0, 340.0)
 """Design x of the lamps that light the middle; the one that should light the car is missing."""
 LAMP_SPACING = 245.0

@@ -1,8 +1,7 @@
-"""Long recordings in parts: as if they had never been cut."""
+"""Long recordings in segments: as if they had never been cut."""
 
 from __future__ import annotations
 
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,40 +14,50 @@ from batches import options
 from media import PassThrough, every, read_video, write_images, write_video
 
 from streamfuse.batch import receipts, warm, worker
-from streamfuse.batch.fusing import Fusing, check, made_of
-from streamfuse.batch.recordings import Clip
-from streamfuse.batch.segments import WHOLE, Excerpt, Part, Window, cut, join
+from streamfuse.batch.options import BatchOptions, check, made_of
+from streamfuse.batch.recordings import Recording
+from streamfuse.batch.segments import WHOLE, SegmentSink, SegmentSource, Window, cut, join
 from streamfuse.batch.worker import Outcome
 from streamfuse.errors import InputError, OutputError
+from streamfuse.frames import Role
 from streamfuse.fuser import Fuser
+from streamfuse.options import EngineChoice, FusionOptions
 from streamfuse.pipeline import Pipeline
-from streamfuse.sinks.encoder import VideoFormat
 from streamfuse.sinks.video import VideoSink
+from streamfuse.sinks.video_format import VideoFormat
 from streamfuse.sources import open_pair
+from streamfuse.sources.options import SourceOptions
+
+
+@pytest.fixture
+def weights(full_weights: Path) -> Path:
+    """A network slow enough to be interrupted at work."""
+    return full_weights
+
 
 GOP = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
 SLOW = {"g": "3", "keyint_min": "3", "sc_threshold": "0"}
 """Key frames 1.2 s apart in recordings of 2.5 frames a second: these are fused by a real network."""
 
 
-def fuse(ir: Path, vis: Path, out: Path, video: VideoFormat, window: Window, offset_ms: float = 0.0) -> Part:
-    """What a worker does with a part, with an engine that gives infrared back."""
+def fuse(ir: Path, vis: Path, out: Path, video: VideoFormat, window: Window, offset_ms: float = 0.0) -> SegmentSink:
+    """What a worker does with a segment, with an engine that gives infrared back."""
     a, b = open_pair(str(ir), str(vis))
-    part = Part(VideoSink(out, video, period_ns=b.period_ns), window, round(offset_ms * 1e6))
-    sources = Excerpt(a, window.less(round(offset_ms * 1e6))), Excerpt(b, window)
+    segment = SegmentSink(VideoSink(out, video, period_ns=b.period_ns), window, round(offset_ms * 1e6))
+    sources = SegmentSource(a, window.less(round(offset_ms * 1e6))), SegmentSource(b, window)
     fuser = Fuser(engine=PassThrough(), tone="smooth")
-    Pipeline(*sources, sinks=[part], fuser=fuser, ir_offset_ms=offset_ms).run()
-    return part
+    Pipeline(*sources, sinks=[segment], fuser=fuser, ir_offset_ms=offset_ms).run()
+    return segment
 
 
 def in_parts(
     root: Path, ir: Path, vis: Path, video: VideoFormat, suffix: str, split_s: float, offset_ms: float = 0.0
 ) -> tuple[Path, Path, list[Window]]:
-    """Fused at once, and in parts that are joined; and the parts."""
+    """Fused at once, and in segments that are joined; and the segments."""
     whole, joined = root / f"whole{suffix}", root / f"joined{suffix}"
     fuse(ir, vis, whole, video, WHOLE, offset_ms)
     windows = cut(*open_pair(str(ir), str(vis)), split_s)
-    files = [root / f"part{place}{suffix}" for place in range(len(windows))]
+    files = [root / f"segment{place}{suffix}" for place in range(len(windows))]
     for window, file in zip(windows, files, strict=True):
         fuse(ir, vis, file, video, window, offset_ms)
     join(files, joined)
@@ -126,35 +135,35 @@ def test_parts_that_were_coded_otherwise_are_not_joined(tmp_path: Path) -> None:
     vis = write_video(tmp_path / "vis.mp4", every(40, 20))
     fuse(vis, vis, tmp_path / "a.mp4", VideoFormat(), WHOLE)
     fuse(vis, vis, tmp_path / "b.mp4", VideoFormat(crf=40), WHOLE)
-    with pytest.raises(OutputError, match="coded otherwise than the part before"):
+    with pytest.raises(OutputError, match="coded otherwise than the segment before"):
         join([tmp_path / "a.mp4", tmp_path / "b.mp4"], tmp_path / "c.mp4")
 
 
 @pytest.fixture
-def fusing(weights: Path, monkeypatch: pytest.MonkeyPatch) -> Fusing:
+def fusing(weights: Path, monkeypatch: pytest.MonkeyPatch) -> BatchOptions:
     options(weights)
     monkeypatch.setattr(warm, "_idle", {})
-    plain = Fusing(weights=str(weights), engine="openvino", precision="fp32", split_s=5.0)
+    plain = BatchOptions(FusionOptions(EngineChoice("openvino", "fp32", weights=weights)), split_s=5.0)
     return check(plain, [])
 
 
-def run_parts(clip: Clip, fusing: Fusing) -> tuple[list[Outcome], Outcome]:
-    """All units of a clip, in this process; the parts' outcomes and the whole's."""
-    made = made_of(clip, fusing)
-    windows = worker.look(clip, fusing).windows
-    outcomes = [worker.fuse(clip, fusing, made, False, window, place) for place, window in enumerate(windows)]
+def run_parts(recording: Recording, fusing: BatchOptions) -> tuple[list[Outcome], Outcome]:
+    """All units of a recording, in this process; the segments' outcomes and the whole's."""
+    made = made_of(recording, fusing)
+    windows = worker.look(recording, fusing).windows
+    outcomes = [worker.fuse(recording, fusing, made, False, window, place) for place, window in enumerate(windows)]
     assert all(outcome.error is None for outcome in outcomes)
-    return outcomes, worker.join(clip, fusing, made, False, [outcome.figures or {} for outcome in outcomes])
+    return outcomes, worker.join(recording, fusing, made, False, [outcome.figures or {} for outcome in outcomes])
 
 
-def test_what_is_too_large_is_refused_in_the_worker(tmp_path: Path, fusing: Fusing) -> None:
+def test_what_is_too_large_is_refused_in_the_worker(tmp_path: Path, fusing: BatchOptions) -> None:
     vis = write_video(tmp_path / "vis.mp4", every(40, 5))
-    clip = Clip(tmp_path / "fused.mp4", str(vis), str(vis))
-    small = replace(fusing, max_pixels=100)
-    outcome = worker.fuse(clip, small, made_of(clip, small), False)
+    recording = Recording(tmp_path / "fused.mp4", str(vis), str(vis))
+    small = replace(fusing, fusion=replace(fusing.fusion, sources=SourceOptions(max_pixels=100)))
+    outcome = worker.fuse(recording, small, made_of(recording, small), False)
     assert outcome.error is not None
     assert "more than 100 are refused" in outcome.error
-    assert made_of(clip, small) == made_of(clip, fusing)  # which changes nothing in what is made
+    assert made_of(recording, small) == made_of(recording, fusing)  # which changes nothing in what is made
 
 
 @pytest.mark.parametrize(
@@ -173,7 +182,7 @@ def test_what_is_too_large_is_refused_in_the_worker(tmp_path: Path, fusing: Fusi
 )
 def test_in_parts_every_frame_is_counted_as_without(
     tmp_path: Path,
-    fusing: Fusing,
+    fusing: BatchOptions,
     monkeypatch: pytest.MonkeyPatch,
     ir_stamps: list[float],
     vis_stamps: list[float],
@@ -182,92 +191,98 @@ def test_in_parts_every_frame_is_counted_as_without(
     monkeypatch.setattr(warm, "_make_engine", lambda fusing: PassThrough())
     ir = write_video(tmp_path / "ir.mp4", ir_stamps, options=SLOW)
     vis = write_video(tmp_path / "vis.mp4", vis_stamps, options=SLOW)
-    names = (tmp_path / name for name in ("parts.mp4", "whole.mp4"))
-    clip, unsplit = (Clip(name, str(ir), str(vis), ir_offset_ms=offset_ms) for name in names)
-    outcomes, joined = run_parts(clip, fusing)
+    names = (tmp_path / name for name in ("segments.mp4", "whole.mp4"))
+    recording, unsplit = (Recording(name, str(ir), str(vis), ir_offset_ms=offset_ms) for name in names)
+    outcomes, joined = run_parts(recording, fusing)
     assert len(outcomes) >= 2
     whole = worker.fuse(unsplit, fusing, made_of(unsplit, fusing), False)
     assert joined.figures is not None
     assert whole.figures is not None
     assert joined.figures["drops"] == whole.figures["drops"]
-    lost = Counter({name: 0 for name in ("infrared", "visible")})
-    for reason, count in joined.figures["drops"].items():
-        lost[reason.split(":")[0]] += count
+    lost = {role.label: sum(joined.figures["drops"].get(role.label, {}).values()) for role in Role}
     assert lost["infrared"] + joined.figures["frames"] == len(ir_stamps)
     assert lost["visible"] + joined.figures["frames"] == len(vis_stamps)
 
 
 def test_missing_images_are_counted_in_the_part_where_they_are_missing(
-    tmp_path: Path, fusing: Fusing, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fusing: BatchOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(warm, "_make_engine", lambda fusing: PassThrough())
     names = [f"{k:03d}.png" for k in range(250)]
     vis = write_images(tmp_path / "vis", names)
     ir = write_images(tmp_path / "ir", [name for name in names if name not in ("040.png", "124.png", "125.png")])
     pattern = "%03d.png"
-    clip, unsplit = (Clip(tmp_path / name, str(ir / pattern), str(vis / pattern)) for name in ("a.mp4", "b.mp4"))
-    _, joined = run_parts(clip, fusing)
+    recording, unsplit = (
+        Recording(tmp_path / name, str(ir / pattern), str(vis / pattern)) for name in ("a.mp4", "b.mp4")
+    )
+    _, joined = run_parts(recording, fusing)
     whole = worker.fuse(unsplit, fusing, made_of(unsplit, fusing), False)
     assert joined.figures is not None
     assert whole.figures is not None
     assert joined.figures["drops"] == whole.figures["drops"]
-    assert 3 in whole.figures["drops"].values()
+    assert whole.figures["drops"] == {"visible": {"no partner in time": 3}}
 
 
 def write_slow(path: Path, count: int, **more: Any) -> Path:
     return write_video(path, every(400, count), options=SLOW, **more)
 
 
-def test_units_leave_the_output_alone(tmp_path: Path, fusing: Fusing) -> None:
+def test_units_leave_the_output_alone(tmp_path: Path, fusing: BatchOptions) -> None:
     for role in ("ir", "vis"):
         write_slow(tmp_path / f"{role}.mp4", 27)
-    clip = Clip(tmp_path / "out/fused.mp4", str(tmp_path / "ir.mp4"), str(tmp_path / "vis.mp4"))
-    outcomes, whole = run_parts(clip, fusing)
+    recording = Recording(tmp_path / "out/fused.mp4", str(tmp_path / "ir.mp4"), str(tmp_path / "vis.mp4"))
+    outcomes, whole = run_parts(recording, fusing)
     assert len(outcomes) == 2
     assert whole.error is None
     assert whole.figures is not None
-    assert (whole.figures["frames"], whole.figures["parts"], whole.figures["drops"]) == (27, 2, {})
-    assert {path.name for path in clip.output.parent.iterdir()} == {"fused.mp4", ".fused.mp4.batch.json"}
-    assert read_video(clip.output)[0] == pytest.approx(every(400, 27), abs=0.02)
+    assert (whole.figures["frames"], whole.figures["segments"], whole.figures["drops"]) == (27, 2, {})
+    assert {path.name for path in recording.output.parent.iterdir()} == {"fused.mp4", ".fused.mp4.batch.json"}
+    assert read_video(recording.output)[0] == pytest.approx(every(400, 27), abs=0.02)
     assert [len(engines) for engines in warm._idle.values()] == [1]  # all units had one engine
     # A unit that is sent again, because its worker died before it could answer, does nothing.
-    changed = clip.output.stat().st_mtime_ns
-    again = worker.join(clip, fusing, made_of(clip, fusing), False, [])
+    changed = recording.output.stat().st_mtime_ns
+    again = worker.join(recording, fusing, made_of(recording, fusing), False, [])
     assert again.figures == whole.figures
-    assert clip.output.stat().st_mtime_ns == changed
+    assert recording.output.stat().st_mtime_ns == changed
 
 
-def test_a_worker_with_two_threads_has_two_engines(tmp_path: Path, fusing: Fusing) -> None:
+def test_a_worker_with_two_threads_has_two_engines(tmp_path: Path, fusing: BatchOptions) -> None:
     for role in ("ir", "vis"):
         write_slow(tmp_path / f"{role}.mp4", 12)
-    clips = [Clip(tmp_path / f"{k}.mp4", str(tmp_path / "ir.mp4"), str(tmp_path / "vis.mp4")) for k in range(3)]
+    recordings = [
+        Recording(tmp_path / f"{k}.mp4", str(tmp_path / "ir.mp4"), str(tmp_path / "vis.mp4")) for k in range(3)
+    ]
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda clip: worker.fuse(clip, fusing, made_of(clip, fusing), False), clips[:2]))
+        list(
+            pool.map(
+                lambda recording: worker.fuse(recording, fusing, made_of(recording, fusing), False), recordings[:2]
+            )
+        )
     assert [len(engines) for engines in warm._idle.values()] == [2]
-    assert worker.fuse(clips[2], fusing, made_of(clips[2], fusing), False).error is None
-    times, pictures = read_video(clips[2].output)
-    for clip in clips[:2]:
-        assert read_video(clip.output)[0] == times
-        assert all(np.array_equal(a, b) for a, b in zip(read_video(clip.output)[1], pictures, strict=True))
+    assert worker.fuse(recordings[2], fusing, made_of(recordings[2], fusing), False).error is None
+    times, pictures = read_video(recordings[2].output)
+    for recording in recordings[:2]:
+        assert read_video(recording.output)[0] == times
+        assert all(np.array_equal(a, b) for a, b in zip(read_video(recording.output)[1], pictures, strict=True))
 
 
-def test_another_version_or_other_weights_are_refused(tmp_path: Path, fusing: Fusing) -> None:
+def test_another_version_or_other_weights_are_refused(tmp_path: Path, fusing: BatchOptions) -> None:
     for role in ("ir", "vis"):
         write_slow(tmp_path / f"{role}.mp4", 3)
-    clip = Clip(tmp_path / "out.mp4", str(tmp_path / "ir.mp4"), str(tmp_path / "vis.mp4"))
+    recording = Recording(tmp_path / "out.mp4", str(tmp_path / "ir.mp4"), str(tmp_path / "vis.mp4"))
     for other, code, words in (
         (replace(fusing, version="0.0"), 1, "not 0.0: install the same"),
         (replace(fusing, weights_digest="0"), 4, "has other weights"),
     ):
-        outcome = worker.fuse(clip, other, made_of(clip, fusing), False)
+        outcome = worker.fuse(recording, other, made_of(recording, fusing), False)
         assert outcome.code == code
         assert words in str(outcome.error)
     with pytest.raises(InputError, match=r"gone\.toml cannot be read"):
-        made_of(replace(clip, calib=str(tmp_path / "gone.toml")), fusing)
+        made_of(replace(recording, calib=str(tmp_path / "gone.toml")), fusing)
     assert not list(tmp_path.glob("out*"))
 
 
-def test_a_full_disk_is_told_of_the_output(tmp_path: Path, fusing: Fusing) -> None:
+def test_a_full_disk_is_told_of_the_output(tmp_path: Path, fusing: BatchOptions) -> None:
     """The file that is written aside, and removed, is not spoken of."""
     aside, output = tmp_path / ".out.mp4.work/host.1.0.mp4", tmp_path / "out.mp4"
     with pytest.raises(OutputError) as raised, worker._renamed(aside, output):
@@ -275,55 +290,57 @@ def test_a_full_disk_is_told_of_the_output(tmp_path: Path, fusing: Fusing) -> No
     assert str(raised.value) == f"cannot write {output}: the disk is full"
 
 
-def test_finished_parts_are_kept(tmp_path: Path, fusing: Fusing) -> None:
+def test_finished_parts_are_kept(tmp_path: Path, fusing: BatchOptions) -> None:
     for role in ("ir", "vis"):
         write_slow(tmp_path / f"{role}.mp4", 27)
-    clip = Clip(tmp_path / "fused.mp4", str(tmp_path / "ir.mp4"), str(tmp_path / "vis.mp4"))
-    made = made_of(clip, fusing)
-    windows = worker.look(clip, fusing).windows
-    worker.fuse(clip, fusing, made, False, windows[0], 0)
-    part = receipts.part_of(clip.output, made, 0)
-    before = part.stat().st_mtime_ns
-    receipts.sweep(clip.output)
-    assert worker.fuse(clip, fusing, made, False, windows[0], 0).error is None
-    assert part.stat().st_mtime_ns == before
+    recording = Recording(tmp_path / "fused.mp4", str(tmp_path / "ir.mp4"), str(tmp_path / "vis.mp4"))
+    made = made_of(recording, fusing)
+    windows = worker.look(recording, fusing).windows
+    worker.fuse(recording, fusing, made, False, windows[0], 0)
+    segment = receipts.segment_file(recording.output, made, 0)
+    before = segment.stat().st_mtime_ns
+    receipts.sweep(recording.output)
+    assert worker.fuse(recording, fusing, made, False, windows[0], 0).error is None
+    assert segment.stat().st_mtime_ns == before
 
 
-def test_a_damaged_recording_in_parts(tmp_path: Path, fusing: Fusing) -> None:
+def test_a_damaged_recording_in_parts(tmp_path: Path, fusing: BatchOptions) -> None:
     write_slow(tmp_path / "ir.mp4", 50)
     whole = write_slow(tmp_path / "w.mp4", 50, container={"movflags": "faststart"}, grain=True)
     vis = tmp_path / "vis.mp4"
     vis.write_bytes(whole.read_bytes()[: whole.stat().st_size * 65 // 100])
-    clip = Clip(tmp_path / "fused.mp4", str(tmp_path / "ir.mp4"), str(vis))
-    _, joined = run_parts(clip, fusing)
+    recording = Recording(tmp_path / "fused.mp4", str(tmp_path / "ir.mp4"), str(vis))
+    _, joined = run_parts(recording, fusing)
     assert joined.figures is not None
     assert "cut off at" in joined.figures["damage"]
-    unsplit = Clip(tmp_path / "unsplit.mp4", clip.ir, clip.vis)
+    unsplit = Recording(tmp_path / "unsplit.mp4", recording.ir, recording.vis)
     alone = worker.fuse(unsplit, fusing, made_of(unsplit, fusing), False)
     assert alone.figures is not None
-    assert read_video(clip.output)[0] == read_video(unsplit.output)[0]
+    assert read_video(recording.output)[0] == read_video(unsplit.output)[0]
     assert joined.figures["drops"] == alone.figures["drops"]  # what was cut off is damage, and not lost twice
     assert not list(tmp_path.glob(".*.work"))
 
 
-def test_a_stretch_without_pairs_is_no_damage(tmp_path: Path, fusing: Fusing) -> None:
-    """Infrared was away for longer than a part."""
+def test_a_stretch_without_pairs_is_no_damage(tmp_path: Path, fusing: BatchOptions) -> None:
+    """Infrared was away for longer than a segment."""
     write_slow(tmp_path / "vis.mp4", 50)
     there = [stamp for stamp in every(400, 50) if not 5500 < stamp < 16000]
     write_video(tmp_path / "ir.mp4", there, options=SLOW)
-    clip = Clip(tmp_path / "fused.mp4", str(tmp_path / "ir.mp4"), str(tmp_path / "vis.mp4"))
-    outcomes, joined = run_parts(clip, fusing)
+    recording = Recording(tmp_path / "fused.mp4", str(tmp_path / "ir.mp4"), str(tmp_path / "vis.mp4"))
+    outcomes, joined = run_parts(recording, fusing)
     assert 0 in [(outcome.figures or {})["frames"] for outcome in outcomes]
     assert joined.figures is not None
     assert joined.figures["damage"] is None
-    assert read_video(clip.output)[0] == pytest.approx(there, abs=0.02)
-    never = Clip(tmp_path / "never.mp4", clip.ir, clip.vis, ir_offset_ms=-500_000)
+    assert read_video(recording.output)[0] == pytest.approx(there, abs=0.02)
+    never = Recording(tmp_path / "never.mp4", recording.ir, recording.vis, ir_offset_ms=-500_000)
     made = made_of(never, fusing)
-    outcomes = [worker.fuse(never, fusing, made, False, window, k) for k, window in enumerate(parts_of(clip, fusing))]
+    outcomes = [
+        worker.fuse(never, fusing, made, False, window, k) for k, window in enumerate(parts_of(recording, fusing))
+    ]
     joined = worker.join(never, fusing, made, False, [outcome.figures or {} for outcome in outcomes])
     assert joined.code == 3
     assert "no infrared frame" in str(joined.error) or "gave no frames" in str(joined.error)
 
 
-def parts_of(clip: Clip, fusing: Fusing) -> tuple[Window, ...]:
-    return worker.look(clip, fusing).windows
+def parts_of(recording: Recording, fusing: BatchOptions) -> tuple[Window, ...]:
+    return worker.look(recording, fusing).windows

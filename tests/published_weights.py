@@ -1,4 +1,4 @@
-"""Checkpoints in the published three-file layout, filled with seeded values."""
+"""Random checkpoints in the published three-file layout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _layer(name: str, *shape: int) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _norm(name: str, channels: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield from ((f"{name}.{part}", (channels,)) for part in ("weight", "bias", "running_mean", "running_var"))
+    yield from ((f"{name}.{value}", (channels,)) for value in ("weight", "bias", "running_mean", "running_var"))
     yield f"{name}.num_batches_tracked", ()
 
 
@@ -26,8 +26,8 @@ def _attention(name: str, cross: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield from _layer(f"{name}.norm1", 512)
     yield from _layer(f"{name}.norm2", 512)
     yield from _layer(f"{name}.attn.qkv", 1536, 512)
-    for part in ("q_linear", "k_linear", "v_linear") if cross else ():
-        yield from _layer(f"{name}.attn.{part}", 512, 512)
+    for linear in ("q_linear", "k_linear", "v_linear") if cross else ():
+        yield from _layer(f"{name}.attn.{linear}", 512, 512)
     yield from _layer(f"{name}.attn.proj", 512, 512)
     yield from _layer(f"{name}.mlp.fc1", 2048, 512)
     yield from _layer(f"{name}.mlp.fc2", 512, 2048)
@@ -69,7 +69,7 @@ def _fusion_file() -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def write_published(directory: Path, seed: int = 0) -> Path:
-    """The three files; values have the spread that keeps features of order one."""
+    """Write the three files, with values scaled to keep features of order one."""
     directory.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)
     for name in FILES:

@@ -1,0 +1,46 @@
+"""Codec, quality and speed of an encoded video."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamfuse.errors import UsageError
+from streamfuse.sinks.target import VIDEO_SUFFIXES
+
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+CODECS = {"h264": "libx264", "hevc": "libx265", "ffv1": "ffv1"}
+"""Codec to FFmpeg's encoder on the CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFormat:
+    """Encoder options; `check` compares them with the file's suffix."""
+
+    codec: str = "h264"
+    """h264, hevc or ffv1 (lossless, in .mkv)."""
+    crf: int = 20
+    """Constant quality, 0..51, less is better; not for ffv1."""
+    preset: str = "veryfast"
+    """One of PRESETS; not for ffv1."""
+    hardware: bool = False
+    """Encode on an NVIDIA GPU if it can; `crf` is then a constant quantiser.  Not for ffv1."""
+
+    def check(self, path: Path) -> None:
+        """Raise UsageError for options that are not possible, or do not fit the suffix of `path`."""
+        suffix = path.suffix.lower()
+        if suffix not in VIDEO_SUFFIXES:
+            known = " ".join(sorted(VIDEO_SUFFIXES))
+            raise UsageError(
+                f"{path}: unknown kind of output; use {known}, or a pattern of images such as out/%06d.png"
+            )
+        if self.codec not in CODECS:
+            raise UsageError(f"unknown codec {self.codec!r}: use {', '.join(CODECS)}")
+        if self.codec == "ffv1" and suffix != ".mkv":
+            raise UsageError(f"ffv1 goes into .mkv, not {suffix}")
+        if self.codec == "ffv1" and self.hardware:
+            raise UsageError("ffv1 is encoded on the CPU only: leave out --hw-encode")
+        if not 0 <= self.crf <= 51:
+            raise UsageError(f"crf must be 0..51, got {self.crf}")
+        if self.preset not in PRESETS:
+            raise UsageError(f"unknown preset {self.preset!r}: use {', '.join(PRESETS)}")

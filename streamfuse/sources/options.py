@@ -1,0 +1,36 @@
+"""The options of a source: parsed once, then passed whole to whatever opens or reads it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from streamfuse.errors import UsageError
+from streamfuse.sources.limits import MAX_PIXELS
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """Options of a source; raises UsageError for a value that is not possible."""
+
+    fps: float | None = None
+    """Frames per second of images; None: as the sequence says, else 25.  Other sources have their own rate."""
+    agc: str = "percentile"
+    """Gain control for grey of more than 8 bits: one of `streamfuse.sources.agc.AGCS`."""
+    gpu: int | None = None
+    """Index of the NVIDIA GPU that decodes video files, if it can; None: the CPU decodes."""
+    max_pixels: int = MAX_PIXELS
+    """Largest picture that is read, in pixels; a larger one is refused before it is decoded."""
+
+    def __post_init__(self) -> None:
+        if self.fps is not None and not (math.isfinite(self.fps) and self.fps > 0):
+            raise UsageError(f"fps must be a number above 0, got {self.fps:g}")
+        if self.max_pixels < 1:
+            raise UsageError(f"max_pixels must be at least 1, got {self.max_pixels}")
+
+    def with_fps(self, fps: float | None) -> SourceOptions:
+        """Return the same options with another frame rate, where one is given."""
+        return self if fps is None else replace(self, fps=fps)
+
+
+DEFAULT = SourceOptions()

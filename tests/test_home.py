@@ -1,0 +1,98 @@
+"""A user without a home directory, and a `~` that names nobody's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import ROOT, fails
+from media import every, write_images, write_video
+
+from streamfuse.engines.cache import NO_HOME, Cache, default_directory
+from streamfuse.errors import UsageError
+from streamfuse.files import expand_home
+
+NOBODY = "~no-such-user/x"
+STRANGER = ("unshare", "--user", "--map-user=12345", "--map-group=12345")
+"""Run as a user that no password database lists, with the files of this one."""
+
+
+def can_be_a_stranger() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run([*STRANGER, "true"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not can_be_a_stranger(), reason="needs user namespaces (unshare --user)")
+def test_a_user_without_a_home_directory_fuses_without_a_cache(tmp_path: Path, weights: Path) -> None:
+    ir, vis = (write_video(tmp_path / f"{name}.mp4", every(40, 3)) for name in ("ir", "vis"))
+    out = tmp_path / "out.mp4"
+    without = {"HOME", "XDG_CACHE_HOME", "STREAMFUSE_CACHE"}
+    environment = {key: value for key, value in os.environ.items() if key not in without}
+    command: list[str | Path] = [
+        *STRANGER,
+        sys.executable,
+        "-m",
+        "streamfuse",
+        "run",
+        "--ir",
+        ir,
+        "--vis",
+        vis,
+        "-o",
+        out,
+    ]
+    command += ["--weights", weights, "--engine", "openvino"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**environment, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"note: {NO_HOME}" in done.stderr
+    assert f"3 to {out}" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "batch", "fuse", "build", "bench"])
+def test_weights_of_nobody_are_one_line(command: str, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", ["1.png"])
+    choices: dict[str, list[object]] = {
+        "run": ["--ir", images, "--vis", images],
+        "batch": ["--ir", f"{tmp_path}/*/1.png", "--vis", f"{tmp_path}/*/1.png", "-o", tmp_path / "out"],
+        "fuse": [images, images, "-o", tmp_path / "out"],
+        "build": ["--size", "64x48"],
+        "bench": [],
+    }
+    line = fails(2, "--weights ~no-such-user/x: the home directory of ~no-such-user is not known",
+                 command, *choices[command], "--weights", NOBODY)  # fmt: skip
+    assert "give the path without ~" in line
+
+
+def test_a_cache_of_nobody_is_a_mistake_in_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMFUSE_CACHE", NOBODY)
+    with pytest.raises(UsageError, match="STREAMFUSE_CACHE ~no-such-user/x: the home directory"):
+        default_directory()
+
+
+def test_without_a_directory_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("STREAMFUSE_CACHE", raising=False)
+    monkeypatch.setattr(Path, "home", unknown)
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    cache = Cache()
+    assert cache.directory is None
+    cache.store("key", b"payload")
+    assert cache.load("key") is None
+
+
+def test_a_file_that_is_called_so_is_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("~no-such-user").mkdir()
+    Path(NOBODY).touch()
+    assert expand_home(Path(NOBODY), "--weights") == Path(NOBODY)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expand_home(Path("~/x"), "--weights") == tmp_path / "x"
