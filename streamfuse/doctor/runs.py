@@ -74,9 +74,10 @@ def title(case: Case, device: str) -> str:
 
 def run_case(case: Case, device: str, weights: Path | None, sample: Sample, reference: Plane) -> Check:
     """Accuracy on the sample and speed at 640x480.  Raises EngineError for what the engine cannot do."""
-    with create_engine(
-        case.engine, weights=weights, precision=case.precision, device=device, preset=case.preset
-    ) as engine:
+    with create_engine(case.engine, weights=weights, precision=case.precision, device=device) as engine:
+        if case.preset not in engine.presets:
+            return ok(title(case, device), f"{engine.name} does not support preset {case.preset}")
+        engine.use(case.preset)
         tone = make_tone("per-frame", str(engine.output))
         fused = tone.apply(engine.fuse(sample.ir, sample.vis), 0)
         psnr_db, largest = difference(fused, reference)

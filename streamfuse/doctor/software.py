@@ -15,6 +15,7 @@ from streamfuse.network.checkpoint import default_weights, load, read_info
 PACKAGES = {
     "openvino": ("openvino",),
     "tensorrt": ("torch-tensorrt", "torch-tensorrt-rtx"),
+    "inductor": ("torch",),
     "torch": ("torch",),
 }
 """The packages of each engine: with none of them it is not installed."""
@@ -62,8 +63,9 @@ def check_engines(weights: Path | None) -> Iterator[Check]:
                 yield ok(title, "not installed")
             continue
         try:
-            if name == "tensorrt" and not has_gpu():
-                yield ok(title, f"{find_flavour().title}, without an NVIDIA GPU to run on", **versions)
+            if name in ("tensorrt", "inductor") and not has_gpu():
+                found = find_flavour().title if name == "tensorrt" else f"PyTorch {versions['torch']}"
+                yield ok(title, f"{found}, without an NVIDIA GPU to run on", **versions)
                 continue
             with create_engine(name, weights=weights) as engine:
                 version = versions.get(engine.package, "")

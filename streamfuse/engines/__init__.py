@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from streamfuse.engines.base import Engine
 
 _ENGINES = {
-    "inductor": "streamfuse.engines.inductor",
     "openvino": "streamfuse.engines.openvino",
     "tensorrt": "streamfuse.engines.tensorrt",
+    "inductor": "streamfuse.engines.inductor",
     "torch": "streamfuse.engines.torch",
 }
 """Modules with a function `create(weights, precision, threads, device)`; imported on demand, because each loads a large
