@@ -1,10 +1,10 @@
-"""The ablations of the paper's Tables 1 and 2 at a budget: trains every recipe, scores it on pairs, prints a table.
+"""The ablations of the paper's Tables 1 and 2 with a small budget: train every recipe, score it, print a table.
 
     python benchmarks/ablations.py --encoders weights/crossfuse.safetensors --data PAIRS --ir IR --vis VIS -o runs
 
-All recipes begin with the same encoders (but one-stage, which begins with none), see the same samples and take
-the same number of steps.  A run that is there is gone on with, so the script may be stopped.  `no-shift` is not
-trained: it is s1-c1, bit by bit.
+All recipes except one-stage start with the same encoders; all see the same samples and take the same number of
+steps.  Existing runs are continued, so the script may be stopped and started again.  `no-shift` is not trained,
+because it is identical to s1-c1.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def run(*arguments: str) -> None:
 
 
 @click.command()
-@click.option("--encoders", type=click.Path(exists=True), required=True, help="Weights whose encoders all begin with.")
+@click.option("--encoders", type=click.Path(exists=True), required=True, help="Weights file of the encoders.")
 @click.option("--data", required=True, help="Training pairs.")
 @click.option("--ir", required=True, help="Infrared images to score on.")
 @click.option("--vis", required=True, help="Visible images to score on.")
 @click.option("-o", "directory", type=click.Path(path_type=Path), required=True)
 @click.option("--steps", default=200, show_default=True)
-@click.option("--jobs", default=2, show_default=True, help="At a time, a thread each.")
+@click.option("--jobs", default=2, show_default=True, help="Number of concurrent runs, with one thread each.")
 def main(encoders: str, data: str, ir: str, vis: str, directory: Path, steps: int, jobs: int) -> None:
     def row(name: str) -> str:
         out = directory / name
@@ -50,7 +50,7 @@ def main(encoders: str, data: str, ir: str, vis: str, directory: Path, steps: in
         )
         figures = out / "figures.json"
         if not figures.is_file():
-            # Not openvino: compiling for each size would take longer than fusing.
+            # Not with openvino: compiling for each size would take longer than fusing.
             weights = str(out / "weights.safetensors")
             run(
                 "evaluate",

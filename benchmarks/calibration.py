@@ -1,16 +1,16 @@
-"""Error of `streamfuse calibrate scene`, and how often it refuses, on registered pairs that are warped at random.
+"""Accuracy and refusals of `streamfuse calibrate scene` on registered pairs that are warped at random.
 
     STREAMFUSE_DATA=DIR python benchmarks/calibration.py [--warps 4] [--seed 0] [--look plain] [--verbose]
 
-The infrared picture of a registered pair is moved, turned (8 degrees), zoomed (0.74 to 1.35), tilted (corners by 3 %
-of the picture) and gets noise; then the homography is looked for.  An error is the distance in visible pixels between
-where the answer and the truth bring the corners of what both pictures see: the mean of them is a run's error.
+The infrared picture of a registered pair is shifted, rotated (up to 8 degrees), zoomed (0.74 to 1.35), tilted (corners
+by up to 3 % of the picture) and gets noise; then the homography is estimated.  The error of a run is the mean distance,
+in visible pixels, between the corners of the overlap as mapped by the result and by the reference.
 
-Two truths, because pairs are registered only so well: "as given" takes the data set's registration as exact; "own"
-takes the answer for the pair before the warp, so it shows what the warp changed.  Which of the two registrations
-shows the same scene better is told by the mutual information of the unwarped pair, which plays no part in the search.
+There are two references, because the registration of the pairs has errors: "as given" is the data set's registration;
+"own" is the result for the pair before the warp, so it shows the effect of the warp only.  The mutual information of
+the unwarped pair, which the estimation does not use, shows which of the two registrations is better.
 
-Pairs that do not belong together, and flat pictures, must all be refused.
+Pairs of different scenes and flat pictures must all be refused.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LOOKS = ("plain", "inverted", "gamma", "blurred")
 
 @dataclass
 class Row:
-    """Runs of one kind."""
+    """Results of the runs of one kind."""
 
     runs: int = 0
     seconds: float = 0.0
@@ -49,8 +49,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--warps", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--look", choices=LOOKS, default="plain", help="what else is done to the infrared picture")
-    parser.add_argument("--verbose", action="store_true", help="a line for every run")
+    parser.add_argument("--look", choices=LOOKS, default="plain", help="additional change of the infrared picture")
+    parser.add_argument("--verbose", action="store_true", help="print a line for every run")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     random = np.random.default_rng(arguments.seed)
@@ -95,7 +95,7 @@ def main() -> None:
         print(f"mutual information of the unwarped pairs: {before:.3f} bit as given, {after:.3f} as registered here; "
               f"higher in {better} of {len(gains)}")  # fmt: skip
     wrong, count = unrelated(data, arguments.verbose)
-    print(f"pairs that do not belong together, and flat pictures: {count - wrong} of {count} refused")
+    print(f"pairs of different scenes, and flat pictures: {count - wrong} of {count} refused")
 
 
 def pairs(data: Path) -> Iterator[tuple[str, str, list[Plane], list[Plane]]]:
@@ -121,7 +121,7 @@ def look(plane: Plane, kind: str) -> Plane:
 
 
 def random_warp(random: np.random.Generator, size: Size) -> Matrix3:
-    """Registered to warped infrared pixels."""
+    """Return a random homography from registered to warped infrared pixels."""
     height, width = size
     zoom, angle = np.exp(random.uniform(-0.3, 0.3)), np.radians(random.uniform(-8, 8))
     shift = random.uniform(-0.1, 0.1, 2) * (width, height)
@@ -140,14 +140,14 @@ def moved(plane: Plane, warp: Matrix3, random: np.random.Generator) -> Plane:
 
 
 def information(ir: Plane, vis: Plane, homography: Matrix3) -> float:
-    """Mutual information where both are, a border of 5 % left out."""
+    """Return the mutual information in the overlap without a border of 5 %, bits."""
     warped = cv2.warpPerspective(ir, homography, vis.shape[::-1], flags=cv2.INTER_LINEAR)
     y, x = vis.shape[0] // 20, vis.shape[1] // 20
     return mutual_information(np.asarray(warped, np.uint8)[y:-y, x:-x], vis[y:-y, x:-x])
 
 
 def unrelated(data: Path, verbose: bool) -> tuple[int, int]:
-    """Return how many were answered, and how many there were."""
+    """Return the number of pairs of different scenes that were not refused, and the number of all."""
     alone = [(ir, vis) for kind, _, ir, vis in pairs(data) if kind != "M3SVD x4"]
     tries = [(alone[k][0], alone[(k + shift) % 21][1]) for k in range(21) for shift in (2, 7)]
     flat = [np.full((480, 640), 90, np.uint8)]

@@ -1,13 +1,13 @@
-"""Every engine against the network as it is written, in one run.
+"""Speed of every engine compared with the network as written, in one process.
 
-Baselines, both in eager FP32 PyTorch: `plain` is `streamfuse.network.crossfuse` as it stands; `published` computes
-the same as the published code does, window by window and with the two filters as full convolutions.  Runs are
-interleaved (A, B, C, A, B, C ...), so that a noisy machine is noisy for all.  Engines are named by precision and
-preset; the two blends and the Laplacian pyramid of `peers` are there to compare with.
+There are two baselines in eager FP32 PyTorch: `plain` is `streamfuse.network.crossfuse`; `published` computes the same
+in the way of the published code, window by window and with the two filters as full convolutions.  Runs are interleaved
+(A, B, C, A, B, C ...), so that other load on the machine affects all alike.  Engines are named by precision and preset;
+the two blends and the Laplacian pyramid of `peers` are measured for comparison.
 
     python benchmarks/engine.py [--size 640x480] [--runs N] [--engines openvino:bf16:quality,torch:bf16] [--json FILE]
 
-With STREAMFUSE_DATA set the pictures are a real pair, else noise.
+The pictures are a real pair if STREAMFUSE_DATA is set, otherwise noise.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ENGINES = ",".join(
 
 
 class _WindowByWindow(crossfuse.CrossAttentionModule):
-    """The attention module over one window at a time."""
+    """The attention module, computed one window at a time."""
 
     def forward(self, deep_ir: Tensor, deep_vis: Tensor) -> Tensor:
         batch, _, height, width = deep_ir.shape
@@ -64,7 +64,7 @@ class _WindowByWindow(crossfuse.CrossAttentionModule):
 
 
 def _filter_as_convolution(x: Tensor, border: SkipBorder = SkipBorder.ZEROS) -> Tensor:
-    """`crossfuse.channel_sum_mean` as the published code has it: a conv from all channels to all channels."""
+    """Compute `crossfuse.channel_sum_mean` as the published code does, with a conv from all channels to all."""
     assert border is SkipBorder.ZEROS
     channels = x.shape[1]
     return F.conv2d(x, torch.full((channels, channels, 3, 3), 1 / 9), padding=1)

@@ -1,9 +1,9 @@
-"""Time that the metrics of 21 pairs take, and each metric's share.
+"""Time of the metrics for 21 pairs, and of each metric.
 
     python benchmarks/evaluate.py [--workers 2] [--runs 3] [--json FILE]
 
-With STREAMFUSE_DATA set the pairs are the 21 of TNO, else pictures of noise of the same sizes.  What is fused is the
-plain average.  Time is that of scoring alone: reading and fusing are not in it.
+The pairs are the 21 of TNO if STREAMFUSE_DATA is set, otherwise noise of the same sizes.  The fused picture is the
+plain average.  Only scoring is timed, not reading and fusing.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from streamfuse.evaluation.score import Triple, score_all
 from streamfuse.sources.pixels import read_image_file
 
 SIZES = [(270, 360)] * 7 + [(496, 632)] * 4 + [(450, 620)] * 4 + [(576, 768)] * 3 + [(280, 280)] * 3
-"""About as many pixels as the 21 TNO pairs have."""
+"""Size of pictures with about as many pixels as the 21 TNO pairs."""
 
 
 def load() -> tuple[str, list[Triple]]:
-    """Where the pictures are from, and the pictures."""
+    """Return the origin of the pictures, and the pictures."""
     data = os.environ.get("STREAMFUSE_DATA")
     if data:
         vis = sorted(Path(data, "data/eval/tno21/vis").iterdir())
@@ -47,7 +47,7 @@ def average(a: Plane, b: Plane) -> Plane:
 
 
 def shares(triples: list[Triple]) -> dict[str, float]:
-    """Seconds of one thread for each metric."""
+    """Return the time of each metric in one thread, s."""
     metrics: dict[str, Callable[[Plane, Plane, Plane], object]] = {
         "FMI_dct": fmi.fmi_dct,
         "FMI_pixel": fmi.fmi_pixel,

@@ -2,9 +2,9 @@
 
     python benchmarks/live.py [--seconds 120] [--slow 10] [--max-age-ms 500]
 
-Two synthetic cameras in real time at 25 fps, and an engine that does nothing but take `--slow` frame periods.  The age
-is the time from the arrival of a pair's earlier frame to the call of the sink.  It must stay below the age budget plus
-one run of the engine, and must not grow: the table has one row for each quarter of the run.
+Two synthetic cameras send at 25 fps in real time, and the engine only waits for `--slow` frame intervals.  The age is
+the time from the arrival of a pair's earlier frame to the call of the sink.  It must stay below the age budget plus one
+run of the engine, and must not grow: the table has one row for each quarter of the run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PERIOD_S = 0.04
 
 
 class Slow(PassThrough):
-    """Stand-in for an engine that takes `seconds` for a pair."""
+    """An engine that takes `seconds` for a pair and computes nothing."""
 
     name = "slow"
 
@@ -57,7 +57,7 @@ class Ages(Sink):
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=120)
-    parser.add_argument("--slow", type=float, default=10, help="engine time in frame periods")
+    parser.add_argument("--slow", type=float, default=10, help="engine time in frame intervals")
     parser.add_argument("--max-age-ms", type=float, default=500)
     options = parser.parse_args()
     sink = Ages()

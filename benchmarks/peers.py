@@ -1,4 +1,4 @@
-"""Other ways to one picture, for comparison: two blends, which are the floor, and a classical method of fusion."""
+"""Other fusion methods for comparison: two blends, which are the lower limit, and a classical method."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from streamfuse.color import Plane, Raw
 LEVELS = 5
 
 Fuse = Callable[[Plane, Plane], Raw]
-"""Two (H, W) uint8 to (H, W) float32 in 0..1."""
+"""A method: infrared and visible luma, (H, W) uint8 each, to (H, W) float32 in 0..1."""
 
 
 def opencv_blend(ir: Plane, vis: Plane) -> Raw:
-    """The mean of both, by `cv2.addWeighted`."""
+    """Return the mean of both, computed by `cv2.addWeighted`."""
     return np.multiply(cv2.addWeighted(ir, 0.5, vis, 0.5, 0), np.float32(1 / 255))
 
 
 def ffmpeg_blend(height: int, width: int) -> Fuse:
-    """The mean of both, by FFmpeg's filter `blend`."""
+    """Return a function that computes the mean of both with FFmpeg's filter `blend`."""
     graph = av.filter.Graph()
     gray = av.VideoFormat("gray", width, height)
     inputs = [graph.add_buffer(width=width, height=height, format=gray, time_base=Fraction(1, 25)) for _ in range(2)]
@@ -52,7 +52,7 @@ def ffmpeg_blend(height: int, width: int) -> Fuse:
 
 
 def laplacian_pyramid(ir: Plane, vis: Plane) -> Raw:
-    """P. Burt, E. Adelson, 1983: of each detail the stronger, of what is left the mean."""
+    """Fuse by Laplacian pyramids (P. Burt, E. Adelson, 1983): the stronger of each detail, the mean of the bases."""
     levels = [_pyramid(np.multiply(plane, np.float32(1 / 255))) for plane in (ir, vis)]
     *details, (base_ir, base_vis) = zip(*levels, strict=True)
     fused = (base_ir + base_vis) / 2
@@ -62,7 +62,7 @@ def laplacian_pyramid(ir: Plane, vis: Plane) -> Raw:
 
 
 def _pyramid(picture: Raw) -> list[Raw]:
-    """Details from fine to coarse, and the base."""
+    """Return the details from fine to coarse, and the base."""
     details = []
     for _ in range(LEVELS):
         smaller = cv2.pyrDown(picture)

@@ -1,10 +1,10 @@
-"""Measure everything that docs/performance.md says about speed, and write it there.
+"""Measure the speed figures of docs/performance.md and write them into that page.
 
     python benchmarks/performance.py                 measure for a quarter of an hour; write JSON and the page
     python benchmarks/performance.py --render        write the page from docs/performance.json
 
-Nothing else should be busy.  With STREAMFUSE_DATA set the pictures of the comparison are a real pair, and INT8 networks
-are calibrated on its training pairs; without it they are left out.
+The machine should be otherwise idle.  If STREAMFUSE_DATA is set, engines are compared on a real pair, and INT8 networks
+are calibrated on its training pairs; otherwise INT8 is left out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FILES = {
     "balanced": ("320x240", "640x480", "1280x720"),
     "realtime": ("320x240", "640x480", "1280x720", "1920x1080"),
 }
-"""Sizes that recordings are fused at, by preset."""
+"""Sizes of the recordings to fuse, by preset."""
 BEGIN, END = "<!-- performance: python benchmarks/performance.py -->\n", "<!-- end of performance -->\n"
 
 
@@ -62,7 +62,7 @@ def _bench(preset: str, size: str, scratch: Path) -> dict[str, Any]:
 
 
 def _start_s(preset: str, scratch: Path) -> float:
-    """Seconds from the command to one fused 640x480 frame in a file, all compiled before; the least of three."""
+    """Time from the command to one fused 640x480 frame in a file, with a compiled network; minimum of three, s."""
     ir, vis = (
         record_scene(scratch, (480, 640), 2)
         if not (scratch / "ir.mp4").exists()
@@ -96,7 +96,7 @@ def _run(*arguments: str) -> None:
 
 
 def render(figures: Mapping[str, Any]) -> str:
-    """The section between the marks of the page."""
+    """Return the section between the markers of the page."""
     engines = figures["engines"]
     lines = [
         f"Measured {figures['date']} on {engines['machine']}. All engines in one process, interleaved, on "

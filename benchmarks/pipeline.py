@@ -2,14 +2,14 @@
 
 Two ratios, each measured within one run:
 
-1. end to end with the real engine, frames a second over those of the engine alone (1 is the floor: decoding,
-   pairing and encoding for nothing);
-2. end to end with an engine that does nothing, frames a second over a bare loop in one thread that decodes both
-   files and encodes one, with the same codecs and settings (above 1, the threads are worth more than they cost).
+1. frame rate end to end with the real engine, relative to that of the engine on pictures in memory (1: decoding,
+   pairing and encoding cost nothing);
+2. frame rate end to end with an engine that does nothing, relative to a plain loop in one thread that decodes both
+   files and encodes one, with the same codecs and settings (above 1: the threads gain more than they cost).
 
     python benchmarks/pipeline.py [--ir FILE --vis FILE] [--frames N] [--json FILE]
 
-Without files it renders the demo scene first.
+Without files, the demo scene is rendered first.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from streamfuse.sources.file import VideoFile
 
 
 class PassThrough(Engine):
-    """Stand-in for an engine: returns the infrared picture as raw output, at the cost of one conversion."""
+    """An engine that returns the infrared picture as raw output, at the cost of one conversion."""
 
     name = "pass-through"
     precision = Precision.FP32
@@ -54,7 +54,7 @@ class PassThrough(Engine):
 
 
 def bare_loop(ir: Path, vis: Path, out: Path, frames: int) -> float:
-    """Frames a second of decode, decode, encode in this thread."""
+    """Return frames per second of decoding both files and encoding one in this thread."""
     sink = VideoSink(out, period_ns=40_000_000)
     with VideoFile(ir) as a, VideoFile(vis) as b:
         begin = time.perf_counter()
@@ -67,14 +67,14 @@ def bare_loop(ir: Path, vis: Path, out: Path, frames: int) -> float:
 
 
 def engine_alone(fuser: Fuser, ir: Path, vis: Path, frames: int) -> float:
-    """Frames a second of the engine on one pair, nothing else running."""
+    """Return frames per second of the engine on one pair in memory."""
     with VideoFile(ir) as a, VideoFile(vis) as b:
         first, second = next(iter(a)).luma, next(iter(b)).luma
     return 1000 / float(time_pairs(fuser.engine, first, second, frames).mean())
 
 
 def measure(ir: Path, vis: Path, frames: int, rounds: int, engine: str, scratch: Path) -> dict[str, Any]:
-    """Medians of interleaved rounds."""
+    """Measure in interleaved rounds; return medians."""
     light = Fuser(engine=PassThrough())
     loops, passes = [], []
     for k in range(2 * rounds + 1):
@@ -108,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ir", type=Path)
     parser.add_argument("--vis", type=Path)
-    parser.add_argument("--frames", type=int, default=30, help="a round of the real engine; ten times as many without")
+    parser.add_argument("--frames", type=int, default=30, help="frames per round; ten times as many without an engine")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--json", type=Path)

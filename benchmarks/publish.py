@@ -1,12 +1,12 @@
-"""Frames a second that publishing carries, beside plain ZeroMQ sockets.
+"""Frame rate of publishing, compared with plain ZeroMQ.
 
     python benchmarks/publish.py [--seconds 3] [--rounds 5]
 
-Messages of 921,600 bytes (640x480x3) from this process to another one: through `ZeroMQSink` and `Subscriber`, and
-through a bare pair of ZeroMQ sockets that sends the same three parts without copies and looks at none of them.  Both
-in the same run, one after the other in each round; the table has the best round of each, since other work on the
-machine only slows.  The receiver acknowledges each message and at most three are on their way, so that nothing is
-dropped.  The pixels are there already (mono8, 1920x480): making them from luma and colour is measured by itself below.
+Messages of 921,600 bytes (640x480x3) are sent from this process to another one: through `ZeroMQSink` and `Subscriber`,
+and through a plain pair of ZeroMQ sockets that sends the same three parts without copies and reads none of them.  Each
+round measures one after the other; the table shows the best round of each, because other load on the machine only
+slows them down.  The receiver acknowledges each message and at most three are in transit, so that nothing is dropped.
+The pixels need no conversion (mono8, 1920x480); the conversion of luma and colour is measured separately.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from streamfuse.zeromq.wire import Encoding, pack, unpack
 
 LUMA = np.random.default_rng(0).integers(0, 256, (480, 1920), dtype=np.uint8)
 WINDOW = 3
-"""Messages that are on their way: as many as the queues of both hold."""
+"""Messages in transit: the number that the queues of both ways hold."""
 
 
 def receive(kind: str, url: str, keys: str, seconds: float) -> None:
-    """The other process: a byte on stdout for each message."""
+    """Body of the receiving process: write a byte to stdout for each message."""
     server, client = (Path(keys) / "server.key", Path(keys) / "client.key_secret") if keys else (None, None)
     with ExitStack() as stack:
         take: Callable[[], object]
@@ -59,13 +59,13 @@ def receive(kind: str, url: str, keys: str, seconds: float) -> None:
             bare.connect(url)
             take = lambda: np.frombuffer(bare.recv_multipart(copy=False)[2].buffer, np.uint8)  # noqa: E731
         end = time.perf_counter() + seconds + 30
-        while time.perf_counter() < end:  # it is killed long before
+        while time.perf_counter() < end:  # the process is killed long before
             take()
             os.write(1, b".")
 
 
 def measure(kind: str, url: str, keys: Path | None, seconds: float) -> float:
-    """Messages a second that the other process gets."""
+    """Return messages per second received by the other process."""
     frame, header = FusedFrame(LUMA, None, 0, 0), _header()
     with ExitStack() as stack:
         send: Callable[[], object]
@@ -89,7 +89,7 @@ def measure(kind: str, url: str, keys: Path | None, seconds: float) -> float:
         with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0) as other:
             assert other.stdout is not None
             if kind == "bare":
-                bare.recv()  # it has subscribed; the sink keeps its last frame for it instead
+                bare.recv()  # wait for the subscription; the sink keeps its last frame until then
             send()
             other.stdout.read(1)
             begin, acknowledged, sent = time.perf_counter(), 0, 0
@@ -103,7 +103,7 @@ def measure(kind: str, url: str, keys: Path | None, seconds: float) -> float:
 
 
 def _header() -> bytes:
-    """Make the header that a real message has between topic and pixels."""
+    """Return the header of a real message, which is between topic and pixels."""
     with Subscriber("inproc://header") as subscriber:
         sink = ZeroMQSink("inproc://header", encoding=Encoding.MONO8)
         sink.write(FusedFrame(LUMA, None, 0, 0))
@@ -114,7 +114,7 @@ def _header() -> bytes:
 
 
 def encodings() -> None:
-    """Print the time that each encoding takes for a 640x480 frame in colour, ms."""
+    """Time the conversion of a 640x480 frame in colour to each encoding, ms."""
     half = np.full((240, 320), 120, np.uint8)
     scene = np.add.outer(np.arange(480) // 4, np.arange(640) // 6).astype(np.uint8)
     for chroma in (Chroma(half, half), Chroma(half, half, full_range=True)):

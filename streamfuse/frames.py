@@ -1,8 +1,8 @@
-"""The data that travels from thread to thread: frames, pairs of frames, fused frames.
+"""The data that is passed between threads: frames, pairs of frames, fused frames.
 
-Video stays in YUV from end to end.  Luma is full range (0..255) everywhere in the program: a source
-that reads limited range (16..235) widens it once, a sink that writes limited range narrows it once.
-Chroma is passed on as the decoder gave it; nothing computes with it.
+Video stays in YUV throughout.  Luma is full range (0..255) in the whole program: a source that reads limited
+range (16..235) converts it once, a sink that writes limited range converts it back once.  Chroma is copied
+unchanged from the decoder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from streamfuse.color import Chroma, Plane, check_plane
 
 DEFAULT_PERIOD_NS = 40_000_000
-"""Frame interval of a stream that does not tell its rate: 25 fps."""
+"""Frame interval of a stream whose rate is unknown: 25 fps."""
 
 
 class Role(enum.StrEnum):
@@ -37,24 +37,24 @@ class Role(enum.StrEnum):
 
 
 class Clock(enum.StrEnum):
-    """The origin of a time stamp, and how it is known.
+    """The clock of a time stamp, and how the stamp was obtained.
 
-    Only stamps of one kind may be compared: those of recordings, those of senders (since 1970, by the sender's
-    clock), those of this machine (its monotonic clock).
+    Only stamps of the same group may be compared: recordings, senders (since 1970, by the sender's clock), and this
+    machine (its monotonic clock).
     """
 
     MEDIA = "media"
-    """The recording's own time line."""
+    """Time in the recording."""
     SENDER = "sender"
-    """The sender's clock, from the reference times that come beside the frames (RTCP reports, prft)."""
+    """The sender's clock, from reference times sent with the frames (RTCP reports, prft)."""
     SENDER_START = "sender start"
     """The sender's clock, from one reference time for the whole connection."""
     SENDER_DELAY = "sender delay"
-    """The sender's clock, from the arrival less the delay that was measured before the connection broke."""
+    """The sender's clock, estimated: the arrival minus the delay measured before the connection was lost."""
     KERNEL = "kernel"
-    """This machine's monotonic clock when the camera's driver had the frame."""
+    """This machine's monotonic clock when the camera's driver received the frame."""
     ARRIVAL = "arrival"
-    """This machine's monotonic clock when the frame arrived, without the jitter of the network."""
+    """This machine's monotonic clock when the frame arrived, with the network's jitter removed."""
 
     @property
     def of_sender(self) -> bool:
@@ -83,7 +83,7 @@ class Frame:
     """Capture time in nanoseconds of `clock`."""
     clock: Clock
     index: int
-    """Position in its stream, from 0; frames that could not be read are counted too."""
+    """Index in its stream, from 0; frames that could not be read are counted too."""
     source: str
     """Name of its source; safe to show."""
     arrival_ns: int = 0
@@ -91,7 +91,7 @@ class Frame:
     read_ns: int = 0
     """Time taken to read and decode it, ns."""
     tracked_ns: int | None = None
-    """Arrival without jitter, as `Clock.ARRIVAL` has it, ns of the monotonic clock; None: use `arrival_ns`."""
+    """Arrival with jitter removed, as in `Clock.ARRIVAL`, ns of the monotonic clock; None: use `arrival_ns`."""
 
     def __post_init__(self) -> None:
         check_plane("Frame", "luma", self.luma)
@@ -117,29 +117,29 @@ class FusedFrame:
     """The result: fused luma under the visible stream's colour."""
 
     luma: Plane
-    """(H, W) uint8, full range 0..255; H and W are the visible frame's, or the overlap's where it is cropped to."""
+    """(H, W) uint8, full range 0..255.  H and W are those of the visible frame or, if cropped, of the overlap."""
     chroma: Chroma | None
-    """The chroma of the visible frame, cut as the luma is."""
+    """The chroma of the visible frame, cropped like the luma."""
     index: int
-    """Position among the fused frames, from 0."""
+    """Index among the fused frames, from 0."""
     time_ns: int
-    """Time on the time line of the run: the visible stamp for recordings; for live streams from 0, without jumps."""
+    """Time of the frame in the run, ns: the visible stamp for recordings; for live streams from 0, without jumps."""
     ir_stamp_ns: int | None = None
     """None if the picture has no infrared content."""
     vis_stamp_ns: int | None = None
     ir_clock: Clock | None = None
     vis_clock: Clock | None = None
     skew_ns: int = 0
-    """As in `FramePair`."""
+    """Skew of the pair as in `FramePair`, ns."""
     content: Content = Content.FUSED
     infrared: Plane | None = None
-    """Infrared input, aligned and of the shape of `luma`; None while that stream is away."""
+    """Infrared input, aligned, in the shape of `luma`; None while that stream is away."""
     visible: Plane | None = None
-    """Visible input, of the shape of `luma`; None while that stream is away."""
+    """Visible input in the shape of `luma`; None while that stream is away."""
     arrival_ns: int = 0
-    """`time.monotonic_ns()` when the earlier frame of the pair arrived; the age of the picture counts from it."""
+    """`time.monotonic_ns()` when the earlier frame of the pair arrived; the picture's age counts from here."""
     timings_ns: Mapping[str, int] = field(default_factory=dict)
-    """Stage name to its duration for this frame, ns."""
+    """Durations for this frame by stage name, ns."""
 
     def __post_init__(self) -> None:
         check_plane("FusedFrame", "luma", self.luma)
@@ -150,11 +150,11 @@ class FusedFrame:
 
     @property
     def live(self) -> bool:
-        """True unless it is from recordings."""
+        """True for live streams, False for recordings."""
         return any(clock not in (None, Clock.MEDIA) for clock in (self.ir_clock, self.vis_clock))
 
     def to_bgr(self) -> npt.NDArray[np.uint8]:
-        """Return the picture as OpenCV has it: (H, W, 3) uint8 BGR, grey if there is no chroma."""
-        from streamfuse.color_conversion import to_bgr  # OpenCV loads only where a picture is converted
+        """Return the picture in OpenCV's format: (H, W, 3) uint8 BGR, grey if there is no chroma."""
+        from streamfuse.color_conversion import to_bgr  # OpenCV is loaded only when a picture is converted
 
         return to_bgr(self.luma, self.chroma)

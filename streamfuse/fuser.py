@@ -38,9 +38,9 @@ class FusedLuma(NamedTuple):
     """Infrared, aligned to the visible picture."""
     visible: Plane
     timings_ns: dict[str, int]
-    """Stage name to its duration, ns."""
+    """Durations by stage name, ns."""
     tag: Any = None
-    """The object that `Fuser.begin_luma` was given for the pair."""
+    """The object that was passed to `Fuser.begin_luma` with the pair."""
 
 
 class _Begun(NamedTuple):
@@ -76,7 +76,7 @@ class Fuser(Closeable):
 
         `tone`: per-frame, smooth or fixed:LO,HI (see `streamfuse.tone`).  `calibration`: position of infrared in the
         visible picture, or its file; None: only sizes may differ.  `crop`: cut results to what both cameras see.
-        `preset`: quality, balanced, realtime, or auto: the one that suits the weights best, or for live sources a
+        `preset`: quality, balanced, realtime, or auto: the one that suits the weights best, or in real time a
         cheaper one if this machine does not keep up.
 
         The fuser closes `engine` when it is closed; if this fails, only an engine that was made here.  Raises
@@ -157,9 +157,9 @@ class Fuser(Closeable):
         return self._aligner.cut_chroma(chroma, height, width)
 
     def prepare(self, height: int, width: int, period_ns: int | None = None) -> None:
-        """Build or load the engine for visible pictures of this size; `fuse` does so on its own if needed.
+        """Build or load the engine for visible pictures of this size; `fuse` does so if needed.
 
-        `period_ns`: frame interval of a live source, by which preset auto is decided once.
+        `period_ns`: frame interval of a source in real time, by which preset auto is decided once.
         """
         _check_size(height, width)
         shape = self._aligner.output_shape(height, width)

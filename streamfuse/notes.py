@@ -1,4 +1,4 @@
-"""Warnings for the user, and whom they belong to.
+"""Warnings for the user, each assigned to the recording that it is about.
 
 A process may work on several recordings at once (`streamfuse.batch.worker`).  `collecting` gathers the warnings of one
 of them: those that are logged in its own context, which a thread inherits if it runs in a copy of it

@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound=enum.StrEnum)
 
 AHEAD = 4
-"""Most frames by which the engine may be ahead of a sink."""
+"""Frames that the engine may be ahead of a sink."""
 LIVE_AHEAD = 2
 TICK_S = 0.2
 MAX_AGE_MS = 500.0
-"""Default age budget of a live frame, from arrival to the engine: more than the delays of two streams differ by."""
+"""Default age budget of a live frame, from arrival to the engine: above the usual difference of two delays."""
 MOST_MS = 1e12
-"""Largest duration that an argument may be."""
+"""Largest value of a duration argument, ms."""
 
 SINK_SLOW = "the output was busy"
 STOPPED = "stopped"
@@ -127,6 +127,7 @@ class Pipeline(Closeable):
             self._limit = frames
             self.live = self._sources[Role.VIS].live
             """True for live sources, which end only when they are stopped."""
+            self._real_time = any(source.live or source.real_time for source in self._sources.values())
             self._telemetry = Telemetry()
             self._max_age_ns = round(max_age_ms * 1e6)
             self._stopping = threading.Event()
@@ -144,7 +145,7 @@ class Pipeline(Closeable):
                 sink.attach(self.summary)
             made.pop_all()
 
-    # No callback below refers to the pipeline: so reference counting frees its decoders and pictures at once.
+    # No callback below refers to the pipeline, so reference counting frees decoders and pictures immediately.
 
     def _make_flow(self, policy: Policy, on_loss: OnLoss, tolerance_given: bool) -> Flow:
         telemetry, ending = self._telemetry, self._make_ending()
@@ -253,7 +254,7 @@ class Pipeline(Closeable):
             self._flow.end(role)
 
     def _count_unread(self, role: Role, source: Source, refused: int, taken: int) -> None:
-        """Count the frames that the closed channel refused and those that by the header are left unread."""
+        """Count the frames that the closed channel refused and those that, by the header, were not read."""
         left = (source.frame_count or 0) - taken - source.drops.total()
         unread = max(left, 0) if self._ending() == OTHER_ENDED else 0
         self._telemetry.drop(role.label, self._ending(), refused + unread)
@@ -267,7 +268,7 @@ class Pipeline(Closeable):
                     shape = self._output_shape(item)
                     if prepared != shape:  # outside the timings: it happens once
                         self._finish(0)
-                        self._fuser.prepare(*shape, self._period_ns() if self.live else None)
+                        self._fuser.prepare(*shape, self._period_ns() if self._real_time else None)
                         prepared = shape
                         self._telemetry.engine_loaded()
                         if self.live and self._drop_if_old(item):  # the engine took long
@@ -301,7 +302,7 @@ class Pipeline(Closeable):
         return True
 
     def _period_ns(self) -> int:
-        """Return the interval between pairs of live sources, ns."""
+        """Return the interval between pairs, ns."""
         return max(source.period_ns or DEFAULT_PERIOD_NS for source in self._sources.values())
 
     def _output_shape(self, item: Item) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Counters and latencies of a running pipeline; any thread may write or read them."""
+"""Counters and latencies of a running pipeline.  Any thread may write and read them."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ STAGES = (*(f"read {role}" for role in Role), "align", "fuse", "tone", TO_FUSED,
 """Names of the stages, in the order in which a frame passes them."""
 
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-"""Upper bounds of the duration histogram that monitoring reads, s."""
+"""Upper bounds of the duration histogram for monitoring, s."""
 SKEWS = 1000
-"""Number of the last pairs whose median skew is shown."""
+"""Number of most recent pairs over which the median skew is taken."""
 _RESOLUTION = 1.02
-"""Ratio of neighbouring buckets: a percentile is right to 1 %."""
+"""Ratio of neighbouring buckets: percentiles are accurate to 1 %."""
 
 Counts: TypeAlias = dict[str, dict[str, int]]
-"""Numbers of frames by stream, then by reason.  A stream is "infrared", "visible" or the name of an output."""
+"""Frame counts by stream, then by reason.  A stream is "infrared", "visible" or the name of an output."""
 
 
 def each_count(counts: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[str, str, int]]:
-    """(stream, reason, count) in alphabetical order."""
+    """Yield (stream, reason, count) in alphabetical order."""
     for stream, reasons in sorted(counts.items()):
         for reason, count in sorted(reasons.items()):
             yield stream, reason, count
 
 
 def add_counts(total: Counts, stream: str, reasons: Mapping[str, int]) -> None:
-    """Add the counts of one stream to `total`; those of 0 leave no trace."""
+    """Add the counts of one stream to `total`; counts of 0 are left out."""
     for reason, count in reasons.items():
         if count:
             own = total.setdefault(stream, {})
@@ -59,7 +59,7 @@ class LatencyHistogram:
         self.total_ns += duration_ns
 
     def percentile_ms(self, percent: float) -> float:
-        """Duration that `percent` of all did not exceed, ms; NaN if there is none."""
+        """Return the duration that `percent` of all durations do not exceed, ms; NaN if there are none."""
         wanted = math.ceil(self.count * percent / 100)
         seen = 0
         for bucket in sorted(self._buckets):
@@ -69,7 +69,7 @@ class LatencyHistogram:
         return math.nan
 
     def within(self, bounds_s: Sequence[float]) -> tuple[int, ...]:
-        """Number of durations up to each of the bounds, which are exact to 1 %."""
+        """Return the number of durations up to each bound; bounds are accurate to 1 %."""
         limits = [math.log(bound_s * 1e9) / math.log(_RESOLUTION) for bound_s in bounds_s]
         buckets = list(self._buckets.items())
         return tuple(sum(count for bucket, count in buckets if bucket <= limit) for limit in limits)
@@ -85,7 +85,7 @@ class StageSummary:
     p99_ms: float
     total_s: float = 0.0
     within: tuple[int, ...] = ()
-    """Number of durations up to each of BOUNDS_S."""
+    """Numbers of durations up to each of BOUNDS_S."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class SourceSummary:
     reconnects: int
     name: str = ""
     period_s: float | None = None
-    """Time between two frames, s; None while it is not known."""
+    """Frame interval, s; None while it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +104,15 @@ class Summary:
     """Counts and latencies of a run at one moment."""
 
     read: dict[Role, int]
-    """Frames that each source delivered."""
+    """Frames delivered by each source."""
     pairs: int
     fused: int
     written: dict[str, int]
-    """Frames that each output took, by its name."""
+    """Frames written by each output, by its name."""
     drops: Counts
     """Dropped frames by stream and reason."""
     elapsed_s: float
-    """Time from the start of the first fused frame to the end of the last one."""
+    """Time from the start of the first fused frame to the end of the last one, s."""
     fps: float
     stages: dict[str, StageSummary]
     passthrough: dict[Role, int] = field(default_factory=dict)
@@ -126,12 +126,12 @@ class Summary:
     sources: dict[Role, SourceSummary] = field(default_factory=dict)
     """States of the live sources; empty for recordings."""
     silent_s: dict[Role, float] = field(default_factory=dict)
-    """Time since the last frame of each source that has delivered any."""
+    """Time since the last frame of each source that has delivered one, s."""
     engine_loaded: bool = False
 
     @property
     def dropped(self) -> int:
-        """Dropped frames of all streams and reasons."""
+        """Number of dropped frames of all streams and reasons."""
         return sum(count for _, _, count in each_count(self.drops))
 
 
@@ -170,7 +170,7 @@ class Telemetry:
             self._clocks = {Role.IR: ir_clock, Role.VIS: vis_clock}
 
     def frame_passed_through(self, role: Role) -> None:
-        """Count a frame that is shown without fusion because the other stream is away."""
+        """Count a frame that is passed through without fusion because the other stream is away."""
         with self._lock:
             self._passthrough[role] += 1
 
@@ -183,7 +183,7 @@ class Telemetry:
                 self._stage(stage).add(duration_ns)
 
     def frame_written(self, output: str, duration_ns: int, age_ns: int) -> None:
-        """`age_ns`: time since the earlier frame of the pair arrived."""
+        """Count a written frame.  `age_ns`: time since the earlier frame of the pair arrived."""
         with self._lock:
             self._written[output] += 1
             self._stage("write").add(duration_ns)

@@ -72,17 +72,17 @@ class Smooth:
         return _stretch(raw, *self._range.update(raw, stamp_ns), 1e-6)
 
 
-class Steady:
-    """Luma of a direct network with stabilised brightness: its mean level is smoothed against flicker.
+class Stabilised:
+    """Luma of a direct network with stabilised brightness: its mean level is smoothed to remove flicker.
 
-    The smoothed level follows that of the pictures with a time constant and is never further than `REACH` from it.
-    So no picture is shifted by more, and a true change of brightness shows, at most that much late.
+    The smoothed level follows that of the pictures with a time constant, and differs from it by at most `REACH`.
+    So no picture is shifted by more than `REACH`, and a real change of brightness is followed at once up to that.
     """
 
     REACH = 2.5 / 255
     """Largest shift of a picture's level: more than the flicker, less than is visible."""
     STEADY_S = 1.0
-    """Time constant, as that of `RangeFollower`."""
+    """Time constant, the same as in `RangeFollower`."""
 
     def __init__(self) -> None:
         self._level: float | None = None
@@ -112,10 +112,10 @@ class RangeFollower:
     SAMPLES = 16_384
     """Least number of pixels in the sample: every fourth of each row and column at 640x480."""
     STEADY_S = 1.0
-    """Time constant; at 25 fps a picture moves the range by 4 % of its own departure: below notice."""
+    """Time constant; at 25 fps one picture moves the range by 4 % of its difference, which is not visible."""
     BEHIND = 0.25
     HURRY_S = 0.25
-    """Time constant while the range is more than BEHIND away: a departure of 100 % is under 5 % after 0.8 s."""
+    """Time constant while the range differs by more than BEHIND: a difference of 100 % is under 5 % after 0.8 s."""
     CUT = 0.4
     """Two successive pictures that differ by this much are different scenes."""
 
@@ -133,7 +133,7 @@ class RangeFollower:
             self._low, self._high, self._hurry = low, high, False
         else:
             departure = self._departure(low, high, self._low, self._high)
-            # Once in a hurry, stay so until nearly there: a change of pace half-way would show.
+            # Keep the fast time constant until the range is nearly reached: a change half-way would be visible.
             self._hurry = departure > (self.BEHIND / 5 if self._hurry else self.BEHIND)
             follow = 1 - math.exp(-gap_ns / 1e9 / (self.HURRY_S if self._hurry else self.STEADY_S))
             self._low += follow * (low - self._low)
@@ -142,7 +142,7 @@ class RangeFollower:
         return self._low, self._high
 
     def shift(self, levels: float) -> None:
-        """Shift the range at once, as all levels of the scene have shifted by `levels`."""
+        """Shift the range immediately by `levels`, because all levels of the scene have shifted by that."""
         self._low += levels
         self._high += levels
         if self._last is not None:
@@ -173,7 +173,7 @@ def make_tone(name: str, output: str) -> Tone:
     if name == "per-frame":
         return Direct() if direct else PerFrame()
     if name == "smooth":
-        return Steady() if direct else Smooth()
+        return Stabilised() if direct else Smooth()
     if name.startswith("fixed:"):
         return _parse_fixed(name)
     raise UsageError(f"unknown tone {name!r}: use {TONES}")

@@ -1,4 +1,4 @@
-"""The command line for tests: in this process, which has loaded torch already, or in a process of its own."""
+"""The command line for tests: in this process, which has loaded torch already, or in a new process."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from streamfuse import cli, notes
 ROOT = Path(__file__).parent.parent
 SMALL = ["--engine", "torch", "--precision", "fp32", "--preset", "realtime"]
 """The small network that is shipped; nothing is compiled, and a small picture takes it some milliseconds."""
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""Environment of a process with SMALL: on a busy machine the threads of torch wait seconds for each other per frame."""
 
 Done = subprocess.CompletedProcess[str]
 
@@ -27,7 +29,7 @@ def process(*args: object, **env: str) -> Done:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **ONE_THREAD, **env},
         timeout=200,
     )
 
@@ -67,7 +69,7 @@ def _text(stream: io.TextIOWrapper) -> str:
 
 
 def fails(code: int, words: str, *args: object, **env: str) -> str:
-    """The one line of the error; asserts that `streamfuse` ends with this code, these words and no traceback."""
+    """Assert that `streamfuse` fails with this code, these words and no traceback; return the line of the error."""
     done = streamfuse(*args, **env)
     assert done.returncode == code, done.stderr
     assert words in done.stderr

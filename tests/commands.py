@@ -1,4 +1,4 @@
-"""The commands that the pages show, and the command line that must know them."""
+"""The commands shown in the documentation, and the command line that must accept them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """One a line; a line that ends in a backslash goes on; what follows a # is for people."""
+        """The commands, one for each line; a backslash continues a line, and # starts a comment."""
         whole = _COMMENT.sub("", self.text.replace("\\\n", " "))
         return [" ".join(line.split()) for line in whole.splitlines() if line.strip() and not line.startswith("#")]
 
@@ -51,7 +51,7 @@ def all_blocks(*languages: str) -> list[Block]:
 
 
 def walk(command: click.Command = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Every command and group, with the words that call it."""
+    """Yield every command and group with its path of names."""
     yield path, command
     if isinstance(command, click.Group):
         context = click.Context(command)
@@ -62,7 +62,7 @@ def walk(command: click.Command = cli, path: tuple[str, ...] = ()) -> Iterator[t
 
 
 def parse(arguments: Sequence[str]) -> tuple[str, ...]:
-    """The words of the command that takes these arguments; raises what click raises.  Nothing is run."""
+    """Return the path of the command that accepts these arguments; raises click's errors.  Nothing is run."""
     command: click.Command = cli
     path: tuple[str, ...] = ()
     rest = list(arguments)

@@ -20,15 +20,15 @@ LONG = (
     "test_engines.py",
     "test_examples.py",
     "test_calibration_cli.py",
-    "test_batch_parts.py",
+    "test_batch_segments.py",
     "test_cli.py",
     "test_evaluate.py",
     "test_training.py",
     "test_contributing.py",
 )
-"""Files that take longest: workers begin with them, so that neither is left with one at the end."""
+"""The slowest files: workers start with them, so that none runs alone at the end."""
 
-settings.register_profile("default here", deadline=None)  # of a machine that does other things, too
+settings.register_profile("default here", deadline=None)  # the machine may be busy
 settings.register_profile("thorough", deadline=None, max_examples=5000)  # --hypothesis-profile thorough
 settings.load_profile("default here")
 
@@ -68,7 +68,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture
 def faults(pytestconfig: pytest.Config) -> FaultTable:
-    """The table that every fault test adds its row to, when it has passed."""
+    """The table to which every fault test adds its row after it has passed."""
     return pytestconfig.stash[_FAULTS]
 
 
@@ -101,7 +101,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def full_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`weights` with all channels, for tests that interrupt a run at work: it takes ten times as long for a frame."""
+    """`weights` with all channels, ten times as slow, for tests that interrupt a run."""
     return _random_network(tmp_path_factory)
 
 

@@ -1,7 +1,7 @@
-"""What the fault tests found, as a table: the fault, how often, what was lost, and how soon all was well again.
+"""Results of the fault tests as a table: the fault, how often it was tested, what was lost, and the recovery time.
 
-`pytest tests/faults --fault-table docs/faults.md` writes it between two marks of that page, and as JSON beside it.
-Rows are kept by their fault, so that the long tests, which run apart (`-m soak`), take their places in the same table.
+`pytest tests/faults --fault-table docs/faults.md` writes it between two markers of that page, and as JSON beside it.
+Rows are identified by their fault, so that the long tests, which run separately (`-m soak`), update the same table.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Row:
     times: int
     lost: str
     recovered_in: str
-    """Or that there is nothing to come back from."""
+    """The recovery time, or a text if there is nothing to recover."""
     promised: str
     machine: str = ""
     day: str = ""
@@ -34,19 +34,19 @@ class Row:
 
 
 class FaultTable:
-    """Rows of one session."""
+    """The rows of one test session."""
 
     def __init__(self) -> None:
         self._rows: dict[str, Row] = {}
         self._machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
 
     def add(self, fault: str, *, times: int, lost: str, promised: str, recovered_s: list[float] | None = None) -> None:
-        """`lost`: the worst of all times; `recovered_s`: of each time, s, or None where nothing has to come back."""
+        """Add a row.  `lost`: the worst case; `recovered_s`: all recovery times, s, or None if nothing recovers."""
         within = "-" if not recovered_s else f"{max(recovered_s):.2f} s at most"
         self._rows[fault] = Row(fault, times, lost, within, promised, self._machine, date.today().isoformat())
 
     def write(self, page: Path) -> None:
-        """Into the page and the JSON beside it, where rows of other sessions stay; nothing if there are no rows."""
+        """Update the page and the JSON beside it; rows of other sessions stay.  Without rows nothing is written."""
         if not self._rows:
             return
         data = page.with_suffix(".json")

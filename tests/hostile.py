@@ -39,8 +39,8 @@ TOKENS = st.one_of(
 
 
 @st.composite
-def spoiled(draw: st.DrawFn, text: str) -> bytes:
-    """`text` with some of its words replaced, cut out or doubled; sometimes cut off, or with bytes that are no text."""
+def mutated(draw: st.DrawFn, text: str) -> bytes:
+    """Mutate `text`: replace, remove or repeat some of its words; sometimes truncate it or insert invalid bytes."""
     words = [word for word in _split(text) if word]
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(words) - 1))
@@ -62,7 +62,7 @@ def spoiled(draw: st.DrawFn, text: str) -> bytes:
 
 
 def _split(text: str) -> list[str]:
-    """Words, and what is between them."""
+    """Split into words and the characters between them."""
     words: list[str] = []
     for char in text:
         if words and char.isalnum() == words[-1][-1].isalnum() and char.isalnum():

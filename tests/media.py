@@ -27,14 +27,14 @@ MS = 1_000_000
 
 
 def luma_of(index: int, size: tuple[int, int] = SIZE) -> Plane:
-    """A picture that tells its number: 30 + 3 * index grey levels, below 70, and a bright corner."""
+    """A picture that encodes its number: 30 + 3 * index grey levels, index below 70, and a bright corner."""
     picture = np.full(size, 30 + 3 * (index % 70), np.uint8)
     picture[: size[0] // 4, : size[1] // 4] = 230
     return picture
 
 
 def number_of(luma: Plane) -> int:
-    """The number that `luma_of` wrote, after any codec."""
+    """Read the number that `luma_of` wrote; works after any codec."""
     height, width = luma.shape
     return round((float(luma[height // 2 :, width // 2 :].mean()) - 30) / 3)
 
@@ -53,7 +53,7 @@ def write_video(
     rate: int = 25,
     grain: bool = False,
 ) -> Path:
-    """A video whose frame k shows number k, at the given times; u and v colour it; grain makes every frame large."""
+    """Write a video whose frame k shows number k at the given times.  `u`, `v`: its colour; `grain`: large frames."""
     rng = np.random.default_rng(0)
     with av.open(str(path), "w", options=container or {}) as output:
         stream = cast("VideoStream", output.add_stream(codec, rate=rate))
@@ -81,7 +81,7 @@ def every(period_ms: float, count: int, start_ms: float = 0) -> list[float]:
 
 
 def read_video(path: Path) -> tuple[list[float], list[Plane]]:
-    """Presentation times in ms and full-range luma, by PyAV alone."""
+    """Read presentation times in ms and full-range luma, with PyAV only."""
     times, pictures = [], []
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
@@ -92,7 +92,7 @@ def read_video(path: Path) -> tuple[list[float], list[Plane]]:
 
 
 def write_images(directory: Path, names: Iterable[str], *, size: tuple[int, int] = SIZE, colour: bool = False) -> Path:
-    """Image k shows number k."""
+    """Write images; image k shows number k."""
     directory.mkdir(parents=True, exist_ok=True)
     for index, name in enumerate(names):
         picture: npt.NDArray[np.uint8] = luma_of(index, size)
@@ -128,7 +128,7 @@ class ListSource(Source):
 
 
 class PassThrough(Engine):
-    """A stand-in for an engine: gives the infrared picture back, as a network with direct output would."""
+    """An engine that returns the infrared picture in the way of a network with direct output."""
 
     name = "pass-through"
     precision = Precision.FP32

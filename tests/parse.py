@@ -1,4 +1,4 @@
-"""`python tests/parse.py streamfuse COMMAND ...`: whether the command line would be taken; nothing is run."""
+"""`python tests/parse.py streamfuse COMMAND ...` fails unless the command line is valid; nothing is run."""
 
 from __future__ import annotations
 

@@ -28,10 +28,10 @@ _ports = itertools.count(os.getpid() * 997)
 
 
 def free_port(kind: int = socket.SOCK_STREAM) -> int:
-    """A port of loopback that nothing uses.
+    """Return an unused port of loopback.
 
-    It is below the range that the system chooses from, and each process begins at another one: neither an outgoing
-    connection nor a test in another process takes it between this call and its use.
+    It is below the range from which the system chooses, and each process starts at another port, so that neither an
+    outgoing connection nor a test in another process takes it before it is used.
     """
     while True:
         port = 12_000 + next(_ports) % 20_000
@@ -44,7 +44,7 @@ def free_port(kind: int = socket.SOCK_STREAM) -> int:
 def sending(
     url: str, container: str, *, size: tuple[int, int] = SIZE, options: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Frame k shows number k, in real time, from a process of its own, until the block is left."""
+    """Send in real time from another process until the end of the block; frame k shows number k."""
     request = json.dumps({"url": url, "container": container, "size": size, "options": options or {}})
     process = subprocess.Popen(
         [sys.executable, __file__, request], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -62,7 +62,7 @@ def _send_for_ever(url: str, container: str, size: list[int], options: dict[str,
             with av.open(url, "w", format=container, options=options) as output:
                 _send(output, (size[0], size[1]))
         except (ConnectionRefusedError, BrokenPipeError, av.error.FFmpegError):
-            time.sleep(0.05)  # nobody listens yet, or any more
+            time.sleep(0.05)  # nothing listens yet, or no longer
 
 
 def _send(output: Any, size: tuple[int, int]) -> None:
@@ -86,7 +86,7 @@ def _send(output: Any, size: tuple[int, int]) -> None:
 
 
 class _Camera(http.server.BaseHTTPRequestHandler):
-    """/cam is a camera; /secret asks for a password; /page is a page; the rest is not there."""
+    """/cam is a camera, /secret needs a password, /page is a web page; other paths are not found."""
 
     def do_GET(self) -> None:
         if self.path.startswith("/secret"):
@@ -120,7 +120,7 @@ class _Camera(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def camera_server(port: int = 0) -> Iterator[int]:
-    """An HTTP server with an MJPEG camera; its port."""
+    """Run an HTTP server with an MJPEG camera; yields its port."""
 
     class Server(http.server.ThreadingHTTPServer):
         daemon_threads = True
@@ -141,7 +141,7 @@ def camera_server(port: int = 0) -> Iterator[int]:
 
 @contextmanager
 def babbling_server() -> Iterator[int]:
-    """A port behind which something else than a stream is: every caller is told garbage."""
+    """Run a server that sends garbage instead of a stream; yields its port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
@@ -160,7 +160,7 @@ def babbling_server() -> Iterator[int]:
 
 @contextmanager
 def directory_server(directory: str) -> Iterator[int]:
-    """A web server of a directory, as HLS wants one."""
+    """Run a web server for a directory, as used for HLS."""
 
     class Files(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *args: Any) -> None:

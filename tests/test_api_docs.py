@@ -1,4 +1,4 @@
-"""The API reference builds without a warning, and can be found one's way in."""
+"""The API reference builds without a warning, and its pages are linked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from commands import ROOT
 pytest.importorskip("pdoc", reason="the extra docs is not installed")
 
 
-def test_the_pages_build_and_lead_to_each_other(tmp_path: Path) -> None:
+def test_pages_build_and_link_to_each_other(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "docs/build.py", tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=200
     )

@@ -1,4 +1,4 @@
-"""What scripts/audit makes of a report: a silent index is not a clean one, and what can be mended fails."""
+"""scripts/audit: a missing answer of the index is not a clean report, and vulnerabilities with a fix fail."""
 
 from __future__ import annotations
 

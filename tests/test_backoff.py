@@ -17,7 +17,7 @@ def test_delays_double_up_to_the_limit_and_start_again_after_a_success() -> None
     assert (backoff.fail(1.5), backoff.failures) == (0.25, 1)
 
 
-def test_many_clients_do_not_come_back_at_once() -> None:
+def test_many_clients_do_not_reconnect_at_the_same_time() -> None:
     delays = [Backoff(1.0, jitter=0.25, rng=random.Random(seed)).fail(10.0) for seed in range(200)]
     assert 0.75 <= min(delays) < 0.8
     assert 1.2 < max(delays) <= 1.25

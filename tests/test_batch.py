@@ -185,7 +185,7 @@ def test_a_recording_that_kills_workers_fails_alone(tmp_path: Path, weights: Pat
         said, _ = process.communicate(timeout=20)
     assert process.returncode == 1, said
     assert "1 of 4 recordings failed" in said
-    assert "every worker that ran it died, also with nothing else running" in said
+    assert "every worker that ran it died, even with nothing else running" in said
     assert len(dead) == 4  # twice among others, twice alone
     assert [path.stem for path in outputs_of(out)] == [name for name in names if name != "c001"]
     assert not list(out.glob(".*.work"))
@@ -203,7 +203,7 @@ def test_changed_options_need_force_and_only_what_changed_is_made_again(tmp_path
     out = tmp_path / "out"
     args = [*patterns(tmp_path), "-o", out, "--workers", 1, *options(weights)]
     done(*args)
-    assert "with crf 20 instead of 30: choose another place" in done(*args, "--crf", 30, code=5)
+    assert "with crf 20 instead of 30: choose another directory" in done(*args, "--crf", 30, code=5)
     write_video(tmp_path / "rec/c001/vis.mp4", every(40, FRAMES + 1))
     assert "of inputs that have changed since" in done(*args, code=5)
     before = (out / "c000.mp4").stat().st_mtime_ns
@@ -267,7 +267,7 @@ def test_bad_usage_is_one_line_and_the_right_code(tmp_path: Path, monkeypatch: p
     for code, words, args in (
         (2, "give one of: a manifest", out),
         (2, "--vis missing", [*pair[:2], *out]),
-        (2, "has its own", [*pair, *out, "--scheduler", "tcp://127.0.0.1:1", "--workers", "2"]),
+        (2, "leave it out with --scheduler", [*pair, *out, "--scheduler", "tcp://127.0.0.1:1", "--workers", "2"]),
         (2, "give tcp://HOST:PORT", [*pair, *out, "--scheduler", "127.0.0.1"]),
         (2, "unknown tone", [*pair, *out, "--tone", "loud"]),
         (2, "unknown codec", [*pair, *out, "--codec", "vp9"]),

@@ -71,7 +71,7 @@ def test_a_file_that_changed_or_is_somebody_elses(tmp_path: Path) -> None:
     out = tmp_path / "a.mp4"
     out.write_text("mine")
     assert receipts.standing(out, MADE).exists == "was not made by a batch, or has changed since"
-    with pytest.raises(OutputError, match="has appeared meanwhile"):
+    with pytest.raises(OutputError, match="was created during the run"):
         made(out)
     assert out.read_text() == "mine"
     made(out, force=True)

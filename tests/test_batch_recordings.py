@@ -121,7 +121,7 @@ def test_patterns_go_down_and_take_other_signs_as_they_are(tmp_path: Path) -> No
 
 def test_patterns_that_do_not_fit(tmp_path: Path) -> None:
     touch(tmp_path / "ir/1.mp4", tmp_path / "vis/2.mp4")
-    with pytest.raises(InputError, match=r"\(1 found\) matches anything of .* \(1 found\)"):
+    with pytest.raises(InputError, match=r"\(1 found\) matches one of .* \(1 found\)"):
         pair_patterns(f"{tmp_path}/ir/*.mp4", f"{tmp_path}/vis/*.mp4", tmp_path, ".mp4")
     for ir, vis in (("ir/1.mp4", "vis/2.mp4"), ("ir/*.mp4", "*/*.mp4")):
         with pytest.raises(StreamfuseError, match="same number of"):

@@ -79,7 +79,7 @@ def test_a_report_that_cannot_be_written_says_so(tmp_path: Path, made: Report) -
 def test_what_went_wrong_is_always_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Report) -> None:
     monkeypatch.setattr(report, "ROWS", 1)
     page = report.render(made.as_dict())
-    assert "and 1 more that went well" in page
+    assert "and 1 more successful recordings" in page
     assert page.index("is not a video") < page.index("the batch was stopped") < page.index("cut off at 1 s")
 
 
@@ -116,7 +116,7 @@ def test_a_row_says_what_became_of_a_clip(tmp_path: Path) -> None:
     assert "<small>" not in old
     assert f"outputs in {tmp_path / 'a'}<" in page
     assert "1:02:10" in page
-    for absent in ("more successful ones", "Without a partner", 'tile unpaired"'):
+    for absent in ("more successful recordings", "Without a partner", 'tile unpaired"'):
         assert absent not in page
 
 

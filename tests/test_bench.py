@@ -1,4 +1,4 @@
-"""What `streamfuse bench` counts and measures, and `streamfuse build`."""
+"""Counts and measurements of `streamfuse bench`; `streamfuse build`."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def test_operations_are_those_of_the_layers_and_of_attention() -> None:
             layer.register_forward_hook(count)
     network.to("meta")(*torch.empty(2, 1, 1, height, width, device="meta"))
     attentions = 6  # two blocks of self-attention for each modality, one of cross-attention
-    scores = 2 * 2 * 16 * 256 * 256 * HEAD  # windows, and so on; as much again with the values
+    scores = 2 * 2 * 16 * 256 * 256 * HEAD  # windows, ...; the product with the values is as large
     total += attentions * 2 * scores
     assert count_work(CrossFuseConfig(), height, width, torch.float32).flops == total
 
 
-def test_bytes_are_what_operations_read_and_write_but_for_views() -> None:
+def test_bytes_are_those_read_and_written_except_by_views() -> None:
     x = torch.zeros(10, 10)
     with _ByteCounter() as counter:
         y = x + 1
@@ -59,14 +59,14 @@ def test_bytes_are_what_operations_read_and_write_but_for_views() -> None:
     assert counter.total == 400 + 800
 
 
-def test_half_the_precision_is_half_the_bytes() -> None:
+def test_half_precision_halves_the_bytes() -> None:
     full, half = (count_work(CrossFuseConfig(), 64, 64, dtype) for dtype in (torch.float32, torch.bfloat16))
     assert full.flops == half.flops
     assert full.least_bytes == 2 * half.least_bytes
     assert half.least_bytes < half.moved_bytes < full.moved_bytes
 
 
-def test_smaller_deep_path_is_less_work() -> None:
+def test_reduced_deep_path_is_less_work() -> None:
     whole, scaled = (
         count_work(CrossFuseConfig(), 256, 256, torch.float32, preset).flops
         for preset in (Preset.QUALITY, Preset.BALANCED)
@@ -87,7 +87,7 @@ def test_peak_of_this_machine() -> None:
 
 
 class Counting(Engine):
-    """Takes three pairs at once."""
+    """An engine with up to three pairs in flight."""
 
     name = device = "counting"
     precision = Precision.FP32
@@ -130,10 +130,10 @@ def test_bench_prints_a_table_and_writes_all_figures(tmp_path: Path) -> None:
     assert figures["end_to_end_fps"] > 0
     expected = figures["work"]["flops"] / figures["network"]["p50_ms"] * 1000 / figures["peak"]["flops_per_s"]
     assert figures["flops_share"] == pytest.approx(expected)
-    fails(5, "exists: choose another place", "bench", *small, "--json", out)
+    fails(5, "exists: choose another name", "bench", *small, "--json", out)
 
 
-def test_bench_says_what_cannot_be() -> None:
+def test_bench_refuses_unknown_options() -> None:
     fails(2, "unknown device 'gpu'", "bench", "--device", "gpu")
     fails(4, "unknown engine 'warp'", "bench", "--engine", "warp")
 
@@ -142,12 +142,12 @@ def test_bench_says_what_cannot_be() -> None:
 @pytest.mark.parametrize(
     "command", [["run", "--ir", "synthetic:ir", "--vis", "synthetic:vis"], ["build", "--size", "64x64"]]
 )
-def test_gpu_that_is_not_there(tmp_path: Path, command: list[str]) -> None:
+def test_missing_gpu(tmp_path: Path, command: list[str]) -> None:
     out = ["-o", tmp_path / "out.mp4"] if command[0] == "run" else []
     fails(4, "no GPU that PyTorch can use", *command, *out, "--engine", "torch", "--device", "cuda:1")
 
 
-def test_build_keeps_what_it_compiled(tmp_path: Path) -> None:
+def test_build_stores_the_compiled_network(tmp_path: Path) -> None:
     build = ["build", "--engine", "openvino", "--precision", "fp32", "--size", "64x64", "--size", "80x64"]
     first, second = (streamfuse(*build, STREAMFUSE_CACHE=str(tmp_path)) for _ in range(2))
     assert first.returncode == second.returncode == 0, first.stderr
@@ -155,13 +155,13 @@ def test_build_keeps_what_it_compiled(tmp_path: Path) -> None:
     assert "openvino fp32, preset balanced, for 80x64 on CPU" in first.stderr
     assert "compiling" not in second.stderr
     assert [path.suffix for path in tmp_path.iterdir()] == [".engine"] * 2
-    fails(2, "compiles nothing that could be kept", "build", "--engine", "torch", "--device", "cpu", "--size", "64x64")
+    fails(2, "compiles nothing: it needs no build", "build", "--engine", "torch", "--device", "cpu", "--size", "64x64")
     fails(2, "WIDTHxHEIGHT", "build", "--size", "64")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_build_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
-    """However deep in a compiler it is."""
+    """At any depth of calls in the compiler."""
     with subprocess.Popen(
         [sys.executable, "-m", "streamfuse", "build", "--engine", "openvino", "--size", "640x480"],
         stderr=subprocess.PIPE,

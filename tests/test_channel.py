@@ -16,7 +16,7 @@ def test_items_come_in_order_and_end_after_close() -> None:
     assert list(channel) == [1, 2, 3]
 
 
-def test_full_channel_holds_the_producer_back() -> None:
+def test_full_channel_blocks_the_producer() -> None:
     channel: Channel[int] = Channel(2)
     accepted = 0
     ahead: list[int] = []
@@ -39,7 +39,7 @@ def test_full_channel_holds_the_producer_back() -> None:
     assert max(ahead) <= 2
 
 
-def test_newest_wins_and_drops_are_told() -> None:
+def test_newest_item_is_kept_and_drops_are_reported() -> None:
     dropped: list[int] = []
     channel: Channel[int] = Channel(2, drop_oldest=True, on_drop=dropped.append)
     for item in range(5):

@@ -37,7 +37,7 @@ def weights(published: Path) -> Path:
 
 
 def changed(weights: Path, tmp_path: Path, change: dict[str, Any], **metadata: str) -> Path:
-    """A copy with some tensors replaced (None: removed) and other metadata."""
+    """Write a copy with some tensors replaced (None: removed) and other metadata."""
     tensors = load_file(weights)
     tensors.update({key: value for key, value in change.items() if value is not None})
     tensors = {key: value for key, value in tensors.items() if change.get(key, value) is not None}
@@ -58,8 +58,8 @@ def test_round_trip(published: Path, weights: Path) -> None:
     assert info.metadata["skip_weights"] == "magnitude"
 
 
-def test_every_tensor_finds_its_place(published: Path) -> None:
-    """Encoders by modality; cross_atten1 is the visible stream's."""
+def test_every_tensor_is_mapped(published: Path) -> None:
+    """Encoders are mapped by modality; cross_atten1 is that of the visible stream."""
     files = [torch.load(published / name, weights_only=True) for name in FILES]
     state = import_published(published, CONFIG).state_dict()
     cam = "cross_atten_block"
@@ -90,7 +90,7 @@ def test_wrong_tensors_are_named(weights: Path, tmp_path: Path, key: str, value:
         checkpoint.load(changed(weights, tmp_path, {key: value}))
 
 
-def test_what_files_need_not_say_and_may(weights: Path, tmp_path: Path) -> None:
+def test_optional_metadata(weights: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, skip_border=SkipBorder.REFLECT, shallow=4, deep=8, growth=4)
     checkpoint.save(CrossFuse(config), tmp_path / "w.safetensors")
     assert checkpoint.load(tmp_path / "w.safetensors").config == config
@@ -111,7 +111,7 @@ def test_wrong_metadata_is_named(weights: Path, tmp_path: Path) -> None:
         checkpoint.load(changed(weights, tmp_path, {}, depth="2"))
 
 
-def test_what_is_no_weights_file(weights: Path, tmp_path: Path) -> None:
+def test_invalid_weights_files_are_refused(weights: Path, tmp_path: Path) -> None:
     half = tmp_path / "half.safetensors"
     half.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     with pytest.raises(WeightsError, match="damaged"):
@@ -125,7 +125,7 @@ def test_what_is_no_weights_file(weights: Path, tmp_path: Path) -> None:
         checkpoint.read_info(tmp_path / "gone")
 
 
-def test_saving_is_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_saving_is_atomic(tmp_path: Path) -> None:
     network = CrossFuse(CONFIG)
     with pytest.raises(OutputError, match="cannot write"):
         checkpoint.save(network, tmp_path / "gone" / "w.safetensors")

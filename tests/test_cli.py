@@ -69,7 +69,7 @@ def test_fuse_images_and_directories(tmp_path: Path) -> None:
     picture = cv2.imread(str(one))
     assert picture is not None
     assert picture.shape == (50, 70, 3)
-    fails(2, "no time to be smooth", "fuse", tmp_path / "ir", tmp_path / "vis", "-o", one, "--tone", "smooth")
+    fails(2, "tone smooth needs a stream", "fuse", tmp_path / "ir", tmp_path / "vis", "-o", one, "--tone", "smooth")
     grey = tmp_path / "grey.png"
     deep = tmp_path / "deep.tif"
     cv2.imwrite(str(deep), luma_of(0).astype(np.uint16) * 3 + 6000)
@@ -79,7 +79,7 @@ def test_fuse_images_and_directories(tmp_path: Path) -> None:
     assert picture.ndim == 2
 
 
-def test_fuse_goes_on_after_a_bad_image(tmp_path: Path) -> None:
+def test_fuse_continues_after_a_bad_image(tmp_path: Path) -> None:
     write_images(tmp_path / "ir", ["1.png", "2.png"])
     write_images(tmp_path / "vis", ["1.png", "2.png"])
     (tmp_path / "vis" / "1.png").write_bytes(b"broken")
@@ -106,7 +106,8 @@ def test_bad_input_is_one_line_and_the_right_code(tmp_path: Path, pair: tuple[Pa
     exists = tmp_path / "exists.mp4"
     exists.write_bytes(b"precious")
     for code, words, args in (
-        (2, "--vis missing", ("--ir", ir, "-o", new)),
+        (2, "--vis missing: give two sources, such as --ir ir.mp4 --vis vis.mp4", ("--ir", ir)),
+        (2, "--ir and --vis missing", ()),
         (2, "leave out --ir", ("--vot", tmp_path, "--ir", ir, "-o", new)),
         (2, "No such option", ("--frob",)),
         (2, "unknown tone", ("--ir", ir, "--vis", vis, "-o", new, "--tone", "loud")),
@@ -228,7 +229,7 @@ def test_help_and_version() -> None:
     assert process("--version").stdout.startswith("streamfuse 0.")
 
 
-def test_importing_is_cheap() -> None:
+def test_importing_loads_no_large_library() -> None:
     """torch, openvino, av and OpenCV load when they are first used."""
     code = "import sys, streamfuse.cli; print([m for m in ('torch', 'openvino', 'av', 'cv2') if m in sys.modules])"
     done = subprocess.run(

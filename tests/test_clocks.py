@@ -1,4 +1,4 @@
-"""The clocks of live streams, on made-up arrivals."""
+"""Clocks of live streams, with simulated arrivals."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from streamfuse.sources.clocks import ArrivalTracker, Stamper
 
 SECOND = 1000 * MS
 T0 = 5_000 * SECOND
-"""Of the monotonic clock."""
+"""Start on the monotonic clock, ns."""
 
 
 def arrivals(
     count: int, *, ppm: float = 0.0, jitter_ms: float = 0.0, way_ms: float = 20.0
 ) -> list[tuple[int, int, int]]:
-    """(media, truth, arrival) of frames every 40 ms; the sender's quartz runs `ppm` fast."""
+    """Return (media, true, arrival) times of frames every 40 ms; the sender's clock runs `ppm` fast."""
     rng = random.Random(0)
     frames = []
     for k in range(count):
@@ -32,17 +32,17 @@ def arrivals(
     return frames
 
 
-def test_jitter_is_taken_out() -> None:
+def test_jitter_is_removed() -> None:
     tracker = ArrivalTracker()
     frames = arrivals(2000, jitter_ms=15)
     errors = [tracker.track(media, arrival)[0] - truth - 20 * MS for media, truth, arrival in frames][100:]
     assert max(map(abs, errors)) < 3 * MS
-    assert max(arrival - truth - 20 * MS for _, truth, arrival in frames) > 40 * MS  # what it was taken from
+    assert max(arrival - truth - 20 * MS for _, truth, arrival in frames) > 40 * MS  # the jitter that was removed
 
 
 @pytest.mark.parametrize("ppm", [-200, 100, 500])
 def test_drift_is_tracked_and_does_not_add_up(ppm: float) -> None:
-    """An hour of 500 ppm would add up to 1.8 s."""
+    """In an hour, 500 ppm add up to 1.8 s."""
     tracker = ArrivalTracker()
     errors = [
         tracker.track(media, arrival)[0] - truth - 20 * MS
@@ -51,34 +51,34 @@ def test_drift_is_tracked_and_does_not_add_up(ppm: float) -> None:
     assert max(map(abs, errors[1000:])) < 6 * MS
 
 
-def test_backlog_is_late_and_moves_nothing() -> None:
+def test_backlog_is_late_and_does_not_change_the_estimate() -> None:
     tracker = ArrivalTracker()
     for media, _, arrival in arrivals(200):
         tracker.track(media, arrival)
-    # Ten seconds of frames lie somewhere and then come at once.
+    # Ten seconds of frames are delayed and then arrive together.
     held = [(40 * MS * k, T0 + 40 * MS * 450 + MS * (k - 200)) for k in range(200, 440)]
     late = [tracker.track(media, arrival)[1] for media, arrival in held]
     assert late[0] == pytest.approx(10 * SECOND, abs=100 * MS)
-    assert min(late) > ArrivalTracker.LATE_NS  # however long it goes on
+    assert min(late) > ArrivalTracker.LATE_NS  # for any duration
     for media, truth, arrival in arrivals(600)[460:]:
         tracked, late_ns = tracker.track(media, arrival)
         assert abs(tracked - truth - 20 * MS) < 25 * MS
         assert late_ns < 25 * MS
 
 
-def test_jump_of_the_senders_clock_is_accepted_in_the_end() -> None:
+def test_lasting_jump_of_the_sender_clock_is_accepted() -> None:
     tracker = ArrivalTracker()
     for media, _, arrival in arrivals(100):
         tracker.track(media, arrival)
     late = [tracker.track(media - 10 * SECOND, arrival)[1] for media, _, arrival in arrivals(300)[100:]]
     assert late[0] > 9 * SECOND
     assert max(late[60:]) < MS
-    # The other way needs no time: nothing arrives before it was taken.
+    # A jump the other way is accepted immediately: no frame arrives before it was taken.
     tracked, late_ns = tracker.track(60 * SECOND, T0 + 13 * SECOND)
     assert (tracked, late_ns) == (T0 + 13 * SECOND, 0)
 
 
-def test_the_ladder() -> None:
+def test_best_available_clock_is_used() -> None:
     stamper = Stamper(wait_ns=5 * SECOND)
     stamper.restart(T0)
     assert stamper.stamp(0, T0 + 20 * MS) is None  # the sender may still say
@@ -99,7 +99,7 @@ def test_the_ladder() -> None:
     assert (third.stamp_ns, third.clock) == (1_700_000_011 * SECOND + 3 * MS, Clock.SENDER)
 
 
-def test_one_odd_reference_changes_nothing() -> None:
+def test_single_outlier_reference_is_ignored() -> None:
     stamper = Stamper()
     stamper.restart(T0)
     for k in (0, 1):
@@ -110,8 +110,8 @@ def test_one_odd_reference_changes_nothing() -> None:
     assert stamp.stamp_ns == 102 * SECOND
 
 
-def test_after_a_reconnect_the_known_delay_stands_in() -> None:
-    """The new connection counts from anew, and the sender's first report takes seconds."""
+def test_after_a_reconnect_the_known_delay_is_used() -> None:
+    """The media time of a new connection starts again, and the sender's first report takes seconds."""
     stamper = Stamper(wait_ns=5 * SECOND)
     stamper.restart(T0)
     for k in (0, 1):
@@ -123,13 +123,13 @@ def test_after_a_reconnect_the_known_delay_stands_in() -> None:
     assert (stamp.stamp_ns, stamp.clock) == (1_700_000_030 * SECOND, Clock.SENDER_DELAY)
 
 
-def test_what_lay_on_the_way_says_nothing_of_the_delay() -> None:
+def test_backlog_does_not_change_the_known_delay() -> None:
     stamper = Stamper()
     stamper.restart(T0)
     for k in (0, 1):
         stamper.reference(k * SECOND, 1_700_000_000 * SECOND + k * SECOND)
         stamper.stamp(k * SECOND, T0 + k * SECOND + 150 * MS)
-    for k in range(8, 22):  # not for so long that the sender's clock might have jumped
+    for k in range(8, 22):  # not long enough to be taken for a jump of the sender's clock
         stamper.stamp(k * SECOND // 8, T0 + k * SECOND // 8 + 6150 * MS)
     stamper.restart(T0 + 20 * SECOND)
     stamp = stamper.stamp(0, T0 + 30 * SECOND + 150 * MS)
@@ -151,7 +151,7 @@ def test_driver_stamps_of_either_kind(wall: bool) -> None:
     assert nonsense.clock is Clock.ARRIVAL
 
 
-def test_without_stamps_arrival_is_all_there_is() -> None:
+def test_without_stamps_the_arrival_is_used() -> None:
     stamp = Stamper(wait_ns=SECOND).stamp(None, T0)
     assert stamp is not None
     assert (stamp.stamp_ns, stamp.clock, stamp.late_ns) == (T0, Clock.ARRIVAL, 0)
@@ -178,7 +178,7 @@ def test_senders_that_are_not_synchronised_are_paired_by_arrival() -> None:
     assert skew(right, wrong) == (-5 * MS, False)
 
 
-def test_time_line_goes_on_over_changes_of_clock() -> None:
+def test_time_line_continues_over_changes_of_clock() -> None:
     line = TimeLine()
     frames = [
         live(T0, Clock.ARRIVAL, T0),

@@ -35,7 +35,7 @@ def test_bgr_round_trip() -> None:
 
 @pytest.mark.parametrize(("matrix", "tag"), [(Matrix.BT601, 5), (Matrix.BT709, 1), (Matrix.BT2020, 9)])
 def test_limited_chroma_to_bgr_as_ffmpeg_does(matrix: Matrix, tag: int) -> None:
-    """Agrees with libswscale, on a smooth picture with the same planes and tags."""
+    """The result agrees with libswscale for a smooth picture with the same planes and tags."""
     y, x = np.mgrid[0:64, 0:96]
     planes = [(60 + y * 2 + x * 0).astype(np.uint8), (90 + x * 0.7).astype(np.uint8), (180 - y * 0.9).astype(np.uint8)]
     frame = av.VideoFrame(96, 64, "yuv444p")

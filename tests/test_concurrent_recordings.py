@@ -1,4 +1,4 @@
-"""Two recordings at once in one worker process: what belongs to one must not reach the other."""
+"""Two recordings at once in one worker process do not affect each other."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from streamfuse.sources.options import SourceOptions
 
 
 @pytest.fixture
-def side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+def running_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two units open their sources only when both have begun, and end when both have opened them."""
     monkeypatch.setattr(warm, "_make_engine", lambda options: PassThrough())
     monkeypatch.setattr(warm, "_idle", {})
@@ -50,7 +50,7 @@ def fuse_both(*units: tuple[Recording, BatchOptions]) -> list[Outcome]:
         return list(pool.map(fuse, units))
 
 
-@pytest.mark.usefixtures("side_by_side")
+@pytest.mark.usefixtures("running_together")
 def test_each_recording_has_its_own_pixel_limit(tmp_path: Path) -> None:
     video = str(write_video(tmp_path / "a.mp4", every(40, 5)))
     plain = check(BatchOptions(), [])
@@ -59,11 +59,11 @@ def test_each_recording_has_its_own_pixel_limit(tmp_path: Path) -> None:
     outcomes = fuse_both((refused, strict), (fused, plain))
     assert "more than 100 are refused" in (outcomes[0].error or "")
     assert outcomes[1].error is None
-    with VideoFile(Path(video)) as source:  # and nothing of it stays
+    with VideoFile(Path(video)) as source:  # the limit does not persist
         assert len(list(source)) == 5
 
 
-@pytest.mark.usefixtures("side_by_side")
+@pytest.mark.usefixtures("running_together")
 def test_each_recording_has_its_own_notes(tmp_path: Path) -> None:
     """One note from the thread of the unit, one from a thread of its pipeline, and the other recording has neither."""
     if why_not("h264_nvenc") is None:
@@ -74,7 +74,7 @@ def test_each_recording_has_its_own_notes(tmp_path: Path) -> None:
     plain = check(BatchOptions(), [])
     hardware = replace(plain, fusion=replace(plain.fusion, video=VideoFormat(hardware=True)))
     noisy, quiet = Recording(tmp_path / "noisy.mp4", ir, vis), Recording(tmp_path / "quiet.mp4", video, video)
-    for again in ("", "-again"):  # the process has said it once: the next recording is told, too
+    for again in ("", "-again"):  # the process has logged it once: the next recording gets it too
         one = replace(noisy, output=tmp_path / f"noisy{again}.mp4")
         two = replace(quiet, output=tmp_path / f"quiet{again}.mp4")
         loud, still = fuse_both((one, hardware), (two, plain))
@@ -83,7 +83,7 @@ def test_each_recording_has_its_own_notes(tmp_path: Path) -> None:
         said = loud.figures["notes"]
         assert len(said) == 2
         assert "pairing them in order" in said[0]
-        assert said[1].startswith("h264_nvenc does not work here")
+        assert said[1].startswith("h264_nvenc is not available")
         assert still.figures["notes"] == []
     assert not any(isinstance(handler, notes._Collector) for handler in logging.getLogger("streamfuse").handlers)
 

@@ -1,4 +1,4 @@
-"""Options from files: what wins, what an error says, and what is shown."""
+"""Options from files: precedence, errors, and --print-config."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def invoke(command: click.Command, *args: object) -> object:
 
 
 def shown(capsys: pytest.CaptureFixture[str], *args: object) -> str:
-    """What --print-config says."""
+    """Return the output of --print-config."""
     assert invoke(run, *args, "--print-config") == 0
     return capsys.readouterr().out
 
@@ -82,7 +82,7 @@ def test_errors_name_file_line_and_key(config: Path, line: str, words: str) -> N
     assert "\n" not in str(error.value)
 
 
-def test_text_that_ends_too_early_or_is_no_text(config: Path) -> None:
+def test_truncated_and_binary_files(config: Path) -> None:
     config.write_text('tone = "smooth"\nir = [\n')
     with pytest.raises(UsageError, match=r"a\.toml:2: not valid TOML"):
         invoke(run, "--config", config)
@@ -94,7 +94,7 @@ def test_text_that_ends_too_early_or_is_no_text(config: Path) -> None:
         invoke(run, "--config", config)
 
 
-def test_options_of_other_shapes_need_no_change_here(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_of_every_type(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     got: dict[str, object] = {}
 
     @click.command()
@@ -124,7 +124,7 @@ def test_options_of_other_shapes_need_no_change_here(config: Path, capsys: pytes
     assert "# size = [32, 64]" in text  # what its callback made of it; it cannot be read back
 
 
-def test_what_is_printed_is_a_configuration(
+def test_printed_configuration_can_be_read_back(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STREAMFUSE_PW", SECRET)
@@ -213,7 +213,7 @@ def test_redact_and_mask_hide_what_may_be_secret() -> None:
         assert mask(text) == masked
 
 
-def test_every_option_stands_in_the_environment_by_its_long_name(tmp_path: Path) -> None:
-    """Also where the parameter behind it is called otherwise: --recipe, --data."""
+def test_environment_variables_use_long_option_names(tmp_path: Path) -> None:
+    """Also for options whose parameter has another name: --recipe, --data."""
     environment = {"STREAMFUSE_TRAIN_FUSION_RECIPE": "nonesuch", "STREAMFUSE_TRAIN_FUSION_DATA": str(tmp_path)}
     fails(2, "nonesuch", "train", "fusion", "-o", tmp_path / "run", **environment)

@@ -1,4 +1,4 @@
-"""The source, the sink and the engine of CONTRIBUTING.md, added to a copy of the program as it says, and run."""
+"""The source, sink and engine of CONTRIBUTING.md, added to a copy of the program as described there, and run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILE = re.compile(r"`(streamfuse/\w+/\w+\.py)`:\n\n```python\n(.*?)^```$", re.M 
 
 
 def apply(diff: str, directory: Path) -> None:
-    """One hunk without line numbers: its context must stand in the file as it is written here."""
+    """Apply one hunk without line numbers; its context must occur exactly once in the file."""
     heading, _, body = diff.partition("\n")
     file = directory / heading.removeprefix("--- ")
     lines = body.splitlines()

@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from command_line import fails
-from media import every, write_video
+from command_line import fails, streamfuse
+from media import PassThrough, every, write_video
 from test_web_browser import browser, opened  # noqa: F401
 from test_web_cli import LIVE, running, status
 from web import until
 
 from streamfuse.cli.browser import has_display, open_browser
+from streamfuse.fuser import Fuser
+from streamfuse.pipeline import Pipeline
+from streamfuse.sources.file import VideoFile
+from streamfuse.sources.paced import PacedSource
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -32,7 +36,7 @@ pathlib.Path({file!r}).write_text(" ".join(sys.argv[1:]))
 
 
 def stand_in(tmp_path: Path) -> tuple[Path, Path]:
-    """A program in the place of a browser, and the file to which it writes its arguments."""
+    """A program in place of a browser, and the file to which it writes its arguments."""
     program, file = tmp_path / "browser", tmp_path / "opened.txt"
     program.write_text(STAND_IN.format(python=sys.executable, file=str(file)))
     program.chmod(0o755)
@@ -40,7 +44,7 @@ def stand_in(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def shows_a_picture(page: object) -> bool:
-    """The canvas of the fused view has levels that differ, as a scene has and an empty canvas has not."""
+    """Return True if the canvas of the fused view has different levels, unlike an empty canvas."""
     value = page.evaluate(  # type: ignore[attr-defined]
         """() => { const canvas = document.querySelector("figure[data-view=fused] canvas");
         if (!canvas?.width) return 0;
@@ -50,7 +54,7 @@ def shows_a_picture(page: object) -> bool:
     return int(value) > 8
 
 
-def test_a_real_browser_shows_a_picture_with_nothing_else_given(browser: Browser) -> None:  # noqa: F811
+def test_browser_shows_a_picture_without_options(browser: Browser) -> None:  # noqa: F811
     with running(*LIVE, **NO_DISPLAY) as (process, read):
         url = read("preview: ").split()[-1]
         assert re.fullmatch(r"http://127\.0\.0\.1:(80[89]\d|81\d\d)/", url)
@@ -62,7 +66,7 @@ def test_a_real_browser_shows_a_picture_with_nothing_else_given(browser: Browser
         assert process.wait(30) == 0
 
 
-def test_the_page_says_that_a_recording_has_ended_and_keeps_its_last_picture(
+def test_page_shows_the_end_and_the_last_picture_of_a_recording(
     tmp_path: Path,
     browser: Browser,  # noqa: F811
 ) -> None:
@@ -79,7 +83,7 @@ def test_the_page_says_that_a_recording_has_ended_and_keeps_its_last_picture(
             assert shows_a_picture(page)
 
 
-def test_two_at_once_take_the_next_free_ports_and_open_the_browser(tmp_path: Path) -> None:
+def test_two_runs_take_successive_ports_and_open_the_browser(tmp_path: Path) -> None:
     program, file = stand_in(tmp_path)
     environment = {"BROWSER": str(program), "DISPLAY": ":9"}
     taken = [socket.create_server(("127.0.0.1", port)) for port in (8080, 8081) if is_free(port)]
@@ -120,14 +124,14 @@ def test_an_output_or_an_address_opens_no_browser(tmp_path: Path) -> None:
     assert not file.exists()
 
 
-def test_an_address_that_is_taken_is_not_the_previews_fault() -> None:
+def test_address_in_use_is_not_retried_for_other_options() -> None:
     """The preview tries the next port; --metrics does not."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         assert address in fails(5, "cannot serve --metrics", "run", *LIVE, "--metrics", address)
 
 
-def test_where_a_window_can_be_shown() -> None:
+def test_display_detection() -> None:
     assert has_display("linux", {"DISPLAY": ":0"})
     assert has_display("linux", {"WAYLAND_DISPLAY": "wayland-0"})
     assert not has_display("linux", {"DISPLAY": "", "PATH": "/bin"})
@@ -136,7 +140,7 @@ def test_where_a_window_can_be_shown() -> None:
 
 
 @pytest.mark.parametrize("name", ["w3m", "/usr/bin/lynx", "www-browser"])
-def test_never_in_a_text_browser(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_browsers_are_not_opened(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[object] = []
     monkeypatch.setenv("DISPLAY", ":9")
     monkeypatch.setattr(webbrowser, "get", lambda: webbrowser.GenericBrowser(name))
@@ -145,7 +149,7 @@ def test_never_in_a_text_browser(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert started == []
 
 
-def test_without_any_browser_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_browser_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     def none() -> webbrowser.BaseBrowser:
         raise webbrowser.Error("could not locate runnable browser")
 
@@ -156,3 +160,29 @@ def test_without_any_browser_nothing_happens(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setattr(webbrowser, "get", lambda: pytest.fail("there is no display"))
     assert open_browser("http://127.0.0.1:8080/") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux" or Path("/dev/video0").exists(), reason="needs Linux without cameras")
+def test_without_the_cameras_one_line_says_what_to_do() -> None:
+    """No summary of zeros beside it."""
+    done = streamfuse("run", "--ir", "cam0", "--vis", "cam1", **NO_DISPLAY)
+    assert done.returncode == 3
+    preview, error = done.stderr.splitlines()
+    assert preview.startswith("note: preview: ")
+    assert re.fullmatch(r"error: cam[01]: there is no such camera: connect it, or .*`streamfuse probe` lists", error)
+
+
+def test_a_recording_that_is_watched_gets_a_preset_that_keeps_up(tmp_path: Path) -> None:
+    class Prepared(Fuser):
+        period_ns: int | None = None
+
+        def prepare(self, height: int, width: int, period_ns: int | None = None) -> None:
+            self.period_ns = period_ns
+            super().prepare(height, width)
+
+    ir, vis = (write_video(tmp_path / f"{name}.mp4", every(20, 3)) for name in ("ir", "vis"))
+    for paced in (True, False):
+        fuser = Prepared(engine=PassThrough())
+        source = PacedSource(VideoFile(vis)) if paced else VideoFile(vis)
+        Pipeline(VideoFile(ir), source, fuser=fuser).run()
+        assert fuser.period_ns == (source.period_ns if paced else None)

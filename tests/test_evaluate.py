@@ -198,14 +198,14 @@ def test_bad_images_end_it_with_a_reason(scenes: Scenes, change: Callable[[Scene
     [
         (["--ir", "a"], "--vis missing"),
         (["--vot", "s", "--vis", "b"], "--vot names both channels"),
-        (["--ir", "a.png", "--vis", "b.png", "--fused", "c.png", "--weights", "w"], "--fused is fused already"),
-        (["--ir", "a.png", "--vis", "b.png", "--fused", "c.png", "--tone", "smooth"], "--fused is fused already"),
+        (["--ir", "a.png", "--vis", "b.png", "--fused", "c.png", "--weights", "w"], "--fused needs no engine"),
+        (["--ir", "a.png", "--vis", "b.png", "--fused", "c.png", "--tone", "smooth"], "--fused needs no engine"),
         (["--ir", "a.png", "--vis", "b.png", "--tone", "smooth"], "no time to be smooth"),
         (["--ir", "a.png", "--vis", "b.png", "--frames", "3"], "--frames is for streams"),
         (["--ir", "a.png", "--vis", "b.png", "--every", "3"], "--every is for streams"),
     ],
 )
-def test_options_that_cannot_be(args: list[str], words: str) -> None:
+def test_invalid_options(args: list[str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         evaluate(*args)
 

@@ -1,4 +1,4 @@
-"""The programs of examples/, run as a user runs them, on a published stream of known pictures."""
+"""The programs in examples/, run like a user runs them, on a published stream of known pictures."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def start(name: str, *arguments: object, **environment: str) -> subprocess.Popen
     )
 
 
-def test_all_are_here() -> None:
-    """A new one needs a test."""
+def test_every_example_has_a_test() -> None:
+    """Add a test for a new example."""
     tested = {"subscriber.py", "library.py", "detector.py", "rerun_viewer.py", "ros2_bridge.py"}
     assert {file.name for file in EXAMPLES.glob("*.py")} == tested
 
@@ -63,11 +63,11 @@ def test_library(tmp_path: Path) -> None:
     assert said.endswith(", 0 dropped\n")
     _, pictures = read_video(tmp_path / "fused.mp4")
     assert len(pictures) == 6
-    assert pictures[0][36:44, 8:40].max() > 240  # the time, written on dark ground
+    assert pictures[0][36:44, 8:40].max() > 240  # the time, on a dark background
 
 
 def walking(index: int) -> np.ndarray:
-    """A bright thing, 20x40, that moves 4 pixels a frame before noise."""
+    """Draw a bright object, 20x40, that moves 4 pixels per frame in front of noise."""
     luma = np.random.default_rng(index).integers(60, 72, (120, 200), dtype=np.uint8)
     left = 4 * index % 160
     luma[40:80, left : left + 20] = 200
@@ -128,7 +128,7 @@ def test_rerun_writes_a_recording(tmp_path: Path) -> None:
 
 
 class StandIn(types.ModuleType):
-    """For a module of ROS 2, which no package registry has: any name is a class that keeps what it is given."""
+    """A simulated module of ROS 2, which is not on PyPI: every name is a class that stores its arguments."""
 
     def __getattr__(self, name: str) -> Any:
         def init(self: Any, **fields: Any) -> None:
@@ -137,8 +137,8 @@ class StandIn(types.ModuleType):
         return type(name, (), {"__init__": init, "__getattr__": lambda self, _: types.SimpleNamespace()})
 
 
-def test_ros2_messages_with_stand_ins_for_ros(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the bridge fills in; ROS itself has never run it."""
+def test_ros2_messages_with_simulated_ros(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fields that the bridge sets.  The bridge was never run with ROS itself."""
     text = (EXAMPLES / "ros2_bridge.py").read_text()
     for name in (
         "rclpy",
@@ -170,5 +170,5 @@ def test_ros2_messages_with_stand_ins_for_ros(monkeypatch: pytest.MonkeyPatch) -
         assert (message.height, message.width, message.encoding) == (48, 64, expected)
         assert len(message.data) == message.step * message.height
         stamp = message.header.stamp
-        # The visible clock of these frames is the machine's own: the publisher's time since 1970 stands in.
+        # The visible stamps are of this machine's monotonic clock, so the publisher's time since 1970 is used instead.
         assert stamp.sec * 1_000_000_000 + stamp.nanosec == frame.header.published_ns

@@ -230,7 +230,7 @@ def test_gpu_agrees_with_fp32(gpu_engine: Engine) -> None:
 
 
 @pytest.mark.gpu
-def test_gpu_gives_pairs_in_flight_what_it_gives_single_ones(gpu_engine: Engine) -> None:
+def test_gpu_result_does_not_depend_on_pairs_in_flight(gpu_engine: Engine) -> None:
     """Over enough pairs that every order of copies and computation occurs."""
     pairs = [(noise(k, GPU_SIZE), noise(k + 50, GPU_SIZE)) for k in range(7)]
     with gpu_engine:
@@ -275,7 +275,7 @@ def test_gpu_allocates_no_memory_after_warm_up(gpu_engine: Engine) -> None:
 
 
 @pytest.mark.gpu
-def test_gpu_graph_replays_what_was_captured() -> None:
+def test_gpu_graph_replay() -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs an NVIDIA GPU")
     device = CudaDevice()

@@ -24,13 +24,13 @@ def shown(name: str) -> str:
 
 
 def examples(name: str) -> list[str]:
-    """As they are written; a line that ends in a backslash goes on."""
+    """Return the examples of a command's help; a backslash continues a line."""
     text = re.sub(r"\\\n +", "", COMMANDS[name].help or "")
     return [line.strip() for line in text.splitlines() if line.strip().startswith("streamfuse ")]
 
 
 @pytest.mark.parametrize("name", LEAVES)
-def test_its_examples_would_be_taken(name: str) -> None:
+def test_examples_are_accepted(name: str) -> None:
     assert examples(name), f"{name} shows no example"
     calls = [parse(shlex.split(example)[1:]) for example in examples(name)]
     assert tuple(name.split()) in calls
@@ -38,12 +38,17 @@ def test_its_examples_would_be_taken(name: str) -> None:
         line.strip() for line in (COMMANDS[name].help or "").splitlines() if line.strip().startswith("streamfuse ")
     ]
     for line in lines:
-        assert line in shown(name), "it is wrapped: it stands in no \\b paragraph"
+        assert line in shown(name), "the example is wrapped: put it into a \\b paragraph"
 
 
-def test_the_exit_codes_are_those_of_the_errors() -> None:
+def test_exit_codes_are_those_of_the_errors() -> None:
     kinds = [
         kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.StreamfuseError)
     ]
     for code in {kind.exit_code for kind in kinds} | {0, 130, 143}:
         assert f"{code} " in EXIT_CODES
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_the_bounds_of_a_range_are_short(name: str) -> None:
+    assert not re.search(r"0{10}", shown(name))

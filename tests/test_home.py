@@ -1,4 +1,4 @@
-"""A user without a home directory, and a `~` that names nobody's."""
+"""A user without a home directory, and `~` with the name of an unknown user."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from streamfuse.files import expand_home
 
 NOBODY = "~no-such-user/x"
 STRANGER = ("unshare", "--user", "--map-user=12345", "--map-group=12345")
-"""Run as a user that no password database lists, with the files of this one."""
+"""Command to run as a user without an entry in the password database, with this user's files."""
 
 
-def can_be_a_stranger() -> bool:
+def can_run_as_unknown_user() -> bool:
     if shutil.which("unshare") is None:
         return False
     return subprocess.run([*STRANGER, "true"], capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.skipif(not can_be_a_stranger(), reason="needs user namespaces (unshare --user)")
+@pytest.mark.skipif(not can_run_as_unknown_user(), reason="needs user namespaces (unshare --user)")
 def test_a_user_without_a_home_directory_fuses_without_a_cache(tmp_path: Path, weights: Path) -> None:
     ir, vis = (write_video(tmp_path / f"{name}.mp4", every(40, 3)) for name in ("ir", "vis"))
     out = tmp_path / "out.mp4"
@@ -56,7 +56,7 @@ def test_a_user_without_a_home_directory_fuses_without_a_cache(tmp_path: Path, w
 
 
 @pytest.mark.parametrize("command", ["run", "batch", "fuse", "build", "bench"])
-def test_weights_of_nobody_are_one_line(command: str, tmp_path: Path) -> None:
+def test_unknown_home_in_weights_path_is_one_line(command: str, tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", ["1.png"])
     choices: dict[str, list[object]] = {
         "run": ["--ir", images, "--vis", images],
@@ -70,13 +70,13 @@ def test_weights_of_nobody_are_one_line(command: str, tmp_path: Path) -> None:
     assert "give the path without ~" in line
 
 
-def test_a_cache_of_nobody_is_a_mistake_in_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_home_in_cache_path_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMFUSE_CACHE", NOBODY)
     with pytest.raises(UsageError, match="STREAMFUSE_CACHE ~no-such-user/x: the home directory"):
         default_directory()
 
 
-def test_without_a_directory_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_cache_directory_nothing_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
@@ -89,7 +89,7 @@ def test_without_a_directory_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) ->
     assert cache.load("key") is None
 
 
-def test_a_file_that_is_called_so_is_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_file_with_a_tilde_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("~no-such-user").mkdir()
     Path(NOBODY).touch()

@@ -1,4 +1,4 @@
-"""Media that claim to be what no machine has memory for are refused before any is taken."""
+"""Media that claim huge pictures are refused before memory is allocated."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KINDS = (".png", ".jpg", ".tif", ".bmp", ".pgm", ".ppm", ".webp", ".jp2")
 
 
 def png_bomb(side: int = 100_000) -> bytes:
-    """A whole PNG of a few hundred bytes whose header has such sides."""
+    """A valid PNG of a few hundred bytes whose header claims `side` x `side` pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -63,7 +63,7 @@ BOMBS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("kind", BOMBS)
-def test_an_image_that_claims_too_much_is_refused(kind: str, tmp_path: Path) -> None:
+def test_image_that_claims_too_many_pixels_is_refused(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"bomb.{kind}"
     path.write_bytes(BOMBS[kind])
     with pytest.raises(InputError, match=r"bomb.* claims \d+x\d+ pixels.*--max-pixels"):
@@ -72,7 +72,7 @@ def test_an_image_that_claims_too_much_is_refused(kind: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("suffix", KINDS)
 @pytest.mark.parametrize("size", [(48, 64), (35, 33), (300, 517)])
-def test_the_size_of_a_real_image_is_known_before_it_is_decoded(suffix: str, size: tuple[int, int]) -> None:
+def test_size_of_an_image_is_known_before_decoding(suffix: str, size: tuple[int, int]) -> None:
     picture = np.full((*size, 3) if suffix != ".pgm" else size, 90, np.uint8)
     data = cv2.imencode(suffix, picture)[1].tobytes()
     assert image_shape(data) == size
@@ -81,7 +81,7 @@ def test_the_size_of_a_real_image_is_known_before_it_is_decoded(suffix: str, siz
         decode_image(data, "a", size[0] * size[1] - 1)
 
 
-def test_a_webp_without_loss_and_a_tiff_of_a_large_machine() -> None:
+def test_lossless_webp_and_big_endian_tiff() -> None:
     picture = np.zeros((48, 64, 3), np.uint8)
     assert image_shape(cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes()) == (48, 64)
     assert image_shape(cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, 50])[1].tobytes()) == (48, 64)
@@ -104,8 +104,8 @@ def test_headers_of_any_bytes_give_a_size_or_none(noise: bytes, kind: str, keep:
 @pytest.mark.parametrize(
     "data", [b"P5" + b" " * 28 + b"x", b"\xff\xd8" + b"\xff" * (4 << 20)], ids=["blanks", "filling"]
 )
-def test_a_header_takes_no_more_time_than_it_has_bytes(data: bytes) -> None:
-    """28 blanks took a minute, doubled by every further one; four megabytes of filling, seconds."""
+def test_header_takes_time_proportional_to_its_length(data: bytes) -> None:
+    """A backtracking parser would need a minute for 28 blanks, and twice that for each further one."""
     began = time.process_time()
     assert image_shape(data) is None
     assert time.process_time() - began < 1
@@ -132,7 +132,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def _video_bomb(path: Path) -> Path:
-    """A real MJPEG recording whose headers claim 12,000x12,000: FFmpeg alone would take 216 MB a frame."""
+    """A real MJPEG recording whose headers claim 12,000x12,000: FFmpeg would allocate 216 MB for each frame."""
     data = bytearray(write_video(path, every(40, 3), codec="mjpeg", pixel_format="yuvj420p").read_bytes())
     for small, large in (
         (struct.pack(">BHBHH", 0xC0, 17, 8, 48, 64), struct.pack(">BHBHH", 0xC0, 17, 8, 12_000, 12_000)),  # JPEG
@@ -145,7 +145,7 @@ def _video_bomb(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.avi", "a.mp4"])
-def test_nothing_is_allocated_for_what_is_refused(name: str, tmp_path: Path) -> None:
+def test_refused_media_allocate_nothing(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     if name == "a.png":
         path.write_bytes(png_bomb(20_000))  # OpenCV itself would take 400 MB
@@ -160,7 +160,7 @@ def test_nothing_is_allocated_for_what_is_refused(name: str, tmp_path: Path) -> 
     assert int(kilobytes) < 20_000
 
 
-def test_a_video_of_the_limit_is_read_and_one_above_is_not(tmp_path: Path) -> None:
+def test_video_at_the_limit_is_read_and_above_it_is_refused(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", every(40, 3))
     with VideoFile(path, SourceOptions(max_pixels=64 * 48)) as source:
         assert len(list(source)) == 3
@@ -168,8 +168,8 @@ def test_a_video_of_the_limit_is_read_and_one_above_is_not(tmp_path: Path) -> No
         VideoFile(path, SourceOptions(max_pixels=64 * 48 - 1))
 
 
-def test_a_picture_that_is_larger_than_the_header_says_is_not_decoded(tmp_path: Path) -> None:
-    """A stream of small pictures, and then a large one, whole and right."""
+def test_picture_larger_than_the_header_says_is_not_decoded(tmp_path: Path) -> None:
+    """A stream of small pictures followed by a valid large one."""
     parts = [
         write_video(tmp_path / f"{size[0]}.mkv", every(40, 3), size=size, codec="mjpeg", pixel_format="yuvj420p")
         for size in ((48, 64), (480, 640))
@@ -188,7 +188,7 @@ def test_a_picture_that_is_larger_than_the_header_says_is_not_decoded(tmp_path: 
         assert source.drops[CORRUPT] == lost
 
 
-def test_a_sequence_ends_with_the_reason(tmp_path: Path) -> None:
+def test_sequence_ends_with_the_reason(tmp_path: Path) -> None:
     """Also as the second image: what came before has been fused."""
     for channel in ("ir", "color"):
         write_images(tmp_path / channel, ["1.png", "2.png", "3.png"])
@@ -199,7 +199,7 @@ def test_a_sequence_ends_with_the_reason(tmp_path: Path) -> None:
             pipeline.run()
 
 
-def test_a_live_stream_above_the_limit_is_refused() -> None:
+def test_live_stream_above_the_limit_is_refused() -> None:
     with camera_server() as port:
         address = parse_address(f"http://127.0.0.1:{port}/cam")
         assert address is not None
@@ -208,15 +208,15 @@ def test_a_live_stream_above_the_limit_is_refused() -> None:
     assert raised.value.hopeless
 
 
-def test_the_flag_raises_the_limit_and_only_for_its_command(tmp_path: Path) -> None:
+def test_option_changes_the_limit_for_its_command_only(tmp_path: Path) -> None:
     pair = [str(write_images(tmp_path / role, ["1.png"]) / "1.png") for role in ("ir", "vis")]
     done = CliRunner().invoke(fuse, [*pair, "-o", str(tmp_path / "f.png"), "--max-pixels", "3000"])
     assert isinstance(done.exception, InputError)
     assert "claims 64x48 pixels, and more than 3,000 are refused" in str(done.exception)
 
 
-def test_ffmpeg_keeps_the_option() -> None:
-    """That later pictures are bounded rests on it."""
+def test_ffmpeg_applies_the_limit_to_later_pictures() -> None:
+    """The limit for later pictures depends on this."""
     context = av.CodecContext.create("mjpeg", "r")
     context.options = {"max_pixels": "100"}
     context.width, context.height = 64, 48
@@ -224,6 +224,6 @@ def test_ffmpeg_keeps_the_option() -> None:
         context.open()
 
 
-def test_a_header_that_points_farther_than_any_file_reaches() -> None:
+def test_header_that_points_beyond_any_file() -> None:
     assert image_shape(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 1 << 63)) is None
     assert image_shape(b"\0\0\0\x0cjP  \r\n\x87\n" + struct.pack(">I4sQ", 1, b"x", (1 << 64) - 1)) is None

@@ -1,4 +1,4 @@
-"""What anybody may send to an open port: HTTP, WebSockets and ZeroMQ, right, nearly right and not at all."""
+"""Valid, nearly valid and arbitrary data sent to open ports: HTTP, WebSockets and ZeroMQ."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hostile import spoiled
+from hostile import mutated
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from publishing import published
-from test_hostile_text import held
+from test_hostile_text import none_if_refused
 from test_wire import header, message
 from web import TOKEN, Run, pumping, serving
 
@@ -53,7 +53,7 @@ def preview() -> Iterator[PreviewSink]:
 
 @contextlib.contextmanager
 def no_trace(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Nothing is logged: neither what a caller did wrong, nor that we had not expected it."""
+    """Assert that nothing is logged, neither errors of clients nor unexpected exceptions."""
     caplog.clear()
     yield
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
@@ -69,7 +69,7 @@ def alive(port: int) -> bool:
 
 
 def sent(port: int, data: bytes) -> bytes:
-    """What comes back at first, if anything does; then the caller leaves."""
+    """Send data and disconnect; return the start of the answer, if there is one."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as caller, contextlib.suppress(OSError):
         caller.sendall(data)
         caller.shutdown(socket.SHUT_WR)
@@ -78,7 +78,7 @@ def sent(port: int, data: bytes) -> bytes:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.one_of(st.binary(max_size=200), spoiled(_REQUEST)))
+@given(st.one_of(st.binary(max_size=200), mutated(_REQUEST)))
 @example(b"GET /?token=" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n")
 @example(b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 10_000 + b"\r\n")
 @example(b"GET /socket HTTP/1.1\r\nHost: [::1\r\n\r\n")
@@ -116,7 +116,7 @@ _JSON: st.SearchStrategy[Any] = st.recursive(
 @example(['{"views": [["fused"], {}, null, "fused"]}', '{"shown": [1]}'])
 @example(['{"views": ' + "[" * 2000 + "]" * 2000 + "}"])
 @example(["9" * 4096])
-def test_what_a_browser_may_say(said: list[str]) -> None:
+def test_messages_of_a_browser(said: list[str]) -> None:
     async def listen() -> None:
         hub = Hub()
         viewer = _Viewer(None, hub)  # type: ignore[arg-type]
@@ -130,7 +130,7 @@ def test_what_a_browser_may_say(said: list[str]) -> None:
     asyncio.run(listen())
 
 
-def test_a_socket_outlives_garbage_and_closes_on_what_is_too_large() -> None:
+def test_socket_survives_garbage_and_closes_on_oversized_messages() -> None:
     from aiohttp import ClientSession, WSMsgType
 
     async def talk(sink: PreviewSink) -> None:
@@ -139,7 +139,7 @@ def test_a_socket_outlives_garbage_and_closes_on_what_is_too_large() -> None:
             for text in ("", "nonsense", "[" * 4000, "[1]", '{"views": 3}', '{"shown": {}}', '{"views": [[]]}'):
                 await socket.send_str(text)
             await socket.send_bytes(bytes(100))
-            assert (await socket.receive(timeout=10)).type is WSMsgType.TEXT  # it goes on telling the state
+            assert (await socket.receive(timeout=10)).type is WSMsgType.TEXT  # it still sends the state
             await socket.send_str("x" * 5000)
             kinds = [(await socket.receive(timeout=10)).type for _ in range(2)]
             assert WSMsgType.CLOSE in kinds or WSMsgType.CLOSED in kinds
@@ -154,10 +154,10 @@ def test_a_socket_outlives_garbage_and_closes_on_what_is_too_large() -> None:
 _HEAD = pack(header(size=(48, 64))).decode()
 
 
-@given(spoiled(_HEAD), st.binary(max_size=30), st.integers(-3, 3))
+@given(mutated(_HEAD), st.binary(max_size=30), st.integers(-3, 3))
 @example(b'{"schema": ' + b"9" * 5000 + b"}", b"", 0)
 @example(b"[" * 16_000, b"", 0)
-def test_headers_that_are_nearly_right(text: bytes, topic: bytes, more: int) -> None:
+def test_nearly_valid_headers(text: bytes, topic: bytes, more: int) -> None:
     good = message(header(size=(48, 64)))
     for parts in ([good[0], text, good[2]], [topic, text, good[2]], [good[0], text, bytes(good[2])[: more or None]]):
         with contextlib.suppress(Malformed):
@@ -165,8 +165,8 @@ def test_headers_that_are_nearly_right(text: bytes, topic: bytes, more: int) -> 
             assert found.width * found.height <= len(parts[2])
 
 
-def test_a_jpeg_of_more_pixels_than_are_taken_is_left_out() -> None:
-    """Three megabytes would become 800."""
+def test_jpeg_above_the_pixel_limit_is_dropped() -> None:
+    """Three megabytes would be decoded to 800."""
     from streamfuse.zeromq.payload import encode
 
     frame = published(0, size=(480, 640), luma=np.zeros((480, 640), np.uint8))
@@ -178,14 +178,14 @@ def test_a_jpeg_of_more_pixels_than_are_taken_is_left_out() -> None:
 
 
 _GREETING = b"\xff\0\0\0\0\0\0\0\1\x7f\3\0NULL" + bytes(48)
-"""Of ZMTP 3.0, as a subscriber says it."""
+"""Greeting of a subscriber in ZMTP 3.0."""
 
 
 @settings(max_examples=30)
 @given(st.lists(st.binary(max_size=100), min_size=1, max_size=4))
 @example([_GREETING, b"\4\x26\5READY\x0bSocket-Type\0\0\0\3SUB", b"\2" + b"\xff" * 8])
-def test_bytes_that_are_no_zeromq(said: list[bytes]) -> None:
-    """To a publisher, which goes on serving others."""
+def test_bytes_that_are_not_zeromq(said: list[bytes]) -> None:
+    """A publisher continues to serve other subscribers."""
     with _publisher() as (sink, subscriber):
         port = int(sink.address.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port), timeout=10) as caller, contextlib.suppress(OSError):
@@ -213,7 +213,7 @@ _KEY = '#   ZeroMQ CURVE\nmetadata\ncurve\n    public-key = "yne@$w-vo<fVvi]a<NY
 _SECRET = _KEY + '    secret-key = "D:)Q[IlAW!ahhC2ac:9*A}h:p?([4%wOTJ%JR%cs"\n'
 
 
-@given(st.one_of(st.binary(max_size=200), spoiled(_SECRET)))
+@given(st.one_of(st.binary(max_size=200), mutated(_SECRET)))
 @example(b"public-key")
 def test_key_files(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as directory:
@@ -222,7 +222,7 @@ def test_key_files(data: bytes) -> None:
         (keys / "k/clients/bad.key").write_bytes(data)
         (keys / "bad").write_bytes(data)
         (keys / "bad").chmod(0o600)
-        held(lambda: server_keys(keys / "bad", keys / "k/clients"))
-        held(lambda: server_keys(keys / "k/server.key_secret"))
-        held(lambda: client_keys(keys / "bad", keys / "k/client.key_secret"))
+        none_if_refused(lambda: server_keys(keys / "bad", keys / "k/clients"))
+        none_if_refused(lambda: server_keys(keys / "k/server.key_secret"))
+        none_if_refused(lambda: client_keys(keys / "bad", keys / "k/client.key_secret"))
         assert is_allowed(keys / "k/clients", b"0" * 40) is False

@@ -1,4 +1,4 @@
-"""Text from outside, whatever it holds: it is understood, or it is one of our errors, in one line."""
+"""Text from outside with any content is accepted, or refused by a StreamfuseError of one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 import pytest
-from hostile import NUMBERS, TOKENS, spoiled
+from hostile import NUMBERS, TOKENS, mutated
 from hypothesis import example, given
 from hypothesis import strategies as st
 from media import write_images
@@ -31,8 +31,8 @@ from streamfuse.web.address import parse as parse_place
 from streamfuse.zeromq.endpoint import check_url
 
 
-def held(call: Callable[[], Any]) -> Any:
-    """The result, or None for an error of ours, which must be one line."""
+def none_if_refused(call: Callable[[], Any]) -> Any:
+    """Return the result of `call`, or None for a StreamfuseError, which must be one line."""
     try:
         return call()
     except StreamfuseError as error:
@@ -47,7 +47,7 @@ def with_file(data: bytes, call: Callable[[Path], Any], name: str = "file") -> A
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / name
         path.write_bytes(data)
-        return held(lambda: call(path))
+        return none_if_refused(lambda: call(path))
 
 
 # VOT sequences
@@ -63,7 +63,7 @@ def sequence(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@given(st.one_of(st.binary(max_size=200), spoiled(SEQUENCE)))
+@given(st.one_of(st.binary(max_size=200), mutated(SEQUENCE)))
 @example(SEQUENCE.replace("fps=25", "fps=1e-3").encode())
 @example(SEQUENCE.replace("length=3", "length=" + "9" * 5000).encode())
 @example(SEQUENCE.replace("%08d", "%99999999999d").encode())
@@ -71,20 +71,20 @@ def sequence(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @example(SEQUENCE.replace("color/", "color/" * 2000).encode())
 def test_vot_sequence_files(sequence: Path, data: bytes) -> None:
     (sequence / "sequence").write_bytes(data)
-    sources = held(lambda: open_vot(sequence))
+    sources = none_if_refused(lambda: open_vot(sequence))
     for source in sources or ():
         assert all(path.is_file() for path in source.files)
 
 
 @pytest.mark.parametrize("numbers", [["9" * 5000], ["9" * 400, "9" * 401]])
-def test_names_whose_numbers_are_absurd(tmp_path: Path, numbers: list[str]) -> None:
-    """File names are at most 255 bytes, the numbers in them thus 10^250: no stamp is that large."""
+def test_huge_numbers_in_file_names(tmp_path: Path, numbers: list[str]) -> None:
+    """File names are up to 255 bytes, so their numbers are up to 10^250: too large for a time stamp."""
     short = [number[:240] for number in numbers]
     for channel in ("ir", "color"):
         write_images(tmp_path / channel, [f"{number}{k}.png" for k, number in enumerate(short)])
     (tmp_path / "sequence").write_text(SEQUENCE.replace("%08d.jpg", "%d.png").replace("length=3\n", ""))
-    held(lambda: open_vot(tmp_path))
-    held(lambda: open_source(str(tmp_path / "ir")))
+    none_if_refused(lambda: open_vot(tmp_path))
+    none_if_refused(lambda: open_source(str(tmp_path / "ir")))
 
 
 # Pipelines and other TOML
@@ -113,10 +113,10 @@ def read_config(path: Path) -> Any:
     try:
         return run.make_context("run", ["--config", str(path)])
     except click.ClickException:
-        return None  # of one option, as on the command line
+        return None  # one option, as on the command line
 
 
-@given(st.one_of(st.binary(max_size=200), spoiled(PIPELINE)))
+@given(st.one_of(st.binary(max_size=200), mutated(PIPELINE)))
 @example(b"frames = " + b"9" * 5000)
 @example(b"ir = " + b"[" * 5000 + b"]" * 5000)
 @example(b"a." * 3000 + b"b = 1")
@@ -129,7 +129,7 @@ def test_pipelines(data: bytes) -> None:
 RECIPE = 'base = "published"\nsteps = 5000\nlr = 1e-3\nbf16 = true\n[losses]\nintensity = 1.0\n[network]\ndepth = 2\n'
 
 
-@given(st.one_of(st.binary(max_size=200), spoiled(RECIPE)))
+@given(st.one_of(st.binary(max_size=200), mutated(RECIPE)))
 @example(b"steps = " + b"9" * 5000)
 @example(b"base = []")
 @example(b"[network]\ndepth = 6")
@@ -138,12 +138,12 @@ def test_recipes(data: bytes) -> None:
     with_file(data, lambda path: read_recipe(str(path), RECIPES), "recipe.toml")
 
 
-# Calibrations, ours and others'
+# Calibrations: this program's and other formats
 
 OURS = calibration(lenses=(lens(500, k1=-0.2), lens(700))).to_toml()
 
 
-@given(st.one_of(st.binary(max_size=200), spoiled(OURS)))
+@given(st.one_of(st.binary(max_size=200), mutated(OURS)))
 @example(OURS.replace("version = 1", "version = " + "9" * 5000).encode())
 @example(OURS.replace("0.93", "9" * 400).encode())
 @example(OURS.replace("ir_size = [640, 480]", "ir_size = [" + "9" * 400 + ", 480]").encode())
@@ -205,7 +205,7 @@ LAUGHS = "a: &a [x, x]\n" + "".join(
 
 
 @given(
-    st.one_of(st.binary(max_size=200), *(spoiled(text) for text in (OPENCV, XML, KALIBR, ROS))),
+    st.one_of(st.binary(max_size=200), *(mutated(text) for text in (OPENCV, XML, KALIBR, ROS))),
     st.booleans(),
 )
 @example(b"H: " + b"[" * 3000, False)
@@ -235,7 +235,7 @@ def test_imported_calibrations(data: bytes, twice: bool) -> None:
 POINTS = "ir_x,ir_y,vis_x,vis_y\n1,2,3,4\n50,2,60,4\n5,40,7,42\n60,45,61,46\n"
 
 
-@given(st.one_of(st.binary(max_size=100), spoiled(POINTS)))
+@given(st.one_of(st.binary(max_size=100), mutated(POINTS)))
 def test_marked_points(data: bytes) -> None:
     with_file(data, lambda path: read_points(path, (48, 64), (48, 64)))
 
@@ -294,12 +294,12 @@ _ADDRESSES = st.one_of(
 @example("[::1", "Linux")
 @example("127.0.0.1:" + "9" * 5000, "Linux")
 def test_addresses(text: str, system: str) -> None:
-    held(lambda: parse_address(text, system))
-    held(lambda: expand(text))
-    held(lambda: check_url(text))
-    held(lambda: parse_place("--preview", text))
+    none_if_refused(lambda: parse_address(text, system))
+    none_if_refused(lambda: expand(text))
+    none_if_refused(lambda: check_url(text))
+    none_if_refused(lambda: parse_place("--preview", text))
     if text.startswith("synthetic:"):
-        held(lambda: SyntheticSource.from_uri(text))
+        none_if_refused(lambda: SyntheticSource.from_uri(text))
     assert isinstance(mask(text), str)
     assert isinstance(redact(text), str)
 
@@ -314,10 +314,10 @@ def test_addresses(text: str, system: str) -> None:
 @example("[" * 3000)
 @example("\ud800.mp4")
 def test_sources_that_are_files(text: str) -> None:
-    """Whatever path somebody writes; what opens is closed."""
+    """For any path; opened sources are closed."""
     if any(text.startswith(kept) for kept in ("/", "~", "..")) or "*" in text:
-        return  # of this machine, however large that is
-    source = held(lambda: open_source(text))
+        return  # files of this machine, of any size
+    source = none_if_refused(lambda: open_source(text))
     if source is not None:
         source.close()
 
@@ -342,12 +342,12 @@ def test_numbers_in_a_sequence(number: str) -> None:
     assert found is None or 0.001 <= found <= 1e9
 
 
-def test_held_is_no_sieve() -> None:
-    """The judge of this file lets nothing but our errors through."""
+def test_only_own_errors_are_accepted() -> None:
+    """`none_if_refused` catches only a StreamfuseError."""
     with pytest.raises(ValueError, match="x"):
-        held(lambda: int("x"))
+        none_if_refused(lambda: int("x"))
 
     def fail() -> None:
         raise InputError("bad")
 
-    assert held(fail) is None
+    assert none_if_refused(fail) is None

@@ -1,4 +1,4 @@
-"""Weights files from anywhere: no code in them runs, no header takes memory, and what is wrong is one of our errors."""
+"""Untrusted weights files: no code in them runs, no header allocates memory, and errors are StreamfuseErrors."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("write", [_write_zip, _write_old, _write_pickle])
-def test_a_pickle_given_as_anything_runs_nothing(
+def test_pickle_given_as_any_file_runs_no_code(
     write: Callable[[Path, Exploit], None], published_copy: Path, tmp_path: Path
 ) -> None:
-    """As a published checkpoint, as weights, and as a checkpoint of training."""
+    """As a published checkpoint, as weights, and as a training checkpoint."""
     owned = tmp_path / "owned"
     path = published_copy / FILES[0]
     write(path, Exploit(owned))
@@ -94,14 +94,14 @@ def test_a_pickle_given_as_anything_runs_nothing(
     assert not owned.exists()
 
 
-def test_the_exploit_of_these_tests_works(tmp_path: Path) -> None:
+def test_exploit_runs_when_unpickled(tmp_path: Path) -> None:
     _write_pickle(tmp_path / "p", Exploit(tmp_path / "owned"))
     pickle.loads((tmp_path / "p").read_bytes())
     assert (tmp_path / "owned").is_dir()
 
 
-def test_a_compressed_archive_is_not_unpacked(published_copy: Path) -> None:
-    """A gigabyte of zeros in a megabyte."""
+def test_compressed_archive_is_not_unpacked(published_copy: Path) -> None:
+    """A megabyte that expands to a gigabyte of zeros."""
     stored, bomb = published_copy / "stored", published_copy / FILES[0]
     torch.save({"x": torch.zeros(1 << 20)}, stored)
     with zipfile.ZipFile(stored) as source, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as packed:
@@ -124,15 +124,15 @@ def test_a_compressed_archive_is_not_unpacked(published_copy: Path) -> None:
 )
 @pytest.mark.filterwarnings("ignore")
 def test_tensors_of_other_kinds(make: Callable[[], torch.Tensor], published: Path, published_copy: Path) -> None:
-    held = torch.load(published / FILES[0], weights_only=True)
-    torch.save(held | {"fea_encoder1.conv1.conv2d.0.weight": make()}, published_copy / FILES[0])
+    tensors = torch.load(published / FILES[0], weights_only=True)
+    torch.save(tensors | {"fea_encoder1.conv1.conv2d.0.weight": make()}, published_copy / FILES[0])
     with pytest.raises(WeightsError):
         import_published(published_copy, CONFIG)
 
 
 @given(data=st.data())
 def test_damaged_pickles(published: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """Bytes changed in the pickle that an archive holds, and in one without an archive."""
+    """Bytes are changed in the pickle inside an archive and in one without an archive."""
     directory = tmp_path_factory.mktemp("damaged")
     path = directory / FILES[0]
     torch.save({"a": torch.zeros(2, 3), "b": torch.ones(4)}, path)
@@ -213,7 +213,7 @@ def test_headers(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> No
 @pytest.mark.parametrize(
     "change", [{"about": "[" * 9000}, {"about": "3"}, {"step": "x"}, {"best": ""}, {"about": None}]
 )
-def test_a_checkpoint_of_training_that_does_not_say_whose_it_is(change: dict[str, str | None], tmp_path: Path) -> None:
+def test_checkpoint_without_its_run(change: dict[str, str | None], tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     metadata = {"format": state.FORMAT, "about": "{}", "step": "1", "best": "1.0"} | change

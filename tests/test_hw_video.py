@@ -1,4 +1,4 @@
-"""Video decoded and encoded on a GPU, or on the CPU in its place."""
+"""Decoding and encoding of video on a GPU, with fallback to the CPU."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def notes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
 
 
 def encode(path: Path, video: VideoFormat, size: tuple[int, int] = (48, 64)) -> list[int]:
-    """Ten frames of rising levels; those that are read back."""
+    """Write ten frames of rising levels; return the frames that are read back."""
     sink = VideoSink(path, video)
     for k in range(10):
         sink.write(FusedFrame(np.full(size, 20 * k, np.uint8), None, k, k * 40_000_000))
@@ -55,7 +55,7 @@ def test_lossless_is_not_encoded_on_a_gpu(tmp_path: Path) -> None:
         VideoSink(tmp_path / "a.mkv", VideoFormat("ffv1", hardware=True))
 
 
-def test_encoder_that_does_not_exist_says_so() -> None:
+def test_missing_encoder_is_reported() -> None:
     assert why_not("warp") is not None
     assert why_not("libx264") is None
 
@@ -70,7 +70,7 @@ def test_decodes_on_the_cpu_where_the_gpu_does_not(tmp_path: Path, notes: pytest
     assert note.getMessage().startswith("cuda:0 does not decode this kind of video here (")
 
 
-def test_file_that_cannot_be_read_is_no_fault_of_the_gpu(tmp_path: Path, notes: pytest.LogCaptureFixture) -> None:
+def test_unreadable_file_is_not_blamed_on_the_gpu(tmp_path: Path, notes: pytest.LogCaptureFixture) -> None:
     (tmp_path / "a.mp4").write_bytes(b"no video" * 1000)
     with pytest.raises(InputError, match="is not a video"):
         VideoFile(tmp_path / "a.mp4", SourceOptions(gpu=0))
@@ -78,7 +78,7 @@ def test_file_that_cannot_be_read_is_no_fault_of_the_gpu(tmp_path: Path, notes: 
 
 
 @no_nvenc
-def test_run_goes_through_with_a_note_for_each(tmp_path: Path) -> None:
+def test_run_succeeds_with_a_note_for_each(tmp_path: Path) -> None:
     ir, vis = (write_video(tmp_path / name, every(40, 6)) for name in ("ir.mp4", "vis.mp4"))
     hardware = ["--hw-decode", "--hw-encode", "--device", "cpu"]
     done = streamfuse("run", "--ir", ir, "--vis", vis, "-o", tmp_path / "out.mp4", *SMALL, *hardware)

@@ -1,4 +1,4 @@
-"""Directories and patterns of images, VOT sequences, and what a user may write for a source."""
+"""Directories and patterns of images, VOT sequences, and errors of source arguments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from streamfuse.urls import redact
 
 
 def contents(source: Source) -> list[tuple[int, int]]:
-    """(stamp in ms, number shown) of every frame."""
+    """Return (stamp in ms, number shown) of every frame."""
     with source:
         return [(round(frame.stamp_ns / MS), number_of(frame.luma)) for frame in source]
 
@@ -42,7 +42,7 @@ def test_pattern_and_glob(tmp_path: Path) -> None:
         assert contents(open_source(str(text), fps=10)) == [(0, 0), (100, 1), (200, 2)]
 
 
-def test_missing_file_is_a_gap_in_time(tmp_path: Path) -> None:
+def test_missing_image_is_a_gap_in_time(tmp_path: Path) -> None:
     write_images(tmp_path, ["1.png", "2.png", "4.png"])
     assert [stamp for stamp, _ in contents(open_images(str(tmp_path)))] == [0, 40, 120]
 
@@ -57,14 +57,14 @@ def test_pairs_by_number_though_names_differ_and_some_are_missing(tmp_path: Path
 
 
 def test_numbers_that_jump_leave_no_gap_where_both_jump(tmp_path: Path) -> None:
-    """LLVIP: 190001 to 190003, then 200001: clips one after another."""
+    """LLVIP: 190001 to 190003, then 200001: several recordings in one directory."""
     names = [f"{k}.png" for k in (190001, 190002, 200001)]
     texts = [str(write_images(tmp_path / d, names)) for d in ("ir", "vis")]
     ir, vis = open_pair(texts[0], texts[1], fps=25)
     assert [s for s, _ in contents(ir)] == [s for s, _ in contents(vis)] == [0, 40, 80]
 
 
-def test_names_that_are_times(tmp_path: Path) -> None:
+def test_names_that_are_time_stamps(tmp_path: Path) -> None:
     """A robot's log: nanoseconds since the epoch, the two cameras 3 ms apart."""
     start = 1_699_999_999_000_000_000
     write_images(tmp_path / "ir", [f"{start + k * 100 * MS + 3 * MS}.png" for k in range(3)])
@@ -74,7 +74,7 @@ def test_names_that_are_times(tmp_path: Path) -> None:
     assert [s for s, _ in contents(vis)] == [0, 100, 200]
 
 
-def test_names_without_anything_in_common_pair_in_order_and_say_so(
+def test_names_without_common_numbers_pair_in_order_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_images(tmp_path / "ir", ["warm.png", "warmer.png"])
@@ -106,7 +106,7 @@ def test_damaged_image_is_skipped_and_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
 def test_sixteen_bit(tmp_path: Path, suffix: str) -> None:
-    """A thermal camera's 14 bits, of which a scene fills a few hundred levels, become a full grey range."""
+    """A few hundred levels of a thermal camera's 14 bits are converted to the full grey range."""
     for k in range(3):
         assert cv2.imwrite(str(tmp_path / f"{k}{suffix}"), luma_of(k).astype(np.uint16) * 2 + 7000)
     with open_images(str(tmp_path)) as source:
@@ -172,7 +172,7 @@ def test_vot_length_counts_missing_and_ignores_the_rest(tmp_path: Path) -> None:
     ir, vis = open_vot(described(tmp_path, text, ir=3, color=6))
     assert ir.drops == {MISSING: 2}
     assert len(contents(vis)) == 5
-    assert [s for s, _ in contents(ir)] == [0, 33, 67]  # 30 fps where the sequence does not tell
+    assert [s for s, _ in contents(ir)] == [0, 33, 67]  # 30 fps if the sequence has no rate
 
 
 @pytest.mark.parametrize(("ir", "vis"), [("ir", "color"), ("infrared", "visible")])
@@ -197,7 +197,7 @@ def test_vot_layouts_without_a_sequence_file(tmp_path: Path, ir: str, vis: str) 
         ("just words", "line 1: expected key=value"),
     ],
 )
-def test_vot_mistakes_are_named(tmp_path: Path, text: str, words: str) -> None:
+def test_vot_errors_name_the_cause(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         open_vot(described(tmp_path, text))
 
@@ -228,10 +228,10 @@ def test_vot_real_sequence(data_dir: Path) -> None:
     assert pairs[0][1].chroma is not None
 
 
-# What a user may write
+# Errors of source arguments
 
 
-def test_unknown_sources_say_what_is_known(tmp_path: Path) -> None:
+def test_unknown_sources_list_the_known_ones(tmp_path: Path) -> None:
     for text, kind, words in (
         ("", UsageError, "empty source"),
         ("ftp://user:secret@10.0.0.1/stream?token=abc", UsageError, "not supported"),

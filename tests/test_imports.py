@@ -1,4 +1,4 @@
-"""Imports run one way, as the table in ARCHITECTURE.md says."""
+"""Imports are restricted to those of the table in ARCHITECTURE.md."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_every_import_is_allowed() -> None:
     assert wrong == []
 
 
-def test_no_module_imports_itself_by_way_of_others() -> None:
+def test_no_import_cycles() -> None:
     assert circle(GRAPH) == []
 
 
@@ -53,7 +53,7 @@ def package(tmp_path: Path) -> Path:
     return tmp_path / "sample"
 
 
-def test_imports_are_found_wherever_they_stand(package: Path) -> None:
+def test_imports_are_found_everywhere(package: Path) -> None:
     assert read_imports(package) == {
         "sample": set(),
         "sample.low": set(),

@@ -1,4 +1,4 @@
-"""Constructors that fail half-way: whatever they had opened is closed again."""
+"""Constructors that fail close everything that they had opened."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="look
 
 
 def open_files(path: Path) -> int:
-    """How often this process has `path` open."""
+    """Count the open descriptors of `path` in this process."""
     count = 0
     for entry in Path("/proc/self/fd").iterdir():
         try:
             count += entry.readlink() == path.resolve()
-        except FileNotFoundError:  # the listing's own
+        except FileNotFoundError:  # descriptor of the listing
             continue
     return count
 
 
 @pytest.fixture(autouse=True)
 def _no_collector() -> object:
-    """What is closed only when the garbage collector comes counts as left open; tracebacks are cut by the tests."""
+    """Disable the garbage collector, so that objects closed only by it count as open."""
     gc.collect()
     gc.disable()
     yield
@@ -53,7 +53,7 @@ def _no_collector() -> object:
 def refused(path: Path, options: SourceOptions) -> Exception:
     with pytest.raises((UsageError, InputError)) as raised:
         VideoFile(path, options)
-    assert open_files(path) == 0  # while the error, with its frames, is still there
+    assert open_files(path) == 0  # while the error with its frames still exists
     return raised.value
 
 
@@ -185,11 +185,11 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_a_publisher_that_cannot_watch_its_socket_lets_go_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_publisher_that_cannot_watch_its_socket_closes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise OSError("too many open files")
 
-    publisher.Publisher("tcp://127.0.0.1:*")._close()  # what stays for the life of the process is there by now
+    publisher.Publisher("tcp://127.0.0.1:*")._close()  # opens what stays open until the exit
     before = descriptors()
     monkeypatch.setattr(socket, "socketpair", refuse)
     with pytest.raises(OSError, match="too many") as raised:
@@ -198,12 +198,12 @@ def test_a_publisher_that_cannot_watch_its_socket_lets_go_of_it(monkeypatch: pyt
     assert raised.tb is not None
 
 
-def test_a_subscriber_that_cannot_connect_lets_go_of_its_sockets() -> None:
+def test_subscriber_that_cannot_connect_closes_its_sockets() -> None:
     subscribing(f"tcp://127.0.0.1:{free_port()}").close()
     before = descriptors()
     with pytest.raises(zmq.ZMQError) as raised:
         subscribing("tcp://nowhere")
-    until(lambda: descriptors() <= before)  # ZeroMQ closes sockets in a thread of its own
+    until(lambda: descriptors() <= before)  # ZeroMQ closes sockets in its own thread
     assert raised.tb is not None
 
 

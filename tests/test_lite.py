@@ -1,4 +1,4 @@
-"""The small network of preset realtime: where it is found, how it is taught, how like its teacher it is."""
+"""The small network of preset realtime: its file, its distillation, and its similarity to the teacher."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def random_weights(path: Path, config: CrossFuseConfig = SMALL, **extra: str) ->
     return path
 
 
-def test_it_stands_beside_the_weights(tmp_path: Path) -> None:
+def test_small_network_is_found_beside_the_weights(tmp_path: Path) -> None:
     large = random_weights(tmp_path / "mine.safetensors", dataclasses.replace(SMALL, shallow=8), preset="balanced")
     assert read_info(large).lite() is None
     with create_engine("torch", weights=large, device="cpu") as engine:
@@ -55,12 +55,12 @@ def test_it_stands_beside_the_weights(tmp_path: Path) -> None:
         engine.use(Preset.REALTIME)
         after = engine.fuse(grey, grey)
         assert not np.array_equal(before, after)
-    with create_engine("torch", weights=small, device="cpu") as engine:  # a small network is its own
+    with create_engine("torch", weights=small, device="cpu") as engine:  # a small network returns itself
         assert engine.preset is Preset.REALTIME
         assert np.array_equal(engine.fuse(grey, grey), after)
 
 
-def test_one_that_means_something_else_is_refused(tmp_path: Path) -> None:
+def test_small_network_with_another_output_is_refused(tmp_path: Path) -> None:
     large = random_weights(tmp_path / "mine.safetensors")
     random_weights(tmp_path / "mine-lite.safetensors", dataclasses.replace(SMALL, output=Output.MINMAX))
     with pytest.raises(WeightsError, match="gives minmax output and"):
@@ -68,13 +68,13 @@ def test_one_that_means_something_else_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [{"deep": 20}, {"shallow": 0}, {"growth": 1000}, {"depth": 9}])
-def test_widths_that_cannot_be(change: dict[str, int]) -> None:
+def test_invalid_widths(change: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="a network has"):
         CrossFuseConfig(**change)  # type: ignore[arg-type]
 
 
 class Bright(PassThrough):
-    """A teacher that gives the brighter of the two."""
+    """A teacher that returns the brighter of both pictures."""
 
     output = Output.DIRECT
 
@@ -97,7 +97,7 @@ RECIPE = dataclasses.replace(
 
 
 @pytest.mark.filterwarnings("default::DeprecationWarning")
-def test_a_student_becomes_like_its_teacher(tmp_path: Path, pairs: list[Pair]) -> None:
+def test_student_becomes_similar_to_its_teacher(tmp_path: Path, pairs: list[Pair]) -> None:
     torch.manual_seed(0)
     task = DistillTask(RECIPE, start_network(RECIPE, None, None), Bright())
     progress = []
@@ -109,7 +109,7 @@ def test_a_student_becomes_like_its_teacher(tmp_path: Path, pairs: list[Pair]) -
     assert (info.preset, info.config) == (Preset.REALTIME, SMALL)
 
 
-def test_what_is_taught_may_lean_to_the_visible_picture() -> None:
+def test_teacher_picture_is_biased_to_the_visible_one() -> None:
     recipe = dataclasses.replace(RECIPE, losses={"imitation": 1.0}, lean=1.0)
     task = DistillTask(recipe, start_network(recipe, None, None), Bright())
     batch = torch.stack([torch.from_numpy(picture(seed)) for seed in (0, 100)])[None, :, :64, :64].float()
@@ -119,7 +119,7 @@ def test_what_is_taught_may_lean_to_the_visible_picture() -> None:
     assert float(task.losses(torch.maximum(ir, vis), batch)["imitation"]) > 0.003
 
 
-def test_what_distilling_and_fusing_refuse(tmp_path: Path) -> None:
+def test_invalid_recipes_for_distillation_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="loss imitation needs a teacher: streamfuse train distill"):
         FusionTask(RECIPE, CrossFuse(SMALL))
     minmax = dataclasses.replace(SMALL, output=Output.MINMAX)
@@ -133,8 +133,8 @@ def test_what_distilling_and_fusing_refuse(tmp_path: Path) -> None:
         Recipe(factor=3, train=Train.ALL)
 
 
-def test_the_shipped_one_draws_no_frame() -> None:
-    """Its skip once saw zeros outside of the picture, and the outermost pixels were brighter by 50 grey levels."""
+def test_shipped_small_network_draws_no_frame() -> None:
+    """With zeros outside the picture in the skip, the outermost pixels would be brighter by 50 grey levels."""
     scene = Scene(120, 160)
     ir, vis = scene.infrared(1.0, 0), cv2.cvtColor(scene.visible(1.0, 0), cv2.COLOR_BGR2GRAY)
     with TorchEngine(precision="fp32") as engine:
@@ -147,8 +147,8 @@ def test_the_shipped_one_draws_no_frame() -> None:
 LEAST_SSIM = 0.95
 
 
-def test_the_shipped_one_is_like_the_shipped_network(data_dir: Path) -> None:
-    """On pairs that neither was trained on."""
+def test_shipped_small_network_is_similar_to_the_shipped_network(data_dir: Path) -> None:
+    """Measured on pairs on which neither was trained."""
     steps = data_dir / "data/eval/vot/steps"
     tno = data_dir / "data/eval/tno21"
     files = [(steps / "ir/00000001.png", steps / "color/00000001.png")]

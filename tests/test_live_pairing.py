@@ -1,4 +1,4 @@
-"""Live frames into pairs, on made-up arrivals; nothing here waits."""
+"""Pairing of live frames, with simulated arrivals; nothing here waits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def taken(stamp_ms: float, arrives_ms: float | None = None) -> Frame:
 
 
 class Run:
-    """Frames in the order of their arrival; the engine takes a pair every `engine_ms`."""
+    """Feeds frames in order of arrival; the engine takes a pair every `engine_ms`."""
 
     def __init__(self, policy: Policy = Policy.LATEST, **settings: int) -> None:
         self.drops: Counter[tuple[str, str]] = Counter()
@@ -57,7 +57,7 @@ class Run:
 
 
 def test_late_delivery_phase_and_loss() -> None:
-    """Infrared 8 ms later taken, 130 ms later delivered, every 10th lost: every pair is 8 ms apart."""
+    """Infrared is taken 8 ms later, delivered 130 ms later, and every 10th frame lost: each pair is 8 ms apart."""
     ir = [taken(40 * k + 8, 40 * k + 138 + 30) for k in range(100) if k % 10]
     vis = [taken(40 * k, 40 * k + 30) for k in range(104)]
     run = Run().feed(ir, vis)
@@ -65,7 +65,7 @@ def test_late_delivery_phase_and_loss() -> None:
     assert run.drops == {(Role.VIS, NO_PARTNER): 10}
 
 
-def test_pair_is_given_when_its_later_frame_arrives() -> None:
+def test_pair_is_ready_when_its_later_frame_arrives() -> None:
     run = Run()
     run.pairing.add(Role.VIS, taken(0))
     assert run.pairing.take(0) is None
@@ -75,7 +75,7 @@ def test_pair_is_given_when_its_later_frame_arrives() -> None:
     assert pair.skew_ns == 9 * MS
 
 
-def test_waits_only_where_a_nearer_partner_may_come() -> None:
+def test_waits_only_if_a_nearer_partner_may_arrive() -> None:
     run = Run(tolerance_ns=60 * MS)
     run.pairing.add(Role.IR, taken(0))
     run.pairing.add(Role.VIS, taken(35, 36))
@@ -97,7 +97,7 @@ def test_policies(policy: Policy, expected: float) -> None:
 
 
 def test_slow_engine_gets_new_frames_and_age_does_not_grow() -> None:
-    """A tenth of the frame rate for two minutes."""
+    """The engine runs at a tenth of the frame rate for two minutes."""
     ir = [taken(40 * k + 8, 40 * k + 168) for k in range(3000) if k % 10]
     vis = [taken(40 * k, 40 * k + 30) for k in range(3000)]
     run = Run().feed(ir, vis, engine_ms=400)
@@ -145,8 +145,8 @@ def test_default_tolerance_follows_the_slower_stream() -> None:
         assert (pairing.take(90 * MS) is not None) is pairs
 
 
-def test_a_pair_is_each_others_nearest() -> None:
-    """However wide the tolerance: the newest visible frame does not take another's partner."""
+def test_both_frames_of_a_pair_are_nearest_to_each_other() -> None:
+    """Also with a large tolerance, the newest visible frame does not take another frame's partner."""
     run = Run(tolerance_ns=100 * MS)
     for frame in (taken(0), taken(30)):
         run.pairing.add(Role.VIS, frame)
@@ -156,7 +156,7 @@ def test_a_pair_is_each_others_nearest() -> None:
 
 
 def test_frames_expire_while_the_engine_is_busy() -> None:
-    """And one whose partner expired before it had one."""
+    """Also a frame whose possible partner has expired."""
     run = Run(max_age_ns=100 * MS)
     run.pairing.add(Role.VIS, taken(0))
     run.pairing.add(Role.IR, taken(0, 60))
@@ -166,7 +166,7 @@ def test_frames_expire_while_the_engine_is_busy() -> None:
     assert run.drops == {(Role.VIS, TOO_OLD): 1, (Role.IR, TOO_OLD): 1}
 
 
-def test_offset_moves_infrared_and_not_the_skew_that_is_told() -> None:
+def test_offset_shifts_infrared_but_not_the_reported_skew() -> None:
     run = Run(ir_offset_ns=300 * MS)
     run.pairing.add(Role.IR, taken(0, 300))
     run.pairing.add(Role.VIS, taken(300))
@@ -184,7 +184,7 @@ def test_offset_moves_infrared_and_not_the_skew_that_is_told() -> None:
 def test_any_two_streams(
     ir: list[tuple[int, int]], vis: list[tuple[int, int]], policy: Policy, engine_ms: float
 ) -> None:
-    """In order, each frame once, within tolerance, and every frame is accounted for."""
+    """Pairs are in order, use each frame once, are within the tolerance, and all other frames are counted."""
     irs, viss = ([taken(t, t + max(late, 0)) for t, late in sorted(frames)] for frames in (ir, vis))
     # A connection delivers in order.
     for frames in (irs, viss):
@@ -199,7 +199,7 @@ def test_any_two_streams(
         assert len(used) + dropped + run.pairing.clear(role) == len(frames)
 
 
-# One stream away.
+# One stream is away
 
 
 class Away(ListSource):
@@ -211,13 +211,13 @@ class Away(ListSource):
 
 
 def flow(on_loss: OnLoss) -> tuple[LiveFlow, Run, Away]:
-    """Infrared is away."""
+    """A flow whose infrared stream is away."""
     run, away = Run(), Away([], live=True)
     sources: dict[Role, Source] = {Role.IR: away, Role.VIS: ListSource([], live=True)}
     return LiveFlow(sources, run.pairing, on_loss=on_loss, clock=lambda: 100 * MS), run, away
 
 
-def test_passthrough_gives_the_stream_that_is_left_and_pairs_when_the_other_is_back() -> None:
+def test_passthrough_shows_the_remaining_stream_until_the_other_is_back() -> None:
     live, _, infrared = flow(OnLoss.PASSTHROUGH)
     items = live.items()
     live.put(Role.VIS, taken(40))
@@ -233,7 +233,7 @@ def test_passthrough_gives_the_stream_that_is_left_and_pairs_when_the_other_is_b
     assert not live.put(Role.VIS, taken(120))
 
 
-def test_when_both_have_ended_nothing_is_waited_for() -> None:
+def test_nothing_waits_after_both_streams_ended() -> None:
     live, run, _ = flow(OnLoss.WAIT)
     live.put(Role.VIS, taken(0))
     live.put(Role.IR, taken(19, 20))
@@ -243,10 +243,10 @@ def test_when_both_have_ended_nothing_is_waited_for() -> None:
     assert [type(item) for item in live.items()] == [FramePair]
 
 
-def test_wait_gives_nothing_and_counts() -> None:
+def test_on_loss_wait_drops_and_counts() -> None:
     live, run, _ = flow(OnLoss.WAIT)
     live.put(Role.VIS, taken(40))
-    live.end(Role.IR)  # so that the iteration comes to an end by itself
+    live.end(Role.IR)  # ends the iteration
     assert list(live.items()) == []
     live, run, _ = flow(OnLoss.WAIT)
     live.put(Role.VIS, taken(40))
@@ -254,7 +254,7 @@ def test_wait_gives_nothing_and_counts() -> None:
     assert run.drops == {(Role.VIS, OTHER_AWAY): 1}
 
 
-def test_the_clock_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_clock_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "streamfuse")
     notes = ClockNotes()
     sender, arrival = taken(0), replace(taken(0), clock=Clock.ARRIVAL)

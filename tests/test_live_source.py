@@ -1,4 +1,4 @@
-"""The life of a live source, with connections, a clock and waiting that are made up."""
+"""Life cycle of a live source, with simulated connections, clock and waiting."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECOND = 1000 * MS
 
 
 class Machine:
-    """A monotonic clock that only those move who wait on it."""
+    """A simulated monotonic clock that advances only in `wait`."""
 
     def __init__(self) -> None:
         self.now_ns = 100 * SECOND
@@ -47,9 +47,10 @@ def picture(index: int, size: tuple[int, int] = (48, 64)) -> VideoFrame:
 
 
 class Script:
-    """A stand-in for a connection: frames every 40 ms, and whatever the steps say.
+    """A simulated connection: frames every 40 ms, and the given steps.
 
-    An int: so many frames; None: a read in vain that took half a second; Lost: raised; a tuple: frames of that size.
+    Steps: an int: number of frames; None: a read without result that takes half a second; Lost: raised; a tuple: size
+    of the following frames.
     """
 
     period_ns: int | None = 40 * MS
@@ -113,7 +114,7 @@ def _listen(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "streamfuse")
 
 
-def test_comes_back_and_says_each_thing_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_reconnects_and_logs_each_change_once(caplog: pytest.LogCaptureFixture) -> None:
     live, _, made = source(
         Lost("nobody there"), Lost("nobody there"), script(3, Lost("closed")), Lost("gone"), Lost("gone"), script(2)
     )
@@ -135,16 +136,16 @@ def test_comes_back_and_says_each_thing_once(caplog: pytest.LogCaptureFixture) -
     assert live.state is State.LIVE
 
 
-def test_backs_off_longer_each_time_and_never_in_step() -> None:
+def test_delays_grow_and_have_jitter() -> None:
     live, machine, _ = source(*[Lost("no")] * 8, script(1), Lost("no"), Lost("no"), script(1))
     list(islice(live, 2))
-    expected = [0.25, 0.5, 1, 1.5, 1.5, 1.5, 1.5, 1.5, 0.25, 0.5, 1]  # the script's own end is a loss too
+    expected = [0.25, 0.5, 1, 1.5, 1.5, 1.5, 1.5, 1.5, 0.25, 0.5, 1]  # the end of the script is a loss too
     assert len(machine.waits) == len(expected)
     assert all(0.75 * e <= w <= 1.25 * e for e, w in zip(expected, machine.waits, strict=True))
     assert len({w / e for e, w in zip(expected, machine.waits, strict=True)}) > 8
 
 
-def test_silence_is_told_and_ends_in_a_new_connection(caplog: pytest.LogCaptureFixture) -> None:
+def test_silence_is_logged_and_leads_to_a_reconnect(caplog: pytest.LogCaptureFixture) -> None:
     live, machine, made = source(script(2, None, None, None, 2, *[None] * 20), script(1))
     frames = iter(live)
     for _ in range(5):
@@ -158,14 +159,14 @@ def test_silence_is_told_and_ends_in_a_new_connection(caplog: pytest.LogCaptureF
         "no frame for 3.5 s; trying again until it is there",
         said(caplog)[-1],
     ]
-    assert live.reconnects == 1  # a stall that passes is none
+    assert live.reconnects == 1  # no stall after recovery
     machine.now_ns += 2 * SECOND
-    assert live.state is State.STALLED  # others see it before the reader does
+    assert live.state is State.STALLED  # other threads see it before the reader does
     assert made[0].closed
 
 
 def test_slow_camera_is_not_stalled(caplog: pytest.LogCaptureFixture) -> None:
-    """One frame in two seconds."""
+    """A camera with one frame in two seconds."""
 
     class Slow(Script):
         period_ns: int | None = 2 * SECOND
@@ -175,7 +176,7 @@ def test_slow_camera_is_not_stalled(caplog: pytest.LogCaptureFixture) -> None:
     assert said(caplog) == ["connected, 64x48 script"]
 
 
-def test_hopeless_at_the_start_is_an_error_and_later_an_outage() -> None:
+def test_refusal_at_the_start_is_an_error_and_later_an_outage() -> None:
     wrong = Lost("it asks for another password", hopeless=True, most_backoff_s=REFUSED_BACKOFF_S)
     live, _, _ = source(wrong)
     with pytest.raises(InputError, match=r"rtsp://\*\*\*@host/ir: it asks for another password"):
@@ -186,7 +187,7 @@ def test_hopeless_at_the_start_is_an_error_and_later_an_outage() -> None:
 
 
 def test_backlog_is_dropped_and_counted() -> None:
-    """The peer slept for ten seconds; what it had sent before comes at once."""
+    """The sender was suspended for ten seconds; the frames sent before arrive together."""
 
     class Slept(Script):
         def read(self) -> Iterator[Decoded | None]:
@@ -203,7 +204,7 @@ def test_backlog_is_dropped_and_counted() -> None:
     assert live.drops == {STALE: 50}
 
 
-def test_period_is_what_comes_and_not_what_the_header_says() -> None:
+def test_frame_interval_is_measured_and_not_taken_from_the_header() -> None:
     class Wrong(Script):
         period_ns: int | None = SECOND // 90
 
@@ -229,7 +230,7 @@ def test_size_may_change(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_stamps_rise_unless_the_sender_was_set_back() -> None:
-    """Within a connection a frame that goes back is dropped; a camera that lost its clock in a reboot is not."""
+    """Within a connection, frames with earlier stamps are dropped, but not after a reboot that reset the clock."""
 
     def connection(since_1970_s: int) -> Callable[[Machine], Script]:
         class Clocked(Script):
@@ -249,8 +250,8 @@ def test_stamps_rise_unless_the_sender_was_set_back() -> None:
     assert live.drops == {BACKWARDS: 2}
 
 
-def test_nothing_but_damage_ends_in_a_new_connection() -> None:
-    """It may be waiting for a key frame, but not for ever."""
+def test_only_damaged_frames_lead_to_a_reconnect() -> None:
+    """The decoder may be waiting for a key frame, but only for a limited time."""
 
     class Damaged(Script):
         def read(self) -> Iterator[Decoded | None]:
@@ -291,7 +292,7 @@ def test_undecodable_frames_are_counted() -> None:
     assert live.drops == {"corrupt frame": 1}
 
 
-def test_interrupt_ends_it_wherever_it_is() -> None:
+def test_interrupt_ends_every_kind_of_wait() -> None:
     live, machine, made = source(script(5), script(5))
     frames = iter(live)
     next(frames)
@@ -309,7 +310,7 @@ def test_interrupt_ends_it_wherever_it_is() -> None:
     assert len(machine.waits) == 1
 
 
-# What users write.
+# Addresses and options
 
 
 @pytest.mark.parametrize(
@@ -349,13 +350,13 @@ def test_cameras(text: str, system: str, url: str, form: str, options: dict[str,
         ("rtsp://u:s3cret@h/x#clock=sun", "clock is auto or arrival"),
     ],
 )
-def test_options_that_cannot_be(text: str, words: str) -> None:
+def test_invalid_options(text: str, words: str) -> None:
     with pytest.raises(UsageError, match=words) as raised:
         parse_address(text, "Linux")
     assert "s3cret" not in str(raised.value)
 
 
-def test_windows_has_no_numbers() -> None:
+def test_camera_numbers_are_refused_on_windows() -> None:
     with pytest.raises(UsageError, match="give cam:NAME"):
         parse_address("cam0", "Windows")
 
@@ -364,7 +365,7 @@ def test_windows_has_no_numbers() -> None:
 def test_secrets_are_not_shown(password: str) -> None:
     address = parse_address(f"rtsp://user:{password}@host:554/path?token=abc#transport=udp")
     assert address is not None
-    # An @ behind a ? may be the query's, and what follows it secret.
+    # An @ after a ? may belong to the query, and the text after it may be secret.
     assert address.name == ("rtsp://***" if "?" in password else "rtsp://***@host:554/path")
     assert password not in repr(address)
     assert address.url == f"rtsp://user:{password}@host:554/path?token=abc"
@@ -372,18 +373,18 @@ def test_secrets_are_not_shown(password: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["video.mp4", "camera0", "cam0.mp4", "synthetic:ir", "ftp://host/x", "dir/cam0"])
-def test_what_is_no_live_stream(text: str) -> None:
+def test_addresses_that_are_not_live_streams(text: str) -> None:
     assert parse_address(text, "Linux") is None
 
 
-def test_luma_is_what_was_sent() -> None:
+def test_luma_is_unchanged() -> None:
     live, _, _ = source(script(1))
     assert np.array_equal(next(iter(live)).luma, luma_of(0))
 
 
 @pytest.mark.parametrize(("text", "most_s"), [("udp://127.0.0.1:5000", 0.32), ("rtsp://h/x", 1.9)])
-def test_nobody_who_is_back_is_left_waiting_for_two_seconds(text: str, most_s: float) -> None:
-    """However long it was away."""
+def test_returning_camera_is_used_within_two_seconds(text: str, most_s: float) -> None:
+    """For any duration of the outage."""
     machine = Machine()
     address = parse_address(text)
     assert address is not None

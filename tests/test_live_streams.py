@@ -1,4 +1,4 @@
-"""Live sources on real sockets: RTSP, MPEG-TS, RTP, MJPEG, HLS, all on loopback, and what goes wrong with them."""
+"""Live sources on real sockets on loopback: RTSP, MPEG-TS, RTP, MJPEG, HLS, and their failures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def address(text: str) -> Address:
 
 
 def listening(port: int) -> Address:
-    """Where an RTSP writer may come: no server is needed."""
+    """A source that listens for an RTSP writer, so that no server is needed."""
     plain = address(f"rtsp://127.0.0.1:{port}/live")
     options = {**plain.options, "rtsp_flags": "listen", "listen_timeout": "8"}
     return replace(plain, options=options)
@@ -44,7 +44,7 @@ def listening(port: int) -> Address:
 
 @contextmanager
 def reading(source: Source) -> Iterator[Iterator[Frame]]:
-    """Its frames; in the end it is left as by a reader thread."""
+    """Iterate over a source; interrupt and close it at the end of the block."""
     frames = iter(source)
     try:
         yield frames
@@ -61,12 +61,12 @@ def rises(frames: list[Frame]) -> None:
 
 
 def steady(frames: list[Frame]) -> None:
-    """Stamps are 40 ms apart, whatever the way did to the arrivals."""
+    """Return True if stamps are 40 ms apart, with any jitter of the arrivals."""
     steps_ms = [(b.stamp_ns - a.stamp_ns) / 1e6 for a, b in pairwise(frames)]
     assert steps_ms == pytest.approx([40] * len(steps_ms), abs=4)
 
 
-def test_rtsp_by_the_senders_clock_and_back_in_another_size() -> None:
+def test_rtsp_by_the_sender_clock_and_reconnect_with_another_size() -> None:
     port = free_port()
     source = LiveSource(listening(port))
     with reading(source) as frames:
@@ -78,7 +78,7 @@ def test_rtsp_by_the_senders_clock_and_back_in_another_size() -> None:
         assert source.state is State.LIVE
         url = f"rtsp://127.0.0.1:{port}/live"
         with sending(url, "rtsp", size=(96, 128), options={"rtsp_transport": "tcp"}):
-            for frame in frames:  # those of before the outage have been read, or not
+            for frame in frames:  # frames from before the outage may still arrive
                 if frame.luma.shape == (96, 128):
                     break
     assert source.reconnects == 1
@@ -136,12 +136,12 @@ def test_hls(tmp_path: Path) -> None:
     assert not source.drops
 
 
-# What goes wrong, as the command line shows it.
+# Failures, as shown by the command line
 
 
 @contextmanager
 def running(tmp_path: Path, ir: str, vis: str) -> Iterator[tuple[subprocess.Popen[str], Callable[[str], str]]]:
-    """`streamfuse run`, and a function that reads its lines up to one with the given words."""
+    """Start `streamfuse run`; yields a function that reads its lines up to one with the given words."""
     command = [sys.executable, "-m", "streamfuse", "run", "--ir", ir, "--vis", vis, "-o", str(tmp_path / "out.mp4")]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
@@ -154,7 +154,7 @@ def running(tmp_path: Path, ir: str, vis: str) -> Iterator[tuple[subprocess.Pope
             lines.append(line)
             if words in line:
                 return line
-        raise AssertionError(f"{words!r} was not said, but: {''.join(lines)}")
+        raise AssertionError(f"{words!r} was not printed, but: {''.join(lines)}")
 
     try:
         yield process, until
@@ -168,7 +168,7 @@ def running(tmp_path: Path, ir: str, vis: str) -> Iterator[tuple[subprocess.Pope
         process.stderr.close()
 
 
-def test_server_down_and_garbage_are_one_line_each_and_tried_again(tmp_path: Path) -> None:
+def test_refused_and_garbage_connections_are_one_line_each_and_retried(tmp_path: Path) -> None:
     nobody = f"rtsp://me:s3cret@127.0.0.1:{free_port()}/ir"
     with babbling_server() as port, running(tmp_path, nobody, f"http://me:s3cret@127.0.0.1:{port}/x") as (_, until):
         first, second = sorted((until("trying again"), until("trying again")))
@@ -190,13 +190,13 @@ def test_wrong_path_and_password_end_the_run(tmp_path: Path, path: str, words: s
     assert line.startswith(f"error: http://***@127.0.0.1:{port}/{path}: ")
 
 
-def test_absent_camera(tmp_path: Path) -> None:
+def test_missing_camera(tmp_path: Path) -> None:
     source = open_source("cam99")
-    with pytest.raises(InputError, match="cam99: there is no such device"):
+    with pytest.raises(InputError, match="cam99: there is no such camera"):
         next(iter(source))
 
 
-def test_page_is_no_stream() -> None:
+def test_web_page_is_not_a_stream() -> None:
     with camera_server() as port:
         source = LiveSource(address(f"http://u:s3cret@127.0.0.1:{port}/page"), wait=lambda _: source.interrupt())
         assert list(source) == []
@@ -213,7 +213,7 @@ def test_page_is_no_stream() -> None:
         (av.error.ConnectionRefusedError, False),
         (av.error.InvalidDataError, False),
         (av.error.ExitError, False),
-        (av.error.EOFError, False),  # an EOFError and no OSError: click takes it for the end of its input
+        (av.error.EOFError, False),  # an EOFError, which click would take for the end of its input
         (av.error.OSError, False),
         (av.error.FileNotFoundError, False),
     ],
@@ -226,8 +226,8 @@ def test_every_error_is_explained_without_the_url(kind: type[av.error.FFmpegErro
     assert "\n" not in str(lost)
 
 
-def test_no_error_of_the_library_carries_the_url() -> None:
-    """An exception that is chained to ours would show the password in a traceback."""
+def test_library_errors_do_not_contain_the_url() -> None:
+    """A chained exception would show the password in a traceback."""
     with camera_server() as port, pytest.raises(InputError) as raised:
         next(iter(LiveSource(address(f"http://u:s3cret@127.0.0.1:{port}/secret"))))
     error: BaseException | None = raised.value

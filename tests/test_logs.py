@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamfuse.cli import logs
-from streamfuse.cli.show import show_summary
+from streamfuse.cli.summary import show_summary
 from streamfuse.cli.weights import command as weights_command
 from streamfuse.frames import Role
 from streamfuse.notes import log
@@ -66,7 +66,7 @@ def test_a_summary_is_plain(capsys: pytest.CaptureFixture[str]) -> None:
     ("skew_ms", "line"),
     [(0.0, "skew     +0.0 ms, infrared after visible"), (-3.0, "skew     -3.0 ms,"), (None, "skew     unknown")],
 )
-def test_a_skew_of_zero_is_a_skew(capsys: pytest.CaptureFixture[str], skew_ms: float | None, line: str) -> None:
+def test_skew_of_zero_is_shown(capsys: pytest.CaptureFixture[str], skew_ms: float | None, line: str) -> None:
     sources = {role: SourceSummary(State.LIVE, 0) for role in Role}
     counts = {"read": {}, "pairs": 1, "fused": 1, "written": {}, "drops": {}, "stages": {}}
     show_summary(Summary(**counts, elapsed_s=1.0, fps=1.0, skew_ms=skew_ms, sources=sources))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The network as the paper and the published checkpoints have it."""
+"""The network of the paper and of the published checkpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning:torch")
 def network(depth: int = 1, skip: SkipWeights = SkipWeights.MAGNITUDE) -> CrossFuse:
     torch.manual_seed(0)
     made = CrossFuse(CrossFuseConfig(depth, skip, Output.DIRECT)).eval()
-    for name, buffer in made.named_buffers():  # BatchNorm that does something
+    for name, buffer in made.named_buffers():  # BatchNorm that is not the identity
         if name.endswith("running_mean"):
             buffer.normal_(0, 0.1)
         elif name.endswith("running_var"):
@@ -39,7 +39,7 @@ def plain() -> CrossFuse:
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 23), (100, 36), (270, 361)])
-def test_any_size_from_16_gives_its_own_size(plain: CrossFuse, size: tuple[int, int]) -> None:
+def test_output_has_the_size_of_the_input(plain: CrossFuse, size: tuple[int, int]) -> None:
     with torch.inference_mode():
         raw = plain(*pair(*size))
     assert raw.shape == (1, 1, *size)
@@ -62,18 +62,18 @@ def test_windows_and_back(size: tuple[int, int]) -> None:
 
 def test_a_token_is_channel_major_two_by_two() -> None:
     deep = torch.arange(128 * 32 * 32).reshape(1, 128, 32, 32).float()
-    token = crossfuse.to_windows(deep)[0, 17]  # second row of tokens, second of it
+    token = crossfuse.to_windows(deep)[0, 17]  # second token of the second row
     assert torch.equal(token, deep[0, :, 2:4, 2:4].reshape(-1))
 
 
 @pytest.mark.parametrize(("length", "padded"), [(2, 32), (3, 32), (20, 32), (31, 32)])
-def test_reflection_goes_on_as_often_as_needed(length: int, padded: int) -> None:
+def test_reflection_repeats_as_often_as_needed(length: int, padded: int) -> None:
     expected = np.pad(np.arange(length), (0, padded - length), mode="reflect")
     assert crossfuse.reflected_indices(length, padded) == expected.tolist()
 
 
-def test_the_shift_is_a_no_op(plain: CrossFuse) -> None:
-    """Rolling a window by 16 deep pixels, attending and rolling back is attending."""
+def test_window_shift_has_no_effect(plain: CrossFuse) -> None:
+    """Rolling a window by 16 deep pixels, attending and rolling back equals attending."""
     deep = torch.randn(1, 128, 32, 32)
     assert isinstance(plain.cam, crossfuse.CrossAttentionModule)
     block = plain.cam.self_ir[1]
@@ -84,7 +84,7 @@ def test_the_shift_is_a_no_op(plain: CrossFuse) -> None:
     assert torch.allclose(straight, back, atol=1e-5)
 
 
-def test_re_softmax_prefers_what_is_unlike() -> None:
+def test_re_softmax_prefers_dissimilar_tokens() -> None:
     q = torch.zeros(1, 256, 512)
     q[..., 0] = 6.0
     k = torch.zeros(1, 256, 512)
@@ -112,7 +112,7 @@ def test_a_mirrored_border_of_the_mean_has_no_frame() -> None:
     assert torch.allclose(crossfuse.channel_sum_mean(x, SkipBorder.REFLECT), inner, atol=1e-6)
 
 
-def test_magnitude_weights_stay_in_range_where_signed_ones_explode() -> None:
+def test_magnitude_weights_stay_in_range_where_signed_ones_are_unbounded() -> None:
     """Where the two sums cancel, the signed weights are unbounded."""
     ir, vis = torch.ones(1, 128, 8, 8), -torch.ones(1, 128, 8, 8) * (1 + 1e-6)
     zero = torch.zeros_like(ir)
@@ -141,7 +141,7 @@ def test_folded_network_is_the_same_up_to_the_border(plain: CrossFuse, size: tup
     assert difference.max() < 2e-5 * 5
 
 
-def test_folding_leaves_the_original_alone(plain: CrossFuse) -> None:
+def test_folding_does_not_change_the_original(plain: CrossFuse) -> None:
     before = {key: value.clone() for key, value in plain.state_dict().items()}
     fold(plain, 64, 80)
     after = plain.state_dict()

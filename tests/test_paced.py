@@ -1,4 +1,4 @@
-"""A recording at its own pace, on a clock of its own."""
+"""A recording played at its own frame rate, with a simulated clock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MS = 1_000_000
 
 
 class Stamped(Source):
-    """Frames with these stamps, ms."""
+    """A source of frames with the given stamps, ms."""
 
     name = "stamped"
 
@@ -51,15 +51,15 @@ class Time:
         return PacedSource(source, clock=self.clock, wait=self.wait)
 
 
-def test_frames_come_when_their_stamps_say() -> None:
+def test_frames_are_delivered_at_their_stamps() -> None:
     time = Time()
     came = [(time.now_ns // MS, frame.stamp_ns // MS) for frame in time.paced(Stamped(700, 740, 780, 1000))]
     assert came == [(5000, 700), (5040, 740), (5080, 780), (5300, 1000)]
 
 
 @pytest.mark.parametrize(("delay_ms", "next_ms"), [(30, 5040), (100, 5100), (LATE_NS // MS + 50, 5250)])
-def test_a_slow_reader_is_waited_for_and_a_long_delay_is_not_made_up(delay_ms: int, next_ms: int) -> None:
-    """Up to `LATE_NS` the frames catch up; after more than that the rest keeps its intervals."""
+def test_slow_reader_catches_up_only_after_short_delays(delay_ms: int, next_ms: int) -> None:
+    """Delays up to `LATE_NS` are caught up; after longer ones the following frames keep their intervals."""
     time = Time()
     came = []
     for frame in time.paced(Stamped(0, 40, 80, 120, 160, 200, 240)):
@@ -73,7 +73,7 @@ def test_a_slow_reader_is_waited_for_and_a_long_delay_is_not_made_up(delay_ms: i
         assert came[-1] == 5240
 
 
-def test_an_interruption_ends_a_wait_at_once() -> None:
+def test_interruption_ends_a_wait_immediately() -> None:
     source = PacedSource(Stamped(0, 1_000_000))
     frames = iter(source)
     assert next(frames).stamp_ns == 0
@@ -81,7 +81,7 @@ def test_an_interruption_ends_a_wait_at_once() -> None:
     assert next(frames, None) is None
 
 
-def test_it_is_otherwise_the_recording(tmp_path: Path) -> None:
+def test_paced_source_equals_the_recording_otherwise(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", every(40, 5))
     time = Time()
     with VideoFile(path) as plain, time.paced(VideoFile(path)) as paced:

@@ -1,4 +1,4 @@
-"""The wheel and the sdist: what is in them, that both are the same program, and that it runs away from the checkout."""
+"""The wheel and the sdist: their contents, their equality, and a run outside the checkout."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def call(*command: object, cwd: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The sdist of the checkout, and the wheel that is built from it."""
+    """The sdist of the checkout, and the wheel built from it."""
     directory = tmp_path_factory.mktemp("dist")
     call(sys.executable, "-m", "build", "--no-isolation", "--outdir", directory, ROOT, cwd=directory)
     (sdist,) = directory.glob("*.tar.gz")
@@ -36,7 +36,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def record(wheel: Path) -> dict[str, str]:
-    """Names and digests of a wheel's files, but of its own list."""
+    """Return names and digests of a wheel's files, without those of the list itself."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("/RECORD")]
         rows = csv.reader(io.StringIO(archive.read(name).decode()))
@@ -45,12 +45,12 @@ def record(wheel: Path) -> dict[str, str]:
 
 def tracked() -> set[str]:
     if not (ROOT / ".git").exists():
-        pytest.skip("not a git checkout: what belongs into the sdist is not known")
+        pytest.skip("not a git checkout: the contents of the sdist are unknown")
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     return set(listed.stdout.split())
 
 
-def test_the_wheel_has_the_program_its_network_and_its_licence(built: tuple[Path, Path]) -> None:
+def test_wheel_contains_program_network_and_licence(built: tuple[Path, Path]) -> None:
     files = set(record(built[1]))
     own = {name for name in tracked() if name.startswith("streamfuse/")}
     described = {name for name in files if ".dist-info/" in name}
@@ -59,26 +59,26 @@ def test_the_wheel_has_the_program_its_network_and_its_licence(built: tuple[Path
     assert {name.partition("/")[2] for name in described} >= {"METADATA", "entry_points.txt", "licenses/LICENSE"}
 
 
-def test_the_sdist_has_what_git_has(built: tuple[Path, Path]) -> None:
-    """Nothing that lies about, and nothing is left out but what only the repository needs."""
+def test_sdist_contains_the_tracked_files(built: tuple[Path, Path]) -> None:
+    """No untracked files, and all tracked ones except those that only the repository needs."""
     with tarfile.open(built[0]) as archive:
         files = {name.partition("/")[2] for name in archive.getnames()}
     assert files - {"PKG-INFO"} == tracked() - {".ci/run"}
 
 
-def test_the_wheel_of_the_sdist_is_that_of_the_checkout(built: tuple[Path, Path], tmp_path: Path) -> None:
+def test_wheel_of_the_sdist_equals_that_of_the_checkout(built: tuple[Path, Path], tmp_path: Path) -> None:
     call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT, cwd=tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
     assert record(wheel) == record(built[1])
 
 
-def test_an_index_would_take_them(built: tuple[Path, Path], tmp_path: Path) -> None:
+def test_twine_accepts_both(built: tuple[Path, Path], tmp_path: Path) -> None:
     said = call(sys.executable, "-m", "twine", "check", "--strict", *built, cwd=tmp_path)
     assert len(re.findall("PASSED", said)) == 2
 
 
-def test_the_demo_runs_from_the_wheel(built: tuple[Path, Path], tmp_path: Path) -> None:
-    """Away from the checkout, in an environment that has the dependencies but not streamfuse."""
+def test_demo_runs_from_the_wheel(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """Outside the checkout, in an environment with the dependencies but without streamfuse."""
     site = tmp_path / "site"
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", site, built[1])
     call(*pip, cwd=tmp_path)

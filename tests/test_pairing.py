@@ -16,7 +16,7 @@ TOLERANCE_NS = 20 * MS
 
 
 class Run:
-    """Pairs of stamps in ms, and the drops by (role, reason)."""
+    """Result of pairing: pairs of stamps in ms, and the drops by (role, reason)."""
 
     def __init__(self, ir_ms: list[float], vis_ms: list[float], **settings: int) -> None:
         self.drops: Counter[tuple[str, str]] = Counter()
@@ -80,7 +80,7 @@ def test_beyond_tolerance_nothing_pairs() -> None:
     assert run.drops.total() == 4
 
 
-def test_closing_early_accounts_for_held_frames() -> None:
+def test_closing_early_accounts_for_waiting_frames() -> None:
     drops: Counter[str] = Counter()
     pairs = pair_frames(
         (frame_at(ms) for ms in [0, 30, 60]),
@@ -99,7 +99,7 @@ def test_closing_early_accounts_for_held_frames() -> None:
     st.integers(0, 100),
 )
 def test_any_two_streams(ir: list[int], vis: list[int], tolerance: int) -> None:
-    """In order, each frame once, within tolerance, and everything that was read is accounted for."""
+    """Pairs are in order, use each frame once, are within the tolerance, and all other read frames are counted."""
     ir, vis = sorted(ir), sorted(vis)
     run = Run([float(t) for t in ir], [float(t) for t in vis], tolerance_ns=tolerance * MS)
     assert all(abs(a - b) <= tolerance for a, b in run.pairs)
@@ -113,6 +113,6 @@ def test_any_two_streams(ir: list[int], vis: list[int], tolerance: int) -> None:
     assert exact <= {round(a) for a, b in run.pairs if a == b}
 
 
-def test_default_tolerance_is_half_a_frame_of_the_slower() -> None:
+def test_default_tolerance_is_half_the_slower_frame_interval() -> None:
     assert default_tolerance_ns(round(1e9 / 9), round(1e9 / 30)) == round(1e9 / 9) // 2
     assert default_tolerance_ns(None, 10 * MS) == 20 * MS

@@ -1,4 +1,4 @@
-"""benchmarks/performance.py replaces its section of docs/performance.md; the simple methods beside the network."""
+"""benchmarks/performance.py replaces its section of docs/performance.md; the methods in benchmarks/peers.py fuse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads, queues and life cycle, with a stand-in for the engine."""
+"""Threads, queues and life cycle, with an engine that computes nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from streamfuse.telemetry import STAGES
 
 
 class Keep(Sink):
-    """A sink that keeps what it is given."""
+    """A sink that keeps its frames."""
 
     name = "kept"
 
@@ -96,7 +96,7 @@ def test_leaving_the_iteration_early_stops_everything() -> None:
     assert no_threads_left()
 
 
-def test_never_started_pipeline_lets_go_of_its_sources(tmp_path: Path) -> None:
+def test_pipeline_that_was_never_started_closes_its_sources(tmp_path: Path) -> None:
     ir, vis = frames(1), frames(1)
     out = tmp_path / "out.mp4"
     with Pipeline(ir, vis, sinks=[open_sink(str(out))], fuser=fuser()):
@@ -106,8 +106,8 @@ def test_never_started_pipeline_lets_go_of_its_sources(tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_recordings_are_held_back_not_dropped() -> None:
-    """A reader may be four frames ahead, not more; nothing is lost."""
+def test_recordings_wait_instead_of_dropping() -> None:
+    """A reader may be at most four frames ahead, and nothing is lost."""
     gate = threading.Event()
 
     class Gated(PassThrough):
@@ -127,7 +127,7 @@ def test_recordings_are_held_back_not_dropped() -> None:
                 gate.set()
 
     summary = pipeline.run(look)
-    assert max(read_while_blocked) <= 4 + 3  # in the channel, at the pairing, in hand
+    assert max(read_while_blocked) <= 4 + 3  # in the channel, in the pairing, in the reader
     assert len(sink.frames) == 100
     assert summary.drops == {}
 
@@ -146,7 +146,7 @@ def test_different_rates_and_offset() -> None:
     assert stamps == [(1000 + t, t) for t in range(0, 900, 100)]
 
 
-def test_no_pairs_says_what_to_do() -> None:
+def test_no_pairs_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(InputError, match=r"no infrared frame is within 20\.0 ms.*--ir-offset-ms -5000"):
         Pipeline(frames(5, start_ms=5000), frames(5), fuser=fuser()).run()
 
@@ -164,7 +164,7 @@ def test_limit() -> None:
     assert sink.closed == [False]
 
 
-def test_infrared_is_resized_and_that_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_infrared_is_resized_with_one_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ir = write_video(tmp_path / "ir.mp4", every(40, 5), size=(24, 32))
     vis = write_video(tmp_path / "vis.mp4", every(40, 5))
     with caplog.at_level(logging.WARNING, "streamfuse"), Pipeline(ir, vis, fuser=fuser()) as pipeline:
@@ -173,7 +173,7 @@ def test_infrared_is_resized_and_that_is_said_once(tmp_path: Path, caplog: pytes
     assert caplog.text.count("infrared is 32x24 and visible 64x48") == 1
 
 
-def test_colour_infrared_gives_its_luma_and_visible_colour_stays_away(tmp_path: Path) -> None:
+def test_colour_infrared_is_reduced_to_luma(tmp_path: Path) -> None:
     ir = write_images(tmp_path / "ir", ["1.png", "2.png"], colour=True)
     vis = write_images(tmp_path / "vis", ["1.png", "2.png"])
     with Pipeline(ir, vis, fuser=fuser()) as pipeline:
@@ -190,7 +190,7 @@ def test_damaged_recording_is_fused_then_reported(tmp_path: Path) -> None:
     with pytest.raises(DamagedInput, match=r"short\.mkv: cut off at .* frames were fused"):
         Pipeline(short, vis, sinks=[sink], fuser=fuser()).run()
     assert 5 < len(sink.frames) < 40
-    assert sink.closed == [False]  # the output is as good as the input
+    assert sink.closed == [False]  # the output contains everything that was read
 
 
 class BrokenEngine(PassThrough):
@@ -213,7 +213,7 @@ class BrokenSource(ListSource):
         raise InputError("the cable was pulled")
 
 
-def test_engine_error_ends_the_run_and_the_sink_knows() -> None:
+def test_engine_error_ends_the_run_and_is_passed_to_the_sink() -> None:
     sink = Keep()
     with pytest.raises(EngineError, match="out of luck"):
         Pipeline(frames(50), frames(50), sinks=[sink], fuser=Fuser(engine=BrokenEngine())).run()
@@ -223,7 +223,7 @@ def test_engine_error_ends_the_run_and_the_sink_knows() -> None:
 
 
 class Overlapping(PassThrough):
-    """Works on three pairs at once."""
+    """An engine with up to three pairs in flight."""
 
     depth = 3
 
@@ -266,7 +266,7 @@ def test_pairs_in_flight_are_written_at_the_end(limit: int) -> None:
     assert [frame.index for frame in sink.frames] == [*range(limit)]
 
 
-def test_live_pairs_are_not_held_back() -> None:
+def test_live_pairs_are_written_immediately() -> None:
     engine, sink = Overlapping(), Keep()
     arrivals = {
         role: [replace(frame_at(40 * k, index=k), arrival_ns=time.monotonic_ns()) for k in range(3)]
@@ -277,7 +277,7 @@ def test_live_pairs_are_not_held_back() -> None:
     assert set(engine.in_flight) == {1}
 
 
-def test_single_pictures_do_not_get_between_pairs_in_flight() -> None:
+def test_single_pictures_are_refused_while_pairs_are_in_flight() -> None:
     picture = np.zeros((48, 64), np.uint8)
     fuser = Fuser(engine=Overlapping())
     with pytest.raises(EngineError, match="no pair is in flight"):
@@ -308,7 +308,7 @@ def test_source_error_is_raised_by_the_iteration_too() -> None:
     assert no_threads_left()
 
 
-def test_stop_drains_and_accounts() -> None:
+def test_stop_drains_and_counts() -> None:
     sink = Keep()
     ir, vis = frames(5000), frames(5000)
     pipeline = Pipeline(ir, vis, sinks=[sink], fuser=fuser())
@@ -349,7 +349,7 @@ def test_missing_images_are_counted_beside_those_left_unread(tmp_path: Path) -> 
     }
 
 
-def test_live_source_is_never_held_back_and_drops_are_counted() -> None:
+def test_live_source_never_waits_and_drops_are_counted() -> None:
     gate = threading.Event()
 
     class Gated(PassThrough):
@@ -361,7 +361,7 @@ def test_live_source_is_never_held_back_and_drops_are_counted() -> None:
         def __iter__(self):  # type: ignore[no-untyped-def]
             for frame in self._frames:
                 yield replace(frame, arrival_ns=time.monotonic_ns())
-            gate.set()  # reached though the engine has not moved
+            gate.set()  # reached although the engine is blocked
 
     def source() -> Live:
         return Live([frame_at(40 * k, index=k) for k in range(60)], live=True)
@@ -369,12 +369,12 @@ def test_live_source_is_never_held_back_and_drops_are_counted() -> None:
     sink = Keep()
     summary = Pipeline(source(), source(), sinks=[sink], fuser=Fuser(engine=Gated())).run()
     assert summary.drops["infrared"]["the engine was busy"] > 40
-    assert sink.frames[-1].vis_stamp_ns == 59 * 40 * MS  # the newest is what is shown
+    assert sink.frames[-1].vis_stamp_ns == 59 * 40 * MS  # the newest frame is shown
     assert summary.read == {"ir": 60, "vis": 60}
 
 
 def test_age_counts_from_the_earlier_frame_and_starts_with_a_ready_engine() -> None:
-    """What came before the engine was ready is beyond the budget; it is counted and not shown."""
+    """Frames from before the engine was ready exceed the budget; they are counted and not shown."""
     ready = threading.Event()
 
     class Slow(PassThrough):
@@ -459,11 +459,11 @@ def test_wrong_arguments_are_refused_and_nothing_stays_open(wrong: dict[str, Any
     with pytest.raises(UsageError, match=rf"^{name} must be|^unknown {name}"):
         Pipeline(ir, vis, sinks=[kept, open_sink(str(tmp_path / "out.mp4"))], fuser=Fuser(engine=engine), **wrong)
     assert (ir.closed, vis.closed, kept.closed) == (True, True, [True])
-    assert not engine.closed  # a fuser that was given stays the caller's
+    assert not engine.closed  # a given fuser stays the caller's
     assert not list(tmp_path.iterdir())
 
 
-def test_sources_that_were_given_are_closed_if_the_pair_is_wrong() -> None:
+def test_given_sources_are_closed_if_they_cannot_be_paired() -> None:
     for ir, vis in ((frames(2), "vis.mp4"), (frames(2, live=True), frames(2))):
         with pytest.raises((TypeError, InputError)):
             Pipeline(ir, vis, fuser=fuser())
@@ -471,7 +471,7 @@ def test_sources_that_were_given_are_closed_if_the_pair_is_wrong() -> None:
         assert not isinstance(vis, ListSource) or vis.closed
 
 
-def test_sources_that_were_opened_here_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sources_opened_by_the_pipeline_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = frames(2, live=True), frames(2)
     monkeypatch.setattr("streamfuse.pipeline.open_pair", lambda *names, **options: opened)
     with pytest.raises(InputError, match="no common clock"):
@@ -503,9 +503,7 @@ class Closing(PassThrough):
 
 
 @pytest.mark.parametrize("wrong", [{"tone": "loud"}, {"preset": "best"}, {"preset": "realtime"}], ids=str)
-def test_a_fuser_that_fails_closes_the_engine_that_it_made(
-    wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failing_fuser_closes_its_own_engine(wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     engine, given = Closing(), Closing()
     made: list[object] = []
 
@@ -525,7 +523,7 @@ def test_a_fuser_that_fails_closes_the_engine_that_it_made(
     assert len(made) == 1  # a bad calibration is noticed before the engine is made
 
 
-def test_a_default_fuser_that_fails_closes_the_sources_and_sinks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_default_fuser_closes_sources_and_sinks(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **options: object) -> None:
         raise EngineError("no engine")
 
@@ -536,7 +534,7 @@ def test_a_default_fuser_that_fails_closes_the_sources_and_sinks(monkeypatch: py
     assert (ir.closed, vis.closed, kept.closed) == (True, True, [True])
 
 
-# The fuser by itself
+# The fuser
 
 
 def test_fuser_keeps_the_shape_and_the_colour() -> None:
@@ -555,17 +553,17 @@ def test_fuser_keeps_the_shape_and_the_colour() -> None:
 @pytest.mark.parametrize(
     "picture", [None, np.zeros((4, 4), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros(4, np.uint8)]
 )
-def test_fuser_refuses_what_is_no_picture(picture: object) -> None:
+def test_fuser_refuses_invalid_pictures(picture: object) -> None:
     with fuser() as fuse, pytest.raises(InputError, match="the visible picture must be"):
         fuse.fuse(np.zeros((4, 4), np.uint8), picture)  # type: ignore[arg-type]
 
 
-# What a pipeline held goes with it
+# Memory
 
 
 @pytest.mark.parametrize("kind", ["run", "iterated", "left", "live", "served"])
-def test_nothing_waits_for_the_garbage_collector(kind: str, tmp_path: Path) -> None:
-    """It comes seldom, and a decoder is some megabytes."""
+def test_memory_is_freed_without_the_garbage_collector(kind: str, tmp_path: Path) -> None:
+    """The collector runs rarely, and a decoder takes some megabytes."""
     video = write_video(tmp_path / "a.mp4", every(40, 4))
     live = "?live=1&size=64x48&fps=100"
     names = (f"synthetic:ir{live}", f"synthetic:vis{live}") if kind == "live" else (str(video), str(video))
@@ -578,7 +576,7 @@ def test_nothing_waits_for_the_garbage_collector(kind: str, tmp_path: Path) -> N
         sources = open_pair(*names)
         pipeline = Pipeline(*sources, sinks=sinks, fuser=Fuser(engine=PassThrough(), tone="per-frame"), frames=3)
         held: list[weakref.ref[object]] = [weakref.ref(thing) for thing in (pipeline, *sources)]
-        held += [weakref.ref(sink) for sink in sinks[kind == "served" :]]  # the web server leaves itself to it
+        held += [weakref.ref(sink) for sink in sinks[kind == "served" :]]  # the web server needs the collector
         if kind in ("run", "live", "served"):
             pipeline.run()
         else:

@@ -1,4 +1,4 @@
-"""The one progress display, where there is no terminal."""
+"""The progress display without a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Time:
         return self.now_s
 
 
-def test_lines_come_seldom_and_say_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_are_rare_and_show_the_progress(capsys: pytest.CaptureFixture[str]) -> None:
     time = Time()
     with progress("fusing", 9, unit="pairs", clock=time) as update:
         for done in range(10):
@@ -30,7 +30,7 @@ def test_lines_come_seldom_and_say_how_far_it_is(capsys: pytest.CaptureFixture[s
     assert said.err.splitlines() == [f"fusing: {line}" for line in lines]
 
 
-def test_without_a_total_and_what_a_terminal_would_obey(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_total_and_with_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     with progress("reading \x1b[2J") as update:
         update(3, at_once=True)
     assert capsys.readouterr().err == "reading \\x1b[2J: 3 frames\n"
@@ -50,7 +50,7 @@ def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert (lines[0]["done"], lines[0]["total"], lines[1]["fused"]) == (2, 4, 3)
 
 
-def test_a_short_wait_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_short_waits_print_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with waiting("compiling"):
         pass
     assert capsys.readouterr().err == ""

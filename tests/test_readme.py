@@ -1,8 +1,7 @@
-"""Every command of README.md and the other pages, executed as it stands there.
+"""Run every command of README.md and the other pages.
 
-A stage (`tests/stage.py`) has the files, cameras and servers that they name.  What cannot be taken literally stands in
-the tables below with its reason.  An entry that fits no command of the pages fails, and so does a command that cannot
-run.
+A stage (`tests/stage.py`) provides the files, cameras and servers that they name.  Commands that cannot run as written
+are listed in the tables below, with the reason.  Entries that match no command fail.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from stage import Stage, staged
 from streams import free_port
 
 ADDRESS = r"(tcp://|http://|(?<= ))(?:127\.0\.0\.1|0\.0\.0\.0|HOST):(5556|8080|8786|8787|9100)\b"
-"""The port may be in use: another one of loopback, the same within a block."""
+"""Addresses that are replaced by a free port of loopback, the same within a block."""
 MEDIA_SERVER = "rtsp://server/fused"
-"""One on loopback."""
-STAND_INS = [
-    # what stands in the pages, what is run instead, why
+"""Address that is replaced by a media server on loopback."""
+REPLACEMENTS = [
+    # command in the pages, command that is run instead, reason
     (r"--device cuda:\d", "--device cpu", "no GPU"),
     (r" &$", "", "run to its end before the next one, so that its exit code is seen"),
     (r"^docker build -f (\S+) .*", r"test -f \1", "no engine that builds images"),
@@ -65,8 +64,8 @@ STAND_INS = [
     ),
     (r"(streamfuse train .* weights/recipes/.*)", rf"python {ROOT}/tests/parse.py \1", "hours"),
 ]
-PACE = {
-    # in the environment, as a user could: why
+SETTINGS = {
+    # environment variable: its value and the reason
     "STREAMFUSE_RUN_FRAMES": ("6", "a live run has no end"),
     "BROWSER": ("true", "a run without an output opens one"),
     "STREAMFUSE_RUN_FORCE": ("1", "many commands write fused.mp4"),
@@ -79,7 +78,7 @@ PACE = {
     "STREAMFUSE_SUBSCRIBE_FRAMES": ("3", "a subscriber has no end"),
     "STREAMFUSE_DEMO_SECONDS": ("0.2", "a second of the scene takes a second to draw"),
     "STREAMFUSE_DEMO_SIZE": ("64x48", "the same"),
-    "STREAMFUSE_BENCH_FRAMES": ("2", "figures that nobody reads"),
+    "STREAMFUSE_BENCH_FRAMES": ("2", "the figures are not used"),
     "STREAMFUSE_DOCTOR_QUICK": ("1", "half a minute; tests/test_doctor.py runs the rest"),
     "STREAMFUSE_BENCH_SIZE": ("64x48", "the same"),
     "STREAMFUSE_TRAIN_AUTOENCODER_STEPS": ("1", "thousands of steps take hours"),
@@ -95,10 +94,10 @@ PACE = {
     "PIP_NO_BUILD_ISOLATION": ("0", "no network; pip reads this 0 as the flag being given"),
 }
 SERVERS = r"--(publish|preview|metrics) "
-"""Commands that run while the rest of their block does, if that has one of the clients; then Ctrl-C ends them."""
+"""Commands that run while the rest of their block runs, if it has one of the clients; Ctrl-C ends them."""
 CLIENTS = r"^(streamfuse (subscribe|top) |python examples/|curl )"
 ENDLESS = r"^python examples/"
-"""Clients that are stopped when they have said three lines."""
+"""Clients that are stopped after three lines of output."""
 WITHIN_S = 60.0
 
 
@@ -106,24 +105,24 @@ WITHIN_S = 60.0
 class Runner:
     stage: Stage
     ports: dict[str, int] = field(default_factory=dict)
-    """Of the block, by the port in the page."""
+    """Ports used in the block, by the port in the page."""
     done: set[str] = field(default_factory=set)
-    """Commands that several pages have are run once."""
+    """Commands that were run already; each is run once."""
 
     def form(self, command: str) -> str:
-        """What is run for a command of a page."""
+        """Return the command to run for a command of a page."""
 
         def address(match: re.Match[str]) -> str:
             return f"{match[1]}127.0.0.1:{self._port(match[2])}"
 
         command = re.sub(ADDRESS, address, command)
         command = command.replace(MEDIA_SERVER, f"rtsp://127.0.0.1:{self.stage.fused_port}/fused")
-        for pattern, replacement, _ in STAND_INS:
+        for pattern, replacement, _ in REPLACEMENTS:
             command = re.sub(pattern, replacement, command)
         return command
 
     def start(self, command: str, said: IO[str] | int = subprocess.PIPE, *, ends: bool = True) -> subprocess.Popen[str]:
-        pace = {name: value for name, (value, _) in PACE.items() if ends or name != "STREAMFUSE_RUN_FRAMES"}
+        pace = {name: value for name, (value, _) in SETTINGS.items() if ends or name != "STREAMFUSE_RUN_FRAMES"}
         return subprocess.Popen(
             ["bash", "-c", self.form(command)],
             cwd=self.stage.directory,
@@ -159,10 +158,10 @@ class Runner:
                     raise AssertionError(f"{block}: {command}\n{error}") from None
 
     def run_script(self, block: Block) -> None:
-        """A block that is one program, with jobs in the background."""
+        """Run a block as one script with background jobs."""
         self.ports.clear()
         text = re.sub(r"--port (\d+)", lambda match: f"--port {self._port(match[1])}", block.text)
-        said = self.stage.directory / "said.txt"  # no pipe: whoever were left over would hold it open
+        said = self.stage.directory / "said.txt"  # no pipe: a leftover process would keep it open
         with said.open("w") as file, self.start(text, file) as process:
             try:
                 code = process.wait(300)
@@ -195,10 +194,10 @@ class Runner:
         assert "Error" not in "".join(lines)
 
     def _ask(self, command: str) -> None:
-        """Until it is answered: the server may still be starting."""
+        """Repeat a request until it is answered, because the server may still be starting."""
         end = time.monotonic() + WITHIN_S
         while (answer := self.run(command))[0] != 0:
-            assert answer[0] != 2, answer[1]  # usage: it will not become right
+            assert answer[0] != 2, answer[1]  # a usage error: retrying does not help
             assert time.monotonic() < end, answer[1]
 
 
@@ -218,17 +217,17 @@ def test_every_command_runs(page: Path, runner: Runner) -> None:
             runner.run_script(block)
 
 
-def test_every_block_says_what_it_is() -> None:
+def test_every_block_has_a_language() -> None:
     """A block without a language would be skipped."""
     known = {"sh", "bash", "csv", "python", "toml", "diff", "mermaid", "text"}
     assert [str(block) for page in PAGES for block in blocks(page) if block.language not in known] == []
     assert [block.page.name for block in all_blocks("text")] == ["CONTRIBUTING.md"]  # run by tests/test_contributing.py
 
 
-def test_the_tables_fit_the_pages() -> None:
-    """What is replaced is still there, and what sets the pace is an option."""
+def test_table_entries_match_the_pages() -> None:
+    """Every replacement matches a command, and every setting is an option."""
     commands = [command for block in all_blocks("sh", "bash") for command in block.commands]
-    for pattern in (ADDRESS, re.escape(MEDIA_SERVER), SERVERS, CLIENTS, ENDLESS, *(row[0] for row in STAND_INS)):
+    for pattern in (ADDRESS, re.escape(MEDIA_SERVER), SERVERS, CLIENTS, ENDLESS, *(row[0] for row in REPLACEMENTS)):
         assert any(re.search(pattern, command) for command in commands), f"no command has {pattern}"
     known = {
         f"STREAMFUSE_{'_'.join(path)}_{name[2:]}".replace("-", "_").upper()
@@ -236,10 +235,10 @@ def test_the_tables_fit_the_pages() -> None:
         for option in command.params
         for name in option.opts
     }
-    assert {name for name in PACE if name.startswith("STREAMFUSE_")} <= known
+    assert {name for name in SETTINGS if name.startswith("STREAMFUSE_")} <= known
 
 
-def test_every_link_leads_somewhere() -> None:
+def test_links_resolve() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
             file, _, heading = target.partition("#")
@@ -262,12 +261,12 @@ def show(*shown):
 
 
 def snippets() -> list[Block]:
-    """Not the files that CONTRIBUTING.md has one add: tests/test_contributing.py."""
+    """The snippets except the files of CONTRIBUTING.md, which tests/test_contributing.py runs."""
     return [block for block in all_blocks("python") if not block.text.startswith('"""')]
 
 
 @pytest.mark.parametrize("block", snippets(), ids=str)
-def test_every_snippet_of_python_runs(block: Block, runner: Runner) -> None:
+def test_python_snippets_run(block: Block, runner: Runner) -> None:
     address = f"tcp://127.0.0.1:{free_port()}"
     program = PRELUDE + block.text.replace("tcp://127.0.0.1:5556", address)
     with publishing(address, encoding="bgr8"):
@@ -281,14 +280,14 @@ def test_every_snippet_of_python_runs(block: Block, runner: Runner) -> None:
         )
         with process:
             assert process.stdout is not None
-            lines = [process.stdout.readline() for _ in range(3)]  # of show, or of a program that has no end
+            lines = [process.stdout.readline() for _ in range(3)]  # from show, or for a program without end
             process.kill()
     assert all(lines), lines
     assert "Traceback" not in "".join(lines)
 
 
-def test_every_piece_of_toml_is_a_file(tmp_path: Path, runner: Runner) -> None:
-    """Of options or of a recipe."""
+def test_toml_snippets_are_valid(tmp_path: Path, runner: Runner) -> None:
+    """A file of options or of a recipe."""
     from streamfuse.batch.recordings import read_manifest
     from streamfuse.training.recipe import RECIPES, read_recipe
 

@@ -19,7 +19,7 @@ FRAMES = 8
 
 
 def test_video_pair(data_dir: Path, tmp_path: Path) -> None:
-    """Stamps and chroma are the visible stream's; people are bright as in infrared."""
+    """Stamps and chroma are those of the visible stream; people are bright as in infrared."""
     ir, vis = (data_dir / "data/eval/videos" / channel / "0111_1716.mp4" for channel in ("ir", "vis"))
     out = tmp_path / "fused.mkv"
     with Fuser(tone="smooth") as fuser:
@@ -41,7 +41,7 @@ def test_video_pair(data_dir: Path, tmp_path: Path) -> None:
 
 
 def test_whole_recordings_are_paired_to_the_last_frame(data_dir: Path, tmp_path: Path) -> None:
-    """All 151 pairs and all 20, with a stand-in for the engine: the real one takes a minute."""
+    """All 151 pairs of one and 20 of the other, without the engine, which would take a minute."""
     from media import PassThrough
 
     videos = tuple(str(data_dir / "data/eval/videos" / channel / "0111_1716.mp4") for channel in ("ir", "vis"))

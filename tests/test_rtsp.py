@@ -1,6 +1,6 @@
-"""Two RTSP cameras for hours, in a minute: a GStreamer server whose frames carry the time at which they were taken.
+"""Two RTSP cameras: a GStreamer server whose frames contain the time at which they were taken.
 
-Needs the server's Debian packages (named in `scripts/peers`) and the peer of the shared data; skipped elsewhere.
+Needs the server's Debian packages (see `scripts/peers`) and the server script of STREAMFUSE_DATA; skipped otherwise.
 """
 
 from __future__ import annotations
@@ -84,14 +84,14 @@ def serving(*arguments: str) -> Iterator[Peer]:
 
 
 def taken_us(luma: Plane) -> int:
-    """The time in the frame's bar code, us since 1970."""
+    """Read the time in the frame's bar code, us since 1970."""
     width = luma.shape[1] // 64
     bits = luma[8, : 64 * width].reshape(64, width).mean(axis=1) > 128
     return int("".join("1" if bit else "0" for bit in bits), 2)
 
 
 class ReadsTimes(PassThrough):
-    """Notes when the two pictures of each pair were taken."""
+    """Records the times at which the two pictures of each pair were taken."""
 
     def __init__(self) -> None:
         self.times_us: list[tuple[int, int]] = []
@@ -123,8 +123,8 @@ def test_delay_phase_and_loss_give_no_wrong_pair() -> None:
     assert SECRET not in repr(summary)
 
 
-def test_killed_ten_times_and_back_within_three_seconds(caplog: pytest.LogCaptureFixture) -> None:
-    """The other stream stays up, and is shown meanwhile; threads and memory do not grow."""
+def test_reconnects_within_three_seconds_of_each_of_ten_kills(caplog: pytest.LogCaptureFixture) -> None:
+    """The other stream is passed through meanwhile; threads and memory do not grow."""
     seconds: list[float] = []
     threads: list[int] = []
     megabytes: list[float] = []
@@ -157,7 +157,7 @@ def test_killed_ten_times_and_back_within_three_seconds(caplog: pytest.LogCaptur
     assert SECRET not in caplog.text
 
 
-def test_stopped_for_ten_seconds_is_stalled_and_then_fresh(caplog: pytest.LogCaptureFixture) -> None:
+def test_suspended_server_is_stalled_and_then_fresh(caplog: pytest.LogCaptureFixture) -> None:
     with serving() as peer:
         source = open_source(peer.url("rgb"))
         ages_ms: list[float] = []
@@ -174,7 +174,7 @@ def test_stopped_for_ten_seconds_is_stalled_and_then_fresh(caplog: pytest.LogCap
             until(lambda: len(ages_ms) > 20)
             peer.process.send_signal(signal.SIGSTOP)
             until(lambda: source.state is State.STALLED)
-            time.sleep(8.5)  # it sleeps for ten seconds: that is the case, and not a wait for something
+            time.sleep(8.5)  # the outage under test, not a wait for a condition
             before = len(ages_ms)
             peer.process.send_signal(signal.SIGCONT)
             until(lambda: len(ages_ms) > before + 50)
@@ -190,11 +190,11 @@ def test_stopped_for_ten_seconds_is_stalled_and_then_fresh(caplog: pytest.LogCap
 def until(reached, within_s: float = 20.0) -> None:  # type: ignore[no-untyped-def]
     end = time.monotonic() + within_s
     while not reached():
-        assert time.monotonic() < end, "it did not come to that"
+        assert time.monotonic() < end, "the condition was not reached in time"
         time.sleep(0.02)
 
 
-def test_comes_back_in_another_size() -> None:
+def test_reconnects_with_another_size() -> None:
     with serving("--size", "640x480") as peer:
         source = open_source(peer.url("rgb"))
         frames = iter(source)

@@ -1,4 +1,4 @@
-"""The network with a smaller deep path: the same at factor 1, nearly the same picture at 2 and 4."""
+"""The network with a reduced deep path: the same picture with factor 1, nearly the same with 2 and 4."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Picture = npt.NDArray[np.float32]
 
 @functools.cache
 def network() -> CrossFuse:
-    """The shipped one."""
+    """The shipped network."""
     return load(default_weights()).eval()
 
 
@@ -50,7 +50,7 @@ def test_factor_1_is_the_network(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(("factor", "least"), [(2, 0.98), (4, 0.92)])
 @pytest.mark.parametrize("size", [(240, 320), (243, 317)])
-def test_the_picture_is_nearly_the_same_and_in_its_place(size: tuple[int, int], factor: int, least: float) -> None:
+def test_picture_is_nearly_the_same_and_not_shifted(size: tuple[int, int], factor: int, least: float) -> None:
     pair = scene(*size)
     full, scaled = luma(network(), pair), luma(DeepScaled(network(), *size, factor), pair)
     assert scaled.shape == size
@@ -59,8 +59,8 @@ def test_the_picture_is_nearly_the_same_and_in_its_place(size: tuple[int, int], 
     assert all(here > psnr(full, np.roll(scaled, step, axis)) for axis in (0, 1) for step in (-1, 1))
 
 
-def test_large_areas_are_in_their_place() -> None:
-    """What comes of the deep features is where it was, to a part of a pixel: not half a small pixel off."""
+def test_large_areas_are_not_shifted() -> None:
+    """The contribution of the deep features is not shifted, for example by half a pixel of the reduced size."""
     size = (256, 256)
     column = torch.arange(256.0)
     ramp = (60 + 80 / (1 + torch.exp(-(column - 128) / 12))).expand(1, 1, 256, 256).contiguous()
@@ -72,7 +72,7 @@ def test_large_areas_are_in_their_place() -> None:
         assert abs(shift) < 0.5
 
 
-def test_small_pictures_keep_the_whole_and_other_factors_are_refused() -> None:
+def test_small_pictures_are_not_reduced_and_other_factors_are_refused() -> None:
     assert DeepScaled(network(), 48, 64, 4).factor == 1
     assert DeepScaled(network(), 64, 64, 4).factor == 4
     with pytest.raises(ValueError, match="1, 2, 4, 8, 16, 32, not 3"):
@@ -83,14 +83,14 @@ def test_small_pictures_keep_the_whole_and_other_factors_are_refused() -> None:
     ("size", "factor"), [((480, 640), 4), ((576, 1024), 4), ((1080, 1920), 8), ((2160, 3840), 16), ((64, 64), 4)]
 )
 def test_realtime_needs_one_attention_window(size: tuple[int, int], factor: int) -> None:
-    """So no step between windows can show, and the cost stays in bounds."""
+    """So no edges between windows appear, and the cost is bounded."""
     assert Preset.REALTIME.factor(*size) == Preset.BALANCED.factor(*size) == factor
     assert max(size) / factor <= 256
 
 
 @functools.cache
 def narrow(border: SkipBorder = SkipBorder.ZEROS) -> CrossFuse:
-    """A network of chance, narrow enough for blocks of pixels, with norms that do something."""
+    """A random network, narrow enough for blocks of pixels, with norms that are not the identity."""
     torch.manual_seed(3)
     config = CrossFuseConfig(
         skip_weights=SkipWeights.MAGNITUDE,
@@ -112,7 +112,7 @@ def narrow(border: SkipBorder = SkipBorder.ZEROS) -> CrossFuse:
 @pytest.mark.parametrize("size", [(96, 128), (98, 142), (97, 141)])
 @pytest.mark.parametrize("factor", [1, 2, 4])
 @pytest.mark.parametrize("border", list(SkipBorder))
-def test_what_is_composed_is_what_can_be_trained(
+def test_composed_network_equals_the_trainable_one(
     size: tuple[int, int], factor: int, folded: bool, border: SkipBorder
 ) -> None:
     pair, small = scene(*size), narrow(border)
@@ -121,7 +121,7 @@ def test_what_is_composed_is_what_can_be_trained(
     assert (composed.blocks is not None) == blocks
     with torch.inference_mode():
         a, b = whole(*pair), composed(*pair)
-    # 0.1 levels: what a nearly even choice between the two shallow features makes of rounding
+    # 0.1 levels: rounding errors where both shallow features have nearly equal weights
     assert float((a - b).abs().max()) < 0.1 / 255 * max(1.0, float(a.abs().max()))
     assert float((a - b).abs().mean()) < 1e-5
 

@@ -1,4 +1,4 @@
-"""Receiving: `streamfuse.Subscriber`, the command, and the program in docs/subscribing.md."""
+"""Receiving: `streamfuse.Subscriber`, `streamfuse subscribe`, and the program in docs/subscribing.md."""
 
 from __future__ import annotations
 

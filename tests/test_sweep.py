@@ -18,7 +18,7 @@ from streamfuse.errors import EngineError
 from streamfuse.network.config import Output, Preset
 
 
-def test_what_is_measured_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cases_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for flags, best in (({"amx_bf16"}, "bf16"), ({"avx2"}, "fp32")):
         monkeypatch.setattr(sweep, "read_cpu", lambda flags=flags: Cpu("a CPU", frozenset(flags)))
         found = sweep.cases("cpu")
@@ -31,7 +31,7 @@ def test_what_is_measured_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         assert {case.preset for case in other} == set(Preset)
 
 
-def test_each_case_is_a_row_or_says_why_not(tmp_path: Path) -> None:
+def test_each_case_is_a_row_or_has_a_reason(tmp_path: Path) -> None:
     weights = random_weights(tmp_path / "w.safetensors", preset="balanced")
     size = (48, 64)
     said: list[str] = []
@@ -39,7 +39,7 @@ def test_each_case_is_a_row_or_says_why_not(tmp_path: Path) -> None:
     rows = sweep.sweep(chosen, "cpu", weights, 4, said.append)
     assert said[0] == "1 of 3: torch fp32, preset quality, 64x48"
     assert [row["preset"] for row in rows] == ["quality", "balanced", "realtime"]
-    assert rows[0]["likeness"]["psnr_db"] is None or rows[0]["likeness"]["psnr_db"] > 100
+    assert rows[0]["similarity"]["psnr_db"] is None or rows[0]["similarity"]["psnr_db"] > 100
     assert 50 < rows[0]["memory_mb"] < 8000
     assert "no w-lite.safetensors beside" in rows[2]["skipped"]
     table = sweep.markdown(json.loads(json.dumps(rows, allow_nan=False)))
@@ -51,7 +51,7 @@ def test_each_case_is_a_row_or_says_why_not(tmp_path: Path) -> None:
     fails(2, "leave those options out", "bench", "--sweep", "--engine", "torch")
 
 
-def test_pictures_are_compared_as_people_see_them() -> None:
+def test_pictures_are_compared_as_luma() -> None:
     rng = np.random.default_rng(0)
     raw = rng.random((48, 64), dtype=np.float32)
     assert psnr(raw, raw, Output.DIRECT) == math.inf

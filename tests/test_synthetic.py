@@ -29,7 +29,7 @@ def scene() -> Scene:
 
 
 class FakeClock:
-    """Time passes only when somebody sleeps, or is told to take long."""
+    """A clock that advances only in `sleep` and by assignment."""
 
     def __init__(self, start_ns: int) -> None:
         self.ns = start_ns
@@ -56,7 +56,7 @@ def luma(bgr: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Plane:
 
 
 def inside_sign(picture: Plane) -> Plane:
-    """The panel without its rim."""
+    """The sign's panel without its border."""
     x0, y0, x1, y1 = (round(edge) for edge in SIGN)
     return picture[y0 + 8 : y1 - 8, x0 + 10 : x1 - 10]
 
@@ -72,7 +72,7 @@ def of_body(walker: Walker, time_s: float, picture: Plane) -> Plane:
 # --- what the two cameras see
 
 
-def test_sign_is_read_in_visible_and_even_in_infrared(scene: Scene) -> None:
+def test_sign_is_readable_in_visible_and_plain_in_infrared(scene: Scene) -> None:
     visible, infrared = inside_sign(luma(scene.visible(0.0, 0))), inside_sign(scene.infrared(0.0, 0))
     assert np.percentile(visible, 95) - np.percentile(visible, 20) > 80
     assert abs(float(infrared.mean()) - SIGN_HEAT) < 5
@@ -84,7 +84,7 @@ def test_people_are_bright_in_infrared_and_dark_in_visible(scene: Scene) -> None
         warm = of_body(walker, time_s, scene.infrared(time_s, 0))
         assert warm.mean() > 130
         assert np.percentile(warm, 97) > warm.mean() + 20, "the face is the warmest"
-    late = 20.0  # nobody near is in the smoke
+    late = 20.0  # no person nearby is in the smoke
     dark = of_body(WALKERS[4], late, luma(scene.visible(late, 0)))
     assert dark.mean() < 16
 
@@ -102,7 +102,7 @@ def test_car_is_warm_in_infrared_and_lost_in_visible(scene: Scene) -> None:
 def test_smoke_hides_the_visible_picture_only() -> None:
     smoke = Smoke(VIEW, np.random.default_rng(0))
     thick = [(smoke.opacity(t) > 0.7).sum() for t in (0.0, 10.0, 20.0, 30.0)]
-    assert min(thick) > 2000, "pixels that are as good as gone"
+    assert min(thick) > 2000, "pixels that are nearly invisible"
     scene = Scene(480, 640)
     early, late = scene.infrared(0.0, 0).astype(int), scene.infrared(3.0, 0).astype(int)
     quiet = (slice(150, 230), slice(300, 400))  # smoke passes here, people do not
@@ -116,7 +116,7 @@ def test_smoke_hides_the_visible_picture_only() -> None:
 
 @pytest.mark.parametrize("walker", WALKERS)
 def test_a_foot_on_the_ground_does_not_slide(walker: Walker) -> None:
-    """The lowest strip of a person is the standing foot: it stays put while the body goes on."""
+    """The lowest strip of a person is the standing foot, which does not move while the body moves on."""
     view, step_s, feet = View(1920, 2560), 0.02, []
     walker = replace(walker, start=0.45)  # in view all the time
     for k in range(60):
@@ -128,11 +128,11 @@ def test_a_foot_on_the_ground_does_not_slide(walker: Walker) -> None:
         feet.append(columns.start + float(np.median(np.flatnonzero(sole.max(axis=0) > 128))))
     body_step = abs(walker.speed) * step_s * units_per_metre(walker.ground_y) * view.scale
     still = np.abs(np.diff(feet)) < 0.2 * body_step
-    assert still.mean() > 0.3, "the others are steps in which a heel lands or a toe leaves"
+    assert still.mean() > 0.3, "in the other frames a heel lands or a toe lifts"
 
 
 def test_slow_motion_is_smooth_below_a_pixel() -> None:
-    """A head follows the walk to a twentieth of a pixel, where whole pixels would make it tremble."""
+    """A head follows the walk with an accuracy of a twentieth of a pixel; whole pixels would be visible as jitter."""
     walker, errors = WALKERS[0], []
     for k in range(60):
         time_s = 5 + k * 0.002
@@ -244,7 +244,7 @@ def test_live_source_waits_for_each_moment() -> None:
     assert source.drops["late"] == 0
 
 
-def test_live_source_drops_what_a_slow_reader_missed() -> None:
+def test_live_source_drops_frames_that_a_slow_reader_missed() -> None:
     clock = FakeClock(10_000_000)
     source = SyntheticSource("ir", height=48, width=64, fps=100, live=True, clock=clock.now, sleep=clock.sleep)
     frames = iter(source)
@@ -252,7 +252,7 @@ def test_live_source_drops_what_a_slow_reader_missed() -> None:
     clock.ns += 47_000_000
     frame = next(frames)
     assert frame.stamp_ns == 60_000_000, "the latest moment that has passed"
-    assert frame.index == 4, "those that were missed count"
+    assert frame.index == 4, "missed frames are counted"
     assert source.drops["late"] == 3
     assert next(frames).stamp_ns == 70_000_000
 

@@ -11,7 +11,7 @@ from streamfuse.frames import Clock, Role
 from streamfuse.telemetry import LatencyHistogram, Telemetry
 
 
-def test_percentiles_are_right_to_a_percent() -> None:
+def test_percentiles_are_accurate_to_a_percent() -> None:
     durations = np.random.default_rng(0).lognormal(16, 1, 5000)  # about 9 ms
     histogram = LatencyHistogram()
     for duration in durations:

@@ -1,4 +1,4 @@
-"""From raw output to luma."""
+"""Conversion of raw output to luma."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from streamfuse.color import Plane, Raw
 from streamfuse.errors import UsageError
-from streamfuse.tone import Direct, PerFrame, RangeFollower, Smooth, Steady, make_tone
+from streamfuse.tone import Direct, PerFrame, RangeFollower, Smooth, Stabilised, make_tone
 
 FPS = 25
 FRAME_NS = 40_000_000
@@ -50,7 +50,7 @@ def test_flat_picture_does_not_divide_by_zero() -> None:
 
 
 @pytest.mark.parametrize("name", ["auto", "fixed:", "fixed:1", "fixed:2,1", "fixed:nan,1", "fixed:1,2,3", "fixed:a,b"])
-def test_what_is_no_tone_is_refused(name: str) -> None:
+def test_invalid_tones_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match=r"fixed|tone"):
         make_tone(name, "minmax")
 
@@ -60,19 +60,19 @@ def mean_levels(tone: Smooth | PerFrame, frames: list[Raw]) -> npt.NDArray[np.fl
 
 
 def with_spikes(seed: int) -> Raw:
-    """A few pixels far outside, as the signed skip weights give them, elsewhere in each frame."""
+    """Raw output with a few extreme pixels, as produced by signed skip weights, at other positions in each frame."""
     raw = scene(0)
     rng = np.random.default_rng(seed)
     raw.ravel()[rng.integers(0, raw.size, 8)] = rng.uniform(5, 50, 8)
     return raw
 
 
-def test_smooth_is_blind_to_outliers_and_does_not_pump() -> None:
+def test_smooth_ignores_outliers() -> None:
     frames = [with_spikes(seed) for seed in range(50)]
     steady = np.diff(mean_levels(Smooth(), frames))
     published = np.diff(mean_levels(PerFrame(), frames))
     assert np.abs(steady).max() < 0.5
-    assert np.abs(published).max() > 3  # the picture goes dark and light with the spikes
+    assert np.abs(published).max() > 3  # the picture's brightness changes with the spikes
 
 
 def test_smooth_follows_a_slow_change_without_steps() -> None:
@@ -90,7 +90,7 @@ def test_smooth_recovers_within_a_second_of_a_cut(low: float, high: float) -> No
     assert np.abs(pictures[-1].astype(float) - by_itself).mean() < 0.05 * 255
 
 
-def test_a_cut_is_right_from_its_first_picture() -> None:
+def test_range_is_correct_from_the_first_picture_after_a_cut() -> None:
     tone = Smooth()
     tone.apply(scene(0), 0)
     raw = scene(1, 3.0, 9.0)
@@ -98,7 +98,7 @@ def test_a_cut_is_right_from_its_first_picture() -> None:
 
 
 def test_range_is_followed_by_time_not_by_frames() -> None:
-    """The same change at twice the frame rate ends in the same range."""
+    """The same change at twice the frame rate gives the same range."""
 
     def final(fps: int) -> tuple[float, float]:
         follower = RangeFollower()
@@ -110,7 +110,7 @@ def test_range_is_followed_by_time_not_by_frames() -> None:
     assert final(25) == pytest.approx(final(50), rel=1e-3)
 
 
-def test_a_long_pause_starts_anew() -> None:
+def test_range_restarts_after_a_long_pause() -> None:
     follower = RangeFollower()
     follower.update(scene(0), 0)
     low, high = follower.update(scene(0, 0.0, 2.4), 10_000_000_000)
@@ -118,29 +118,29 @@ def test_a_long_pause_starts_anew() -> None:
 
 
 def levels(shifts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Mean levels, grey levels, of one picture shifted by so many of them and held steady."""
+    """Return the stabilised mean levels of a picture whose brightness is shifted by `shifts`, grey levels."""
     picture = scene(4, 0.2, 0.8)
     tone = make_tone("smooth", "direct")
-    assert isinstance(tone, Steady)
+    assert isinstance(tone, Stabilised)
     return np.array(
         [tone.apply((picture + s / 255).astype(np.float32), i * FRAME_NS).mean() for i, s in enumerate(shifts)]
     )
 
 
-def test_the_level_of_a_direct_network_does_not_tremble() -> None:
+def test_brightness_of_a_direct_network_does_not_flicker() -> None:
     shifts = np.random.default_rng(5).normal(0, 0.3, 100)
     assert np.sqrt(np.mean(np.diff(levels(shifts)) ** 2)) < 0.1 * np.sqrt(np.mean(np.diff(shifts) ** 2))
 
 
-def test_a_held_level_follows_the_light_within_its_reach() -> None:
-    reach = Steady.REACH * 255 + 0.5  # and rounding
-    dawn = levels(np.linspace(0, 50, 200))  # 6 grey levels a second
+def test_stabilised_level_follows_the_scene_within_its_reach() -> None:
+    reach = Stabilised.REACH * 255 + 0.5  # plus rounding
+    dawn = levels(np.linspace(0, 50, 200))  # 6 grey levels per second
     assert np.abs(dawn - dawn[0] - np.linspace(0, 50, 200)).max() < reach
     cut = levels(np.repeat([0.0, 30.0], [10, 60]))
     assert abs(cut[10] - cut[9] - 30) < reach
     assert abs(cut[-1] - cut[9] - 30) < 0.3
 
 
-def test_the_first_picture_of_a_direct_network_is_as_it_is() -> None:
+def test_first_picture_of_a_direct_network_is_unchanged() -> None:
     raw = scene(6, 0, 1)
-    assert np.array_equal(Steady().apply(raw, 0), Direct().apply(raw, 0))
+    assert np.array_equal(Stabilised().apply(raw, 0), Direct().apply(raw, 0))

@@ -54,7 +54,7 @@ def test_any_codec_gives_full_range_luma_and_stamps(tmp_path: Path, name: str, c
 
 
 def test_sixteen_bit_grey_uses_the_whole_range(tmp_path: Path) -> None:
-    """A thermal recording fills a few of 65,536 levels."""
+    """A thermal recording uses a few of 65,536 levels."""
     path = write_video(tmp_path / "a.mkv", every(40, 3), codec="ffv1", pixel_format="gray16le")
     frames, _ = frames_of(path)
     assert frames[0].luma.dtype == np.uint8
@@ -79,15 +79,15 @@ def test_recording_that_starts_late_is_whole(tmp_path: Path, name: str) -> None:
     assert source.frame_count == 10
 
 
-def test_name_with_a_colon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FFmpeg would take what is before it for a protocol."""
+def test_name_with_a_colon_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg would take the part before the colon for a protocol."""
     write_video(tmp_path / "a.mp4", [0]).rename(tmp_path / "12:00:00.mp4")
     monkeypatch.chdir(tmp_path)
     assert len(frames_of(Path("12:00:00.mp4"))[0]) == 1
 
 
 def test_transport_stream_starts_at_zero(tmp_path: Path) -> None:
-    """MPEG-TS begins its clock anywhere; FFmpeg writes 1.4 s."""
+    """The clock of MPEG-TS may start at any value; FFmpeg writes 1.4 s."""
     frames, _ = frames_of(write_video(tmp_path / "a.ts", every(40, 5)))
     assert frames[0].stamp_ns == 0
 
@@ -125,11 +125,11 @@ def cut(path: Path, share: float) -> Path:
 
 
 def heavy(path: Path, frames: int, container: dict[str, str] | None = None) -> Path:
-    """A video with enough bytes a frame that damage hits some frames and not others."""
+    """Write a video with enough bytes per frame that damage affects only some frames."""
     return write_video(path, every(40, frames), options={"g": "5"}, container=container, grain=True)
 
 
-def test_cut_off_mp4_gives_what_there_is_and_says_how_much(tmp_path: Path) -> None:
+def test_truncated_mp4_is_read_as_far_as_possible(tmp_path: Path) -> None:
     whole = heavy(tmp_path / "a.mp4", 60, container={"movflags": "faststart"})
     frames, source = frames_of(cut(whole, 0.7))
     assert 10 < len(frames) < 60
@@ -137,7 +137,7 @@ def test_cut_off_mp4_gives_what_there_is_and_says_how_much(tmp_path: Path) -> No
     assert f"{len(frames)} of 60 frames" in source.damage
 
 
-def test_cut_off_matroska_says_where(tmp_path: Path) -> None:
+def test_truncated_matroska_error_gives_the_time(tmp_path: Path) -> None:
     frames, source = frames_of(cut(heavy(tmp_path / "a.mkv", 60), 0.6))
     assert 10 < len(frames) < 60
     assert source.damage is not None
@@ -159,8 +159,8 @@ def test_corrupt_middle_is_skipped_and_counted(tmp_path: Path) -> None:
     assert number_of(frames[-1].luma) == 59
 
 
-def test_frames_that_the_decoder_patched_up_are_skipped_and_counted(tmp_path: Path) -> None:
-    """FFmpeg hides damage by copying from the frame before, and marks the frame."""
+def test_frames_concealed_by_the_decoder_are_skipped_and_counted(tmp_path: Path) -> None:
+    """FFmpeg conceals damage by copying from the previous frame, and marks the frame."""
     path = write_video(tmp_path / "a.avi", every(40, 60), codec="mpeg4", size=(96, 128), grain=True)
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
@@ -180,7 +180,7 @@ def test_stamps_that_go_back_are_dropped(tmp_path: Path) -> None:
     source.close()
 
 
-def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
+def test_unreadable_files_give_the_reason(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("this is no video\n" * 50)
     write_video(tmp_path / "a.mp4", every(40, 30))
@@ -196,7 +196,7 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
 
 
-def test_sound_alone_is_no_video(tmp_path: Path) -> None:
+def test_audio_only_file_is_not_a_video(tmp_path: Path) -> None:
     import av
 
     path = tmp_path / "a.wav"

@@ -294,7 +294,7 @@ except OutputError as error:
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit on the size of files (POSIX)")
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
 def test_full_disk_is_one_clear_error_and_the_file_is_playable(tmp_path: Path, name: str) -> None:
-    """A file size limit stands in for a full disk: the same write fails."""
+    """A file size limit simulates a full disk: the same write fails."""
     path = tmp_path / name
     code = FULL.format(tests=str(Path(__file__).parent), path=str(path))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

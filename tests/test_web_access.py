@@ -48,7 +48,7 @@ class Answer:
 
 
 def ask(port: int, method: str, path: str, headers: str = "") -> Answer:
-    """Send one request, read the head of the answer, and hang up."""
+    """Send one request, read the head of the answer, and disconnect."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as caller:
         caller.sendall(f"{method} {path} HTTP/1.1\r\nHost: localhost:{port}\r\n{headers}\r\n".encode())
         heard = b""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import ROOT, SMALL, fails, streamfuse
+from command_line import ONE_THREAD, ROOT, SMALL, fails, streamfuse
 from media import every, write_video
 from web import TOKEN, picture, serving, until
 
@@ -24,8 +24,8 @@ LIVE = ("--ir", "synthetic:ir?live=1&size=64x48", "--vis", "synthetic:vis?live=1
 
 @contextmanager
 def running(*args: object, **env: str) -> Iterator[tuple[subprocess.Popen[str], Callable[[str], str]]]:
-    """`streamfuse run`, and a function that reads its stderr up to a line with the given words."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **env}
+    """Start `streamfuse run`; yields it and a function that reads its stderr up to a line with the given words."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **ONE_THREAD, **env}
     command = [sys.executable, "-m", "streamfuse", "run", *map(str, args), *SMALL]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
@@ -37,7 +37,7 @@ def running(*args: object, **env: str) -> Iterator[tuple[subprocess.Popen[str], 
                 seen.append(line)
                 if words in line:
                     return line
-            raise AssertionError(f"{words!r} was not said, but: {''.join(seen)}")
+            raise AssertionError(f"{words!r} was not printed, but: {''.join(seen)}")
 
         try:
             yield process, read

@@ -1,4 +1,4 @@
-"""Memory of the preview with clients that send whatever they like and read nothing."""
+"""Memory of the preview with clients that send arbitrary data and read nothing."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def pings(attacker: Attacker) -> None:
 
 
 def frames(attacker: Attacker) -> None:
-    """Large, endless, empty and many."""
+    """Large, unfinished, empty and many frames."""
     for data, times in (
         (frame(bytes(1 << 20)), 50),
         (frame(b"", declared=1 << 62) + bytes(1 << 20), 50),
@@ -191,7 +191,7 @@ def running() -> Iterator[tuple[int, Path]]:
 
 
 def megabytes(process: Path, field: str) -> float:
-    """A field of /proc/PID/status: VmRSS now, or VmHWM, its peak."""
+    """Read a field of /proc/PID/status: VmRSS, the memory now, or VmHWM, its peak."""
     found = re.search(rf"{field}:\s+(\d+) kB", (process / "status").read_text())
     assert found is not None
     return int(found[1]) / 1e3

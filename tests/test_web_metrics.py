@@ -17,7 +17,7 @@ from media import ListSource, PassThrough, frame_at
 from prometheus_client.parser import text_string_to_metric_families
 from web import Run, picture, serving, until
 
-from streamfuse.cli.show import show_summary
+from streamfuse.cli.summary import show_summary
 from streamfuse.frames import Clock, Frame, FusedFrame, Role
 from streamfuse.fuser import Fuser
 from streamfuse.pipeline import Pipeline
@@ -25,7 +25,7 @@ from streamfuse.sinks.base import Sink
 from streamfuse.sinks.preview import PreviewSink
 from streamfuse.sources.base import Source, State
 from streamfuse.telemetry import SourceSummary
-from streamfuse.web.status import not_ready
+from streamfuse.web.status import NOT_LOADED, not_ready
 
 Values = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -167,7 +167,7 @@ def test_not_ready_until_both_streams_and_the_engine_are() -> None:
     running = threading.Thread(target=pipeline.run)
     running.start()
     try:
-        engine = "the engine is not loaded yet"
+        engine = NOT_LOADED
         assert reasons() == ["infrared: connecting", "visible: connecting", engine]
         ir.on.set()
         until(lambda: reasons() == ["visible: connecting", engine])

@@ -58,7 +58,7 @@ def picture(
 
 @dataclass
 class Run:
-    """Stand-in for a pipeline with a fixed summary."""
+    """A fixed summary in place of a pipeline's."""
 
     summary: Summary = field(
         default_factory=lambda: Summary(

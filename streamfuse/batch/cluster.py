@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 WORKER_BYTES = 1_500_000_000
 """Most memory of one worker: openvino takes 1.2 GB while it compiles for 1280x960, 0.9 GB afterwards."""
 DEATHS = 1
-"""Number of times that Dask tries a unit again whose worker died; then it is deferred (`batch.run`)."""
+"""Attempts by Dask to rerun a unit whose worker died; after them the unit is deferred (`batch.run`)."""
 CONNECT_S = 10.0
 """Time within which a scheduler must answer."""
 
@@ -40,7 +40,7 @@ def cores() -> int:
 
 
 def free_memory() -> int | None:
-    """Free memory in bytes, within the limit of a container; None where the system does not tell."""
+    """Free memory in bytes, within the limit of a container; None if unknown."""
     import psutil
     from distributed.system import MEMORY_LIMIT
 

@@ -18,7 +18,7 @@ _SAME_RESULT = frozenset({"weights", "calib", "gpu", "max_pixels"})
 
 @dataclass(frozen=True, slots=True)
 class BatchOptions:
-    """How the recordings of a batch are fused; every path is absolute."""
+    """Options for fusing the recordings of a batch; every path is absolute."""
 
     fusion: FusionOptions = field(default_factory=FusionOptions)
     weights_digest: str = ""

@@ -1,4 +1,4 @@
-"""Receipts: a file beside each output that says what it was made of, so that a later run need not open it.
+"""Receipts: a file beside each output that names its inputs and options, so that a later run can skip it unopened.
 
     out/a.mp4               the output: whole, or not there
     out/.a.mp4.batch.json   its receipt: what it was made of, its size and time of change, and its figures
@@ -28,12 +28,12 @@ from streamfuse.files import reason, write_whole
 MAX_BYTES = 1 << 20
 """Largest receipt that is read; they have some thousand bytes."""
 LEFTOVER_S = 86_400.0
-"""Age after which a file of another machine's process, unchanged, is not being written any more."""
+"""Age after which an unchanged file of a process on another machine counts as left over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What exists under the name of an output."""
+    """The state of an output: done, absent, or another file of that name."""
 
     done: bool = False
     """The output exists, made from the same inputs with the same options."""
@@ -76,7 +76,7 @@ def standing(output: Path, made_of: dict[str, Any]) -> Standing:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Read a receipt; None for any other file, too: then the output counts as somebody else's."""
+    """Read a receipt; None if the file is absent or no receipt.  The output then counts as not made by a batch."""
     try:
         with path.open("rb") as file:
             receipt = json.loads(file.read(MAX_BYTES))
@@ -147,15 +147,16 @@ def aside(output: Path) -> Iterator[Path]:
 
 
 def deliver(aside: Path, output: Path, made_of: dict[str, Any], figures: dict[str, Any], force: bool) -> None:
-    """Give the file written aside the output's name, and write its receipt.
+    """Rename the finished temporary file to the output, and write its receipt.
 
-    A segment without frames has only a receipt.  Where another process has already delivered the same, its file stays.
-    Raises OutputError, also for somebody else's file of that name, unless `force`.
+    A segment without frames has only a receipt.  If another process has delivered the same output, its file is kept.
+    Raises OutputError, also if any other file of that name exists, unless `force`.
     """
     found = standing(output, made_of)
     if found.exists and not force:
         raise OutputError(
-            f"{output} has appeared meanwhile and {found.exists}: choose another directory, or replace it with --force"
+            f"{output} was created during the run and {found.exists}: "
+            "choose another directory, or replace it with --force"
         )
     try:
         if found.done:

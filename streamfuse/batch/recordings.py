@@ -172,14 +172,14 @@ def pair_patterns(ir: str, vis: str, outputs: Path, suffix: str) -> tuple[list[R
         for key in sorted(paths.keys() & others.keys())
     ]
     unpaired = [
-        Unpaired(path, f"nothing of {partner} matches it")
+        Unpaired(path, f"no file of {partner} matches it")
         for own, other, partner in ((paths, others, vis), (others, paths, ir))
         for key, path in sorted(own.items())
         if key not in other
     ]
     if not recordings:
         raise InputError(
-            f"nothing of {ir} ({len(paths)} found) matches anything of {vis} ({len(others)} found): "
+            f"no file of {ir} ({len(paths)} found) matches one of {vis} ({len(others)} found): "
             "the text for each * must be the same"
         )
     return _distinct(recordings), unpaired

@@ -126,7 +126,7 @@ def render(made: dict[str, Any]) -> str:
         base=escape(base or "/"),
         tiles="".join(_tiles(made)),
         rows="".join(_row(recording, base) for recording in shown),
-        hidden=f"<p class='soft'>and {hidden} more successful ones, in {JSON}</p>" if hidden else "",
+        hidden=f"<p class='soft'>and {hidden} more successful recordings, listed in {JSON}</p>" if hidden else "",
         unpaired="".join(_unpaired(made["unpaired"])),
         version=escape(made["version"]),
     )

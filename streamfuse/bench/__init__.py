@@ -1,1 +1,1 @@
-"""Speed of an engine on this machine, beside the peak of the machine: the figures of `streamfuse bench`."""
+"""Measurements of `streamfuse bench`: the speed of an engine on this machine and the share of the hardware's peak."""

@@ -1,4 +1,4 @@
-"""Operations and bytes of the network for one pair, counted from its graph without computing anything."""
+"""Operations and memory traffic of the network for one pair, counted from its graph without computing anything."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from streamfuse.network.scaled import for_size
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Work of the network as it is written; an engine that rewrites it does less."""
+    """Work of the network as written in `network/crossfuse.py`; an engine that rewrites it does less."""
 
     flops: int
     """Operations of matrix products and convolutions; a multiplication with its addition counts as two."""
     moved_bytes: int
-    """Bytes moved if every operation reads its inputs once and writes its outputs once."""
+    """Bytes moved if every operation reads its inputs and writes its outputs once."""
     least_bytes: int
-    """Bytes of the weights, the pictures and the result, each moved once."""
+    """Bytes of weights, pictures and result, each counted once."""
 
 
 class _ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -44,8 +44,8 @@ class _ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **(kwargs or {}))
         given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         made = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
-        places = {x.untyped_storage()._cdata for x in given}
-        if any(x.untyped_storage()._cdata not in places for x in made):  # else it is a view
+        known = {x.untyped_storage()._cdata for x in given}
+        if any(x.untyped_storage()._cdata not in known for x in made):  # else it is a view
             self.total += sum(x.nbytes for x in {id(x): x for x in (*given, *made)}.values())
         return out
 
@@ -57,7 +57,7 @@ def count_work(
     with torch.device("meta"):
         network = for_size(CrossFuse(config).eval(), height, width, preset, folded=False).to(dtype)
         pair = torch.empty(2, 1, 1, height, width, dtype=dtype)
-    # One after the other: the flop counter takes operations apart, and would count the bytes of their components.
+    # In two runs: the flop counter decomposes operations, so bytes would be counted for their components.
     with torch.inference_mode(), FlopCounterMode(display=False) as flops:
         network(pair[0], pair[1])
     with torch.inference_mode(), _ByteCounter() as moved:

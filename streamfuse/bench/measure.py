@@ -1,4 +1,4 @@
-"""Measurements of an engine without anything else, and between a source and a sink."""
+"""Speed of an engine on pictures in memory, and of a whole run between files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from streamfuse import __version__
 from streamfuse.bench.counting import Work, count_work
 from streamfuse.bench.peak import Peak, measure_peak
 from streamfuse.bench.recording import record_scene
-from streamfuse.bench.similarity import Likeness, compare, original
+from streamfuse.bench.similarity import Similarity, compare, original
 from streamfuse.bench.timing import Times, rate_in_flight, time_pairs
 from streamfuse.engines.base import Engine, read_cpu
 from streamfuse.engines.cuda_streams import DTYPES
@@ -29,11 +29,13 @@ from streamfuse.sinks.video import VideoSink
 from streamfuse.sources.file import VideoFile
 
 WARM_UP = 3
-"""Pairs that are fused before the clock starts."""
+"""Pairs fused before the measurement starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
+    """Figures of one engine, precision, preset and size."""
+
     engine: str
     precision: str
     preset: str
@@ -42,25 +44,25 @@ class Result:
     size: str
     """WIDTHxHEIGHT"""
     prepare_s: float
-    """Compiling, or reading what was compiled earlier."""
+    """Duration of compiling the network or of loading it from the cache, s."""
     network: Times
-    """The network alone, on a GPU by its clock."""
+    """The network without copies; on a GPU measured by its clock."""
     pair: Times
-    """A single pair from pictures in memory to raw output in memory, by the host's clock."""
+    """One pair at a time, from pictures in memory to raw output in memory, measured by the host's clock."""
     in_flight: int
     """Pairs that the engine works on at once."""
     in_flight_fps: float
     end_to_end_fps: float
-    """Frames a second from two H.264 files to one: decoding, pairing, fusing, encoding."""
+    """Frames per second from two H.264 files to one: decoding, pairing, fusing, encoding."""
     memory_mb: float
-    """Largest resident size of the process since its start."""
-    likeness: Likeness
+    """Largest resident size of the process so far, MB."""
+    similarity: Similarity
     work: Work
     peak: Peak
 
     @property
     def flops_share(self) -> float:
-        """Share of the peak, 0..1: the network's operations, as written, in its median time."""
+        """Share of the peak: operations of the network as written, divided by its median time."""
         return self.work.flops / (self.network.p50_ms / 1000) / self.peak.flops_per_s
 
     @property
@@ -68,10 +70,10 @@ class Result:
         return self.work.moved_bytes / (self.network.p50_ms / 1000) / self.peak.bytes_per_s
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, which knows no infinity: an exact picture has no PSNR."""
+        """Convert to plain values for JSON, in which an infinite PSNR is None."""
         plain = asdict(self)
-        if not math.isfinite(self.likeness.psnr_db):
-            plain["likeness"]["psnr_db"] = None
+        if not math.isfinite(self.similarity.psnr_db):
+            plain["similarity"]["psnr_db"] = None
         return {**plain, "flops_share": self.flops_share, "bytes_share": self.bytes_share}
 
 
@@ -85,11 +87,10 @@ def bench(
     *,
     weights: Path | None = None,
 ) -> Result:
-    """`frames` pairs of the demo scene for each of the figures.  `say` is told what comes next.
+    """Measure an engine with `frames` pairs of the demo scene for each figure.
 
-    `weights`: what the pictures are compared with; None for the shipped.
-
-    Raises what the engine raises; nothing else than the engine should be busy.
+    `say`: called with the name of each measurement before it starts.  `weights`: file of the network that pictures
+    are compared with, None for the shipped one.  The machine should be otherwise idle.  Raises the engine's errors.
     """
     say("rendering the scene")
     with tempfile.TemporaryDirectory() as scratch:
@@ -111,11 +112,11 @@ def bench(
         say("end to end")
         end_to_end_fps = fuse_files(Fuser(engine=engine, tone="smooth"), ir_file, vis_file, frames)
     memory_mb = peak_memory_mb()
-    say("the original's picture")
+    say("the picture of the original network")
     reference, output = original(weights, ir, vis)
-    likeness = compare(engine.fuse(ir, vis), reference, output, ir, vis)
+    similarity = compare(engine.fuse(ir, vis), reference, output, ir, vis)
     say("the machine's peak")
-    # INT8 networks leave in this what they do not quantize; PyTorch cannot tell the peak of INT8.
+    # For INT8 this is the precision of the layers that are not quantized: PyTorch cannot measure the peak of INT8.
     dtype = DTYPES.get(engine.precision) or (torch.bfloat16 if read_cpu().has_bf16 else torch.float32)
     return Result(
         engine=engine.name,
@@ -131,14 +132,14 @@ def bench(
         in_flight_fps=in_flight_fps,
         end_to_end_fps=end_to_end_fps,
         memory_mb=memory_mb,
-        likeness=likeness,
+        similarity=similarity,
         work=count_work(config, height, width, dtype, engine.preset),
         peak=measure_peak(dtype, engine.gpu),
     )
 
 
 def machine() -> str:
-    """Name the processor, the system and the versions that figures depend on."""
+    """Return the processor, the system and the versions that figures depend on."""
     return (
         f"{read_cpu().model}, {platform.system()}, Python {platform.python_version()}, torch {torch.__version__}, "
         f"streamfuse {__version__}"
@@ -156,7 +157,7 @@ def peak_memory_mb() -> float:
 
 
 def fuse_files(fuser: Fuser, ir: Path, vis: Path, frames: int, out: Path | None = None) -> float:
-    """Frames a second from the start of the pipeline to the closed file; `out` beside `vis` if it is None."""
+    """Return frames per second from the start of the pipeline to the closed file; `out` None: a file beside `vis`."""
     closed: list[float] = []
 
     class Timed(VideoSink):

@@ -1,4 +1,4 @@
-"""Peak rates of a processor, measured with PyTorch."""
+"""Peak throughput of the CPU or GPU, measured with PyTorch."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from streamfuse.engines.device import CudaDevice, Work
 
 RUNS = 7
 CPU_SIDE, GPU_SIDE = 2048, 8192
-"""Side of the matrices: large enough for the best rate, small enough for a fraction of a second."""
+"""Side of the matrices: large enough for the full speed, small enough for a fraction of a second."""
 CPU_BYTES, GPU_BYTES = 1 << 28, 1 << 30
-"""Bytes to copy: far more than caches hold."""
+"""Bytes to copy: far more than fits into caches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Peak:
+    """Peak throughput of a processor."""
+
     flops_per_s: float
-    """Operations a second of a square matrix product in the engine's precision."""
+    """Rate of a square matrix product in the engine's precision."""
     bytes_per_s: float
-    """Bytes a second of a copy; reading and writing both count."""
+    """Rate of a copy; reading and writing are both counted."""
 
 
 def measure_peak(dtype: torch.dtype, gpu: int | None) -> Peak:
-    """Return the best of several runs; on the CPU with as many threads as this process may use."""
+    """Measure both rates, each the best of RUNS runs; on the CPU with as many threads as this process may use."""
     device = CudaDevice(gpu) if gpu is not None else None
     side, size = (CPU_SIDE, CPU_BYTES) if device is None else (GPU_SIDE, GPU_BYTES)
-    place = torch.device("cpu") if device is None else device.torch
-    a, b, product = (torch.ones((side, side), dtype=dtype, device=place) for _ in range(3))
-    source, target = (torch.zeros(size, dtype=torch.uint8, device=place) for _ in range(2))
+    where = torch.device("cpu") if device is None else device.torch
+    a, b, product = (torch.ones((side, side), dtype=dtype, device=where) for _ in range(3))
+    source, target = (torch.zeros(size, dtype=torch.uint8, device=where) for _ in range(2))
     threads = torch.get_num_threads()
     if hasattr(os, "sched_getaffinity"):
         torch.set_num_threads(len(os.sched_getaffinity(0)))

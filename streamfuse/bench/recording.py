@@ -1,4 +1,4 @@
-"""Sources to video files, unfused: for the demo, and to measure on."""
+"""Recording of sources to video files without fusion, for the demo and for measurements."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from streamfuse.sources import open_source
 
 
 def record(uri: str, path: Path, *, force: bool = False) -> None:
-    """Any source that ends to an H.264 file.  Raises InputError and OutputError."""
+    """Record a source that ends to an H.264 file.  Raises InputError and OutputError."""
     with open_source(uri) as source:
         sink = open_sink(str(path), video=VideoFormat(crf=16), force=force, period_ns=source.period_ns)
         failed = True
@@ -24,7 +24,7 @@ def record(uri: str, path: Path, *, force: bool = False) -> None:
 
 
 def record_scene(directory: Path, size: tuple[int, int], frames: int) -> tuple[Path, Path]:
-    """The demo scene, (height, width) at 25 fps, as ir.mp4 and vis.mp4 in `directory`."""
+    """Record the demo scene, (height, width) at 25 fps, to ir.mp4 and vis.mp4 in `directory`; return their paths."""
     height, width = size
     paths = directory / "ir.mp4", directory / "vis.mp4"
     for path in paths:

@@ -1,14 +1,14 @@
-"""Figures as a table."""
+"""Figures of one measurement as a table."""
 
 from __future__ import annotations
 
 from streamfuse.bench.measure import Result
-from streamfuse.bench.similarity import Likeness
+from streamfuse.bench.similarity import Similarity
 from streamfuse.bench.timing import Times
 
 
 def markdown(result: Result) -> str:
-    """A table that can go into a README, with the machine above it."""
+    """Return the figures as Markdown tables, with the machine above them."""
     work, peak = result.work, result.peak
     rows = [
         ("network", _times(result.network), f"{1000 / result.network.p50_ms:.2f}"),
@@ -32,19 +32,19 @@ def markdown(result: Result) -> str:
         f"| bytes moved | {work.moved_bytes / 1e9:.2f} G | {work.moved_bytes / result.network.p50_ms / 1e6:.1f} G | "
         f"{peak.bytes_per_s / 1e9:.1f} G | {result.bytes_share:.0%} |",
         "",
-        f"At most {result.memory_mb:.0f} MB.  {_likeness(result.likeness)}",
+        f"At most {result.memory_mb:.0f} MB.  {_similarity(result.similarity)}",
         "",
-        "Peaks are of a matrix product in this precision and of a copy.  An engine that does less than is written, or "
-        "keeps more in caches, has larger shares.",
+        "Peaks were measured with a matrix product in this precision and with a copy.  An engine that does less work "
+        "than the network as written, or that keeps more in caches, has a larger share.",
     ]
     return "\n".join(lines)
 
 
-def _likeness(likeness: Likeness) -> str:
-    psnr = "equal" if likeness.psnr_db == float("inf") else f"PSNR {likeness.psnr_db:.1f} dB"
-    ssim = "" if likeness.ssim is None else f", SSIM {likeness.ssim:.4f}"
-    own = f"  Its own: {', '.join(f'{name} {value:.3f}' for name, value in likeness.scores.items())}."
-    return f"To the whole network in FP32: {psnr}{ssim}.{own if likeness.scores else ''}"
+def _similarity(similarity: Similarity) -> str:
+    psnr = "equal" if similarity.psnr_db == float("inf") else f"PSNR {similarity.psnr_db:.1f} dB"
+    ssim = "" if similarity.ssim is None else f", SSIM {similarity.ssim:.4f}"
+    scores = f"  Metrics: {', '.join(f'{name} {value:.3f}' for name, value in similarity.scores.items())}."
+    return f"Compared with the original network in FP32: {psnr}{ssim}.{scores if similarity.scores else ''}"
 
 
 def _times(times: Times) -> tuple[str, str, str]:

@@ -1,4 +1,4 @@
-"""Quality of an engine's picture: its similarity to the original network's, and its scores against the inputs."""
+"""Quality of an engine's picture, compared with that of the original network and with its sources."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ METRICS = ("Q_ABF", "VIF", "SSIM", "true_MI")
 
 
 @dataclass(frozen=True, slots=True)
-class Likeness:
+class Similarity:
+    """Similarity of a picture to that of the original network, and its metrics."""
+
     psnr_db: float
-    """PSNR against the original, over 0..255; infinite where they are equal."""
+    """PSNR to the original, over 0..255; infinite if the pictures are equal."""
     ssim: float | None
-    """SSIM against the original; None where scikit-image is not installed."""
+    """SSIM to the original; None if scikit-image is not installed."""
     scores: dict[str, float]
-    """Values by the names in METRICS; empty where the research packages are not installed."""
+    """Values of METRICS; empty if the research packages are not installed."""
 
 
 def original(weights: Path | None, ir: Plane, vis: Plane) -> tuple[Raw, Output]:
-    """Raw output (H, W) of the whole network as it is written, in FP32 PyTorch on the CPU."""
+    """Compute the raw output (H, W) of the network as written, in FP32 PyTorch on the CPU; also return its kind."""
     network = load(weights or default_weights())
     pair = (torch.from_numpy(np.ascontiguousarray(plane))[None, None].float() for plane in (ir, vis))
     with torch.inference_mode():
@@ -36,8 +38,8 @@ def original(weights: Path | None, ir: Plane, vis: Plane) -> tuple[Raw, Output]:
     return raw, network.config.output
 
 
-def compare(raw: Raw, reference: Raw, output: Output, ir: Plane, vis: Plane) -> Likeness:
-    """All (H, W); `output` says what both raw outputs mean."""
+def compare(raw: Raw, reference: Raw, output: Output, ir: Plane, vis: Plane) -> Similarity:
+    """Compare `raw` with `reference`, both raw output of the kind `output`.  All arguments are (H, W)."""
     fused, wanted = as_luma(raw, reference, output), as_luma(reference, reference, output)
     ssim, scores = None, {}
     if all(find_spec(package) for package in ("skimage", "scipy")):
@@ -48,16 +50,16 @@ def compare(raw: Raw, reference: Raw, output: Output, ir: Plane, vis: Plane) -> 
         ssim = structural_similarity(planes[1], planes[0])
         found = score(ir, vis, planes[0], with_fmi=False)
         scores = {name: found[name] for name in METRICS}
-    return Likeness(psnr(raw, reference, output), ssim, scores)
+    return Similarity(psnr(raw, reference, output), ssim, scores)
 
 
 def psnr(raw: Raw, reference: Raw, output: Output) -> float:
-    """dB between lumas of 0..255, not rounded."""
+    """Return the PSNR of the lumas 0..255, not rounded, in dB; infinite if they are equal."""
     error = float(np.mean((as_luma(raw, reference, output) - as_luma(reference, reference, output)) ** 2))
     return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
 
 
 def as_luma(raw: Raw, reference: Raw, output: Output) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """0..255, clamped: min-max output over the reference's range, so that a shift is not stretched away."""
+    """Convert to luma 0..255, clamped.  Min-max output is scaled by the reference's range, so that a shift shows."""
     low, high = (0.0, 1.0) if output is Output.DIRECT else (float(reference.min()), float(reference.max()))
     return np.clip((raw.astype(np.float64) - low) / max(high - low, 1e-9), 0, 1) * 255

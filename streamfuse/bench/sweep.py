@@ -1,4 +1,4 @@
-"""Every engine, precision, preset and size, each in a process of its own, as one table."""
+"""Measurement of every engine, precision, preset and size, each in its own process, as one table."""
 
 from __future__ import annotations
 
@@ -19,24 +19,27 @@ from streamfuse.network.config import Preset
 SIZES = ((240, 320), (480, 640), (720, 1280), (1080, 1920))
 """(height, width)"""
 FULL = (480, 640)
-"""The size that every precision is measured at; the other sizes only with the default one."""
+"""Size at which every precision is measured; other sizes are measured only with the default precision."""
 SLOW_PIXELS = 2_000_000
-"""Above this, and with engines that compile nothing, a tenth of the pairs are enough."""
+"""Size above which a tenth of the pairs is measured, as also with engines that compile nothing."""
 
 Row = dict[str, Any]
-"""Fields of `streamfuse.bench.measure.Result.as_dict`; or those of the case, and `skipped`: the reason."""
+"""The result of `streamfuse.bench.measure.Result.as_dict`; or the case and `skipped`, the reason for no result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
+    """A combination to measure."""
+
     engine: str
     precision: str
     preset: Preset
     size: tuple[int, int]
+    """(height, width)"""
 
 
 def cases(device: str, sizes: Sequence[tuple[int, int]] = SIZES) -> list[Case]:
-    """List the cases that can be measured on the CPU, or on a GPU (`device` cuda or cuda:N)."""
+    """Return the combinations that can be measured on the CPU, or on a GPU (`device` cuda or cuda:N)."""
     if device == "cpu":
         wide = ("bf16",) if read_cpu().has_bf16 else ()
         kinds = {"openvino": ("int8", *wide, "fp32"), "torch": (*wide, "fp32")}
@@ -54,7 +57,10 @@ def cases(device: str, sizes: Sequence[tuple[int, int]] = SIZES) -> list[Case]:
 def sweep(
     chosen: Sequence[Case], device: str, weights: Path | None, frames: int, say: Callable[[str], None]
 ) -> list[Row]:
-    """Measure one case after the other; a case that is not supported here becomes a row that says why."""
+    """Measure one case after the other; a case that is not available here gets a row with the reason.
+
+    `say`: called with a text before each case.  Raises EngineError if no case could be measured.
+    """
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for number, case in enumerate(chosen, 1):
@@ -92,7 +98,7 @@ def _name(case: Case) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """One table; times are medians, ratios are to the first row of PyTorch in FP32 as published at that size."""
+    """Return one Markdown table.  Times are medians; "x eager" is relative to torch, fp32, quality at that size."""
     eager = {
         row["size"]: row["network"]["p50_ms"]
         for row in rows
@@ -109,13 +115,15 @@ def markdown(rows: Sequence[Row]) -> str:
         if "skipped" in row:
             left_out.setdefault(row["skipped"], []).append(f"{name} {row['preset']} {row['size']}")
             continue
-        like, ms = row["likeness"], row["network"]["p50_ms"]
+        similarity, ms = row["similarity"], row["network"]["p50_ms"]
         values = [name, row["preset"], row["size"], f"{ms:.1f}", f"{1000 / ms:.1f}"]
         values.append(f"{eager[row['size']] / ms:.1f}" if row["size"] in eager else "")
         values += [f"{row['end_to_end_fps']:.1f}", f"{row['prepare_s']:.1f}", f"{row['memory_mb']:.0f}"]
-        values.append("" if like["psnr_db"] is None else f"{like['psnr_db']:.1f}")
-        values.append("" if like["ssim"] is None else f"{like['ssim']:.4f}")
-        values += [f"{like['scores'][key]:.3f}" if like["scores"] else "" for key in ("Q_ABF", "VIF", "true_MI")]
+        values.append("" if similarity["psnr_db"] is None else f"{similarity['psnr_db']:.1f}")
+        values.append("" if similarity["ssim"] is None else f"{similarity['ssim']:.4f}")
+        values += [
+            f"{similarity['scores'][key]:.3f}" if similarity["scores"] else "" for key in ("Q_ABF", "VIF", "true_MI")
+        ]
         lines.append("| " + " | ".join([*values, f"{row['flops_share']:.0%}"]) + " |")
     lines += ["", *(f"Left out: {', '.join(names)}: {why}." for why, names in left_out.items())]
     return "\n".join(lines).rstrip()

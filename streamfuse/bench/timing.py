@@ -1,4 +1,4 @@
-"""Times of an engine by the host's clock: single pairs, and pairs in flight."""
+"""Speed of an engine by the host's clock: single pairs, and pairs in flight."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamfuse.engines.base import Engine
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Milliseconds."""
+    """Percentiles of durations, ms."""
 
     runs: int
     p50_ms: float
@@ -28,7 +28,7 @@ class Times:
 
 
 def time_pairs(engine: Engine, ir: Plane, vis: Plane, runs: int) -> npt.NDArray[np.float64]:
-    """Milliseconds of `Engine.fuse`, by the host's clock."""
+    """Time `runs` calls of `Engine.fuse` by the host's clock, ms."""
     times = np.empty(runs)
     for run in range(runs):
         begin = time.perf_counter_ns()
@@ -38,7 +38,7 @@ def time_pairs(engine: Engine, ir: Plane, vis: Plane, runs: int) -> npt.NDArray[
 
 
 def rate_in_flight(engine: Engine, ir: Plane, vis: Plane, pairs: int) -> float:
-    """Pairs a second while as many are in flight as the engine takes, the first ones left out."""
+    """Return pairs per second with `engine.depth` pairs in flight; the first `engine.depth` pairs are not counted."""
     left = 0
     begin = time.perf_counter()
     for count in range(pairs + engine.depth):

@@ -42,7 +42,7 @@ class Calibration:
     date: date
     """Day on which it was made (UTC)."""
     method: str
-    """How it was made, as text for people."""
+    """Description of the method, for people."""
     ir_lens: Lens | None = None
     vis_lens: Lens | None = None
 

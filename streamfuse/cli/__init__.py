@@ -15,7 +15,7 @@ from streamfuse.errors import EngineError, OutputError, StreamfuseError, is_out_
 from streamfuse.files import reason
 
 _COMMANDS = {
-    "run": "Fuse two streams into a video.",
+    "run": "Fuse two streams into a video, images or a preview in the browser.",
     "subscribe": "Receive the frames that a run publishes.",
     "keys": "Make keys for publishing on a network.",
     "top": "Show the state of a run in the terminal.",
@@ -78,6 +78,7 @@ def cli() -> None:
 
     \b
     streamfuse demo
+    streamfuse run --ir cam0 --vis cam1
     streamfuse run --ir ir.mp4 --vis vis.mp4 -o fused.mp4
     streamfuse run --help
 

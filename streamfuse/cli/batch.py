@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("manifest", type=click.Path(path_type=Path, dir_okay=False), required=False)
-@click.option("--ir", help="Instead of a manifest: infrared files by a pattern with *, such as 'rec/*/ir.mp4'.")
-@click.option("--vis", help="Visible files by a pattern; files with the same text for each * are a pair.")
+@click.option("--ir", help="Instead of a manifest: pattern of the infrared files, such as 'rec/*/ir.mp4'.")
+@click.option("--vis", help="Pattern of the visible files; paired with those that have the same text for each *.")
 @click.option(
     "--vot", type=click.Path(path_type=Path), help="Instead of a manifest: a directory of VOT-RGBT sequences."
 )
@@ -39,18 +39,20 @@ if TYPE_CHECKING:
 @click.option(
     "--report",
     type=click.Path(path_type=Path, file_okay=False),
-    help="For batch.json and .html; default: -o.",
+    help="Directory for batch.json and batch.html; default: that of the outputs.",
 )
 @click.option(
     "--split",
     type=options.FiniteRange(1, 86_400),
-    help="Fuse longer recordings in segments of about this many seconds, and join them.",
+    help="Fuse longer recordings in segments of about this many seconds, which are then joined.",
 )
 @click.option("--scheduler", help="Dask scheduler, tcp://HOST:PORT; default: this machine's cores or GPUs.")
 @click.option(
     "--workers", type=click.IntRange(1, 4096), help="Processes on this machine; default: one per core or GPU."
 )
-@click.option("--threads", type=click.IntRange(1, 4096), help="Per engine on a CPU; default: its share of the cores.")
+@click.option(
+    "--threads", type=click.IntRange(1, 4096), help="CPU threads per engine; default: its share of the cores."
+)
 @options.fusion
 @options.config
 @options.print_config
@@ -70,7 +72,9 @@ def command(
     threads: int | None,
     fusion: options.FusionOptions,
 ) -> int:
-    """Fuse many recordings, each into one file: those of MANIFEST, of two patterns, or of a tree of VOT sequences.
+    """Fuse many recordings, each into one file.
+
+    The recordings are listed in MANIFEST, match two patterns, or are VOT sequences in a directory.
 
     MANIFEST is a .csv or .toml file with the keys ir and vis, or vot, and optionally output, calib and ir-offset-ms.
 
@@ -80,14 +84,14 @@ def command(
     streamfuse batch --vot sequences/ -o fused/
     streamfuse batch archive.csv -o fused/ --split 300 --scheduler tcp://127.0.0.1:8786
 
-    Outputs that exist, made from the same inputs with the same options, are skipped: after a crash, run it again.
+    Outputs already made from the same inputs with the same options are skipped. After a crash, run the command again.
     """
     from streamfuse.batch import cluster
     from streamfuse.batch.options import BatchOptions, check
 
     cluster.check_installed()
     if scheduler is not None and workers is not None:
-        raise UsageError("--workers is for this machine: leave it out with --scheduler, whose cluster has its workers")
+        raise UsageError("--workers starts processes on this machine: leave it out with --scheduler")
     weights, calib = (_absolute(path) for path in (fusion.engine.weights, fusion.calib))
     fusion = replace(fusion, engine=replace(fusion.engine, weights=weights), calib=calib)
     batch = BatchOptions(fusion, split_s=split)
@@ -119,7 +123,7 @@ def _list_recordings(
 
 
 class _Site:
-    """Where a batch runs: this machine, or a cluster."""
+    """The machine or cluster that a batch runs on."""
 
     def __init__(self, scheduler: str | None, workers: int | None, threads: int | None, device: str) -> None:
         """Raises UsageError for a device that several workers of this machine would all take."""

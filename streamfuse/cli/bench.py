@@ -16,10 +16,14 @@ from streamfuse.errors import OutputError, UsageError
 @options.engine
 @options.size
 @click.option(
-    "--frames", type=click.IntRange(2, 100_000), default=50, show_default=True, help="Pairs for each of the figures."
+    "--frames",
+    type=click.IntRange(2, 100_000),
+    default=50,
+    show_default=True,
+    help="Pairs for each measurement.",
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here.")
-@click.option("--sweep", is_flag=True, help="All engines, precisions, presets and sizes, as one table; takes minutes.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="JSON file for all figures.")
+@click.option("--sweep", is_flag=True, help="Measure every engine, precision, preset and size; takes minutes.")
 @options.force
 @options.common
 def command(
@@ -30,7 +34,10 @@ def command(
     sweep: bool,
     force: bool,
 ) -> None:
-    """Measure an engine: alone, with pairs in flight, from files to a file, and against what this machine can do.
+    """Measure the speed of an engine.
+
+    The report gives the time of the network only, with several pairs in flight, and from files to a file, and the
+    share of this machine's peak that the network reaches.
 
     \b
     streamfuse bench
@@ -43,7 +50,7 @@ def command(
     from streamfuse.network.config import Preset
 
     if json_file is not None and json_file.exists() and not force:
-        raise OutputError(f"{json_file} exists: choose another place, or replace it with --force")
+        raise OutputError(f"{json_file} exists: choose another name, or replace it with --force")
     if sweep:
         if {engine.engine, engine.precision, engine.preset} != {"auto"}:
             raise UsageError("--sweep measures every engine, precision and preset: leave those options out")

@@ -72,7 +72,7 @@ def command(
                     _calibrate(made, roots, height, width, max_pixels)
                 made.prepare(height, width)
             if not made.keeps_builds:
-                raise UsageError(f"engine {made.name} compiles nothing that could be stored: it needs no build")
+                raise UsageError(f"engine {made.name} compiles nothing: it needs no build")
             logs.say(f"{what} on {made.device}: ready in {time.monotonic() - begin:.1f} s")
 
 

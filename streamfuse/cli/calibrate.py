@@ -10,7 +10,7 @@ import click
 
 from streamfuse.cli import logs, options
 from streamfuse.cli.calibrate_time import time_command
-from streamfuse.cli.together import together
+from streamfuse.cli.decorators import together
 from streamfuse.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def command() -> None:
 command.add_command(time_command, "time")
 
 
-@command.command(short_help="From pictures of far scenes, without a target.")
+@command.command(short_help="From pictures of distant scenes, without a target.")
 @click.option("--ir", required=True, metavar="SOURCE", help="Infrared image, directory, pattern or video.")
 @click.option("--vis", required=True, metavar="SOURCE", help="Visible image, directory, pattern or video.")
 @click.option(
@@ -66,7 +66,7 @@ command.add_command(time_command, "time")
     type=click.IntRange(1),
     default=3,
     show_default=True,
-    help="Smallest number of pairs to accept.",
+    help="Number of pairs below which the calibration is refused.",
 )
 @_output
 def scene(
@@ -79,13 +79,15 @@ def scene(
     force: bool,
     max_pixels: int,
 ) -> None:
-    """Calibrate from natural scenes: several, far away, full of edges that both cameras see.
+    """Calibrate from pictures of natural scenes, without a target.
+
+    Several distant scenes are needed, with many edges that both cameras see.
 
     \b
     streamfuse calibrate scene --ir ir.mp4 --vis vis.mp4 -o calib.toml
     streamfuse calibrate scene --ir lwir/ --vis rgb/ -o calib.toml
 
-    If the pictures do not determine the alignment with certainty, nothing is written and the exit code is 3.
+    If the result is uncertain, nothing is written and the exit code is 3.
     """
     from streamfuse.calibration.scene import calibrate_scene
 
@@ -285,7 +287,7 @@ class _Files:
 
 
 def _validity(outcome: Outcome) -> str:
-    """Describe the distance at which the alignment is valid, and the error at others."""
+    """Describe the distance at which the alignment is valid, and the error at other distances."""
     distance, parallax = outcome.calibration.distance_m, outcome.parallax_px_m
     if distance is None:
         return "at the distance of the scene or board (--distance-m records it); nearer and farther objects are shifted"

@@ -21,7 +21,7 @@ from typing import Any, cast
 import click
 from click.core import ParameterSource
 
-from streamfuse.cli.together import F
+from streamfuse.cli.decorators import F
 from streamfuse.errors import StreamfuseError, UsageError
 from streamfuse.files import Settings, read_settings
 from streamfuse.urls import mask, redact
@@ -87,7 +87,8 @@ config = click.option(
     is_eager=True,
     expose_value=False,
     callback=_read_config,
-    help="A TOML file with these options, such as pipelines/archive.toml; flags and environment come first.",
+    help="TOML file with values for these options, such as pipelines/archive.toml; the command line and the "
+    "environment override it.",
 )
 """--config: defaults for the other options of the command."""
 
@@ -156,7 +157,7 @@ def print_config(function: F) -> F:
     @click.option(
         "--print-config",
         is_flag=True,
-        help="Print the options in effect as a --config file, with the origin of each, and exit.",
+        help="Print the options in effect as a TOML file for --config, with the origin of each, and exit.",
     )
     @functools.wraps(function)
     def wrapper(*args: Any, print_config: bool, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The options that choose the engine, and where it runs."""
+"""Options that select the engine and its device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import click
 
-from streamfuse.cli.together import F, together, with_home
+from streamfuse.cli.decorators import F, together, with_home
 from streamfuse.options import EngineChoice
 
 
@@ -25,20 +25,21 @@ def engine(function: F) -> F:
             type=click.Choice(["auto", "quality", "balanced", "realtime"]),
             default="auto",
             show_default=True,
-            help="quality: the whole network; balanced: its deep path on smaller pictures; realtime: a small network. "
-            "auto: the best for these weights, and for live sources a faster one if that does not keep up.",
+            help="quality: the whole network at full size; balanced: its deep path on smaller pictures; realtime: a "
+            "separate, small network. auto: the preset recommended for the weights; for live sources, and for "
+            "recordings that are only previewed, a faster one if that is too slow.",
         ),
         click.option(
             "--weights",
             type=click.Path(path_type=Path),
             callback=with_home,
-            help="A safetensors file of `streamfuse weights import`; default: the shipped one.",
+            help="Weights file, *.safetensors; default: the shipped one.",
         ),
         click.option(
             "--device",
             default="auto",
             show_default=True,
-            help="auto, cpu, cuda or cuda:N; a GPU that is named is never replaced by the CPU.",
+            help="auto, cpu, cuda or cuda:N; only auto falls back to the CPU.",
         ),
     )
     @functools.wraps(function)

@@ -1,4 +1,4 @@
-"""`streamfuse evaluate`: how good a fusion is."""
+"""`streamfuse evaluate`: score fused images or streams."""
 
 from __future__ import annotations
 
@@ -74,16 +74,22 @@ class _Fusing:
 @click.option("--ir", type=options.SOURCE, help="Infrared: a directory of images, an image, or a video.")
 @click.option("--vis", type=options.SOURCE, help="Visible: the same kinds.")
 @options.vot
-@click.option("--fused", type=options.SOURCE, help="What was fused already; without it, the pairs are fused first.")
+@click.option("--fused", type=options.SOURCE, help="Fused images or video; without it, the pairs are fused first.")
 @options.engine
-@click.option("--tone", help="per-frame, smooth or fixed:LO,HI; default per-frame, of streams smooth.")
-@click.option("--video", is_flag=True, help="Take directories of images as streams.")
-@click.option("--fps", type=options.RATE, help="Rate of images that are a stream; default 25.")
-@click.option("--every", type=click.IntRange(1), help="Score every N-th frame of a stream; default: about 25 frames.")
+@click.option("--tone", help="per-frame, smooth or fixed:LO,HI; default: per-frame for images, smooth for streams.")
+@click.option("--video", is_flag=True, help="Treat directories of images as streams.")
+@click.option("--fps", type=options.RATE, help="Frame rate of images that form a stream; default: 25.")
+@click.option("--every", type=click.IntRange(1), help="Score every N-th frame of a stream; default: 25 frames or so.")
 @click.option("--frames", type=click.IntRange(1), help="Stop after this many frames of a stream.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here.")
-@click.option("--markdown", "markdown_file", type=click.Path(path_type=Path, dir_okay=False), help="Write tables here.")
-@click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Write DIR/index.html, with pictures.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="JSON file for all figures.")
+@click.option(
+    "--markdown", "markdown_file", type=click.Path(path_type=Path, dir_okay=False), help="Markdown file for tables."
+)
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Directory for an HTML report.",
+)
 @options.force
 @options.max_pixels
 @options.config
@@ -107,8 +113,8 @@ def command(
 ) -> None:
     """Score fused images, or a fused stream, against their sources.
 
-    Images of directories belong together by equal names, or by the number in them (IR3.png and VIS3.png).  Without
-    --fused the pairs are fused first.  Streams also get flicker and temporal error, over all of their frames.
+    Images in directories are matched by name, or by the number in the name (IR3.png and VIS3.png).  Without
+    --fused the pairs are fused first.  For streams, flicker and temporal error are measured too, over all frames.
 
     \b
     streamfuse evaluate --ir tno/ir --vis tno/vis --fused results/ --report report/
@@ -152,11 +158,11 @@ def _refuse_for_images(**given: object) -> None:
 def _fusing(engine: options.EngineChoice, tone: str | None, fused: str | None, as_stream: bool) -> _Fusing | None:
     if fused is None:
         if tone == "smooth" and not as_stream:
-            raise UsageError("images have no time to be smooth over: use --tone per-frame or fixed:LO,HI, or --video")
+            raise UsageError("tone smooth needs a stream: use --tone per-frame or fixed:LO,HI, or --video")
         return _Fusing(engine, tone or ("smooth" if as_stream else "per-frame"))
     if tone is not None or engine != options.EngineChoice():
         raise UsageError(
-            "--fused is fused already: leave out --weights, --engine, --precision, --preset, --device and --tone"
+            "--fused needs no engine: leave out --weights, --engine, --precision, --preset, --device and --tone"
         )
     return None
 

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("ir", type=click.Path(path_type=Path))
 @click.argument("vis", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="An image, or a directory.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Image or directory to write.")
 @options.force
 @click.option(
     "--tone",
     default="per-frame",
     show_default=True,
-    help="Output range of networks that need one: per-frame or fixed:LO,HI.",
+    help="Output range, for networks whose output has no fixed range: per-frame or fixed:LO,HI.",
 )
 @options.engine
 @options.calibration
@@ -46,10 +46,10 @@ def command(
     crop: str | None,
     max_pixels: int,
 ) -> None:
-    """Fuse the images IR and VIS, or the pairs of two directories, grey or colour, 8 or 16 bit.
+    """Fuse two images, or two directories of images: grey or colour, 8 or 16 bits.
 
-    Images of directories are paired by equal names, or by the number in them (IR3.png and VIS3.png).  Results have
-    the visible image's name, as PNG.
+    Images in directories are paired by name, or by the number in the name (IR3.png and VIS3.png).  Each result is a
+    PNG file with the name of the visible image.
 
     \b
     streamfuse fuse ir.png vis.png -o fused.png

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import click
 
-from streamfuse.cli.together import F
+from streamfuse.cli.decorators import F
 from streamfuse.errors import printable
 from streamfuse.telemetry import Summary
 

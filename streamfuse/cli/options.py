@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ import click
 from streamfuse.cli.config import SOURCE as SOURCE
 from streamfuse.cli.config import config as config
 from streamfuse.cli.config import print_config as print_config
+from streamfuse.cli.decorators import F, together, with_home
 from streamfuse.cli.engine import engine as engine
 from streamfuse.cli.logs import log_json as log_json
 from streamfuse.cli.logs import show_notes as show_notes
@@ -19,7 +21,6 @@ from streamfuse.cli.logs import silence_notes as silence_notes
 from streamfuse.cli.preview import Preview as Preview
 from streamfuse.cli.preview import preview as preview
 from streamfuse.cli.publish import publish as publish
-from streamfuse.cli.together import F, together, with_home
 from streamfuse.errors import UsageError
 from streamfuse.options import EngineChoice as EngineChoice
 from streamfuse.options import FusionOptions as FusionOptions
@@ -31,6 +32,10 @@ from streamfuse.sources.options import SourceOptions as SourceOptions
 class FiniteRange(click.FloatRange):
     """A range without NaN and infinity."""
 
+    def _describe_range(self) -> str:
+        """Return the range as click does, with short bounds: 1e+12 instead of 1000000000000.0."""
+        return re.sub(r"\d+\.\d+", lambda bound: f"{float(bound[0]):.7g}", super()._describe_range())
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
@@ -39,7 +44,7 @@ class FiniteRange(click.FloatRange):
 
 
 RATE = FiniteRange(0.001, 10_000)
-"""Frames per second of images that are a stream."""
+"""Frames per second of images that form a stream."""
 
 common = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 """Read by `streamfuse.cli.main`, which must know it even when parsing fails."""
@@ -49,46 +54,46 @@ force = click.option("--force", is_flag=True, help="Replace an output that exist
 vot = click.option("--vot", type=click.Path(path_type=Path), help="A VOT-RGBT sequence, for both channels.")
 
 _video = together(
-    click.option("--codec", default="h264", show_default=True, help="h264, hevc, or ffv1 (lossless, into .mkv)."),
+    click.option("--codec", default="h264", show_default=True, help="h264, hevc, or ffv1 (lossless, only in .mkv)."),
     click.option("--crf", type=int, default=20, show_default=True, help="Quality of h264 and hevc: 0 (best) to 51."),
     click.option(
         "--encoder-preset",
         default="veryfast",
         show_default=True,
-        help="Speed of h264 and hevc against the file's size: ultrafast to veryslow.",
+        help="FFmpeg's encoder preset, ultrafast to veryslow: slower encoding makes smaller files.",
     ),
     click.option(
         "--tone",
         default="smooth",
         show_default=True,
-        help="Output range and level over time: per-frame, smooth or fixed:LO,HI.",
+        help="Range and brightness of the output over time: per-frame, smooth (no flicker) or fixed:LO,HI.",
     ),
 )
 """--codec, --crf, --encoder-preset and --tone."""
 
 _hardware = together(
-    click.option("--hw-decode", is_flag=True, help="Decode video files on the NVIDIA GPU, if it can."),
-    click.option("--hw-encode", is_flag=True, help="Encode h264 and hevc on the NVIDIA GPU, if it can."),
+    click.option("--hw-decode", is_flag=True, help="Decode video files on the NVIDIA GPU if possible."),
+    click.option("--hw-encode", is_flag=True, help="Encode h264 and hevc on the NVIDIA GPU if possible."),
 )
 """--hw-decode and --hw-encode."""
 
 _pairing = together(
-    click.option("--fps", type=RATE, help="Rate of images; default 25, or as the sequence says."),
+    click.option("--fps", type=RATE, help="Frame rate of images; default: that of the sequence, else 25."),
     click.option(
         "--agc",
         type=click.Choice(["percentile", "plateau"]),
         default="percentile",
         show_default=True,
-        help="How grey of more than 8 bits becomes 8 bits: in proportion, or equalised, which shows more but "
-        "is noisier.",
+        help="Conversion of 16-bit infrared to 8 bits: percentile is linear; plateau equalises the histogram, which "
+        "shows more detail and more noise.",
     ),
     click.option(
-        "--ir-offset-ms", type=FiniteRange(-1e12, 1e12), default=0.0, help="Added to every infrared time stamp."
+        "--ir-offset-ms", type=FiniteRange(-1e12, 1e12), default=0.0, help="Offset added to every infrared time stamp."
     ),
     click.option(
         "--tolerance-ms",
         type=FiniteRange(0, 1e12),
-        help="Largest time between the two frames of a pair; default half the frame interval of the slower stream.",
+        help="Largest time difference within a pair; default: half the frame interval of the slower stream.",
     ),
 )
 """--fps, --agc, --ir-offset-ms and --tolerance-ms: how two streams are read and paired."""
@@ -99,21 +104,21 @@ live = together(
         type=FiniteRange(1, 60_000),
         default=500.0,
         show_default=True,
-        help="Live: longest time that a frame may wait for its partner and the engine before it is dropped.",
+        help="Live sources: time after which a frame that waits for its partner or the engine is dropped.",
     ),
     click.option(
         "--policy",
         type=click.Choice(["latest", "ordered"]),
         default="latest",
         show_default=True,
-        help="Live: the newest pair, or every pair in order as long as it is not too old.",
+        help="Live sources: fuse the newest pair, or every pair in order unless it is older than --max-age-ms.",
     ),
     click.option(
         "--on-loss",
         type=click.Choice(["wait", "passthrough"]),
         default="wait",
         show_default=True,
-        help="Live, while one stream is away: wait for it, or pass the other stream through.",
+        help="Live sources, while one stream is away: output nothing, or the other stream without fusion.",
     ),
 )
 """--max-age-ms, --policy and --on-loss: of live sources only."""
@@ -123,9 +128,9 @@ calibration = together(
         "--calib",
         type=click.Path(path_type=Path),
         callback=with_home,
-        help="A file of `streamfuse calibrate`: the position of the infrared in the visible picture.",
+        help="Calibration file made by `streamfuse calibrate`; infrared is warped onto the visible picture.",
     ),
-    click.option("--crop", type=click.Choice(["overlap"]), help="Cut the result to what both cameras see."),
+    click.option("--crop", type=click.Choice(["overlap"]), help="Crop the result to the area that both cameras see."),
 )
 """--calib and --crop."""
 
@@ -136,7 +141,7 @@ max_pixels = click.option(
     default=MAX_PIXELS,
     show_default=True,
     metavar="N",
-    help="Refuse pictures of more pixels, before they take memory.",
+    help="Refuse pictures with more pixels than this, before memory is allocated for them.",
 )
 
 
@@ -206,5 +211,5 @@ def two_sources(ir: str | None, vis: str | None, vot: Path | None) -> tuple[str,
         return "", ""
     if ir is None or vis is None:
         missing = " and ".join(flag for flag, value in (("--ir", ir), ("--vis", vis)) if value is None)
-        raise UsageError(f"{missing} missing: two sources are needed, or --vot DIR")
+        raise UsageError(f"{missing} missing: give two sources, such as --ir ir.mp4 --vis vis.mp4, or --vot DIR")
     return ir, vis

@@ -11,7 +11,7 @@ import click
 
 from streamfuse.cli import logs
 from streamfuse.cli.config import SECRET
-from streamfuse.cli.together import F, together
+from streamfuse.cli.decorators import F, together
 from streamfuse.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 PORTS = range(8080, 8180)
-"""Ports that are tried, in this order, where the user gave no address."""
+"""Ports tried in this order if the user gave no address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Preview:
     metrics: str | None
     token: str | None = field(repr=False)
     open: bool = True
-    """Open a browser where the preview is the only output."""
+    """Open a browser if the preview is the only output."""
 
     def sink(self, *, only_output: bool = False) -> PreviewSink | None:
         """Bind and announce the addresses; None where nothing is to be served.
@@ -91,18 +91,18 @@ def preview(function: F) -> F:
             metavar="TOKEN",
             envvar="STREAMFUSE_PREVIEW_TOKEN",
             help="Secret that viewers must show. Default: none on loopback; on other addresses a random one, which is "
-            "printed. Better set as STREAMFUSE_PREVIEW_TOKEN: other users can see the command line.",
+            "printed. Prefer the environment variable STREAMFUSE_PREVIEW_TOKEN: other users can see the command line.",
         ),
         click.option(
             "--metrics",
             metavar="HOST:PORT",
-            help="Serve /metrics, /status and /readyz, without the preview or on another address.",
+            help="Serve /metrics, /status and /readyz on this address; the preview's address serves them too.",
         ),
         click.option(
             "--open/--no-open",
             "open_browser",
             default=True,
-            help="Without -o, --publish and --preview: open the preview in a browser, where there is a display.",
+            help="Open the preview in a browser if there is a display; only without -o, --publish and --preview.",
         ),
     )
     @functools.wraps(function)

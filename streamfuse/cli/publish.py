@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from streamfuse.cli.together import F, together
+from streamfuse.cli.decorators import F, together
 from streamfuse.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def publish(function: F) -> F:
         click.option(
             "--publish",
             metavar="URL",
-            help="Publish the frames by ZeroMQ, such as on tcp://127.0.0.1:5556 or ipc:///run/fused.",
+            help="Publish the frames over ZeroMQ, for example on tcp://127.0.0.1:5556 or ipc:///run/fused.",
         ),
         click.option(
             "--publish-encoding",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from streamfuse.cli import logs, options, show
+from streamfuse.cli import logs, options, summary
 from streamfuse.errors import StreamfuseError
 
 if TYPE_CHECKING:
@@ -131,13 +131,15 @@ def _open_sources(
 
 def watch(pipeline: Pipeline) -> int:
     """Run a pipeline with progress, signals and a summary; return the exit code."""
-    with stopping_on_signals(pipeline.stop) as received, show.run_progress(pipeline.expected_pairs) as on_tick:
+    with stopping_on_signals(pipeline.stop) as received, summary.run_progress(pipeline.expected_pairs) as on_tick:
         error: StreamfuseError | None = None
         try:
             pipeline.run(on_tick)
         except StreamfuseError as raised:
             error = raised
-    show.show_summary(pipeline.summary())
+    state = pipeline.summary()
+    if error is None or any(state.read.values()):  # else the error says it all
+        summary.show_summary(state)
     if error is not None:
         raise error
     if received and not pipeline.live:

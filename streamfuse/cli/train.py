@@ -1,4 +1,4 @@
-"""`streamfuse train`: stage 1, an auto-encoder for each modality; stage 2, fusion; then a small network."""
+"""`streamfuse train`: stage 1, the auto-encoders; stage 2, fusion; and distillation of a small network."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamfuse.cli import logs, options
+from streamfuse.cli.decorators import together
 from streamfuse.cli.progress import progress
-from streamfuse.cli.together import together
 from streamfuse.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """Train the network: both auto-encoders, then the fusion on their features; or a small one after a large one.
+    """Train the network on your own pairs.
 
-    Under torchrun several processes share each batch: torchrun --nproc-per-node 2 -m streamfuse train fusion ...
-    Ctrl-C loses what came after the last checkpoint; --resume goes on from there, to the same losses.
+    Stage 1 trains an auto-encoder for each modality, stage 2 the fusion of their features.  Distillation trains a
+    small network to reproduce the pictures of a large one.
+
+    To use several processes, which share each batch: torchrun --nproc-per-node 2 -m streamfuse train fusion ...
+
+    After Ctrl-C, --resume continues from the last checkpoint and reaches the same losses.
     """
 
 
@@ -34,18 +38,22 @@ _shared = together(
         type=click.Path(path_type=Path),
         multiple=True,
         required=True,
-        help="A data set: paired directories or videos, LLVIP, MSRS, M3FD, KAIST; may be repeated.",
+        help="Data set: paired directories or videos, or LLVIP, MSRS, M3FD or KAIST; may be given several times.",
     ),
-    click.option("-o", "directory", type=click.Path(path_type=Path), required=True, help="Where the run goes."),
-    click.option("--recipe", "recipe_name", default="default", show_default=True, help="A name or a .toml file."),
-    click.option("--steps", type=click.IntRange(min=1), help="Instead of the recipe's."),
-    click.option("--batch", type=click.IntRange(min=1), help="Instead of the recipe's; over all processes."),
-    click.option("--lr", type=options.FiniteRange(0, 1, min_open=True, max_open=True), help="Instead of the recipe's."),
+    click.option("-o", "directory", type=click.Path(path_type=Path), required=True, help="Directory of the run."),
     click.option(
-        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything that is drawn by lot."
+        "--recipe", "recipe_name", default="default", show_default=True, help="Name of a recipe, or TOML file."
     ),
+    click.option("--steps", type=click.IntRange(min=1), help="Number of steps; default: the recipe's."),
+    click.option("--batch", type=click.IntRange(min=1), help="Pairs in a batch, all processes; default: the recipe's."),
     click.option(
-        "--every", type=click.IntRange(min=1), default=8, show_default=True, help="Use every nth frame of videos."
+        "--lr",
+        type=options.FiniteRange(0, 1, min_open=True, max_open=True),
+        help="Learning rate; default: the recipe's.",
+    ),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed."),
+    click.option(
+        "--every", type=click.IntRange(min=1), default=8, show_default=True, help="Use every N-th frame of videos."
     ),
     click.option(
         "--save-every", type=click.IntRange(min=1), default=250, show_default=True, help="Steps between checkpoints."
@@ -53,18 +61,18 @@ _shared = together(
     click.option(
         "--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that read images."
     ),
-    click.option("--stop-after", type=click.IntRange(min=1), help="End after this step, to be resumed later."),
-    click.option("--resume", is_flag=True, help="Go on with the run in -o."),
+    click.option("--stop-after", type=click.IntRange(min=1), help="Stop after this step; --resume continues later."),
+    click.option("--resume", is_flag=True, help="Continue the run in the -o directory."),
     options.max_pixels,
     options.common,
 )
 
 
-@command.command("autoencoder", short_help="Stage 1: an encoder for one modality.")
-@click.option("--modality", type=click.Choice(["ir", "vis"]), required=True, help="Whose encoder.")
+@command.command("autoencoder", short_help="Stage 1: train an auto-encoder for one modality.")
+@click.option("--modality", type=click.Choice(["ir", "vis"]), required=True, help="Modality of the encoder.")
 @_shared
 def autoencoder(modality: str, recipe_name: str, **shared: Any) -> None:
-    """Stage 1: an encoder, and a decoder that rebuilds the image from its features (Eq. 7).
+    """Train an auto-encoder for one modality (stage 1, Eq. 7 of the paper).
 
     \b
     streamfuse train autoencoder --modality ir --data pairs/ -o runs/ir
@@ -80,23 +88,25 @@ def autoencoder(modality: str, recipe_name: str, **shared: Any) -> None:
     _train(read_recipe(recipe_name, AUTOENCODERS), make, **shared)
 
 
-@command.command("fusion", short_help="Stage 2: attention and decoder.")
+@command.command("fusion", short_help="Stage 2: train attention and decoder.")
 @click.option(
-    "--ir-encoder", type=click.Path(path_type=Path), help="best.safetensors of its auto-encoder, or a weights file."
+    "--ir-encoder", type=click.Path(path_type=Path), help="Infrared encoder: best.safetensors of stage 1, or weights."
 )
 @click.option(
-    "--vis-encoder", type=click.Path(path_type=Path), help="best.safetensors of its auto-encoder, or a weights file."
+    "--vis-encoder", type=click.Path(path_type=Path), help="Visible encoder: best.safetensors of stage 1, or weights."
 )
 @click.option(
     "--init",
     type=click.Path(path_type=Path),
-    help="Weights, or best.safetensors of a run, to begin with instead of encoders.",
+    help="Weights to start from instead of encoders: best.safetensors of a run, or a weights file.",
 )
 @_shared
 def fusion(
     ir_encoder: Path | None, vis_encoder: Path | None, init: Path | None, recipe_name: str, **shared: Any
 ) -> None:
-    """Stage 2: attention and decoder on the encoders' features (Eq. 8-12); weights.safetensors is the result.
+    """Train attention and decoder on the features of both encoders (stage 2, Eq. 8-12 of the paper).
+
+    The result is weights.safetensors in the directory of the run.
 
     \b
     streamfuse train fusion --ir-encoder runs/ir/best.safetensors \\
@@ -121,16 +131,18 @@ def fusion(
     _train(recipe, make, **shared)
 
 
-@command.command("distill")
+@command.command("distill", short_help="Train a small network for preset realtime.")
 @click.option(
-    "--teacher", type=click.Path(path_type=Path), help="Weights whose pictures are to be learned; default: the shipped."
+    "--teacher", type=click.Path(path_type=Path), help="Weights of the large network; default: the shipped ones."
 )
-@click.option("--init", type=click.Path(path_type=Path), help="best.safetensors of a run, or weights, to begin with.")
+@click.option(
+    "--init", type=click.Path(path_type=Path), help="Weights to start from: best.safetensors of a run, or weights."
+)
 @_shared
 def distill(teacher: Path | None, init: Path | None, recipe_name: str, **shared: Any) -> None:
-    """A small network that gives a large one's pictures, for preset realtime.
+    """Train a small network to reproduce the pictures of a large one, for preset realtime.
 
-    The result, weights.safetensors, goes beside the teacher's weights: NAME-lite.safetensors beside NAME.safetensors.
+    The result is weights.safetensors.  Copy it beside the large network's NAME.safetensors as NAME-lite.safetensors.
 
     \b
     streamfuse train distill --data pairs/ -o runs/lite

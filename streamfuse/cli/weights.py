@@ -36,7 +36,7 @@ def command() -> None:
     show_default=True,
     help="Scaling of the network's output; minmax for published networks.",
 )
-@click.option("--fp32", is_flag=True, help="Store FP32 instead of FP16, which is half the size.")
+@click.option("--fp32", is_flag=True, help="Store FP32 instead of FP16; the file is twice as large.")
 @options.force
 @options.common
 def import_weights(

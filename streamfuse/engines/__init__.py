@@ -25,7 +25,7 @@ library."""
 
 
 def engine_names() -> list[str]:
-    """Names that `create_engine` accepts besides auto."""
+    """Return the names that `create_engine` accepts besides auto."""
     return list(_ENGINES)
 
 

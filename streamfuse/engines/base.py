@@ -48,7 +48,7 @@ class Fused(NamedTuple):
 
     raw: Raw
     tag: Any
-    """The object that `Engine.submit` was given for the pair."""
+    """The object that was passed to `Engine.submit` with the pair."""
 
 
 class Engine(Closeable):
@@ -61,11 +61,11 @@ class Engine(Closeable):
     output: Output
     """Meaning of the raw values."""
     device: str
-    """Device, as text for people."""
+    """Name of the device, for messages."""
     gpu: int | None = None
     """Number of the CUDA GPU, None for a CPU."""
     package = ""
-    """Name of the installed package; its version is the engine's."""
+    """Name of the package whose version is the engine's."""
     keeps_builds = False
     """True if `prepare` stores compiled networks on disk for later starts."""
     depth: int = 1
@@ -118,7 +118,7 @@ class Engine(Closeable):
 
     @property
     def pending(self) -> int:
-        """Pairs that were submitted and not collected; `prepare` for another size and `close` may drop them."""
+        """Number of pairs submitted and not collected; `prepare` for another size and `close` may drop them."""
         return len(self._fused)
 
     @functools.cached_property
@@ -128,7 +128,7 @@ class Engine(Closeable):
     def time_network(self, ir: Plane, vis: Plane, runs: int) -> npt.NDArray[np.float64]:
         """Time the network, ms for each of `runs` runs.
 
-        On a GPU this is its own clock's time without the copies to and from it; here it is the time of `fuse`.
+        On a GPU this is measured by its own clock, without the copies to and from it; here it is the time of `fuse`.
         """
         self.fuse(ir, vis)
         times = np.empty(runs)
@@ -237,7 +237,7 @@ class NetworkEngine(Engine):
 
 
 def first_line(error: Exception) -> str:
-    """First line of an error's text, without the C++ source file that OpenVINO puts before it."""
+    """Return the first line of an error's text, without the C++ source file that OpenVINO puts before it."""
     lines = [line.strip() for line in str(error).splitlines() if not line.startswith("Exception from")]
     return next(filter(None, lines), type(error).__name__)
 
@@ -270,7 +270,7 @@ def parse_device(text: str) -> int | None:
 
 
 def gpu_of(device: str) -> int:
-    """Number of the GPU to decode on for an engine on `device`; 0 for auto and cpu.  Raises UsageError."""
+    """Return the number of the GPU to decode on for an engine on `device`; 0 for auto and cpu.  Raises UsageError."""
     return (parse_device(device) if device != "auto" else 0) or 0
 
 

@@ -88,7 +88,7 @@ class Ring:
         return self._submitted - self._collected
 
     def submit(self, ir: Plane, vis: Plane, tag: Any = None) -> None:
-        """Start with a pair, (H, W) uint8 each; the planes may be changed afterwards.  `tag`: returned by `collect`.
+        """Submit a pair, (H, W) uint8 each; the planes may be changed afterwards.  `tag`: returned by `collect`.
 
         Raises EngineError while `depth` pairs are in flight.
         """
@@ -119,12 +119,15 @@ class Ring:
         self._submitted += 1
 
     def collect(self) -> Fused:
-        """The oldest pair's tag and its result, the caller's own.  Raises EngineError if none is in flight."""
+        """Wait for the oldest pair; return its tag and its result, which belongs to the caller.
+
+        Raises EngineError if no pair is in flight.
+        """
         if not self.pending:
             raise EngineError("no pair is in flight: submit one first")
         result = self._results[self._collected % self.depth]
         self._collected += 1  # also after an error: the next call returns the next pair
-        tag, result.tag = result.tag, None  # what a pair was submitted with is not kept alive
+        tag, result.tag = result.tag, None  # do not keep the pair's tag alive
         result.out.synchronize()
         return Fused(np.array(result.host.numpy()), tag)
 
@@ -190,7 +193,7 @@ class StreamedEngine(NetworkEngine):
             self._drop()
             if is_out_of_memory(error):
                 raise
-            # Such as "no kernel image": the library does not support this GPU or driver.
+            # For example "no kernel image": the library does not support this GPU or driver.
             raise EngineUnavailable(f"{self.name} does not run on {self.device}: {first_line(error)}") from error
 
     @property

@@ -49,7 +49,7 @@ class Device(Protocol):
     """A GPU, real or simulated."""
 
     name: str
-    """Name for people."""
+    """Name, for messages."""
 
     def stream(self) -> Stream: ...
 
@@ -94,7 +94,7 @@ class ComputeDevice(Device, Protocol):
 
 
 def gpu_names() -> list[str]:
-    """Names of the CUDA GPUs, cuda:0 first.  Raises EngineUnavailable, with the reason, if PyTorch can use none."""
+    """Return the names of the CUDA GPUs, cuda:0 first.  Raises EngineUnavailable with the reason if there are none."""
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
     except (AssertionError, RuntimeError) as error:
@@ -178,7 +178,7 @@ class CudaDevice:
         return [begin.elapsed_time(end) for begin, end in zip(marks[::2], marks[1::2], strict=True)]
 
     def allocations(self) -> int:
-        """Number of memory allocations on this GPU since the start, for tests."""
+        """Return the number of memory allocations on this GPU since the start, for tests."""
         return int(torch.cuda.memory_stats(self.torch)["allocation.all.allocated"])
 
 

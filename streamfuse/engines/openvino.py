@@ -1,4 +1,4 @@
-"""The engine that compiles the network with OpenVINO, the fast one on a CPU.
+"""The OpenVINO engine, the fastest on a CPU.
 
 Conversion takes seconds and needs torch; compiled networks are therefore cached on disk, and later starts load them
 without torch.  Speed: see `benchmarks/engine.py`.
@@ -89,7 +89,11 @@ class OpenvinoEngine(NetworkEngine):
                     f"there is no int8 network for {width}x{height} and preset {self.preset}: run streamfuse build "
                     f"--precision int8 --preset {self.preset} --size {width}x{height} --calibrate PAIRS"
                 )
-            log.info("compiling the network for %dx%d pictures, once per size; takes some seconds", width, height)
+            log.info(
+                "compiling the network for %dx%d pictures, once per size: seconds, or minutes if slow",
+                width,
+                height,
+            )
             compiled = self._compile(self._convert(height, width), key)
         self._request = compiled.create_infer_request()
 

@@ -1,4 +1,4 @@
-"""The engine that compiles the network with TensorRT, the fast one on an NVIDIA GPU.
+"""The TensorRT engine, the fastest on an NVIDIA GPU.
 
 It uses one of two packages, torch-tensorrt (data centre and other GPUs) or torch-tensorrt-rtx (GeForce and RTX cards).
 Both install the same module, so only one can be installed.  Compilation needs PyTorch's exporter and that package; the
@@ -255,7 +255,7 @@ def check_gpu(trt: ModuleType, flavour: Flavour, capability: tuple[int, int], na
 
 
 def tensor_names(trt: ModuleType, engine: Any) -> list[str]:
-    """Names of the tensors for infrared, visible and output.  Raises EngineError for an engine with others."""
+    """Return the names of the tensors for infrared, visible and output.  Raises EngineError for other tensors."""
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
     if sorted(inputs) != ["ir", "vis"] or len(names) != 3:

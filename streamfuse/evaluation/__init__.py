@@ -1,1 +1,1 @@
-"""How good a fusion is: the published tables' metrics, metrics that are harder to please, and video's own."""
+"""Quality of a fusion: the metrics of the published tables, stricter reference metrics, and metrics of video."""

@@ -1,10 +1,10 @@
-"""Fast feature mutual information: how much of the sources' features the fused picture holds.
+"""Fast feature mutual information (FMI): the share of the sources' features in the fused picture.
 
 M. Haghighat and M. A. Razian, "Fast-FMI: non-reference image fusion metric", AICT 2014; M. B. A. Haghighat,
 A. Aghagolzadeh and H. Seyedarabi, "A non-reference image fusion metric based on mutual information of image
 features", Computers and Electrical Engineering 37, 2011.
 
-A window of a feature map, 3x3 = 9 values read column by column, is taken as the probability mass of a place X in
+A window of a feature map, 3x3 = 9 values read column by column, is taken as the probability mass of a position X in
 1..9.  Two windows, with masses a and f and Pearson correlation c between the nine values, get the joint mass
 
     p(i, j) = phi u(i, j) + (1 - phi) a(i) f(j)
@@ -32,12 +32,12 @@ Floats = npt.NDArray[np.float64]
 WINDOW = 3
 CELLS = WINDOW * WINDOW
 CHUNK = 8192
-"""Windows at a time: their nine masses, in double precision, stay in a core's cache."""
+"""Windows processed at a time: their nine masses, in double precision, fit into a core's cache."""
 EDGE_SCALE = 4.0
 """Matlab's `edge(image, "sobel")`: the threshold on the squared gradient is this many times its mean."""
 TINY = 1e-12
 SMALLEST = 1e-300
-"""Added to a mass before its logarithm; vanishes beside any mass but 0."""
+"""Added to a mass before its logarithm; negligible for any mass except 0."""
 
 
 def fmi_dct(ir: Plane, vis: Plane, fused: Plane) -> float:
@@ -47,7 +47,7 @@ def fmi_dct(ir: Plane, vis: Plane, fused: Plane) -> float:
 
 
 def fmi_pixel(ir: Plane, vis: Plane, fused: Plane) -> float:
-    """FMI of Sobel edge maps, as the published tables have it under "pixel"; (H, W) uint8 each, 0 to 1."""
+    """FMI of Sobel edge maps, called "pixel" in the published tables; (H, W) uint8 each, 0 to 1."""
     a, b, f = (_edge_codes(sobel_edges(plane)) for plane in (ir, vis, fused))
     return (_mean_edge_score(a, f) + _mean_edge_score(b, f)) / 2
 
@@ -83,20 +83,20 @@ def sobel_edges(plane: Plane) -> npt.NDArray[np.bool_]:
 
 
 def _windows(feature: Floats) -> Floats:
-    """(H, W) to (9, windows): every 3x3 window at stride 1, each read column by column."""
+    """Return every 3x3 window at stride 1, read column by column: (H, W) to (9, windows)."""
     views = sliding_window_view(feature, (WINDOW, WINDOW))  # (H-2, W-2, row, column)
     return np.ascontiguousarray(views.transpose(3, 2, 0, 1).reshape(CELLS, -1))
 
 
 def _edge_codes(edges: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """(H, W) to (windows,): a window of nine bits is a number below 512."""
+    """Return each window of nine bits as a number below 512: (H, W) to (windows,)."""
     views = sliding_window_view(edges, (WINDOW, WINDOW)).transpose(3, 2, 0, 1).reshape(CELLS, -1)
     codes: npt.NDArray[np.int64] = (views.astype(np.int64) << np.arange(CELLS)[:, None]).sum(axis=0)
     return codes
 
 
 def _mean_edge_score(a: npt.NDArray[np.int64], f: npt.NDArray[np.int64]) -> float:
-    """Windows of nine bits repeat: every pair that occurs is scored once."""
+    """Score each occurring pair of windows once, because windows of nine bits repeat."""
     pairs, counts = np.unique((a << CELLS) | f, return_counts=True)
     bits = np.arange(CELLS)[:, None]
     scores = window_scores(
@@ -131,7 +131,7 @@ def window_scores(a: Floats, f: Floats) -> Floats:
 
 
 def _masses(windows: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Shifted and scaled to 0..1, then to sum 1; a constant window is uniform."""
+    """Shift and scale windows to 0..1, then to sum 1; a constant window becomes uniform."""
     low, high = windows.min(axis=0), windows.max(axis=0)
     flat = low == high
     scaled = (windows - low) / np.where(flat, 1.0, high - low)
@@ -140,7 +140,7 @@ def _masses(windows: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
 
 
 def _correlation(a: Floats, f: Floats) -> Floats:
-    """Pearson, over the nine values; 0 where one is constant."""
+    """Pearson correlation over the nine values; 0 if one window is constant."""
     a, f = a - 1 / CELLS, f - 1 / CELLS
     scale = np.sqrt((a * a).sum(axis=0) * (f * f).sum(axis=0))
     correlation: Floats = (a * f).sum(axis=0) / np.where(scale < TINY, np.inf, scale)
@@ -148,7 +148,7 @@ def _correlation(a: Floats, f: Floats) -> Floats:
 
 
 def _bound_correlation(a: Floats, f: Floats, cumulative_a: Floats, cumulative_f: Floats) -> Floats:
-    """Correlation of the two places under the upper bound, by Hoeffding's formula; infinite where one cannot vary."""
+    """Correlation of the two positions under the upper bound, by Hoeffding's formula; infinite if one is constant."""
     covariance = np.zeros(a.shape[1])
     for i in range(CELLS - 1):
         for j in range(CELLS - 1):
@@ -166,20 +166,20 @@ def _variance(mass: Floats) -> Floats:
 
 
 def _information(a: Floats, f: Floats, cumulative_a: Floats, cumulative_f: Floats, phi: Floats) -> Floats:
-    """Mutual information of the joint mass, bits; its marginals are `a` and `f` whatever phi is.
+    """Mutual information of the joint mass, bits; its marginals are `a` and `f` for any phi.
 
-    Above 1, phi makes some cells negative.  The published values then take the real part of their logarithm.
+    A phi above 1 makes some cells negative; the published values then use the real part of their logarithm.
 
-    The bound holds mass in a staircase of 17 cells only.  All 81 are summed as if there were none, which has a
-    closed form, and then those 17 are put right, walking down the stairs of every window at once.
+    The bound has mass only in a staircase of 17 cells.  All 81 cells are summed as if it had none, which has a closed
+    form; then those 17 are corrected, step by step for all windows at once.
     """
     count = phi.size
     free = 1 - phi
     entropies = _entropy(a) + _entropy(f)
     total = entropies + free * (_log2(np.abs(free)) - entropies)
-    at_a, at_f = np.arange(count), np.arange(count)  # where in the flat arrays the current cell's masses are
+    at_a, at_f = np.arange(count), np.arange(count)  # indices of the current cell's masses in the flat arrays
     ends_a, ends_f = cumulative_a.copy(), cumulative_f.copy()
-    ends_a[-1] = ends_f[-1] = 2.0  # nobody walks past the last place
+    ends_a[-1] = ends_f[-1] = 2.0  # do not step beyond the last position
     begin = np.zeros(count)
     for _ in range(2 * CELLS - 1):
         end_a, end_f = ends_a.take(at_a), ends_f.take(at_f)
@@ -202,6 +202,6 @@ def _entropy(mass: Floats) -> Floats:
 
 
 def _log2(values: Floats) -> Floats:
-    """Finite at 0, so that 0 log 0 is 0."""
+    """Logarithm that is finite at 0, so that 0 log 0 is 0."""
     logarithm: Floats = np.log2(values + SMALLEST)
     return logarithm

@@ -10,7 +10,7 @@ from streamfuse.errors import UsageError
 
 @contextmanager
 def research_packages() -> Iterator[None]:
-    """Around an import of one of them: says how to install what is missing (UsageError)."""
+    """Context for importing one of them; raises UsageError, which names the packages to install."""
     try:
         yield
     except ImportError as error:
@@ -19,7 +19,7 @@ def research_packages() -> Iterator[None]:
 
 
 def check_research_packages(*names: str) -> None:
-    """Raises UsageError now rather than after the first pictures were fused or the first steps were taken."""
+    """Raise UsageError if a package is missing, before the first pictures are fused or the first steps are done."""
     from importlib.util import find_spec
 
     with research_packages():

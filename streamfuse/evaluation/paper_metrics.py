@@ -1,4 +1,4 @@
-"""EN, SD, MI and SCD as the published tables have them, which is not always what their names say.
+"""EN, SD, MI and SCD as in the published tables; some differ from the usual definitions of their names.
 
 H. Li and X.-J. Wu, "CrossFuse: a novel cross attention mechanism based infrared and visible image fusion approach",
 Information Fusion 103, 2024, tables 3 and 4.  Its two FMI columns are in `streamfuse.evaluation.fmi`.
@@ -38,7 +38,7 @@ def spread(fused: Plane) -> float:
 def table_mi(fused: Plane) -> float:
     """MI of the tables: twice the entropy of the fused picture.
 
-    It holds nothing of the sources; `reference_metrics.mutual_information` is what the name promises.
+    It does not depend on the sources; `reference_metrics.mutual_information` is the usual definition.
     """
     return 2 * entropy(fused)
 
@@ -47,8 +47,8 @@ def sum_of_correlations(ir: Plane, vis: Plane, fused: Plane) -> float:
     """SCD: corr(F - B, A) + corr(F - A, B), of (H, W) uint8 pictures, -2 to 2; A infrared, B visible, F fused.
 
     V. Aslantas and E. Bendes, "A new image quality metric for image fusion: the sum of the correlations of
-    differences", AEU 69, 2015.  NaN where it is undefined: a difference or a source that is constant, as for a
-    fused picture that copies a source.
+    differences", AEU 69, 2015.  NaN if it is undefined: if a difference or a source is constant, for example for a
+    fused picture that is a copy of a source.
     """
     a, b, f = (plane.astype(np.float64) for plane in (ir, vis, fused))
     return _correlation(f - b, a) + _correlation(f - a, b)

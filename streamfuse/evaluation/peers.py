@@ -1,4 +1,4 @@
-"""Rows to compare with: means over the 21 TNO pairs on which the paper reports.
+"""Results of other methods: means over the 21 TNO pairs of the paper.
 
 `paper` is the row of CrossFuse in table 3 of Li and Wu (2024).  The authors' published images do not give that row;
 both are shown.  The other networks were measured with their own published weights and their own pre- and
@@ -17,10 +17,10 @@ DATASET = "21 TNO pairs"
 class Reference:
     title: str
     short: str
-    """For narrow columns."""
+    """Title for narrow columns."""
     values: Mapping[str, float]
     digits: Mapping[str, int] = field(default_factory=dict)
-    """After the point, where fewer are known than the tables print."""
+    """Decimal places, if fewer are known than the tables print."""
 
 
 def _peer(
@@ -74,4 +74,4 @@ PEERS = (
     _peer("IFCNN-MAX", "IFCNN", 2.383, 0.504, 0.734, 0.594, 5.79, 6.596, 66.9, 1.714),
 )
 TABLE_ROWS = (PAPER_ROW, AUTHORS_IMAGES, AVERAGE, MAXIMUM, VISIBLE_COPY)
-HONEST_ROWS = (AUTHORS_IMAGES, AVERAGE, MAXIMUM, *PEERS)
+REFERENCE_ROWS = (AUTHORS_IMAGES, AVERAGE, MAXIMUM, *PEERS)

@@ -1,4 +1,4 @@
-"""Plots as SVG text for an HTML page: colours are the page's (CSS classes), so they suit light and dark."""
+"""Plots as SVG text for an HTML page; colours are CSS classes of the page, so they suit light and dark mode."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Mark = tuple[str, str, float]
 
 
 def box_plot(metric: str, values: Sequence[float], marks: Sequence[Mark]) -> str:
-    """Quartiles, range and every single value of one metric, and marks to compare with."""
+    """Draw quartiles, range and all values of one metric, and marks for comparison."""
     finite = np.array([value for value in values if math.isfinite(value)])
     if finite.size == 0:
         return f'<p class="none">{escape(metric)}: no value is defined</p>'
@@ -51,7 +51,7 @@ def box_plot(metric: str, values: Sequence[float], marks: Sequence[Mark]) -> str
 
 
 def level_plot(levels: Mapping[str, Sequence[float]]) -> str:
-    """Mean level of each stream over its frames, each about its own mean: what flickers is seen, not what is bright."""
+    """Draw the mean level of each stream over its frames, relative to its mean, so that flicker shows."""
     series = {name: np.array(values) - np.mean(values) for name, values in levels.items() if len(values) > 1}
     if not series:
         return ""

@@ -1,6 +1,6 @@
-"""Metrics that a copy of one source, or an average of both, does not win.
+"""Reference metrics, in which neither a copy of one source nor an average of both wins.
 
-Each compares the fused picture with both sources or, for the last two, says what its name says.
+Each compares the fused picture with both sources, except the deviation and the average gradient.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ def structural_similarity(source: Plane, fused: Plane) -> float:
 
 
 def edge_preservation(ir: Plane, vis: Plane, fused: Plane) -> float:
-    """Q_AB/F: how much of the sources' edges, strength and direction, the fused picture holds; (H, W) uint8, 0 to 1.
+    """Q_AB/F: share of the sources' edges, in strength and direction, in the fused picture; (H, W) uint8, 0 to 1.
 
     C. S. Xydeas and V. Petrovic, "Objective image fusion performance measure", Electronics Letters 36, 2000.  An
     edge counts by its strength in the source.  0 where neither source has an edge.
 
-    Three habits of the implementation that published figures come from are kept: the pictures lie in black, so
-    that their borders are edges; a vertical gradient points to +pi/2, up or down; equal strengths have themselves
-    as ratio, which saturates the sigmoid.
+    Three properties of the implementation behind the published figures are kept: pictures are surrounded by black, so
+    that their borders are edges; a vertical gradient points to +pi/2, up or down; the ratio of equal strengths is the
+    strength itself, which saturates the sigmoid.
     """
     strength, angle = _edges(fused)
     kept = weight = 0.0
@@ -78,7 +78,7 @@ def edge_preservation(ir: Plane, vis: Plane, fused: Plane) -> float:
 
 
 def _edges(plane: Plane) -> tuple[Floats, Floats]:
-    """Sobel strength, and direction in -pi/2..pi/2."""
+    """Return Sobel strength, and direction in -pi/2..pi/2."""
     across = cv2.Sobel(plane, cv2.CV_64F, 1, 0, borderType=cv2.BORDER_CONSTANT)
     down = cv2.Sobel(plane, cv2.CV_64F, 0, 1, borderType=cv2.BORDER_CONSTANT)
     upright = across == 0
@@ -112,7 +112,7 @@ def visual_information(source: Plane, fused: Plane) -> float:
 
 
 def _blur(values: Floats, side: int) -> Floats:
-    """Gaussian of a fifth of the window, only where the window fits."""
+    """Gaussian mean, sigma a fifth of the window, only where the window fits."""
     kernel = cv2.getGaussianKernel(side, side / 5, cv2.CV_64F)
     half = side // 2
     blurred = cv2.sepFilter2D(values, cv2.CV_64F, kernel, kernel)
@@ -120,7 +120,7 @@ def _blur(values: Floats, side: int) -> Floats:
 
 
 def _information_at_scale(reference: Floats, distorted: Floats, side: int) -> tuple[float, float]:
-    """What the eye gets of the reference through the distorted picture, and from the reference itself."""
+    """Return the information that the eye gets from the distorted picture, and from the reference itself."""
     mean_r, mean_d = _blur(reference, side), _blur(distorted, side)
     var_r = np.maximum(_blur(reference * reference, side) - mean_r * mean_r, 0)
     var_d = np.maximum(_blur(distorted * distorted, side) - mean_d * mean_d, 0)

@@ -1,4 +1,4 @@
-"""An evaluation as one HTML page that needs nothing beside it: pictures and plots are inside."""
+"""An evaluation as one self-contained HTML page with pictures and plots."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from streamfuse.evaluation.peers import (
     AUTHORS_IMAGES,
     AVERAGE,
     DATASET,
-    HONEST_ROWS,
     PAPER_ROW,
+    REFERENCE_ROWS,
     TABLE_ROWS,
     Reference,
 )
@@ -39,7 +39,7 @@ SHEET_LIMIT = 120
 EXTREMES = 3
 """Best and worst scenes that are shown large."""
 
-HONEST_COLUMNS = ("true_MI", "Q_ABF", "SSIM", "VIF", "AG", "EN", "SD", "SCD")
+REFERENCE_COLUMNS = ("true_MI", "Q_ABF", "SSIM", "VIF", "AG", "EN", "SD", "SCD")
 MARKS: Sequence[Reference] = (PAPER_ROW, AUTHORS_IMAGES, AVERAGE)
 TITLES = ("infrared", "visible", "fused")
 _KEY = (
@@ -66,7 +66,7 @@ def _encode(plane: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
 
 
 def write_report(directory: Path, evaluation: Evaluation) -> Path:
-    """Write the page into a directory, made if need be; its path.  Raises OutputError."""
+    """Write the page to a directory, which is created if necessary; return its path.  Raises OutputError."""
     page = directory / PAGE
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def write_report(directory: Path, evaluation: Evaluation) -> Path:
 
 
 def render(evaluation: Evaluation) -> str:
-    """The page's text."""
+    """Return the page's HTML."""
     template = Template(files("streamfuse.evaluation").joinpath("report.html").read_text(encoding="utf-8"))
     return template.substitute(
         method=escape(evaluation.method),
@@ -85,7 +85,7 @@ def render(evaluation: Evaluation) -> str:
         count=len(evaluation.cases),
         notes="".join(f"<li>{escape(note)}</li>" for note in _notes(evaluation)),
         published=_table(PAPER, evaluation, TABLE_ROWS),
-        honest=_table(HONEST_COLUMNS, evaluation, HONEST_ROWS),
+        reference=_table(REFERENCE_COLUMNS, evaluation, REFERENCE_ROWS),
         stream=_stream(evaluation),
         key=_KEY if evaluation.temporal is None else ".",
         plots="".join(_plots(evaluation)),
@@ -177,7 +177,7 @@ def _pictures(case: Case) -> str:
 
 
 def _extremes(evaluation: Evaluation) -> Iterator[str]:
-    """The best and the worst scenes by mean rank."""
+    """Return the section of the best and the worst scenes by mean rank."""
     ranked = evaluation.ranked()
     count = min(EXTREMES, len(ranked) // 2)
     for title, cases in (("Best", ranked[:count]), ("Worst", ranked[-count:][::-1] if count else [])):

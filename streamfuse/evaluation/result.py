@@ -1,4 +1,4 @@
-"""What an evaluation found, and its JSON."""
+"""The result of an evaluation, and its JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streamfuse.evaluation.score import METRICS, SCD_UNDEFINED, Scores, mean_sco
 from streamfuse.evaluation.video import Temporal
 
 RANKED_BY = ("true_MI", "Q_ABF", "SSIM", "VIF")
-"""Best and worst scenes are told by their mean rank in these: a copy or an average does not win all four."""
+"""Metrics whose mean rank orders the scenes: neither a copy nor an average wins in all four."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +22,21 @@ class Case:
     name: str
     scores: Scores
     pictures: tuple[bytes, bytes, bytes] | None = None
-    """JPEG of infrared, visible and fused; None where no report was asked for."""
+    """JPEG of infrared, visible and fused; None without a report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All scenes of one way to fuse."""
+    """All scenes of one fusion method."""
 
     method: str
-    """What made the fused pictures: a directory, or weights with engine and tone."""
+    """Origin of the fused pictures: a directory, or weights with engine and tone."""
     inputs: str
     cases: Sequence[Case]
     temporal: Temporal | None = None
-    """Only of a stream; over all of its frames."""
+    """Metrics over all frames; only for a stream."""
     notes: Sequence[str] = field(default_factory=list)
-    """What the reader must know: what was left out, which frames were scored."""
+    """Notes for the reader: what was left out, which frames were scored."""
 
     @property
     def mean(self) -> Scores:
@@ -44,7 +44,7 @@ class Evaluation:
 
     @property
     def undefined(self) -> dict[str, str]:
-        """Why a metric has no value for some cases, and for how many."""
+        """Reason why a metric has no value for some cases, with their number, by metric."""
         found = {}
         for name in METRICS:
             count = sum(math.isnan(case.scores.get(name, 0.0)) for case in self.cases)
@@ -54,7 +54,7 @@ class Evaluation:
         return found
 
     def ranked(self) -> list[Case]:
-        """Cases from best to worst, by mean rank in RANKED_BY."""
+        """Return the cases from best to worst, by mean rank in RANKED_BY."""
         places = dict.fromkeys(range(len(self.cases)), 0)
         for name in RANKED_BY:
             values = [case.scores[name] for case in self.cases]
@@ -64,7 +64,7 @@ class Evaluation:
         return [self.cases[index] for index in sorted(places, key=lambda i: places[i])]
 
     def to_json(self) -> str:
-        """Undefined values are null; `undefined` says why."""
+        """Convert to JSON; undefined values are null, with the reason in `undefined`."""
         content: dict[str, Any] = {
             "method": self.method,
             "inputs": self.inputs,

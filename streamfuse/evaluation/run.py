@@ -1,4 +1,4 @@
-"""From pictures to an evaluation: reading or fusing, scoring in threads, keeping what a report shows."""
+"""Run of an evaluation: read or fuse pictures, score them in threads, keep the pictures for a report."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from streamfuse.evaluation.score import Triple, in_threads, score
 from streamfuse.evaluation.video import TemporalScorer
 
 WORKERS = 2
-"""Threads that score; numpy, SciPy and OpenCV let go of the GIL for most of the time."""
+"""Threads that score; NumPy, SciPy and OpenCV release the GIL most of the time."""
 FRAMES_SCORED = 25
-"""Of a stream, unless the user says otherwise: with FMI a 640x480 frame takes about a second of one core."""
+"""Default number of scored frames of a stream: with FMI, a 640x480 frame takes about a second of one core."""
 
 Named = tuple[str, Triple]
 
@@ -28,16 +28,16 @@ class Evaluator:
     """Scores images, or a stream."""
 
     pictures: bool = False
-    """Whether to keep the pictures, for a report."""
+    """True to keep the pictures for a report."""
     workers: int = WORKERS
     on_picture: Callable[[], None] = _nothing
     """Called after each image, or each frame of a stream, that was read."""
     notes: list[str] = field(default_factory=list)
     damage: DamagedInput | None = None
-    """What was missing at the end of a stream, once it has been scored."""
+    """Missing parts at the end of a stream, set after scoring."""
 
     def images(self, method: str, inputs: str, names: Sequence[str], triples: Iterator[Triple]) -> Evaluation:
-        """One case an image; the first error of reading, fusing or scoring ends it."""
+        """Score images, each one case; the first error of reading, fusing or scoring is raised."""
 
         def named() -> Iterator[Named]:
             for name, triple in zip(names, triples, strict=True):
@@ -48,9 +48,9 @@ class Evaluator:
         return Evaluation(method, inputs, cases, notes=self.notes)
 
     def stream(self, method: str, inputs: str, triples: Iterator[Triple], every: int) -> Evaluation:
-        """Every `every`-th frame, from the first one, is a case; flicker and motion are of all frames.
+        """Score a stream; every `every`-th frame, from the first one, is a case; flicker and motion use all frames.
 
-        A recording that was cut off is scored as far as it can be read; then `damage` and a note say so.
+        A recording that is cut off is scored as far as it can be read, and described in `damage` and a note.
         """
         temporal = TemporalScorer()
 

@@ -1,8 +1,8 @@
 """All metrics of one fused picture, and of a stream of them.
 
-The metrics of the published tables come first, by their published names.  They are easy to please: over
-the 21 TNO pairs a copy of the visible picture has more SD and FMI than the paper's network, and a plain average more
-FMI.  The others are harder.
+The metrics of the published tables come first, by their published names.  They are easily satisfied: over the 21 TNO
+pairs, a copy of the visible picture has more SD and FMI than the paper's network, and a plain average more FMI.  The
+others are stricter.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from streamfuse.errors import InputError
 from streamfuse.evaluation import fmi, paper_metrics, reference_metrics
 
 PAPER = ("EN", "SD", "MI", "FMI_dct", "FMI_pixel", "SCD")
-HONEST = ("true_MI", "Q_ABF", "SSIM", "SSIM_ir", "SSIM_vis", "VIF", "VIF_ir", "VIF_vis", "AG", "std")
-METRICS = (*PAPER, *HONEST)
+REFERENCE = ("true_MI", "Q_ABF", "SSIM", "SSIM_ir", "SSIM_vis", "VIF", "VIF_ir", "VIF_vis", "AG", "std")
+METRICS = (*PAPER, *REFERENCE)
 
 SCD_UNDEFINED = "undefined: the fused picture differs from a source by a constant, or a source is constant"
 
@@ -42,7 +42,7 @@ def score(ir: Plane, vis: Plane, fused: Plane, *, with_fmi: bool = True) -> Scor
     takes three quarters of the time, its two entries are left out.  Raises InputError for planes that do not fit.
     """
     _check(ir, vis, fused)
-    # SSIM and VIF are dearest after FMI; all release the GIL for most of their time.
+    # SSIM and VIF take longest after FMI; all release the GIL most of the time.
     ssim_ir, ssim_vis = (reference_metrics.structural_similarity(source, fused) for source in (ir, vis))
     vif_ir, vif_vis = (reference_metrics.visual_information(source, fused) for source in (ir, vis))
     values = {
@@ -81,12 +81,12 @@ def _check(ir: Plane, vis: Plane, fused: Plane) -> None:
 
 
 def score_all(triples: Iterable[Triple], *, with_fmi: bool = True, workers: int = 2) -> Iterator[Scores]:
-    """Scores of a stream of pictures, in order; at most `workers` + 1 triples are held at a time."""
+    """Yield the scores of a stream of pictures, in order; at most `workers` + 1 triples are in memory at a time."""
     return in_threads(lambda triple: score(*triple, with_fmi=with_fmi), triples, workers)
 
 
 def in_threads(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
-    """`map` over threads, in order, never more than `workers` + 1 items ahead of what has been taken."""
+    """`map` in threads, in order, at most `workers` + 1 items ahead of the consumer."""
     source = iter(items)
     with ThreadPoolExecutor(workers) as pool:
         waiting = [pool.submit(function, item) for item in islice(source, workers + 1)]
@@ -101,7 +101,7 @@ def in_threads(function: Callable[[T], R], items: Iterable[T], workers: int) -> 
 
 
 def mean_scores(scores: Sequence[Scores]) -> Scores:
-    """Plain mean over pictures of each metric, undefined values left out; NaN where no picture has the metric."""
+    """Mean of each metric over the pictures, without undefined values; NaN if no picture has a value."""
     means = {}
     for name in scores[0] if scores else ():
         values = [each[name] for each in scores if not math.isnan(each[name])]

@@ -1,4 +1,4 @@
-"""A contact sheet: moments of a run in rows, infrared, visible and fused side by side."""
+"""A contact sheet: frames of a run in rows, infrared, visible and fused side by side."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FONT = cv2.FONT_HERSHEY_DUPLEX
 
 
 def contact_sheet(rows: Sequence[Sequence[Image]], titles: Sequence[str], labels: Sequence[str]) -> Image:
-    """`rows` of (H, W, 3) BGR pictures, all of one size; a title a column, a label a row, drawn into its first one."""
+    """Arrange `rows` of (H, W, 3) BGR pictures of one size; a title for each column, a label in each first picture."""
     height, width = rows[0][0].shape[:2]
     columns = len(titles)
     sheet = np.empty((_HEADER + len(rows) * (height + _GAP), _GAP + columns * (width + _GAP), 3), np.uint8)

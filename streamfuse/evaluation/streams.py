@@ -1,4 +1,4 @@
-"""Where the pictures to be scored come from: image files, or streams, fused already or on the way."""
+"""Pictures to be scored: image files, or streams, fused before or during the evaluation."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _check_size(fused_name: str, fused: Plane, vis_name: str, vis: Plane) -> Non
 
 
 def fuse_stream(pipeline: Pipeline) -> Iterator[Triple]:
-    """Every frame of a pipeline of recordings, as it would be written, with what it was made of."""
+    """Yield every frame of a pipeline of recordings, as it would be written, with its inputs."""
     for frame in pipeline:
         assert frame.infrared is not None
         assert frame.visible is not None
@@ -56,11 +56,11 @@ def fuse_stream(pipeline: Pipeline) -> Iterator[Triple]:
 
 
 def read_streams(sources: Open, results: Open, frames: int | None = None) -> Iterator[Triple]:
-    """Frames of a fused stream with those that it was made of.
+    """Yield the frames of a fused stream with their inputs.
 
-    `sources` opens the infrared and the visible stream, `results` the visible (again) and the fused one: both are
-    paired by time as for fusing, and joined by the visible frame.  Raises InputError where nothing fits together,
-    and at the end DamagedInput where a recording was cut off.
+    `sources`: opens the infrared and the visible stream.  `results`: opens the visible (again) and the fused one.  Both
+    are paired by time as for fusing, and joined by the visible frame.  Raises InputError if no frames belong together,
+    and DamagedInput at the end if a recording was cut off.
     """
     given = 0
     opened: list[Source] = []
@@ -94,7 +94,7 @@ def _frames(source: Source) -> Iterator[Frame]:
 
 
 def _join(inputs: Iterator[FramePair], outputs: Iterator[FramePair]) -> Iterator[tuple[FramePair, FramePair]]:
-    """Pairs of the same visible frame, which is second in the one and first in the other."""
+    """Join pairs with the same visible frame, which is second in `inputs` and first in `outputs`."""
     one, other = next(inputs, None), next(outputs, None)
     while one is not None and other is not None:
         if one.vis.index == other.ir.index:
@@ -107,7 +107,7 @@ def _join(inputs: Iterator[FramePair], outputs: Iterator[FramePair]) -> Iterator
 
 
 def expected_frames(sources: Sequence[Source], limit: int | None) -> int | None:
-    """How many frames the headers promise; None where they do not tell."""
+    """Return the number of frames by the headers; None if they do not give it."""
     slowest_ns = max(source.period_ns or DEFAULT_PERIOD_NS for source in sources)
     counts = [
         source.frame_count * (source.period_ns or DEFAULT_PERIOD_NS) // slowest_ns

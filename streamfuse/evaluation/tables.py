@@ -1,4 +1,4 @@
-"""The figures as text: on a terminal, and as Markdown."""
+"""The figures as tables for a terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 
 from streamfuse.evaluation.peers import AUTHORS_IMAGES, AVERAGE, DATASET, PAPER_ROW, Reference
 from streamfuse.evaluation.result import Evaluation
-from streamfuse.evaluation.score import HONEST, METRICS, PAPER
+from streamfuse.evaluation.score import METRICS, PAPER, REFERENCE
 from streamfuse.evaluation.video import temporal_rows
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 DIGITS = {"EN": 4, "SD": 3, "MI": 4, "FMI_dct": 4, "FMI_pixel": 4, "SCD": 4, "AG": 2, "std": 2}
-"""After the point; three for all others."""
+"""Decimal places; three for all other metrics."""
 
 BESIDE: Sequence[Reference] = (PAPER_ROW, AUTHORS_IMAGES, AVERAGE)
 UNDEFINED = "–"  # noqa: RUF001 - a dash, as tables have it
 
 
 def number(metric: str, value: float | None, digits: int | None = None) -> str:
-    """A figure as the published tables print it, or with so many digits; a dash where there is none."""
+    """Format a value as in the published tables, or with `digits` decimal places; a dash for none."""
     if value is None or math.isnan(value):
         return UNDEFINED
     return f"{value:.{DIGITS.get(metric, 3) if digits is None else digits}f}"
@@ -33,7 +33,7 @@ def reference_number(row: Reference, metric: str) -> str:
 
 
 def level(value: float) -> str:
-    """A figure in grey levels of a stream."""
+    """Format a value of a stream in grey levels."""
     return UNDEFINED if math.isnan(value) else f"{value:.3f}"
 
 
@@ -62,7 +62,7 @@ _MEANINGS = {
 
 
 def terminal_tables(evaluation: Evaluation) -> Iterator[RenderableType]:
-    """Tables for a rich console, within 80 columns."""
+    """Return tables for a rich console, at most 80 columns wide."""
     from rich.table import Table
 
     mean = evaluation.mean
@@ -110,14 +110,14 @@ def _row(metrics: Sequence[str], title: str, values: Mapping[str, float]) -> lis
 
 
 def markdown(evaluation: Evaluation) -> str:
-    """The same as a Markdown document, with a row for each picture."""
+    """Return the same as a Markdown document, with a row for each picture."""
     mean = evaluation.mean
     parts = [
         "# Evaluation",
         f"{evaluation.method}\n\nInputs: {evaluation.inputs}",
         *(f"- {note}" for note in evaluation.notes),
     ]
-    for title, metrics in (("Published metrics", PAPER), ("Further metrics", HONEST)):
+    for title, metrics in (("Published metrics", PAPER), ("Further metrics", REFERENCE)):
         rows = [_row(metrics, f"**mean of {len(evaluation.cases)}**", mean)]
         rows += [
             [f"{reference.title} ({DATASET})", *(reference_number(reference, metric) for metric in metrics)]

@@ -1,7 +1,7 @@
-"""What a stream adds to its pictures: flicker, and whether the fused picture moves as the scene does.
+"""Metrics of video: flicker, and the consistency of the fused picture with the motion of the scene.
 
 A network whose output is stretched frame by frame raises the frame-to-frame change of the mean level 6 to 66 times
-(measured on five recordings) while every single picture looks right; no metric of one picture can see that.
+(measured on five recordings) although every single picture looks right; metrics of single pictures do not show that.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import numpy.typing as npt
 from streamfuse.color import Plane
 
 FIT_CHANGES = 3
-"""Fewer changes than this are fitted by the two sources' changes whatever they are."""
+"""Least number of changes: fewer are always fitted exactly by the changes of the two sources."""
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class PerStream:
-    """One figure of the fused stream beside the same figure of its sources."""
+    """A figure of the fused stream and the same figure of its sources."""
 
     fused: float
     ir: float
@@ -34,17 +34,17 @@ class PerStream:
 
 @dataclass(frozen=True, slots=True)
 class Temporal:
-    """Figures of a stream, all in grey levels; NaN where there are too few frames."""
+    """Figures of a stream, all in grey levels; NaN if there are too few frames."""
 
     frames: int
     flicker: PerStream
     """RMS of the change of the mean level from frame to frame."""
     largest_step: PerStream
-    """Largest such change, without its sign."""
+    """Largest absolute change of the mean level from frame to frame."""
     own_flicker: float
     """Flicker of the fused stream that no linear mix of the sources' changes explains."""
     temporal_error: PerStream
-    """Mean absolute difference from the frame before, moved by the visible stream's optical flow."""
+    """Mean absolute difference to the previous frame, moved by the visible stream's optical flow."""
     levels: dict[str, list[float]]
     """Mean level of every frame of the three streams."""
 
@@ -53,7 +53,7 @@ class Temporal:
 
 
 class TemporalScorer:
-    """Takes the frames of a stream one by one.
+    """Computes the figures from the frames of a stream, one by one.
 
     >>> scorer = TemporalScorer()
     >>> for ir, vis, fused in frames:
@@ -68,7 +68,7 @@ class TemporalScorer:
         self._before: dict[str, Plane] | None = None
 
     def add(self, ir: Plane, vis: Plane, fused: Plane) -> None:
-        """The next frame: (H, W) uint8 each, of one shape; another shape than before begins the motion anew."""
+        """Add a frame: (H, W) uint8 each, of one shape; motion starts again after a change of shape."""
         planes = {"fused": fused, "ir": ir, "vis": vis}
         for name, plane in planes.items():
             self._levels[name].append(float(plane.mean(dtype=np.float64)))
@@ -79,10 +79,10 @@ class TemporalScorer:
         self._before = {name: plane.copy() for name, plane in planes.items()}  # a decoder may reuse its buffers
 
     def _places(self, now: Plane, before: Plane) -> npt.NDArray[np.float32]:
-        """Where each pixel of this visible frame was in the one before, (H, W, 2) x and y."""
+        """Return the position of each pixel of this visible frame in the previous one, (H, W, 2) x and y."""
         if self._flow is None:
             self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        if min(now.shape) < 16:  # DIS needs more; so small a picture is taken as still
+        if min(now.shape) < 16:  # too small for DIS: assume no motion
             flow = np.zeros((*now.shape, 2), np.float32)
         else:
             flow = cast("npt.NDArray[np.float32]", self._flow.calc(np.ascontiguousarray(now), before, None))  # type: ignore[call-overload]
@@ -112,10 +112,10 @@ def rms(values: Floats) -> float:
 
 
 def own_flicker(fused: Floats, ir: Floats, vis: Floats) -> float:
-    """RMS of the fused changes less their best linear fit on the sources' changes, all (n,); NaN for n under 3.
+    """RMS of the fused changes minus their best linear fit by the sources' changes, all (n,); NaN for n under 3.
 
-    What the scene does, and so both cameras see, is not blamed on the fusion.  The fit has no constant term: a
-    steady drift that the sources do not have is the fusion's own.
+    Changes of the scene, which both cameras see, do not count as flicker of the fusion.  The fit has no constant term:
+    a constant drift that the sources do not have counts.
     """
     if fused.size < FIT_CHANGES:
         return math.nan
@@ -125,7 +125,7 @@ def own_flicker(fused: Floats, ir: Floats, vis: Floats) -> float:
 
 
 def _moved_error(now: Plane, before: Plane, places: npt.NDArray[np.float32]) -> float:
-    """Mean absolute difference where the pixel was inside the frame before; NaN if none was."""
+    """Mean absolute difference over pixels that were inside the previous frame; NaN if there are none."""
     height, width = now.shape
     x, y = cv2.split(places)
     moved = cv2.remap(before, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -135,12 +135,12 @@ def _moved_error(now: Plane, before: Plane, places: npt.NDArray[np.float32]) -> 
 
 
 def every_nth(expected: int | None, wanted: int) -> int:
-    """A step that scores about `wanted` frames of a stream of so many; 10 for one that does not tell its length."""
+    """Return the step that scores about `wanted` of `expected` frames; 10 if the length is unknown."""
     return 10 if expected is None else max(1, math.ceil(expected / wanted))
 
 
 def temporal_rows(temporal: Temporal) -> Iterator[tuple[str, str, float, float, float]]:
-    """Key, title, and the figures of fused, infrared and visible; NaN where a source has none."""
+    """Yield key, title, and the figures of fused, infrared and visible; NaN if a source has none."""
     for key, title in (
         ("flicker", "flicker, RMS"),
         ("largest_step", "largest step"),

@@ -1,9 +1,9 @@
-"""The shallow path of a narrow network with 2x2 pixels as channels.
+"""The shallow path of a narrow network, computed on blocks of 2x2 pixels as channels.
 
-Engines lay channels side by side and work on many at once: a picture of one channel, a kernel from one channel to a
-few and an enlargement leave most of them idle.  With blocks of pixels for channels the same numbers come of convs
-from 4 channels to 32 on a quarter of the places.  Measured with 8 shallow channels at 640x480 on a busy CPU
-that multiplies BF16: 0.58 of the time of the whole small network (least of 60 runs).  With 32 nothing was gained.
+Engines store channels side by side and process many at once; a picture of one channel, a kernel from one channel to a
+few, and an enlargement leave most of that width idle.  On blocks of pixels, convs from 4 channels to 32 at a quarter
+of the positions compute the same values.  Measured with 8 shallow channels at 640x480 on a busy CPU with BF16
+instructions: the whole small network takes 0.58 of the time (minimum of 60 runs).  With 32 channels nothing is gained.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from streamfuse.network.config import SkipBorder
 from streamfuse.network.crossfuse import EPS
 
 BLOCK = 2
-"""Pixels a side."""
+"""Side of a block, pixels."""
 _PIXELS = BLOCK * BLOCK
 WIDEST = 16
-"""Shallow channels up to which it pays."""
+"""Largest number of shallow channels for which this is faster."""
 
 
 class BlockedDetail(nn.Module):
-    """What comes of the shallow features and, enlarged by `factor`, of the deep ones."""
+    """The output picture: the part of the shallow features plus that of the deep ones, enlarged by `factor`."""
 
     def __init__(
         self, conv_ir: nn.Conv2d, conv_vis: nn.Conv2d, skip_weight: Tensor, border: SkipBorder, factor: int
     ) -> None:
-        """`skip_weight`: (1, C, 1, 1), what the end of the decoder makes of the shallow skip; `factor`: even."""
+        """`skip_weight`: (1, C, 1, 1), effect of the decoder's last layers on the shallow skip.  `factor`: even."""
         super().__init__()
         channels = skip_weight.shape[1]
         self.times = factor // BLOCK
-        # Of two pixels a repeated block's nearer one is the picture's last but one: mirrored at the outermost.
+        # Repeating a block outwards puts the picture's last pixel but one next to the last: reflection by one pixel.
         self.beyond = "replicate" if border is SkipBorder.REFLECT else "constant"
         for name, conv in (("ir", conv_ir), ("vis", conv_vis)):
             for key, tensor in _shallow(conv).items():
@@ -63,14 +63,14 @@ class BlockedDetail(nn.Module):
         kernel, bias, total, total_bias, strength = (
             getattr(self, f"{key}_{name}") for key in ("kernel", "bias", "total", "total_bias", "strength")
         )
-        # Outside of the picture the sum over the channels is 0, or its own mirror image, but not that of the mirrored
-        # picture that x is: so it is a step of its own.
+        # Outside the picture the sum over the channels is 0 or its own reflection, not the sum over the reflected
+        # picture in x.  So it is computed and padded separately.
         both = torch.cat((x, F.pad(F.conv2d(x, total, total_bias), (1, 1, 1, 1), mode=self.beyond)), dim=1)
         return F.conv2d(x, kernel, bias), F.conv2d(both, strength, bias).abs()
 
 
 def _shallow(conv: nn.Conv2d) -> dict[str, Tensor]:
-    """The first conv, the sum of its outputs, and, of both blocks and sums, its outputs less the mean of the sums."""
+    """Return kernels on blocks: the first conv, the sum of its outputs, and the strength x - s from blocks and sums."""
     assert conv.bias is not None
     weight, bias = conv.weight.detach().double(), conv.bias.detach().double()
     kernel = _on_blocks(weight)
@@ -86,26 +86,27 @@ def _shallow(conv: nn.Conv2d) -> dict[str, Tensor]:
 
 
 def _on_blocks(weight: Tensor) -> Tensor:
-    """A kernel (C, 1, 3, 3) on pixels as one on blocks, (C * 4, 4, 3, 3), ordered as `F.pixel_unshuffle` does."""
-    out = weight.new_zeros(len(weight), BLOCK, BLOCK, BLOCK, BLOCK, 3, 3)  # C, pixel made, pixel seen, block seen
+    """Convert a kernel on pixels (C, 1, 3, 3) to one on blocks (C * 4, 4, 3, 3), ordered as by `F.pixel_unshuffle`."""
+    out = weight.new_zeros(len(weight), BLOCK, BLOCK, BLOCK, BLOCK, 3, 3)  # C, output pixel, input pixel, input block
     for row in range(BLOCK):
         for column in range(BLOCK):
             for down in range(3):
                 for along in range(3):
                     y, x = row + down - 1, column + along - 1
-                    place = (y % BLOCK, x % BLOCK, y // BLOCK + 1, x // BLOCK + 1)
-                    out[(slice(None), row, column, *place)] = weight[:, 0, down, along]
+                    seen = (y % BLOCK, x % BLOCK, y // BLOCK + 1, x // BLOCK + 1)
+                    out[(slice(None), row, column, *seen)] = weight[:, 0, down, along]
     return out.reshape(len(weight) * _PIXELS, _PIXELS, 3, 3)
 
 
 def _bilinear(factor: int) -> Tensor:
-    """Enlargement as a conv (factor * factor, 1, 3, 3), before `F.pixel_shuffle` by factor / 2 and then by 2."""
+    """Return bilinear enlargement as a conv (factor * factor, 1, 3, 3), to be followed by two calls of
+    `F.pixel_shuffle`, by factor / 2 and by 2."""
     line = torch.zeros(factor, 3)
-    for place in range(factor):
-        at = (place + 0.5) / factor - 0.5
+    for index in range(factor):
+        at = (index + 0.5) / factor - 0.5
         low = math.floor(at)
-        line[place, low + 1] = 1 - (at - low)
-        line[place, low + 2] = at - low
+        line[index, low + 1] = 1 - (at - low)
+        line[index, low + 2] = at - low
     both = line[:, None, :, None] * line[None, :, None, :]  # (factor, factor, 3, 3)
     times = factor // BLOCK
     apart = both.reshape(times, BLOCK, times, BLOCK, 3, 3).permute(1, 3, 0, 2, 4, 5)

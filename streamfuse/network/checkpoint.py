@@ -1,20 +1,20 @@
 """Weights files.
 
-A weights file is a safetensors file of floating-point tensors named as the modules of
-`streamfuse.network.crossfuse`, with the metadata
+A weights file is a safetensors file of floating-point tensors, named as the modules of
+`streamfuse.network.crossfuse` are, with this metadata:
 
     format        "streamfuse-crossfuse-1"
     depth         "1"
     skip_weights  "signed" | "magnitude"
     output        "minmax" | "direct"
-    attention     "re-softmax" | "softmax"      re-softmax where it is not said
-    fusion        "cam" | "cnn" | "dense"       cam where it is not said
-    skip_border   "zeros" | "reflect"           zeros where it is not said
-    shallow, deep, growth   channels            32, 128, 64 where they are not said
-    preset        "quality" | "balanced" | "realtime"   what it is best run at; quality where it is not said;
-                                                realtime: it is itself a small network, for that preset
+    attention     "re-softmax" | "softmax"      default re-softmax
+    fusion        "cam" | "cnn" | "dense"       default cam
+    skip_border   "zeros" | "reflect"           default zeros
+    shallow, deep, growth   channels            default 32, 128, 64
+    preset        "quality" | "balanced" | "realtime"   the recommended preset, default quality; realtime: the
+                                                file is itself a small network, for that preset
 
-Beside NAME.safetensors may stand NAME-lite.safetensors, the small network of the preset realtime.
+NAME-lite.safetensors beside NAME.safetensors is the small network that preset realtime runs.
 
 Reading the header needs neither torch nor the tensors, so an engine that has a compiled copy on disk
 starts without either.
@@ -43,14 +43,14 @@ if TYPE_CHECKING:
 FORMAT = "streamfuse-crossfuse-1"
 MAX_HEADER_BYTES = 10_000_000
 _LATER = ("attention", "fusion", "skip_border")
-"""Metadata that files may lack."""
+"""Optional metadata."""
 _WIDTHS = ("shallow", "deep", "growth")
 MAX_DIMENSIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsInfo:
-    """What a weights file says of itself."""
+    """Metadata, tensor types and digest of a weights file."""
 
     path: Path
     metadata: Mapping[str, str]
@@ -65,19 +65,19 @@ class WeightsInfo:
 
     @property
     def preset(self) -> Preset:
-        """What it is best run at."""
+        """The recommended preset."""
         return _parse_preset(self.metadata, self.path)
 
     @property
     def whole_digest(self) -> str:
-        """Of all that its presets run: of this file, and of the small network's."""
+        """Digest of everything that the presets run: this file and, if there is one, the small network's file."""
         lite = self.lite()
         if lite is None or lite is self:
             return self.digest
         return hashlib.sha256(f"{self.digest} {lite.digest}".encode()).hexdigest()
 
     def lite(self) -> WeightsInfo | None:
-        """The small network that goes with it, or None; itself, if it is one.  Raises WeightsError for a bad one."""
+        """The small network beside this one, or None; this one if it is small.  Raises WeightsError for a bad one."""
         if self.preset is Preset.REALTIME:
             return self
         path = self.path.with_name(f"{self.path.stem}-lite{self.path.suffix}")
@@ -90,7 +90,7 @@ class WeightsInfo:
 
 
 def default_weights() -> Path:
-    """The shipped weights: in an installed package beside the code, in a checkout under weights/."""
+    """Return the path of the shipped weights: beside the code if installed, under weights/ in a checkout."""
     here = Path(__file__).resolve().parent.parent
     for candidate in (here / "data" / "crossfuse.safetensors", here.parent / "weights" / "crossfuse.safetensors"):
         if candidate.is_file():
@@ -99,7 +99,7 @@ def default_weights() -> Path:
 
 
 def read_info(path: Path) -> WeightsInfo:
-    """Check the header of a weights file; raises WeightsError with what is wrong."""
+    """Read and check the header of a weights file.  Raises WeightsError with the reason."""
     header = _read_header(path)
     declared = header.pop("__metadata__", None)
     metadata = {str(k): str(v) for k, v in declared.items()} if isinstance(declared, dict) else {}
@@ -118,7 +118,7 @@ def read_info(path: Path) -> WeightsInfo:
 
 
 def _is_tensor(entry: object) -> bool:
-    """Whether it can be a tensor's entry in a header; its sides are bounded, as nothing has been checked yet."""
+    """Return True for a valid description of a tensor.  Its sides are bounded, because the file is not trusted yet."""
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
         return False
     shape = entry.get("shape")
@@ -177,7 +177,7 @@ def _parse_preset(metadata: Mapping[str, str], path: Path) -> Preset:
 
 
 def load(path: Path) -> CrossFuse:
-    """The network of a weights file, FP32, in eval mode.
+    """Load the network of a weights file, FP32, in eval mode.
 
     Raises WeightsError for missing, unexpected or misshapen tensors and for values that are not finite.
     """
@@ -204,7 +204,7 @@ def load(path: Path) -> CrossFuse:
 
 
 def is_counter(key: str) -> bool:
-    """BatchNorm counts its batches; inference does not need to know, so files leave it out."""
+    """Return True for BatchNorm's counter of batches, which inference does not need and files leave out."""
     return key.endswith("num_batches_tracked")
 
 
@@ -229,7 +229,7 @@ def check_keys(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tens
     if wrong:
         problems.append(f"wrong shape: {_some(wrong)}")
     if problems:
-        raise WeightsError(f"{label} does not hold this network's weights: {'; '.join(problems)}")
+        raise WeightsError(f"{label} does not contain this network's weights: {'; '.join(problems)}")
 
 
 def _some(names: list[str], most: int = 4) -> str:
@@ -238,7 +238,7 @@ def _some(names: list[str], most: int = 4) -> str:
 
 
 def save(network: CrossFuse, path: Path, *, half: bool = True, extra: Mapping[str, str] | None = None) -> None:
-    """Write a weights file, whole or not at all; `half` stores FP16.  Raises OutputError."""
+    """Write a weights file atomically.  `half`: store FP16.  Raises OutputError."""
     import torch
     from safetensors.torch import save as to_bytes
 

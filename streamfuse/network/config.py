@@ -1,4 +1,4 @@
-"""What can be chosen about the network, in words that need no torch."""
+"""Choices about the network, importable without torch."""
 
 from __future__ import annotations
 
@@ -6,72 +6,72 @@ import enum
 from dataclasses import dataclass
 
 MIN_SIDE = 16
-"""Pixels: the deep features are then 2 pixels wide, the least that reflection padding takes."""
+"""Smallest side of a picture: the deep features are then 2 pixels wide, the minimum for reflection padding."""
 
 
 WINDOW_SIDE = 256
-"""Pixels: an attention window is 32 deep pixels wide."""
+"""Side of an attention window in pixels of the picture: 32 deep pixels."""
 
 
 class SkipWeights(enum.StrEnum):
-    """How the deep skip weighs the two modalities."""
+    """Weights of the two modalities in the deep skip."""
 
     SIGNED = "signed"
-    """s_ir / (s_ir + s_vis): as published; unbounded where the sums cancel."""
+    """s_ir / (s_ir + s_vis), as published; unbounded where the sums cancel."""
     MAGNITUDE = "magnitude"
     """|s_ir| / (|s_ir| + |s_vis|): in 0..1."""
 
 
 class SkipBorder(enum.StrEnum):
-    """What the shallow skip's 3x3 mean takes for the pixels outside of the picture."""
+    """Padding of the shallow skip's 3x3 mean outside the picture."""
 
     ZEROS = "zeros"
-    """As published: at the border the mean is too small, which a network is trained with, or shows as a frame."""
+    """As published.  At the border the mean is too small: a network not trained with this shows a frame there."""
     REFLECT = "reflect"
-    """The picture's own, mirrored at its outermost ones."""
+    """Reflection at the outermost pixels."""
 
 
 class Output(enum.StrEnum):
-    """What the last layer's values mean."""
+    """Meaning of the last layer's values."""
 
     MINMAX = "minmax"
-    """Any range; stretched to 0..255 over each image: as published."""
+    """Any range, stretched to 0..255 over each image, as published."""
     DIRECT = "direct"
     """Luma in 0..1."""
 
 
 class Attention(enum.StrEnum):
-    """How cross-attention weighs the tokens of the other modality."""
+    """Weights that cross-attention gives to the tokens of the other modality."""
 
     RE_SOFTMAX = "re-softmax"
-    """The least similar most: Eq. 3."""
+    """Largest for the least similar tokens (Eq. 3)."""
     SOFTMAX = "softmax"
-    """The most similar most: the ablation of Table 1."""
+    """Largest for the most similar tokens (ablation of Table 1)."""
 
 
 class Fusion(enum.StrEnum):
-    """What fuses the deep features."""
+    """Module that fuses the deep features."""
 
     CAM = "cam"
-    """Self- and cross-attention: section 3.1.2."""
+    """Self- and cross-attention (section 3.1.2)."""
     CNN = "cnn"
-    """Four convs: the ablation F_CNN of Table 2."""
+    """Four convs (ablation F_CNN of Table 2)."""
     DENSE = "dense"
-    """A dense block and a conv: the ablation F_Dense of Table 2."""
+    """A dense block and a conv (ablation F_Dense of Table 2)."""
 
 
 class Preset(enum.StrEnum):
-    """How much work is done; see `streamfuse.network.scaled`."""
+    """Trade-off between quality and speed; see `streamfuse.network.scaled`."""
 
     QUALITY = "quality"
-    """The network as it is published."""
+    """The network as published."""
     BALANCED = "balanced"
-    """The deep path on pictures of a quarter of the side, or less, so that one attention window holds them."""
+    """The deep path at 1/4 of the width and height, or less, so that the picture fits into one attention window."""
     REALTIME = "realtime"
-    """The same of the small network that stands beside the weights, taught by its pictures."""
+    """The same with the small network beside the weights, which is distilled from them."""
 
     def factor(self, height: int, width: int) -> int:
-        """By how much smaller the deep path's pictures are, for pictures of (height, width)."""
+        """Return the reduction of the deep path's width and height, for pictures of (height, width)."""
         if self is Preset.QUALITY:
             return 1
         factor = 4
@@ -83,7 +83,7 @@ class Preset(enum.StrEnum):
 @dataclass(frozen=True, slots=True)
 class CrossFuseConfig:
     depth: int = 1
-    """Attention blocks in a row: 1, 2, 3 are the paper's s1-c1, s2-c2, s3-c3."""
+    """Successive attention blocks: 1, 2, 3 are the paper's s1-c1, s2-c2, s3-c3."""
     skip_weights: SkipWeights = SkipWeights.SIGNED
     output: Output = Output.MINMAX
     attention: Attention = Attention.RE_SOFTMAX
@@ -92,7 +92,7 @@ class CrossFuseConfig:
     shallow: int = 32
     """Channels of the features at full scale."""
     deep: int = 128
-    """Channels of the features at 1/8, a multiple of 8: attention heads have 32 values of tokens of 4 pixels."""
+    """Channels of the features at 1/8 scale, a multiple of 8: a token has 4 pixels, an attention head 32 values."""
     growth: int = 64
     """Channels that each conv of a dense block adds."""
 

@@ -1,11 +1,11 @@
-"""CrossFuse, readable from top to bottom.
+"""The CrossFuse network.
 
 H. Li, X.-J. Wu, "CrossFuse: A Novel Cross Attention Mechanism based Infrared and Visible Image
-Fusion Approach", Information Fusion 103 (2024) 102147.  Equation numbers are that paper's; where the
-published checkpoints need another form than the equation, the comment says so.
+Fusion Approach", Information Fusion 103 (2024) 102147.  Equation numbers are that paper's; a comment marks
+each place where the published checkpoints need another form than the equation.
 
-Shapes in the comments: B images, H x W pixels, h x w = H//8 x W//8 deep pixels, N windows.  The channels in them are
-those of the published network; a narrower one's `CrossFuseConfig` says others.
+Shapes in the comments: B images, H x W pixels, h x w = H//8 x W//8 deep pixels, N windows.  Numbers of channels are
+those of the published network; `CrossFuseConfig` may choose fewer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 class DenseBlock(nn.Module):
-    """Three convs, each fed all that came before it, and a fourth that sums up.  No activation anywhere."""
+    """Three convs, each of which sees the input and all earlier outputs, and a fourth over all.  No activations."""
 
     def __init__(self, inputs: int, outputs: int, growth: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class DenseBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """One modality to shallow features at full scale and deep features at 1/8 (section 3.1.1)."""
+    """Shallow features at full scale and deep features at 1/8 scale of one modality (section 3.1.1)."""
 
     def __init__(self, config: CrossFuseConfig) -> None:
         super().__init__()
@@ -52,12 +52,12 @@ class Encoder(nn.Module):
         self.dense2 = DenseBlock(config.deep, config.deep, config.growth)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """image: (B, 1, H, W), 0..1."""
+        """Encode `image`, (B, 1, H, W), 0..1."""
         shallow = self.conv(image)  # (B, 32, H, W)
         return shallow, self.deepen(shallow)
 
     def deepen(self, shallow: Tensor) -> Tensor:
-        """Shallow features to deep ones."""
+        """Compute deep features from shallow ones."""
         half = self.dense1(F.max_pool2d(shallow, 2))  # (B, 128, H/2, W/2)
         quarter = self.dense2(F.max_pool2d(half, 2))  # (B, 128, H/4, W/4)
         return F.max_pool2d(quarter, 2)  # (B, 128, h, w)
@@ -75,7 +75,7 @@ class Mlp(nn.Module):
 
 
 def layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """In FP32 whatever the weights are: the squares overflow FP16."""
+    """Normalise in FP32 for any dtype of the weights, because the squares overflow FP16."""
     y = F.layer_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps)
     return y.to(x.dtype)
 
@@ -87,7 +87,7 @@ def split_heads(x: Tensor) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, sign: float) -> Tensor:
     """softmax(sign * q k^T / sqrt(d)) v over (N, tokens, 512): sign 1 is Eq. 1-2, sign -1 is re-softmax, Eq. 3.
 
-    Re-softmax gives the *least* similar tokens of the other modality the most weight: what they add.
+    Re-softmax gives the most weight to the *least* similar tokens of the other modality, which add the most.
     """
     q, k, v = split_heads(q), split_heads(k), split_heads(v)
     scores = (q * (sign * q.shape[-1] ** -0.5)) @ k.transpose(-2, -1)  # (N, heads, 256, 256)
@@ -106,7 +106,7 @@ class SelfAttentionBlock(nn.Module):
         self.mlp = Mlp(token)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 256, 512) to the same."""
+        """Return (N, 256, 512) for (N, 256, 512)."""
         q, k, v = self.qkv(layer_norm(self.norm1, x)).chunk(3, dim=-1)
         x = x + self.proj(attend(q, k, v, sign=1.0))
         out: Tensor = x + self.mlp(layer_norm(self.norm2, x))
@@ -126,9 +126,9 @@ class CrossAttentionBlock(nn.Module):
         self.mlp = Mlp(token)
 
     def forward(self, other: Tensor, keys: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-        """`own` with what `other` has and it has not, and LN1(other) for a block that follows.
+        """Return `own` complemented from `other`, and LN1(other) for the next block.
 
-        All (N, 256, 512): queries come from `other`, keys from `keys`, values and the residual from `own`.
+        All are (N, 256, 512): queries come from `other`, keys from `keys`, values and the residual from `own`.
         """
         query = layer_norm(self.norm1, other)
         q = self.q(query)
@@ -187,14 +187,14 @@ class CrossAttentionModule(nn.Module):
     """CAM (section 3.1.2): self-attention within each modality, then cross-attention between them.
 
     Between the two self-attentions the paper shifts the windows by half a window.  The published code
-    rolls each window within itself by 16 deep pixels, that is by 8 whole tokens; attention knows no
-    positions, so rolling, attending and rolling back equals attending.  There is no shift here.
+    rolls each window within itself by 16 deep pixels, which is 8 whole tokens.  Attention does not depend on
+    positions, so rolling, attending and rolling back equals attending, and no shift is done here.
     """
 
     def __init__(self, deep: int, depth: int, attention: Attention = Attention.RE_SOFTMAX) -> None:
         super().__init__()
         token = deep * PATCH * PATCH
-        # A and B of the paper, each `depth` blocks, one after the other.
+        # A and B of the paper, `depth` blocks each, one after the other.
         self.self_ir = nn.ModuleList(SelfAttentionBlock(token) for _ in range(2 * depth))
         self.self_vis = nn.ModuleList(SelfAttentionBlock(token) for _ in range(2 * depth))
         self.cross_ir = CrossAttention(token, depth, attention)
@@ -213,7 +213,7 @@ class CrossAttentionModule(nn.Module):
 
 
 class ConvFusion(nn.Module):
-    """What Table 2 puts in the place of the CAM: four convs (F_CNN), or a dense block and a conv (F_Dense)."""
+    """The replacements of the CAM in Table 2: four convs (F_CNN), or a dense block and a conv (F_Dense)."""
 
     def __init__(self, config: CrossFuseConfig) -> None:
         super().__init__()
@@ -232,13 +232,13 @@ class ConvFusion(nn.Module):
 def channel_sum_mean(x: Tensor, border: SkipBorder = SkipBorder.ZEROS) -> Tensor:
     """s: 3x3 mean of the sum over the channels, (B, C, H, W) to (B, 1, H, W), in FP32.
 
-    Eq. 4-6 filter each channel alone; the published filter has every weight 1/9 between all channels.
+    Eq. 4-6 filter each channel separately; the published filter has the weight 1/9 between all channels.
     """
     return mean3x3(x.float().sum(dim=1, keepdim=True), border)
 
 
 def mean3x3(x: Tensor, border: SkipBorder) -> Tensor:
-    """(B, C, H, W) to the same; the divisor is always 9."""
+    """3x3 mean of (B, C, H, W); the divisor is 9 at the border too."""
     if border is SkipBorder.REFLECT:
         return F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 3, stride=1)
     return F.avg_pool2d(x, 3, stride=1, padding=1)
@@ -277,7 +277,7 @@ class DecoderConv(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Fused deep features back to one image, with intensity-aware skips (section 3.1.3)."""
+    """Fused deep features to an image, with intensity-aware skips (section 3.1.3)."""
 
     def __init__(self, config: CrossFuseConfig) -> None:
         super().__init__()
@@ -292,7 +292,7 @@ class Decoder(nn.Module):
     def forward(self, x: Tensor, deep: tuple[Tensor, Tensor], shallow: tuple[Tensor, Tensor]) -> Tensor:
         x = self.enlarge(x, deep)
         rows, cols = shallow[0].shape[2] - x.shape[2], shallow[0].shape[3] - x.shape[3]
-        if rows or cols:  # the max-pools floored an odd size
+        if rows or cols:  # the max-pools rounded an odd size down
             top, left = rows // 2, cols // 2
             x = F.pad(x, (left, cols - left, top, rows - top), mode="reflect")
         x = x + shallow_skip(*shallow, self.skip_border)  # (B, 32, H, W)
@@ -300,7 +300,7 @@ class Decoder(nn.Module):
         return out
 
     def enlarge(self, x: Tensor, deep: tuple[Tensor, Tensor]) -> Tensor:
-        """Three (B, 128, h, w) to (B, 32, 8h, 8w)."""
+        """Enlarge fused and encoded deep features, each (B, 128, h, w), to (B, 32, 8h, 8w)."""
         x = deep_skip(x, *deep, self.skip_weights)  # (B, 128, h, w)
         x = F.interpolate(self.conv1(x), scale_factor=2.0)  # (B, 64, 2h, 2w), nearest
         x = F.interpolate(self.conv2(x), scale_factor=2.0)  # (B, 64, 4h, 4w)
@@ -328,9 +328,9 @@ class CrossFuse(nn.Module):
         self.decoder = Decoder(self.config)
 
     def forward(self, ir: Tensor, vis: Tensor) -> Tensor:
-        """Infrared and visible luma, each (B, 1, H, W), 0..255, to raw output (B, 1, H, W).
+        """Compute raw output (B, 1, H, W) from infrared and visible luma, each (B, 1, H, W), 0..255.
 
-        See `Output` for what the raw values mean and `to_luma` for the way to 0..255.
+        See `Output` for the meaning of the raw values and `to_luma` for their conversion to 0..255.
         """
         if min(ir.shape[2:]) < MIN_SIDE:
             raise ValueError(f"the network needs at least {MIN_SIDE}x{MIN_SIDE} pixels, got {tuple(ir.shape)}")
@@ -342,7 +342,7 @@ class CrossFuse(nn.Module):
 
 
 def to_luma(raw: Tensor, output: Output) -> Tensor:
-    """Raw output (B, 1, H, W) to luma 0..255, float, not rounded; each image by itself, as published."""
+    """Convert raw output (B, 1, H, W) to luma 0..255, float, not rounded; each image separately, as published."""
     if output is Output.DIRECT:
         return (raw * 255).clamp(0, 255)
     low, high = raw.amin(dim=(1, 2, 3), keepdim=True), raw.amax(dim=(1, 2, 3), keepdim=True)

@@ -1,8 +1,8 @@
 """Rewrites of the network that compute the same with less work, for engines that compile it.
 
-Between its max-pools the network is affine, so chains of convolutions can be composed.  Each class takes
-a trained module and stands in for it; results differ from the original's by rounding only, over the whole
-image and its borders.  Weights are composed in FP64.
+Between its max-pools the network is affine, so chains of convolutions can be composed.  Each class is made from
+a trained module and replaces it; results differ from the original's only by rounding, also at the borders of the
+image.  Weights are composed in FP64.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from streamfuse.network.crossfuse import (
 )
 
 REACH = 4
-"""A dense block is four 3x3 convs in a row: an output pixel sees 4 pixels to each side."""
+"""Reach of a dense block, four successive 3x3 convs: an output pixel depends on 4 pixels to each side."""
 MOST_ROWS = 64
-"""Rows that come out of a tile, at most: longer tiles save less and less, and their rounding adds up."""
+"""Largest number of output rows of a tile: longer tiles save less and less, and rounding errors add up."""
 LEAST = 32
-"""Rows or columns under which a picture is nearly all border and the rewrite does not pay."""
+"""Least number of rows and columns: smaller pictures are nearly all border, and the rewrite is not faster."""
 
 
 class FoldedEncoder(Encoder):
-    """An encoder, for one size, whose first dense block is one 9x9 conv done by Fourier transform down the columns.
+    """An encoder for one size whose first dense block is a 9x9 conv, computed by Fourier transform along the columns.
 
-    Away from the border a dense block is one 9x9 conv.  Down the columns that conv becomes, for each pair of
-    real values that the transform of a tile of rows has, a 1x9 conv along the rows: a quarter of the block's
-    multiplications.  Within 4 pixels of the border every conv of the block reflects its own input.  There the
-    block is four other convs, one for each side, from the outermost 8 rows to 4; the corners are computed as
-    they are written.  The second block has four times the input channels and a quarter of the pixels:
-    transforming it would cost about what it saves.
+    Away from the border a dense block equals one 9x9 conv.  After a Fourier transform of tiles of rows along the
+    columns, each pair of real values needs only a 1x9 conv along the rows: a quarter of the block's multiplications.
+    Within 4 pixels of the border every conv of the block reflects its own input; there the block equals four other
+    convs, one for each side, from the outermost 8 rows to 4, and the corners are computed by the original block.  The
+    second dense block is not transformed: it has four times the input channels and a quarter of the pixels, so the
+    transform would cost about as much as it saves.
     """
 
     analysis: Tensor
@@ -65,11 +65,11 @@ class FoldedEncoder(Encoder):
         self.half_size = (height // 2, width // 2)
         if min(self.half_size) < LEAST:
             return
-        # Pooling drops the last row or column of an odd size; those borders depend on a ninth.
+        # Pooling drops the last row or column of an odd size; the borders there depend on a ninth row or column.
         self.odd = (self.half_size[0] % 2, self.half_size[1] % 2)
         rows = self.half_size[0] - self.odd[0] - 2 * REACH
         self.tiles = -(-rows // MOST_ROWS)
-        self.step = -(-rows // (2 * self.tiles)) * 2  # even, as pooling comes next
+        self.step = -(-rows // (2 * self.tiles)) * 2  # even, because pooling follows
         kernel, bias = _compose_dense(encoder.dense1)
         tensors = (*_transforms(kernel, self.step + 2 * REACH), bias[:, None, None])
         for name, tensor in zip(("analysis", "spectrum", "synthesis", "bias"), tensors, strict=True):
@@ -92,9 +92,9 @@ class FoldedEncoder(Encoder):
         if min(self.half_size) < LEAST:
             return F.max_pool2d(self.dense1(x), 2)
         turned = x.transpose(2, 3)
-        top = self._border_pooled(x[:, :, :8], self.top)  # (B, 128, 2, w/2 - 4), as is the bottom
+        top = self._border_pooled(x[:, :, :8], self.top)  # (B, 128, 2, w/2 - 4), like the bottom
         bottom = self._border_pooled(x[:, :, -8 - self.odd[0] :], self.bottom)
-        left = self._border_pooled(turned[:, :, :8], self.left).transpose(2, 3)  # (B, 128, h/2 - 4, 2), as is the right
+        left = self._border_pooled(turned[:, :, :8], self.left).transpose(2, 3)  # (B, 128, h/2 - 4, 2), like the right
         right = self._border_pooled(turned[:, :, -8 - self.odd[1] :], self.right).transpose(2, 3)
         ends = (slice(9), slice(-9, None))
         corners = self.dense1(torch.cat([x[:, :, rows, cols] for rows in ends for cols in ends]))  # (4 * B, 128, 9, 9)
@@ -108,24 +108,25 @@ class FoldedEncoder(Encoder):
         return torch.cat((north, torch.cat((left, self._interior_pooled(x), right), dim=3), south), dim=2)
 
     def _border_pooled(self, strip: Tensor, weights: Tensor) -> Tensor:
-        """(B, 32, 8 or 9, w) to (B, 128, 2, w/2 - 4): the 4 pixels along a side, between its corners."""
+        """Compute the 4 pixels along a side, without its corners: (B, 32, 8 or 9, w) to (B, 128, 2, w/2 - 4)."""
         x = F.conv2d(strip.flatten(1, 2)[:, :, None], weights)  # (B, 128 * 4, 1, w - 8)
         return F.max_pool2d(x.reshape(x.shape[0], -1, 4, x.shape[3]) + self.bias, 2)
 
     def _interior_pooled(self, x: Tensor) -> Tensor:
-        """(B, 32, h, w) to (B, 128, h/2 - 4, w/2 - 4): what is 4 or more pixels from the border."""
+        """Compute the pixels 4 or more from the border: (B, 32, h, w) to (B, 128, h/2 - 4, w/2 - 4)."""
         batch, size = x.shape[0], self.step + 2 * REACH
         rows, cols = (side - odd - 2 * REACH for side, odd in zip(self.half_size, self.odd, strict=True))
         x = F.pad(x[:, :, : rows + 2 * REACH, : cols + 2 * REACH], (0, 0, 0, self.tiles * self.step - rows))
         x = torch.stack([x[:, :, i * self.step :][:, :, :size] for i in range(self.tiles)], dim=1)
-        # openvino keeps a constant matrix in FP32 and widens the large factor to it, at 10 ms: this is no constant.
+        # OpenVINO keeps a constant matrix in FP32 and converts the large factor to it, which takes 10 ms.  So the
+        # matrix is made non-constant.
         zero = x[0, 0, 0, 0, 0] * 0
         x = (self.analysis + zero) @ x  # (B, tiles, 32, size, w)
         x = x.permute(0, 1, 4, 3, 2).flatten(3)  # (B, tiles, w, size * 32)
         x = F.conv2d(x.permute(0, 3, 1, 2), self.spectrum, groups=size // 2)  # (B, size * 128, tiles, cols)
         x = x.permute(0, 2, 3, 1).reshape(batch * self.tiles * cols, size, -1)
         x = (self.synthesis + zero) @ x  # (B * tiles * cols, step, 128)
-        # Pooled before the axes are put in order, when there is four times as much to move.
+        # Pool before reordering the axes: afterwards there is a quarter of the data to move.
         x = F.max_pool2d(x.reshape(batch * self.tiles, cols, self.step, -1).permute(0, 3, 1, 2), 2)
         x = x.permute(0, 3, 2, 1)  # (B * tiles, step / 2, cols / 2, 128)
         x = x.reshape(batch, self.tiles * self.step // 2, cols // 2, -1)[:, : rows // 2]
@@ -133,17 +134,17 @@ class FoldedEncoder(Encoder):
 
 
 def _compose_dense(block: DenseBlock) -> tuple[Tensor, Tensor]:
-    """The block's one kernel (outputs, inputs, 9, 9) and bias (outputs)."""
+    """Compose a block to one kernel (outputs, inputs, 9, 9) and bias (outputs)."""
     response, bias = _respond(copy.deepcopy(block).double(), _SIDE, [_SIDE // 2])
     return response[0, :, :, 1:-1].flip(2, 3).transpose(0, 1), bias
 
 
 def _compose_borders(block: DenseBlock, rows: int, turned: bool) -> tuple[Tensor, Tensor]:
-    """Conv weights (outputs * 4, inputs * rows, 1, 9) from strips of rows along a border to the 4 rows next to it.
+    """Compose conv weights (outputs * 4, inputs * rows, 1, 9) from a strip of rows along a border to its outer 4 rows.
 
-    For the first border from its outermost 8 rows, for the last from its outermost `rows`, 8 or 9.  `turned`: for
-    columns, which come as rows.  The strip is a picture of its own, which reflects at its inner edge as well; that
-    spoils 4 rows at most.  In FP32: FP64 would take seconds, and the border is not transformed.
+    The strip at the first border has 8 rows, that at the last one `rows`, 8 or 9.  `turned`: for columns, which are
+    given as rows.  The strip is treated as a picture, which is reflected at its inner edge too; that makes at most 4
+    rows invalid.  Composed in FP32: FP64 would take seconds, and the border is not transformed.
     """
     response, _ = _respond(block, rows, list(range(rows)), turned)
     response = response.transpose(0, 1).flip(4)  # (inputs, rows, outputs, rows, 9)
@@ -153,14 +154,14 @@ def _compose_borders(block: DenseBlock, rows: int, turned: bool) -> tuple[Tensor
 
 
 _SIDE = 11
-"""Columns that a bright pixel in their middle and 9x9 pixels of response to it need to be safe from reflections."""
+"""Columns of a picture in which the 9x9 response to a bright pixel in the middle is not affected by reflections."""
 
 
 def _respond(block: DenseBlock, rows: int, lit: list[int], turned: bool = False) -> tuple[Tensor, Tensor]:
-    """What the block makes of one bright pixel in the middle of a row, for each row that is `lit`, and of darkness.
+    """Return the block's impulse responses to a pixel in the middle of each row in `lit`, and its output for zeros.
 
-    (lit, inputs, outputs, rows, 9), a picture of `rows` rows for each channel that is bright, and (outputs).
-    `turned`: the block sees rows for columns.
+    Responses are (lit, inputs, outputs, rows, 9), one picture of `rows` rows for each input channel; the output for
+    zeros is (outputs).  `turned`: rows and columns are exchanged for the block.
     """
     inputs = int(block.grow[0].in_channels)  # type: ignore[arg-type]
     pixels = torch.zeros(len(lit), inputs, inputs, rows, _SIDE, dtype=block.adjust.weight.dtype)
@@ -178,19 +179,21 @@ def _respond(block: DenseBlock, rows: int, lit: list[int], turned: bool = False)
 
 
 def _transforms(kernel: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Real Fourier analysis of `size` rows, the kernel's spectrum, and the synthesis of the rows that are whole.
+    """Return the real Fourier analysis of `size` rows, the kernel's spectrum, and the synthesis of the valid rows.
 
     Analysis: matrix (size, size), its rows in pairs.  Spectrum: grouped conv weights (size * outputs, 2 * inputs,
-    1, 9), a group for each pair.  Synthesis: matrix (size - 8, size).
+    1, 9), one group for each pair.  Synthesis: matrix (size - 8, size).
     """
     outputs, inputs, reach, _ = kernel.shape
     pairs = size // 2
     row, frequency = torch.arange(size, dtype=torch.float64), torch.arange(pairs, dtype=torch.float64)
     angle = 2 * math.pi * frequency[:, None] * row / size
     waves = torch.stack((angle.cos(), -angle.sin()), dim=1)  # (pairs, 2, size)
-    waves[0, 1] = (math.pi * row).cos()  # the lowest frequency has no sine; the highest, no partner, takes the place
+    waves[0, 1] = (
+        math.pi * row
+    ).cos()  # the lowest frequency has no sine; the highest, which has no partner, takes its position
 
-    # Convolution as the network has it is correlation: a product with the conjugate spectrum.
+    # Convolution in a network is correlation: a product with the conjugate spectrum.
     spectrum = torch.fft.fft(F.pad(kernel, (0, 0, 0, size - reach)), dim=2).conj()  # (outputs, inputs, size, 9)
     real, imaginary = spectrum.real.permute(2, 0, 1, 3), spectrum.imag.permute(2, 0, 1, 3)
     blocks = torch.zeros(pairs, 2, outputs, 2, inputs, reach, dtype=torch.float64)
@@ -206,9 +209,9 @@ def _transforms(kernel: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class FoldedAttention(CrossAttentionModule):
-    """A CAM whose last blocks leave out, after their attention, the tokens that only fill up the windows.
+    """A CAM whose last blocks drop, after their attention, the tokens that only pad the windows.
 
-    At 640x480 these are 336 of 1,536; as keys and values of the others they still count.
+    At 640x480 these are 336 of 1,536; they are still keys and values for the other tokens.
     """
 
     def __init__(self, cam: CrossAttentionModule) -> None:
@@ -231,7 +234,7 @@ class FoldedAttention(CrossAttentionModule):
 
 
 def _tokens_in_picture(rows: int, cols: int) -> Tensor:
-    """Where each token of the picture, row by row, is among the tokens of all windows."""
+    """Return the index of each token of the picture, row by row, among the tokens of all windows."""
     side = WINDOW // PATCH
     down, along = -(-rows // side), -(-cols // side)  # windows
     places = torch.arange(down * along * side * side).reshape(down, along, side, side)
@@ -239,7 +242,7 @@ def _tokens_in_picture(rows: int, cols: int) -> Tensor:
 
 
 def _cross(module: CrossAttention, other: Tensor, own: Tensor, batch: int, index: Tensor) -> Tensor:
-    """As `CrossAttention.forward`, but only for the tokens of `index`: (B, tokens, 512)."""
+    """Compute `CrossAttention.forward` only for the tokens of `index`: (B, tokens, 512)."""
 
     def pick(x: Tensor) -> Tensor:
         return x.reshape(batch, -1, x.shape[2])[:, index]
@@ -256,11 +259,11 @@ def _cross(module: CrossAttention, other: Tensor, own: Tensor, batch: int, index
 
 
 class FoldedDecoder(Decoder):
-    """A decoder whose convs after the first are one 3x3 conv at 1/8 scale and a pixel shuffle.
+    """A decoder whose convs after the first are composed to one 3x3 conv at 1/8 scale and a pixel shuffle.
 
-    Reflecting a nearest-upsampled picture by one pixel repeats its outermost pixel, and that repetition goes
-    through a conv and the next upsampling unchanged.  So all reflections after the first conv equal repeating
-    the border pixels of its result, and the composition holds up to the border.
+    Reflecting a nearest-upsampled picture by one pixel repeats its outermost pixel, and that repetition passes
+    through a conv and the next upsampling unchanged.  So all reflections after the first conv equal a repetition of
+    the border pixels of its result, and the composition is valid up to the border.
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -282,7 +285,7 @@ class FoldedDecoder(Decoder):
 
     @staticmethod
     def fit(x: Tensor, height: int, width: int) -> Tensor:
-        """What the max-pools floored of an odd size is reflected."""
+        """Extend to (height, width) by reflection, because the max-pools round odd sizes down."""
         rows, cols = height - x.shape[2], width - x.shape[3]
         if rows or cols:
             top, left = rows // 2, cols // 2
@@ -290,16 +293,16 @@ class FoldedDecoder(Decoder):
         return x
 
     def picture(self, x: Tensor, deep: tuple[Tensor, Tensor]) -> Tensor:
-        """(B, 1, 8h, 8w): what comes of the deep features."""
+        """Compute the part of the picture that depends on the deep features, (B, 1, 8h, 8w)."""
         x = self.conv1(deep_skip(x, *deep, self.skip_weights))  # (B, 64, h, w)
         x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), self.tail_weight, self.tail_bias)
         return F.pixel_shuffle(x, 8)
 
 
 def _compose_decoder(decoder: Decoder) -> tuple[Tensor, Tensor, Tensor]:
-    """conv2 to the end as conv weights (64, 64, 3, 3), one output for each pixel of 8x8, and bias (64).
+    """Compose the layers from conv2 on to conv weights (64, 64, 3, 3), an output for each pixel of 8x8, and bias (64).
 
-    And what the end makes of the shallow skip: conv weights (1, 32, 1, 1).
+    The third result is their effect on the shallow skip: conv weights (1, 32, 1, 1).
     """
     exact = copy.deepcopy(decoder).double()
 
@@ -323,9 +326,9 @@ def _compose_decoder(decoder: Decoder) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def fold(network: CrossFuse, height: int, width: int, *, spectral: bool = True) -> CrossFuse:
-    """A network that computes what `network` does on pictures of one size; they share what is not rewritten.
+    """Return a network that computes the same as `network` for pictures of one size; both share modules.
 
-    `spectral`: convolutions by Fourier transform where it pays, whose spectra are no good in INT8.
+    `spectral`: compute convolutions by Fourier transform where that is faster; spectra are not accurate in INT8.
     """
     folded = copy.copy(network)
     folded._modules = dict(network._modules)
@@ -339,7 +342,7 @@ def fold(network: CrossFuse, height: int, width: int, *, spectral: bool = True) 
 
 
 class OnPictures(nn.Module):
-    """A network between (H, W) uint8 luma and (H, W) raw output, so that an engine compiles the conversions too."""
+    """A network from (H, W) uint8 luma to (H, W) raw output, so that an engine compiles the conversions too."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

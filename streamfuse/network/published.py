@@ -1,8 +1,8 @@
-"""The published checkpoints: three pickled state dicts, read without running any code in them.
+"""Import of the published checkpoints: three pickled state dicts, read without running any code in them.
 
-One auto-encoder per modality (only its encoder is used) and one fusion network.  The files also hold
-tensors that the fused image does not depend on: the auto-encoders' decoders, `conv_gra`, the fixed 1/9
-filters, the self-attention modules' trailing `norm` and the cross-attention blocks' `attn.qkv`.
+They are one auto-encoder per modality (only its encoder is used) and one fusion network.  The files also contain
+tensors that do not affect the fused image: the auto-encoders' decoders, `conv_gra`, the fixed 1/9 filters, the
+self-attention modules' trailing `norm` and the cross-attention blocks' `attn.qkv`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PUBLISHED_FILES = {
 
 
 def import_published(directory: Path, config: CrossFuseConfig, files: Mapping[str, str] = PUBLISHED_FILES) -> CrossFuse:
-    """The published files of `directory` (roles "ir", "vis", "fusion" to file names) as a network."""
+    """Load the published files of `directory` as a network.  `files`: file names by "ir", "vis" and "fusion"."""
     from streamfuse.network.crossfuse import CrossFuse
 
     loaded = {role: _load_pickled(directory / name) for role, name in files.items()}
@@ -54,7 +54,7 @@ def _load_pickled(path: Path) -> dict[str, Tensor]:
     try:
         _check_archive(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols that it may not know: then it raises as well
+            warnings.simplefilter("ignore")  # about unknown pickle protocols; it then raises too
             found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(f"there is no {path}; other file names go in --ir-file, --vis-file, --fusion-file") from None
@@ -62,8 +62,8 @@ def _load_pickled(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"cannot read {path}: {error.strerror}") from None
     except WeightsError:
         raise
-    except Exception:  # a machine that unpickles anything stops in any way
-        raise WeightsError(f"{path} is not a PyTorch state dict, is damaged, or holds more than tensors") from None
+    except Exception:  # damaged pickles raise exceptions of any class
+        raise WeightsError(f"{path} is not a PyTorch state dict, is damaged, or contains more than tensors") from None
     if not isinstance(found, dict) or not all(
         isinstance(key, str) and isinstance(value, torch.Tensor) and _is_plain(value) for key, value in found.items()
     ):
@@ -72,7 +72,7 @@ def _load_pickled(path: Path) -> dict[str, Tensor]:
 
 
 def _check_archive(path: Path) -> None:
-    """PyTorch's archives are not compressed: a few kilobytes of zip could stand for more than any memory holds."""
+    """Refuse compressed archives: PyTorch writes none, and a few kilobytes of zip could expand to fill the memory."""
     if not zipfile.is_zipfile(path):
         return  # the older format
     with zipfile.ZipFile(path) as archive:
@@ -81,14 +81,14 @@ def _check_archive(path: Path) -> None:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Neither sparse, quantised nor without memory: pickles may hold those, too."""
+    """Return True for a tensor that is not sparse, quantised or on the meta device; pickles may contain those too."""
     import torch
 
     return tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
 
 
 def _used(role: str, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the tensors that the published files hold and the fused image does not depend on."""
+    """Return the tensors without those that do not affect the fused image."""
     used = {}
     for key, value in found.items():
         parts = key.split(".")
@@ -105,7 +105,7 @@ def _used(role: str, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _published_names(role: str, names: Mapping[str, tuple[int, ...]], depth: int) -> dict[str, str]:
-    """Published key to ours, for the file of `role`."""
+    """Return a mapping from published keys to those of this program, for the file of `role`."""
     prefix = {"ir": "encoder_ir.", "vis": "encoder_vis."}.get(role)
     table = {}
     for ours in names:
@@ -119,7 +119,7 @@ def _published_names(role: str, names: Mapping[str, tuple[int, ...]], depth: int
 
 
 def _encoder_key(name: str) -> str:
-    """conv.weight, dense2.grow.1.bias, dense1.adjust.weight"""
+    """Return the published key of an encoder's tensor, such as dense2.grow.1.bias or dense1.adjust.weight."""
     parts = name.split(".")
     if parts[0] == "conv":
         return f"fea_encoder1.conv1.conv2d.0.{parts[-1]}"
@@ -129,7 +129,7 @@ def _encoder_key(name: str) -> str:
 
 
 def _fusion_key(name: str, depth: int) -> str:
-    """cam.self_ir.1.qkv.weight, cam.cross_vis.blocks.0.q.bias, cam.cross_ir.norm.weight, decoder.conv1.norm.bias"""
+    """Return the published key of a tensor, such as cam.self_ir.1.qkv.weight or cam.cross_vis.blocks.0.q.bias."""
     parts = name.split(".")
     if parts[0] == "decoder":
         layer = {"conv1": "conv1", "conv2": "conv_block.0", "conv3": "conv_block.2", "conv4": "conv_block.4"}

@@ -1,9 +1,8 @@
-"""The network with its deep path on a smaller copy of the pictures: a fraction of the work for nearly the same picture.
+"""The network with its deep path at reduced size: a fraction of the work for nearly the same picture.
 
-Encoders, attention and decoder chain, which are all but a thousandth of the multiplications, see pictures averaged
-over 4x4 or more pixels; the shallow path, which carries the fine detail, stays at full scale.  What comes of the
-deep features is a smooth picture, and is enlarged.  The full network was not trained as this: weights/README.md has
-its figures.
+Encoders, attention and decoder, which do all but a thousandth of the multiplications, see pictures averaged over 4x4
+or more pixels; the shallow path, which carries the fine detail, stays at full scale.  The deep features contribute a
+smooth picture, which is enlarged.  The full network was not trained in this form; weights/README.md has the figures.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ from streamfuse.network.crossfuse import (
 from streamfuse.network.folding import FoldedAttention, FoldedDecoder, fold
 
 FACTORS = (1, 2, 4, 8, 16, 32)
-"""By which the deep path's pictures may be smaller."""
+"""Possible reductions of the deep path's width and height."""
 
 
 class DeepScaled(nn.Module):
-    """For pictures of one size; deep features from pictures smaller by `factor`.
+    """A network for pictures of one size, with deep features from pictures reduced by `factor`.
 
-    As it stands it can be trained; `FoldedDeepScaled` computes the same with less.
+    This form can be trained; `FoldedDeepScaled` computes the same with less work.
     """
 
     def __init__(self, network: CrossFuse, height: int, width: int, factor: int) -> None:
-        """Shares the parts of `network`.
+        """Shares the modules of `network`.  The factor becomes 1 where the reduced picture would be too small.
 
-        Raises ValueError for another factor.  Pictures whose smaller copy the network could not take keep the whole.
+        Raises ValueError for a factor that is not in FACTORS.
         """
         super().__init__()
         if factor not in FACTORS:
@@ -54,21 +53,21 @@ class DeepScaled(nn.Module):
         return self._finish(self._picture(self.cam(*deep), deep), ir, vis)
 
     def _finish(self, x: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
-        """What comes of the deep features, enlarged, and of the shallow ones: (B, 1, H, W)."""
+        """Add the part of the deep features, enlarged, and that of the shallow ones: (B, 1, H, W)."""
         return self._full_size(x, *ir.shape[2:]) + self._detail(ir, vis)
 
     def _picture(self, x: Tensor, deep: tuple[Tensor, Tensor]) -> Tensor:
-        """(B, 1, 8h, 8w): what comes of the deep features."""
+        """Compute the part of the picture that depends on the deep features, (B, 1, 8h, 8w)."""
         out: Tensor = self.decoder.last(self.decoder.enlarge(x, deep))
         return out
 
     def _detail(self, ir: Tensor, vis: Tensor) -> Tensor:
-        """(B, 1, H, W): what comes of the shallow features."""
+        """Compute the part of the picture that depends on the shallow features, (B, 1, H, W)."""
         shallow = self.encoder_ir.conv(ir), self.encoder_vis.conv(vis)
         return F.conv2d(shallow_skip(*shallow, self.decoder.skip_border), _skip(self.decoder))
 
     def _smaller(self, image: Tensor) -> Tensor:
-        """Averaged over factor x factor pixels, sides rounded up: the last pixels are repeated."""
+        """Average over factor x factor pixels; sides are rounded up by repeating the last pixels."""
         if self.factor == 1:
             return image
         rows, cols = (-side % self.factor for side in image.shape[2:])
@@ -84,7 +83,7 @@ class DeepScaled(nn.Module):
         return x[:, :, :height, :width]
 
     def _whole(self, x: Tensor, height: int, width: int) -> Tensor:
-        """The rows and columns that pooling dropped are repeated, so that the scale is exactly `factor`."""
+        """Repeat rows and columns in place of those that pooling dropped, so that the scale is exactly `factor`."""
         rows, cols = -(-height // self.factor) - x.shape[2], -(-width // self.factor) - x.shape[3]
         if rows or cols:
             # Not F.pad: PyTorch's compiler (Inductor, 2.11 to 2.13) fails on its replication of what was shuffled.
@@ -94,13 +93,13 @@ class DeepScaled(nn.Module):
 
 
 class FoldedDeepScaled(DeepScaled):
-    """Composed of the trained weights, to compute the same with less; `folded`: in ways that pay on a CPU, as well."""
+    """The same with composed weights, which takes less work.  `folded`: also use rewrites that are faster on a CPU."""
 
     decoder: FoldedDecoder
 
     def __init__(self, network: CrossFuse, height: int, width: int, factor: int, *, folded: bool) -> None:
         super().__init__(network, height, width, factor)
-        # On so small pictures the encoders take 1 ms of 33 longer when they are rewritten.
+        # For pictures this small the rewritten encoders are slower, by 1 ms of 33.
         if folded and isinstance(network.cam, CrossAttentionModule):
             self.cam = FoldedAttention(network.cam)
         self.decoder = FoldedDecoder(network.decoder)
@@ -122,7 +121,7 @@ class FoldedDeepScaled(DeepScaled):
 
     def _detail(self, ir: Tensor, vis: Tensor) -> Tensor:
         shallow = self.encoder_ir.conv(ir), self.encoder_vis.conv(vis)
-        # The sum over the channels is that of their kernels: 32 channels need not be read again.
+        # Summing the kernels gives the sum over the channels without reading 32 channels again.
         means = (mean3x3(one.float(), self.decoder.skip_border) for one in (self.sum_ir(ir), self.sum_vis(vis)))
         skip = skip_by_strength(*shallow, *means)
         return F.conv2d(skip, self.decoder.skip_weight)
@@ -138,9 +137,9 @@ def _repeat_ends(x: Tensor, dim: int, before: int, after: int) -> Tensor:
 def for_size(
     network: CrossFuse, height: int, width: int, preset: Preset, *, folded: bool, spectral: bool = True
 ) -> nn.Module:
-    """What a preset makes of `network` for pictures of one size; `folded`: rewritten to compute the same with less.
+    """Return the form of `network` that `preset` runs for pictures of one size.
 
-    `spectral`: see `fold`.
+    `folded`: rewrite it to compute the same with less work.  `spectral`: see `fold`.
     """
     factor = preset.factor(height, width)
     if factor > 1:
@@ -149,7 +148,7 @@ def for_size(
 
 
 def _skip(decoder: Decoder) -> Tensor:
-    """(1, 32, 1, 1): what the last conv and its norm in evaluation make of the shallow skip."""
+    """Return the effect of the last conv and its norm in evaluation on the shallow skip, (1, 32, 1, 1)."""
     last = decoder.last
     assert last.norm.running_var is not None
     scale: Tensor = last.norm.weight / (last.norm.running_var + last.norm.eps).sqrt()
@@ -157,7 +156,7 @@ def _skip(decoder: Decoder) -> Tensor:
 
 
 def _summed(conv: nn.Conv2d) -> nn.Conv2d:
-    """One conv of one output channel: the sum of the outputs of `conv`."""
+    """Return a conv with one output channel, the sum of the outputs of `conv`."""
     assert conv.bias is not None
     one = conv3x3(conv.in_channels, 1)
     assert one.bias is not None

@@ -1,1 +1,1 @@
-"""Two streams into pairs, by time."""
+"""Pairing of two streams by time."""

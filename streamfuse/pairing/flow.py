@@ -1,7 +1,7 @@
-"""The way from the reader threads to the compute thread: frames go in, pairs come out.
+"""Queues between the reader threads and the compute thread: frames in, pairs out.
 
-Recordings wait for each other and for the engine, and no frame is lost.  Live streams cannot wait: the frames for
-which the engine has no time are dropped, so that those it gets are new.
+Recordings wait for each other and for the engine, and no frame is lost.  Live streams cannot wait: frames for which
+the engine has no time are dropped, so that the engine gets new ones.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from streamfuse.sources.base import Source, State
 log = logging.getLogger("streamfuse")
 
 AHEAD = 4
-"""Most frames by which the reader of a recording may be ahead of the engine."""
+"""Frames that the reader of a recording may be ahead of the engine."""
 TICK_S = 0.05
-"""Interval at which the state of live streams is checked while no frame comes."""
+"""Interval between checks of live streams while no frame arrives."""
 
 Item: TypeAlias = FramePair | tuple[Role, Frame]
 """A pair, or a frame to pass through because the other stream is away."""
@@ -40,23 +40,23 @@ class OnLoss(enum.StrEnum):
 
 
 class Flow(Protocol):
-    """Frames of two streams in, pairs out."""
+    """A queue of frames of two streams that gives pairs."""
 
     def put(self, role: Role, frame: Frame) -> bool:
         """Add a frame, from a reader thread; False if no more frames are wanted."""
 
     def end(self, role: Role) -> None:
-        """Tell that a stream has ended."""
+        """Mark a stream as ended."""
 
     def abandon(self) -> dict[Role, int]:
-        """Refuse further frames and throw away those that wait; return their number for each stream."""
+        """Refuse further frames and discard those that wait; return their number for each stream."""
 
     def items(self) -> Generator[Item]:
-        """Yield pairs in the order of time, to the compute thread."""
+        """Yield pairs in order of time, for the compute thread."""
 
 
 class RecordedFlow:
-    """A `Flow` of two recordings, which lets the readers wait."""
+    """A `Flow` of two recordings, whose readers wait for the engine."""
 
     def __init__(self, *, tolerance_ns: int, ir_offset_ns: int, on_drop: OnDrop) -> None:
         self._lanes: dict[Role, Channel[Frame]] = {role: Channel(AHEAD) for role in Role}
@@ -78,7 +78,7 @@ class RecordedFlow:
 
 
 class LiveFlow:
-    """A `Flow` of two live streams, which drops what the engine has no time for."""
+    """A `Flow` of two live streams, which drops frames for which the engine has no time."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """Pair two live streams by time.
 
-A recording can be asked for its next frame (`streamfuse.pairing.recorded`); a camera cannot.  Its frames wait here
-until a partner arrives, but not longer than the age budget, and the engine takes a pair when it is free.  So a stream
-that arrives 130 ms later than the other can still be paired.
+The next frame of a recording can be read at any time (`streamfuse.pairing.recorded`); that of a camera cannot.  Its
+frames wait here for a partner, but not longer than the age budget, and the engine takes a pair when it is free.  So a
+stream that arrives 130 ms later than the other can still be paired.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ TOO_SLOW = "the engine was busy"
 TOO_OLD = "older than the age budget"
 OTHER_AWAY = "the other stream was away"
 MAX_WAITING = 64
-"""Most frames of each stream that wait, whatever the age budget: 20 MB at 640x480, 130 MB at 1080p."""
+"""Largest number of waiting frames of each stream for any age budget: 20 MB at 640x480, 130 MB at 1080p."""
 
 
 class Policy(enum.StrEnum):
-    """Which pair the engine gets when it is free."""
+    """Choice of the pair that the engine gets when it is free."""
 
     LATEST = "latest"
     """The newest pair; the frames before it are dropped."""
@@ -38,12 +38,12 @@ class _Waiting:
 
     frame: Frame
     had_partner: bool = False
-    """A frame that it could have been paired with was dropped."""
+    """True if a frame with which it could have been paired was dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A pair, by the indices of its frames among those that wait."""
+    """A possible pair: the indices of its frames among the waiting ones."""
 
     ir: int
     vis: int
@@ -52,7 +52,7 @@ class _Candidate:
 
 
 class LivePairing:
-    """Frames that wait for a partner, and the rule by which they are paired.  Not thread-safe; no call blocks.
+    """Frames that wait for a partner, and the rules by which they are paired.  Not thread-safe; no call blocks.
 
     Call `add` for each frame, then `take` for a pair or, while the other stream is away, `take_single` for a frame.
     """
@@ -85,7 +85,7 @@ class LivePairing:
         self._tolerance_ns = default_tolerance_ns(ir_ns, vis_ns) if self._fixed_ns is None else self._fixed_ns
 
     def add(self, role: Role, frame: Frame) -> None:
-        """Let a frame wait; frames that are too old by its arrival are dropped."""
+        """Add a frame; drop those that have become too old by its arrival."""
         waiting = self._waiting[role]
         waiting.append(_Waiting(frame))
         self._expire(frame.arrival_ns)
@@ -104,7 +104,7 @@ class LivePairing:
         return FramePair(ir, vis, found.skew_ns)
 
     def take_single(self, role: Role, now_ns: int) -> Frame | None:
-        """Return the newest frame of a stream while the other one is away, or None; its older ones are dropped."""
+        """Return the newest frame of a stream while the other one is away, or None; drop the older frames."""
         self._expire(now_ns)
         waiting = self._waiting[role]
         if not waiting:
@@ -131,7 +131,7 @@ class LivePairing:
         return difference + self._offset_ns, by_stamp
 
     def _find(self, final: bool) -> _Candidate | None:
-        """Find two frames within the tolerance, each the other's nearest, for which no nearer one can still arrive."""
+        """Find two frames within the tolerance, each nearest to the other, such that no nearer one can still arrive."""
         irs, viss = self._waiting[Role.IR], self._waiting[Role.VIS]
         if not irs or not viss:
             return None
@@ -171,7 +171,7 @@ class LivePairing:
         self._drop(old, TOO_OLD)
 
     def _drop(self, counts: dict[Role, int], reason: str) -> None:
-        """Drop the oldest frames of each stream, as many as `counts` says, for `reason` or for want of a partner."""
+        """Drop the oldest `counts` frames of each stream, for `reason` or because they had no partner."""
         dropped = []
         for role, count in counts.items():
             for index in range(count):
@@ -188,11 +188,11 @@ class LivePairing:
             self._on_drop(role, why)
 
     def _partners(self, role: Role, one: _Waiting) -> list[_Waiting]:
-        """Frames of the other stream within the tolerance."""
+        """Return the frames of the other stream within the tolerance."""
         return [
             other for other in self._waiting[role.other] if abs(self._ahead(role, one, other)) <= self._tolerance_ns
         ]
 
     def _ahead(self, role: Role, one: _Waiting, other: _Waiting) -> int:
-        """Time by which a frame is before one of the other stream, ns."""
+        """Return the time by which a frame precedes one of the other stream, ns."""
         return -self._skew(one, other)[0] if role is Role.IR else self._skew(other, one)[0]

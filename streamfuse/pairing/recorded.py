@@ -1,9 +1,9 @@
-"""Two recordings into one stream of pairs, by time stamp and never by index.
+"""Pair two recordings by time stamp, never by index.
 
 Two cameras never run exactly alike: rates differ, one starts later, frames are lost.  Paired by index they drift
-apart (one frame in 80 seconds was seen in the field).  Here each frame is used at most once, with the frame of the
-other stream that is nearest in time, and only if the two are within the tolerance.  Every other frame is dropped and
-counted with its reason.  At most two frames of each stream wait here.
+apart (by one frame in 80 seconds in a real recording).  Here each frame is used at most once, with the frame of the
+other stream that is nearest in time, and only if both are within the tolerance.  Every other frame is dropped and
+counted by reason.  At most two frames of each stream wait here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NO_PARTNER = "no partner in time"
 OTHER_ENDED = "after the other stream ended"
 
 OnDrop = Callable[[Role, str], None]
-"""Called for each dropped frame with its stream and the reason."""
+"""Callback for each dropped frame: its stream and the reason."""
 
 
 def default_tolerance_ns(ir_period_ns: int | None, vis_period_ns: int | None) -> int:
@@ -68,10 +68,10 @@ def pair_frames(
     ir_offset_ns: int = 0,
     on_drop: OnDrop = lambda role, reason: None,
 ) -> Generator[FramePair]:
-    """Yield pairs in the order of time until one stream ends.
+    """Yield pairs in order of time until one stream ends.
 
-    `ir_offset_ns`: added to every infrared stamp before it is compared.  A frame waits for the one that follows it,
-    which may be nearer to the partner.  Stamps must rise within each stream.
+    `ir_offset_ns`: added to every infrared stamp before the comparison.  A frame waits for the next one of its
+    stream, which may be nearer to the partner.  Stamps must rise within each stream.
     """
     a, b = _Lane(Role.IR, ir, ir_offset_ns, on_drop), _Lane(Role.VIS, vis, 0, on_drop)
     try:

@@ -1,4 +1,4 @@
-"""The skew of two live frames by the best clock that they share."""
+"""Skew of two live frames by the best clock that they share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from streamfuse.frames import Frame
 from streamfuse.sources.clocks import SECOND
 
 APART_NS = 2 * SECOND
-"""Largest difference between the delays of two streams; beyond it a clock is wrong."""
+"""Largest plausible difference between the delays of two streams; above it a clock must be wrong."""
 
 
 def skew(ir: Frame, vis: Frame) -> tuple[int, bool]:

@@ -1,4 +1,4 @@
-"""One time line for the output of a live run."""
+"""Output times of a live run."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from streamfuse.sources.clocks import SECOND
 
 
 class TimeLine:
-    """A time line for a run of live streams, whose stamps change clock when a stream reconnects.
+    """A continuous time line for live streams, whose stamps change clock when a stream reconnects.
 
-    Starts at 0 and advances by the stamps while they are of one clock and agree with the time that passes, else by
-    arrival.
+    It starts at 0 and advances by the stamps while their clock stays the same and they agree with the elapsed time,
+    otherwise by arrival.
     """
 
     def __init__(self) -> None:

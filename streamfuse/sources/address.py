@@ -54,7 +54,7 @@ class Address:
     late_s: float = 0.5
     """Delay after which a frame counts as stale, s; longer where frames arrive in segments (HLS)."""
     listens: bool = False
-    """It listens for a sender: it does so again at once after a failure, as frames sent meanwhile would be lost."""
+    """The source listens for a sender; after a failure it listens again at once, so that few frames are lost."""
     local: bool = False
     """A device of this machine: if it is missing at the start, that is an error, not an outage."""
 

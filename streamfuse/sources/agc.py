@@ -129,7 +129,7 @@ def make_agc(name: str) -> Agc:
     raise UsageError(f"unknown gain control {name!r}: use {' or '.join(AGCS)}")
 
 
-class ShutterHold:
+class FlatFieldGuard:
     """A gain control that repeats the last good picture during a flat-field correction (FFC).
 
     An FFC shows as an exact repetition of a picture, or as a sudden plain field: a small part of the contrast of the
@@ -148,9 +148,9 @@ class ShutterHold:
     NOISE = 1.0
     """Least structure, in multiples of the noise of a pixel; white noise has 0.07."""
 
-    def __init__(self, agc: Agc, name: str, held: Counter[str]) -> None:
-        """`name`: the stream's, for the note.  `held`: counts the repeated pictures, by reason."""
-        self._agc, self._name, self._held = agc, name, held
+    def __init__(self, agc: Agc, name: str, repeated: Counter[str]) -> None:
+        """`name`: name of the stream, for the note.  `repeated`: counts the repeated pictures, by reason."""
+        self._agc, self._name, self._repeated = agc, name, repeated
         self._before: Grey | None = None
         self._before_ns = 0
         self._good: Plane | None = None
@@ -188,9 +188,9 @@ class ShutterHold:
         self._uncounted += 1
         self._certain |= certain
         if certain:
-            if not self._held:
+            if not self._repeated:
                 log.info("%s: the last good picture is repeated while the camera's shutter is closed", self._name)
-            self._held[reason] += self._uncounted
+            self._repeated[reason] += self._uncounted
             self._uncounted = 0
 
 
@@ -208,4 +208,4 @@ def _contrast(grey: Grey) -> tuple[float, bool]:
     things = cv2.GaussianBlur(small, (0, 0), 1.0) - cv2.GaussianBlur(small, (0, 0), 6.0)
     rows = grey[:: max(height // 128, 1)].astype(np.float32)
     noise = float(np.median(np.abs(np.diff(rows, axis=1)))) / 0.954  # of the difference of two: 0.6745 * sqrt(2)
-    return float(high - low), float(things.std()) > ShutterHold.NOISE * max(noise, 0.5)
+    return float(high - low), float(things.std()) > FlatFieldGuard.NOISE * max(noise, 0.5)

@@ -33,6 +33,8 @@ class Source(Closeable):
     """Safe to show: no password, no query."""
     live: bool = False
     """A live source never ends, and does not wait for its reader."""
+    real_time: bool = False
+    """A recording that is read at the pace of its stamps, for somebody who watches it."""
     reconnects: int = 0
     """Number of times that a live source has reconnected."""
     clock: Clock = Clock.MEDIA

@@ -38,10 +38,10 @@ _PRFT = struct.Struct("<q")
 
 
 class Lost(Exception):
-    """A connection that could not be made, or has ended; the text holds no secret."""
+    """The connection failed or was lost; the text contains no secret."""
 
     def __init__(self, reason: str, *, hopeless: bool = False, most_backoff_s: float = MOST_BACKOFF_S) -> None:
-        """`hopeless`: trying again will not help until somebody changes something at the other end.
+        """`hopeless`: another attempt can only succeed after a change at the other end.
         `most_backoff_s`: longest time between attempts.
         """
         super().__init__(reason)
@@ -155,7 +155,7 @@ def _open(address: Address) -> InputContainer:
 
 
 def explain(error: Exception, form: str | None = None, *, local: bool = False) -> Lost:
-    """Turn an error of `av.open` or of the first packet, whose text holds the URL, into a Lost that is safe to show.
+    """Convert an error of `av.open` or of the first packet, whose text contains the URL, to a Lost without secrets.
 
     `form`: FFmpeg's name of the requested format.  `local`: the address is a device of this machine.
     """
@@ -175,7 +175,9 @@ def explain(error: Exception, form: str | None = None, *, local: bool = False) -
     if isinstance(error, ConnectionRefusedError):
         return Lost("nothing listens there (connection refused): is it on, and is the port right?")
     if isinstance(error, FileNotFoundError):
-        return Lost("there is no such device or file", hopeless=local)
+        if local:
+            return Lost("there is no such camera: connect it, or name one that `streamfuse probe` lists", hopeless=True)
+        return Lost("there is no such file")
     if isinstance(error, PermissionError):
         return Lost("it may not be opened (permission denied): join the group video", hopeless=local)
     if isinstance(error, av.error.ExitError):

@@ -1,4 +1,4 @@
-"""A recording at its own pace, for somebody who watches it."""
+"""A recording in real time, for a preview without another output."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from streamfuse.frames import Frame
 from streamfuse.sources.base import Source
 
 LATE_NS = 200_000_000
-"""A reader that is later than this is not caught up with: the recording goes on from there at its pace."""
+"""Delay of the reader above which the remaining frames are delayed too, instead of being read faster."""
 
 
 class PacedSource(Source):
     """Yields the frames of a recording in real time, by their stamps.
 
-    Never faster: after a delay of the reader (an engine that is compiled) the remaining frames keep their intervals.
+    After a longer delay of the reader (the engine is compiled) the remaining frames keep their intervals.
     """
+
+    real_time = True
 
     def __init__(
         self,
@@ -26,7 +28,7 @@ class PacedSource(Source):
         clock: Callable[[], int] = time.monotonic_ns,
         wait: Callable[[float], object] | None = None,
     ) -> None:
-        """`clock` (ns) and `wait` (s) set the pace."""
+        """`clock`: returns the current time, ns; `wait`: sleeps for a time in s."""
         super().__init__()
         self._source = source
         self.name, self.clock, self.size, self.files = source.name, source.clock, source.size, source.files

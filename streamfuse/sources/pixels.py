@@ -13,7 +13,7 @@ import numpy.typing as npt
 from streamfuse.color import Chroma, Matrix, Plane
 from streamfuse.color_conversion import split_bgr, widen_luma
 from streamfuse.errors import InputError
-from streamfuse.sources.agc import ShutterHold, make_agc
+from streamfuse.sources.agc import FlatFieldGuard, make_agc
 from streamfuse.sources.image_header import image_shape
 from streamfuse.sources.limits import MAX_PIXELS, check_pixels
 from streamfuse.sources.options import DEFAULT, SourceOptions
@@ -32,12 +32,12 @@ _MATRICES = {1: Matrix.BT709, 5: Matrix.BT601, 6: Matrix.BT601, 9: Matrix.BT2020
 class PixelReader:
     """Converts the pictures of one stream; it follows the level range of a 16-bit stream over time."""
 
-    def __init__(self, options: SourceOptions = DEFAULT, name: str = "", held: Counter[str] | None = None) -> None:
-        """`name`: the stream's, for notes.  `held`: counts the frames repeated during flat-field correction, by reason.
+    def __init__(self, options: SourceOptions = DEFAULT, name: str = "", repeated: Counter[str] | None = None) -> None:
+        """`name`: name of the stream, for notes.  `repeated`: counts repeated frames (FFC) by reason.
 
         Raises UsageError for an unknown `options.agc`.
         """
-        self._sixteen = ShutterHold(make_agc(options.agc), name, Counter() if held is None else held)
+        self._sixteen = FlatFieldGuard(make_agc(options.agc), name, Counter() if repeated is None else repeated)
 
     def read(self, frame: VideoFrame, stamp_ns: int) -> tuple[Plane, Chroma | None]:
         """Return the full-range luma and the unchanged chroma of a decoded frame.

@@ -1,4 +1,4 @@
-"""From a checkpoint to what other commands use."""
+"""Export of a checkpoint as a weights file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from streamfuse.training.state import read_network, read_state
 
 
 def export_weights(directory: Path) -> Path:
-    """Write weights.safetensors from the best checkpoint of a stage-2 run; that of a stage-1 run stays as it is.
+    """Write weights.safetensors from the best checkpoint of a stage-2 run; that of a stage-1 run is used as it is.
 
-    Returns what the next command takes.
+    Returns the path of the file that the next command takes.
     """
     best = directory / "best.safetensors"
     metadata, tensors = read_state(best)

@@ -1,4 +1,4 @@
-"""What a training run leaves to look at: losses as CSV, TensorBoard events and a plot, and pictures."""
+"""Records of a training run: losses as CSV, TensorBoard events and a plot, and sample pictures."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Row = Mapping[str, float]
 
 
 class Journal(Closeable):
-    """losses.csv, losses.png, events.out.tfevents.* and samples/*.png in a directory.
+    """Writes losses.csv, losses.png, events.out.tfevents.* and samples/*.png to a directory.
 
-    A run that is resumed goes on in the same files; rows of steps that it will do again are taken out.
+    A resumed run continues the same files; rows of steps that it repeats are removed.
     """
 
     def __init__(self, directory: Path, first_step: int) -> None:
@@ -50,7 +50,7 @@ class Journal(Closeable):
         self._events.close()
 
     def add(self, step: int, values: Row) -> None:
-        """One row: the step, counted from 1, and its figures."""
+        """Add a row: the step, counted from 1, and its figures."""
         row = {"step": float(step), **values}
         self._rows.append(row)
         for key, value in values.items():
@@ -73,7 +73,7 @@ class Journal(Closeable):
         write_whole(self._csv, text.getvalue().encode())
 
     def plot(self) -> None:
-        """losses.png: every figure over the steps, thin as it was, thick its running mean."""
+        """Draw losses.png: every figure over the steps; thin: the values, thick: their running mean."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -100,7 +100,7 @@ class Journal(Closeable):
         write_whole(self._directory / "losses.png", data.getvalue())
 
     def show(self, step: int, batch: Tensor, rendered: Tensor, most: int = 6) -> None:
-        """samples/STEP.png: infrared, visible and what the network made of them, (B, 2, H, W) and (B, 1, H, W)."""
+        """Write samples/STEP.png: infrared and visible of `batch`, (B, 2, H, W), and `rendered`, (B, 1, H, W)."""
         images = torch.cat((batch, rendered), dim=1)[:most].clamp(0, 255).round().to(torch.uint8).cpu().numpy()
         rows = [[cv2.cvtColor(plane, cv2.COLOR_GRAY2BGR).astype(np.uint8) for plane in row] for row in images]
         sheet = contact_sheet(rows, ("infrared", "visible", f"step {step}"), [str(i + 1) for i in range(len(rows))])
@@ -109,5 +109,5 @@ class Journal(Closeable):
 
 
 def _shown(row: Row) -> dict[str, str]:
-    """Every digit: a run that was resumed must be seen to be the same."""
+    """Format with every digit, so that a resumed run can be compared exactly."""
     return {key: str(int(value)) if key == "step" else repr(value) for key, value in row.items()}

@@ -1,10 +1,10 @@
-"""What training minimises.
+"""Loss functions of training.
 
 Images are (B, 1, H, W), FP32, 0..255; a fused image may leave that range.  Every loss is a scalar, a mean over
 the batch, so that the gradients of equal parts of a batch average to those of the whole.
 
-Equations are those of Li and Wu, Information Fusion 103 (2024) 102147.  The other terms are what the published
-recipe lacks; each is 0 for a perfect score.
+Equations are those of Li and Wu, Information Fusion 103 (2024) 102147.  The other terms are not in the published
+recipe; each is 0 for a perfect score.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from torch import Tensor
 
 SSIM_WEIGHT = 1e4
 MASK_SIDE = 11
-"""Pixels: the means of Eq. 10 that decide between infrared and visible."""
+"""Side of the means of Eq. 10, which choose between infrared and visible, pixels."""
 LEVELS = 32
-"""Bins a side of the soft joint histogram."""
+"""Bins of the soft joint histogram for each image."""
 WARM = 64.0
-"""Grey levels that infrared is brighter by where nothing of it may be lost."""
+"""Grey levels by which infrared must be brighter to be kept completely."""
 
 
 def _band(length: int, sigma: float, side: int, like: Tensor) -> Tensor:
-    """The matrix (length - side + 1, length) of a Gaussian mean of `side` neighbours."""
+    """Return the matrix (length - side + 1, length) of a Gaussian mean over `side` neighbours."""
     offset = torch.arange(length, dtype=like.dtype, device=like.device)
     offset = offset - torch.arange(length - side + 1, dtype=like.dtype, device=like.device)[:, None]
     weights = (-(offset - (side - 1) / 2).square() / (2 * sigma**2)).exp() * ((offset >= 0) & (offset < side))
@@ -33,9 +33,9 @@ def _band(length: int, sigma: float, side: int, like: Tensor) -> Tensor:
 
 
 def _blur(x: Tensor, sigma: float, side: int) -> Tensor:
-    """Gaussian mean over side x side pixels where they all exist: (B, C, H, W) to (B, C, H - side + 1, ...).
+    """Gaussian mean over side x side pixels without padding: (B, C, H, W) to (B, C, H - side + 1, ...).
 
-    By two products with band matrices: with the gradient ten times as fast on a CPU as convs of one channel.
+    Computed by two products with band matrices, which with the gradient is ten times as fast on a CPU as convs.
     """
     rows, columns = _band(x.shape[2], sigma, side, x), _band(x.shape[3], sigma, side, x)
     return rows @ (x @ columns.T)
@@ -50,7 +50,7 @@ def _moments(a: Tensor, b: Tensor, sigma: float, side: int) -> tuple[Tensor, ...
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Wang et al. 2004, Gaussian window of 1.5 pixels.  Libraries take 20 times as long with the gradient."""
+    """SSIM of Wang et al. 2004, Gaussian window of 1.5 pixels.  Libraries need 20 times as long with the gradient."""
     a_mean, b_mean, a_var, b_var, covariance = _moments(a, b, 1.5, 11)
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     level = (2 * a_mean * b_mean + c1) / (a_mean.square() + b_mean.square() + c1)
@@ -58,7 +58,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def vif(reference: Tensor, image: Tensor) -> Tensor:
-    """Sheikh and Bovik 2006, pixel domain, four scales.  Written out because libraries' cannot be differentiated."""
+    """VIF of Sheikh and Bovik 2006, pixel domain, four scales; differentiable, unlike that of libraries."""
     noise, tiny = 2.0, 1e-10
     kept: Tensor | float = 0.0
     whole: Tensor | float = 0.0
@@ -130,18 +130,18 @@ def _variance(x: Tensor) -> Tensor:
 
 
 def _busier(a: Tensor, b: Tensor) -> Tensor:
-    """0..1, near 1 where `a` varies more within 8 pixels; by weights var^0.7."""
+    """Return 0..1, near 1 where `a` varies more within 8 pixels; weights are var^0.7."""
     a_power, b_power = ((_variance(x) + 2) ** 0.7 for x in (a, b))
     return a_power / (a_power + b_power)
 
 
 def selected(ir: Tensor, vis: Tensor) -> Tensor:
-    """A fused image put together by hand, for `selection`.
+    """The target image of `selection`, composed without a network.
 
-    Detail (what a Gaussian mean of 16 pixels takes away) comes from the source that varies more within 8 pixels,
-    and is raised by a third.  Below it lies 0.55 of the brighter of the two means, which keeps a
-    warm body warm, and 0.35 of their sum, which shows both scenes, less 14 levels.  Nothing depends on the rest of
-    the crop: from a target that held the crop's mean, a network learned another level for each attention window.
+    Detail (the difference to a Gaussian mean of 16 pixels) comes from the source that varies more within 8 pixels, and
+    is amplified by a third.  The base is 0.55 of the brighter of the two means, which keeps warm bodies bright, plus
+    0.35 of their sum, which shows both scenes, minus 14 levels.  Nothing depends on the rest of the crop: with a target
+    that contained the crop's mean, a network learned a different level for each attention window.
     """
     ir_base, vis_base = _spread(ir, 16), _spread(vis, 16)
     share = _busier(ir, vis)
@@ -156,9 +156,9 @@ def selection(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
 
 
 def contrast(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
-    """How far the deviation of F is from that of `selected`, in each image and, within 8 pixels, at each place.
+    """Difference of the deviations of F and `selected`, over each image and locally within 8 pixels.
 
-    An absolute error alone is least where what is uncertain is grey.
+    An absolute error alone is smallest if everything uncertain is grey.
     """
     wanted = selected(ir, vis)
     whole = (fused.std(dim=(1, 2, 3)) + 1).log() - (wanted.std(dim=(1, 2, 3)) + 1).log()
@@ -172,9 +172,9 @@ def structure(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
 
 
 def _correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Pearson, image by image, (B)."""
+    """Pearson correlation of each image, (B)."""
     a, b = ((x - x.mean(dim=(1, 2, 3), keepdim=True)).flatten(1) for x in (a, b))
-    # 1 grey level squared a pixel: images that hardly vary have no correlation to speak of
+    # 1 grey level squared per pixel: images that hardly vary have no meaningful correlation
     return (a * b).mean(1) / ((a.square().mean(1) + 1) * (b.square().mean(1) + 1)).sqrt()
 
 
@@ -189,14 +189,14 @@ def fidelity(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
 
 
 def _bins(x: Tensor) -> Tensor:
-    """Every 2nd pixel's share in its two nearest of 32 levels: (B, 1, H, W) to (B, pixels, 32)."""
+    """Assign every 2nd pixel to its two nearest of 32 levels: (B, 1, H, W) to (B, pixels, 32)."""
     position = x[:, 0, ::2, ::2].flatten(1).clamp(0, 255) * ((LEVELS - 1) / 255)
     levels = torch.arange(LEVELS, device=x.device, dtype=x.dtype)
     return (1 - (position[:, :, None] - levels).abs()).clamp_min(0)
 
 
 def _mutual_information(a: Tensor, b: Tensor) -> Tensor:
-    """From soft histograms (B, pixels, 32), in bits, (B)."""
+    """Mutual information from soft histograms (B, pixels, 32), bits, (B)."""
     joint = a.transpose(1, 2) @ b / a.shape[1]  # (B, 32, 32)
     apart = joint.sum(2, keepdim=True) * joint.sum(1, keepdim=True)
     return (joint * ((joint + 1e-9) / (apart + 1e-9)).log2()).sum(dim=(1, 2))
@@ -210,10 +210,10 @@ def information(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
 
 
 def leaning(taught: Tensor, ir: Tensor, vis: Tensor, share: float) -> Tensor:
-    """The teacher's picture, drawn to the visible one by up to `share` where that is the busier of the two.
+    """The teacher's picture, biased to the visible one by up to `share` where the visible one varies more.
 
-    Not where something is warm, that is, where infrared is the brighter by WARM levels over 3 pixels; and hardly where
-    the visible picture is flat, so that smoke stays as transparent as the teacher has it.
+    There is no bias where infrared is brighter by WARM levels over 3 pixels, and little where the visible picture is
+    flat, so that smoke stays as transparent as in the teacher's picture.
     """
     warm = (_spread(ir - vis, 3) / WARM).clamp(0, 1)
     return taught + share * (1 - warm) * _busier(vis, ir) * (vis - taught)
@@ -241,6 +241,6 @@ FUSION_LOSSES: dict[str, Loss] = {
     "fidelity": fidelity,
     "information": information,
 }
-"""By the names that recipes use; each (fused, ir, vis) to a scalar."""
+"""Losses by their names in recipes; each maps (fused, ir, vis) to a scalar."""
 IMITATION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"imitation": imitation, "likeness": likeness}
-"""Each (fused, taught) to a scalar."""
+"""Losses of distillation by their names in recipes; each maps (fused, taught) to a scalar."""

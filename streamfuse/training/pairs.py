@@ -1,6 +1,6 @@
-"""Registered training pairs on disk: what lies where in the data sets of the field.
+"""Registered training pairs on disk, in the layouts of common data sets.
 
-A directory tree is searched for two directories side by side, one named as infrared is and one as visible is:
+A directory tree is searched for two directories side by side, one with a name for infrared and one for visible:
 
     ROOT/{ir,vis}/NAME.png                        paired directories; names equal, or numbered alike
     ROOT/{ir,vis}/NAME.mp4                        paired videos
@@ -10,7 +10,7 @@ A directory tree is searched for two directories side by side, one named as infr
     ROOT/setNN/VNNN/{lwir,visible}/*.jpg          KAIST
     ROOT/{IRn.png,VISn.png}                       both in one directory
 
-Held-out parts (directories named test; KAIST's set06 to set11) are left out, and that is said.
+Test sets (directories named test; KAIST's set06 to set11) are left out, with a note.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ VIDEO_BYTES = 2 << 30
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two images of one scene, registered: files, or planes (H, W) uint8 of full range."""
+    """Two registered images of one scene: files, or planes (H, W) uint8, full range."""
 
     ir: Path | Plane
     vis: Path | Plane
@@ -53,7 +53,7 @@ class Pair:
     """Largest image file that is read."""
 
     def load(self) -> tuple[Plane, Plane]:
-        """Infrared and visible luma, (H, W) uint8 each; raises InputError if they do not fit each other."""
+        """Load infrared and visible luma, (H, W) uint8 each; raises InputError if their sizes differ."""
         sides = (self.ir, self.vis)
         ir, vis = (read_image_file(one, self.max_pixels)[0] if isinstance(one, Path) else one for one in sides)
         if ir.shape != vis.shape:
@@ -68,9 +68,9 @@ def _size(plane: Plane) -> str:
 
 
 def find_pairs(roots: Sequence[Path], *, every: int = 1, options: SourceOptions = DEFAULT) -> list[Pair]:
-    """The pairs of all data sets, in a fixed order; of videos every `every`th frame.
+    """Find the pairs of all data sets, in a fixed order; of videos every `every`th frame.
 
-    Raises InputError where there is none.
+    Raises InputError if there are none.
     """
     pairs: list[Pair] = []
     for root in roots:
@@ -87,7 +87,7 @@ def find_pairs(roots: Sequence[Path], *, every: int = 1, options: SourceOptions 
 
 
 def _places(root: Path) -> Iterator[tuple[Path, Path]]:
-    """Directories of infrared and visible files that belong together."""
+    """Find directories of infrared and visible files that belong together."""
     children = sorted(child for child in root.iterdir() if child.is_dir() and child.name[0] != ".")
     named = {child.name.lower(): child for child in children}
     ir = next((named[name] for name in INFRARED if name in named), None)
@@ -105,7 +105,7 @@ def _places(root: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _matching(ir: Path, vis: Path) -> Iterator[tuple[Path, Path]]:
-    """Down two trees of the same shape, as LLVIP's infrared/train and visible/train."""
+    """Yield matching directories of two trees of the same shape, such as LLVIP's infrared/train and visible/train."""
     yield ir, vis
     for child in sorted(ir.iterdir()):
         if not child.is_dir() or not (vis / child.name).is_dir():

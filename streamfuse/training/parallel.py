@@ -1,4 +1,4 @@
-"""One run over several processes, as `torchrun` starts them: gloo on CPUs, NCCL on GPUs."""
+"""A run in several processes, started by `torchrun`: gloo on CPUs, NCCL on GPUs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.distributed.nn.functional import all_reduce
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which process this is."""
+    """Rank and device of this process."""
 
     rank: int
     world: int
@@ -23,13 +23,13 @@ class Place:
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """True for the process that writes files and logs."""
         return self.rank == 0
 
 
 @contextmanager
 def joined() -> Iterator[Place]:
-    """Join the other processes, if there are any, until the end of the block."""
+    """Join the group of processes, if there is one, until the end of the block."""
     cuda = torch.cuda.is_available()
     local = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
@@ -44,7 +44,7 @@ def joined() -> Iterator[Place]:
 
 
 def mean_over_processes(values: Tensor) -> Tensor:
-    """The mean of equal tensors of all processes, without gradient."""
+    """Return the mean of a tensor over all processes, without gradient."""
     if dist.is_initialized():
         dist.all_reduce(values)
         values /= dist.get_world_size()
@@ -57,9 +57,9 @@ def _mean_with_gradient(values: Tensor) -> Tensor:
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm over the batch of all processes; torch's SyncBatchNorm does so on GPUs only.
+    """BatchNorm over the batch of all processes; torch's SyncBatchNorm works on GPUs only.
 
-    Every process must hold equally many pixels.
+    Every process must have the same number of pixels.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 
 def share_batch_norms(network: nn.Module) -> None:
-    """Let every BatchNorm2d of a network, in place, see the batch of all processes."""
+    """Replace every BatchNorm2d of a network, in place, by one over the batch of all processes."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SharedBatchNorm2d

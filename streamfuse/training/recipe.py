@@ -1,6 +1,6 @@
-"""How a network is trained, in words that need no torch: the published recipe, ours, and the ablations.
+"""Recipes of training, importable without torch: the published recipe, the default one, and the ablations.
 
-A recipe file is TOML with any of the fields below; what it leaves out is taken from the recipe it names:
+A recipe file is TOML with any of the fields below; missing ones are taken from the recipe named by `base`:
 
     base = "default"
     steps = 4000
@@ -39,29 +39,29 @@ LOSSES = (
     "imitation",
     "likeness",
 )
-"""The last two are to a teacher's picture: for distillation only."""
+"""Names of the losses; the last two compare with a teacher's picture and are for distillation only."""
 
 _DIRECT = CrossFuseConfig(skip_weights=SkipWeights.MAGNITUDE, output=Output.DIRECT)
 
 
 class Train(enum.StrEnum):
-    """Which part of the network learns in stage 2."""
+    """The part of the network that is trained in stage 2."""
 
     FUSION = "fusion"
-    """CAM and decoder; the encoders stay as stage 1 left them: section 3.2."""
+    """CAM and decoder; the encoders of stage 1 are fixed (section 3.2)."""
     SHALLOW = "shallow"
-    """These and the first conv of each encoder, by way of the shallow skip: 3 % more time on a CPU; ALL is 93 %."""
+    """Also the first conv of each encoder, through the shallow skip: 3 % more time on a CPU; ALL needs 93 % more."""
     ALL = "all"
-    """Everything: with encoders that start from chance this is the one-stage ablation."""
+    """Everything; with randomly initialised encoders this is the one-stage ablation."""
 
 
 class Norm(enum.StrEnum):
-    """What the decoder's BatchNorms divide by."""
+    """Statistics used by the decoder's BatchNorms."""
 
     BATCH = "batch"
-    """The statistics of the batch, as published; running ones are kept for inference."""
+    """Those of the batch, as published; running ones are kept for inference."""
     FROZEN = "frozen"
-    """The running statistics that the network came with: training sees what inference computes."""
+    """The running ones of the initial network, so that training computes the same as inference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,39 +70,39 @@ class Recipe:
 
     steps: int = 4000
     batch: int = 4
-    """Pairs a step, over all processes."""
+    """Pairs per step, over all processes."""
     crop: int = 256
-    """Pixels a side; 256 is one attention window."""
+    """Side of the crops, pixels; 256 is one attention window."""
     lr: float = 3e-4
     schedule: str = "cosine"
-    """cosine: down to a hundredth at the last step; steps: divided by 10 at one half and three quarters."""
+    """cosine: falls to 1 % at the last step; steps: divided by 10 after one half and three quarters of the steps."""
     warmup: int = 50
-    """Steps in which the rate rises from 0."""
+    """Steps in which the learning rate rises from 0."""
     ema: float = 0.0
-    """Weight of the past in the running mean of the weights that is kept as the result; 0: none."""
+    """Decay of the running mean of the weights, which is the result; 0: no mean."""
     clip: float = 0.0
-    """Most that the gradient's norm may be; 0: any."""
+    """Largest norm of the gradient (gradient clipping); 0: no limit."""
     bf16: bool = True
-    """Autocast to BF16; the losses are FP32 always."""
+    """Autocast to BF16; losses are always FP32."""
     zoom: float = 1.0
-    """Crops are of 1 / zoom to zoom times the size and are resized to `crop`."""
+    """Crops have 1 / zoom to zoom times the size and are resized to `crop`."""
     noise: float = 0.0
-    """Most sigma of Gaussian sensor noise, grey levels, drawn anew for each image and modality."""
+    """Largest sigma of Gaussian sensor noise, grey levels; random for each image and modality."""
     light: float = 0.0
-    """Gain 1 +- light and offset +- 128 * light, drawn anew for each image and modality."""
+    """Gain 1 +- light and offset +- 128 * light; random for each image and modality."""
     train: Train = Train.FUSION
     norm: Norm = Norm.BATCH
     losses: Mapping[str, float] = field(default_factory=lambda: {"intensity": 1.0, "gradient": 10.0})
     """Weight of each term of `streamfuse.training.losses`; stage 1 always uses Eq. 7."""
     network: CrossFuseConfig = _DIRECT
     factor: int = 1
-    """By how much smaller the deep path's pictures are: see `streamfuse.network.scaled`."""
+    """Reduction of the deep path's width and height; see `streamfuse.network.scaled`."""
     lean: float = 0.0
-    """Of distillation: how far the teacher's picture is drawn to the visible one; see `losses.leaning`."""
+    """Visible bias of the teacher's picture in distillation, 0..1; see `losses.leaning`."""
 
     @property
     def preset(self) -> Preset:
-        """What the result is best run at."""
+        """The recommended preset of the result."""
         if self.factor == 1:
             return Preset.QUALITY
         return Preset.REALTIME if self._taught else Preset.BALANCED
@@ -112,7 +112,7 @@ class Recipe:
         return bool({"imitation", "likeness"} & self.losses.keys())
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
+        """Return the learning rate of a step, counted from 0."""
         if step < self.warmup:
             return self.lr * (step + 1) / (self.warmup + 1)
         done = step / self.steps
@@ -209,7 +209,7 @@ STUDENTS: dict[str, Recipe] = {
 
 
 def read_recipe(text: str, known: Mapping[str, Recipe]) -> Recipe:
-    """A recipe by its name, or from a TOML file; raises UsageError."""
+    """Return a recipe by its name, or read it from a TOML file; raises UsageError."""
     if text in known:
         return known[text]
     path = Path(text)
@@ -226,13 +226,13 @@ def read_recipe(text: str, known: Mapping[str, Recipe]) -> Recipe:
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """As plain values, for TOML and JSON."""
+    """Convert to plain values, for TOML and JSON."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
     return plain
 
 
 def from_dict(values: Mapping[str, Any], label: str) -> Recipe:
-    """The inverse of `to_dict`; raises UsageError for what no recipe has and for values of another kind."""
+    """The inverse of `to_dict`; raises UsageError for unknown keys and values of a wrong type."""
     fields: dict[str, Any] = {}
     for key, value in values.items():
         if key == "losses":
@@ -253,7 +253,7 @@ def from_dict(values: Mapping[str, Any], label: str) -> Recipe:
 
 
 def _typed_fields(values: Mapping[str, Any], like: Any, label: str) -> dict[str, Any]:
-    """Values for a dataclass, each of the kind that it has in `like`."""
+    """Return values for a dataclass, each of the type that it has in `like`."""
     known = [entry.name for entry in dataclasses.fields(like)]
     if unknown := [key for key in values if key not in known]:
         raise UsageError(f"{label}: unknown key {unknown[0]!r}; known are {', '.join(known)}")

@@ -1,7 +1,7 @@
 """An endless, repeatable stream of training samples.
 
-What the sample at a position is depends on the seed and the position alone.  So a run that is resumed sees
-what it would have seen, and however many processes share a batch, together they see the same one.
+The sample at a position depends only on the seed and the position.  So a resumed run sees the same samples as an
+uninterrupted one, and any number of processes that share a batch see the same batch together.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _cut(ir: Plane, vis: Plane, crop: int, zoom: float, rng: np.random.Generator
 
 
 class Positions(Sampler[int]):
-    """The positions of one process: its slice of each batch, from a step on."""
+    """The positions of one process: its slice of each batch, starting at a step."""
 
     def __init__(self, first_step: int, steps: int, batch: int, rank: int, world: int) -> None:
         self._steps = range(first_step, steps)

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: safetensors files that are whole or absent, from which training goes on exactly.
+"""Checkpoints of a run: safetensors files, written atomically, from which training continues exactly.
 
 A file holds the network (`network.NAME`), the mean of its weights (`mean.NAME`), Adam's moments
 (`adam.NAME.exp_avg`, `.exp_avg_sq`, `.step`) and, in its metadata, the step, the seed and the recipe.
@@ -24,12 +24,12 @@ FORMAT = "streamfuse-training-1"
 
 @dataclass(slots=True)
 class Progress:
-    """Where a run stands."""
+    """Progress of a run."""
 
     step: int = 0
-    """Steps that are done."""
+    """Number of finished steps."""
     best: float = float("inf")
-    """Least validation loss so far."""
+    """Smallest validation loss so far."""
 
 
 def _moments(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -49,7 +49,7 @@ def save_state(
     progress: Progress,
     about: dict[str, Any],
 ) -> None:
-    """`about` says what the run is; a run that differs cannot go on from the file, nor one without optimizer."""
+    """Save a checkpoint.  `about`: description of the run; only the same run can continue from it."""
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"mean.{name}": value for name, value in mean.items()}
     tensors |= _moments(network, optimizer) if optimizer is not None else {}
@@ -64,7 +64,7 @@ def save_state(
 
 
 def read_format(path: Path) -> str:
-    """What a safetensors file says it is; raises InputError."""
+    """Return the format in a safetensors file's metadata; raises InputError."""
     try:
         with safe_open(path, "pt") as file:
             return str((file.metadata() or {}).get("format", ""))
@@ -75,7 +75,7 @@ def read_format(path: Path) -> str:
 
 
 def read_state(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a checkpoint; raises InputError."""
+    """Read metadata and tensors of a checkpoint; raises InputError."""
     if read_format(path) != FORMAT:
         raise InputError(f"{path} is not a checkpoint of streamfuse train")
     with safe_open(path, "pt") as file:
@@ -85,7 +85,7 @@ def read_state(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def read_network(path: Path, network: nn.Module) -> None:
-    """Fill a network with a checkpoint's result: the mean of its weights where there is one."""
+    """Fill a network with a checkpoint's result: the mean of its weights, if there is one."""
     _, tensors = read_state(path)
     state = {key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")}
     state |= {key.removeprefix("mean."): value for key, value in tensors.items() if key.startswith("mean.")}

@@ -1,4 +1,4 @@
-"""The two stages as modules from a batch to its losses."""
+"""The training stages as modules that compute losses of a batch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from streamfuse.training.recipe import Norm, Recipe, Train
 from streamfuse.training.state import read_format, read_network
 
 DIRECT_SCALE, DIRECT_SHIFT = 0.2, 0.4
-"""Where the last BatchNorm starts for luma in 0..1: from 1 and 0 training crawls."""
+"""Initial scale and shift of the last BatchNorm for luma in 0..1: with 1 and 0, training is very slow."""
 
 
 class AutoEncoder(nn.Module):
@@ -55,7 +55,7 @@ def start_direct(last: DecoderConv) -> None:
 
 
 class Task(nn.Module):
-    """`network` learns; calling the task gives the losses of a batch, the one to minimise under "loss"."""
+    """Trains `network`; a call returns the losses of a batch, with the one to minimise under "loss"."""
 
     network: nn.Module
     recipe: Recipe
@@ -76,12 +76,12 @@ class Task(nn.Module):
         return self.losses(self.images(batch), batch)
 
     def set_training(self) -> None:
-        """After an evaluation; what the recipe keeps as it is stays in evaluation."""
+        """Return to training mode after an evaluation; fixed modules stay in evaluation mode."""
         self.network.train()
 
 
 class AutoEncoderTask(Task):
-    """One modality: channel 0 of a batch is infrared, 1 visible."""
+    """Stage 1 of one modality: channel 0 of a batch is infrared, 1 visible."""
 
     def __init__(self, recipe: Recipe, modality: str) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class AutoEncoderTask(Task):
 
 
 class FusionTask(Task):
-    """Raises UsageError for a recipe whose losses need a teacher."""
+    """Stage 2.  Raises UsageError for a recipe whose losses need a teacher."""
 
     def __init__(self, recipe: Recipe, network: CrossFuse) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class FusionTask(Task):
         return self._to_luma(network.decoder(x, (deep_ir, deep_vis), (shallow_ir, shallow_vis)))
 
     def _to_luma(self, raw: Tensor) -> Tensor:
-        # Not clamped: a pixel that is out of range must find its way back.
+        # Not clamped: pixels out of range need a gradient.
         raw, output = raw.float(), self.fusion.config.output
         return raw * 255 if output is Output.DIRECT else to_luma(raw, output)
 
@@ -162,9 +162,9 @@ class FusionTask(Task):
 
 
 class DistillTask(FusionTask):
-    """The network learns to give the pictures that `teacher` gives, besides what the recipe's other losses want.
+    """Distillation: the network learns the pictures of `teacher`, in addition to the recipe's other losses.
 
-    The teacher sees what the network sees: the same part of the pictures, the same noise.
+    The teacher sees the same crops with the same noise as the network.
     """
 
     def __init__(self, recipe: Recipe, network: CrossFuse, teacher: Engine) -> None:
@@ -191,7 +191,7 @@ class DistillTask(FusionTask):
 
 
 def start_network(recipe: Recipe, init: Path | None, encoders: tuple[Path, Path] | None) -> CrossFuse:
-    """The network that stage 2 begins with: of a file, on two trained encoders, or from chance."""
+    """Return the initial network of stage 2: from a file, from two trained encoders, or random."""
     if init is not None and read_format(init) != WEIGHTS_FORMAT:
         network = CrossFuse(recipe.network)
         read_network(init, network)
@@ -210,7 +210,7 @@ def start_network(recipe: Recipe, init: Path | None, encoders: tuple[Path, Path]
 
 
 def _read_encoder(path: Path, name: str, config: CrossFuseConfig) -> dict[str, Tensor]:
-    """The encoder of a stage-1 checkpoint, or the one of that name of a weights file."""
+    """Read the encoder of a stage-1 checkpoint, or the encoder `name` of a weights file."""
     if read_format(path) == WEIGHTS_FORMAT:
         return cast("dict[str, Tensor]", load(path).get_submodule(name).state_dict())
     trained = AutoEncoder(config)

@@ -1,4 +1,4 @@
-"""The loop: from a task, pairs and a recipe to checkpoints, weights and a journal."""
+"""The training loop: runs a task on pairs by a recipe; writes checkpoints, weights and a journal."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from streamfuse.training.tasks import Task
 log = logging.getLogger("streamfuse")
 
 HELD_OUT = 20
-"""One pair in so many is kept for validation."""
+"""One pair in this many is used for validation."""
 VALIDATION = 16
-"""Crops that the validation loss is the mean of; they are the same each time."""
+"""Number of crops over which the validation loss is averaged; always the same ones."""
 SEED_OF_VALIDATION = 1_000_003
 
 OnStep = Callable[[int, dict[str, float]], None]
@@ -39,22 +39,22 @@ OnStep = Callable[[int, dict[str, float]], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a run is carried out; the recipe says what it computes."""
+    """Execution of a run; the recipe determines its result."""
 
     directory: Path
     seed: int = 0
     save_every: int = 250
     """Steps between checkpoints, validations and pictures."""
     workers: int = 0
-    """Processes that read and cut images; 0: the training process itself."""
+    """Processes that read and crop images; 0: the training process itself."""
     stop_after: int | None = None
-    """End in good order after this step, to be resumed later."""
+    """Stop after this step, to be resumed later."""
 
 
 class Trainer:
-    """Trains `task` on `pairs`; an interrupted run goes on where its last checkpoint stands.
+    """Trains `task` on `pairs`; an interrupted run continues from its last checkpoint.
 
-    Raises TrainingError if a loss is not finite, with the batch saved.
+    Raises TrainingError if a loss is not finite, after saving the batch.
     """
 
     def __init__(self, task: Task, recipe: Recipe, pairs: Sequence[Pair], plan: Plan, place: Place) -> None:
@@ -87,12 +87,12 @@ class Trainer:
             self._parallel = DistributedDataParallel(self._task)
 
     def run(self, on_step: OnStep = lambda step, values: None) -> Progress:
-        """Train to the recipe's last step; `on_step` gets each step, counted from 1, and its figures."""
+        """Train to the recipe's last step.  `on_step`: called with each step, counted from 1, and its figures."""
         directory = self._plan.directory
         last = directory / "last.safetensors"
         if last.is_file():
             self._progress = load_state(last, self._task.network, self._mean, self._optimizer, self._about)
-            log.info("going on after step %d of %s", self._progress.step, directory)
+            log.info("continuing after step %d of %s", self._progress.step, directory)
         with ExitStack() as stack:
             journal = None
             if self._place.leads:
@@ -141,7 +141,7 @@ class Trainer:
         self._optimizer.zero_grad()
         for name, parameter in self._task.network.named_parameters():
             if name in self._mean:
-                # A mean over all that was, while that is short
+                # At the start, the mean over all steps so far
                 self._mean[name].lerp_(parameter.detach(), max(1 - self._recipe.ema, 1 / (step + 1)))
         return {**dict(zip(found, values.tolist(), strict=True)), "rate": rate}
 
@@ -154,7 +154,7 @@ class Trainer:
         )
 
     def _validate(self, journal: Journal | None) -> float:
-        """The mean loss of the result so far on crops that it is not trained on; every process computes the same."""
+        """Return the mean loss of the current result on validation crops; every process computes the same."""
         network = self._task.network
         trained = {name: value.clone() for name, value in network.state_dict().items()}
         self._task.eval()
@@ -173,7 +173,7 @@ class Trainer:
         return float(torch.stack(losses).mean())
 
     def _save(self, validation: float) -> None:
-        """The last checkpoint, and the network alone where none before was as good."""
+        """Save the last checkpoint, and the network separately if it is the best so far."""
         best = validation < self._progress.best
         self._progress.best = min(validation, self._progress.best)
         directory, network, mean = self._plan.directory, self._task.network, self._mean
@@ -183,9 +183,9 @@ class Trainer:
 
 
 def open_directory(directory: Path, *, resume: bool) -> None:
-    """Make the directory of a run; one that holds a run is only gone on with where that is wanted."""
+    """Make the directory of a run; an existing run is continued only with --resume."""
     if (directory / "last.safetensors").exists() and not resume:
-        raise OutputError(f"{directory} holds a run: go on with it with --resume, or choose another -o")
+        raise OutputError(f"{directory} contains a run: continue it with --resume, or choose another -o")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -29,7 +29,7 @@ Label = TypeVar("Label", bound=tuple[str, ...])
 
 
 def make_registry(state: Callable[[], Summary], hub: Hub) -> CollectorRegistry:
-    """Make a registry for `prometheus_client.generate_latest` that asks for the state whenever it is read."""
+    """Make a registry for `prometheus_client.generate_latest` that calls `state` at each read."""
     registry = CollectorRegistry()
     registry.register(_Run(state, hub))
     ProcessCollector(namespace="streamfuse", registry=registry)
@@ -42,7 +42,7 @@ class _Run(Collector):
         self._hub = hub
 
     def describe(self) -> list[Metric]:
-        return []  # the registry need not read everything to learn the names
+        return []  # lets the registry learn the names without collecting everything
 
     def collect(self) -> Iterator[Metric]:
         summary = self._state()
@@ -88,7 +88,7 @@ def _by_reason(counts: Counts) -> dict[tuple[str, str], int]:
 
 
 def _stages(summary: Summary) -> Metric:
-    family = HistogramMetricFamily(_P + "stage_seconds", "How long a stage took for a frame.", labels=["stage"])
+    family = HistogramMetricFamily(_P + "stage_seconds", "Duration of a stage for a frame.", labels=["stage"])
     for name, stage in summary.stages.items():
         counts = [*zip(map(str, BOUNDS_S), stage.within, strict=True), ("+Inf", stage.count)]
         family.add_metric([name], [(bound, float(count)) for bound, count in counts], stage.total_s)
@@ -102,7 +102,9 @@ def _sources(summary: Summary) -> Iterator[Metric]:
     yield states
     reconnects = {(role.label,): source.reconnects for role, source in summary.sources.items()}
     yield _counter("source_reconnects", "Number of reconnects of a live stream.", ["stream"], reconnects)
-    silence = GaugeMetricFamily(_P + "source_silence_seconds", "Since the last frame of a stream.", labels=["stream"])
+    silence = GaugeMetricFamily(
+        _P + "source_silence_seconds", "Time since the last frame of a stream.", labels=["stream"]
+    )
     for role, silent_s in summary.silent_s.items():
         silence.add_metric([role.label], silent_s)
     yield silence
@@ -113,7 +115,7 @@ def _gauge(name: str, text: str, value: float) -> Metric:
 
 
 def _counter(name: str, text: str, labels: list[str], values: Mapping[Label, int]) -> Metric:
-    """`_total` is added to the name when it is written out."""
+    """Make a counter; the output format appends `_total` to its name."""
     family = CounterMetricFamily(_P + name, text, labels=labels)
     for label, value in values.items():
         family.add_metric(label, value)

@@ -14,17 +14,19 @@ from streamfuse.telemetry import SourceSummary, Summary
 from streamfuse.web.hub import Hub
 
 FRESH_S = 2.0
-"""A live stream is fresh if its last frame is not older than this, or not older than five frame intervals."""
+"""Age in s up to which the last frame of a live stream is fresh; up to five frame intervals if that is longer."""
+
+NOT_LOADED = "the network is not loaded yet: it is compiled once per picture size, which can take minutes"
 
 
 def not_ready(summary: Summary) -> list[str]:
-    """Return the reasons for which the run is not ready; empty if it is."""
+    """Return the reasons why the run is not ready; empty if it is ready."""
     reasons = [
         f"{role.label}: {why}"
         for role in Role
         if (why := _not_fresh(summary.silent_s.get(role), summary.sources.get(role)))
     ]
-    return reasons if summary.engine_loaded else [*reasons, "the engine is not loaded yet"]
+    return reasons if summary.engine_loaded else [*reasons, NOT_LOADED]
 
 
 def _not_fresh(silent_s: float | None, source: SourceSummary | None) -> str | None:

@@ -22,7 +22,7 @@ log = logging.getLogger("streamfuse")
 SERVER_PUBLIC = "server.key"
 SERVER_SECRET = "server.key_secret"
 CLIENT_PUBLIC = "clients/client.key"
-"""Public key of the first subscriber; the directory holds the keys of all that may subscribe."""
+"""Public key of the first subscriber; the directory contains the keys of all allowed subscribers."""
 CLIENT_SECRET = "client.key_secret"
 CLIENTS = "clients"
 _Z85 = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")

@@ -46,7 +46,7 @@ DOMAIN = b"global"
 
 NOBODY = "nobody subscribed"
 FULL = "a subscriber fell behind"
-"""Counted once each time that a queue is full; a subscriber counts the frames that it missed itself."""
+"""Drop reason, counted once each time a queue becomes full; each subscriber counts the frames it missed."""
 
 
 class Message(Protocol):

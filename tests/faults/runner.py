@@ -1,6 +1,6 @@
-"""A run in a process of its own, to be killed: live input into whatever outputs are named, told frame by frame.
+"""A live run in its own process, which tests kill.
 
-As a program, `python runner.py OUTPUT...`, it prints how many frames each output has been given, after each frame.
+As a program, `python runner.py OUTPUT...`, it prints after each frame the number of frames written to each output.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ FPS = 25
 LIVE = f"?live=1&size=64x48&fps={FPS}"
 
 
-class Told(Sink):
-    """Says how many frames have come, when all others have had them."""
+class Counting(Sink):
+    """Passes frames on to the other sinks, then prints the number of frames."""
 
-    name = "told"
+    name = "counting"
     waits = False
 
     def __init__(self, others: list[Sink]) -> None:
@@ -48,7 +48,7 @@ class Told(Sink):
 
 @contextmanager
 def running(*outputs: str) -> Iterator[subprocess.Popen[str]]:
-    """The process, which has said nothing yet; killed at the latest when the block is left."""
+    """Start the process; kill it at the end of the block."""
     process = subprocess.Popen(
         [sys.executable, __file__, *outputs],
         stdout=subprocess.PIPE,
@@ -64,22 +64,22 @@ def running(*outputs: str) -> Iterator[subprocess.Popen[str]]:
         process.stdout.close()
 
 
-def given(process: subprocess.Popen[str], least: int) -> int:
-    """How many frames the outputs have had, as soon as these are so many."""
+def wait_for_frames(process: subprocess.Popen[str], least: int) -> int:
+    """Wait until at least `least` frames were written; return their number."""
     assert process.stdout is not None
     for line in process.stdout:
         if int(line) >= least:
             return int(line)
-    raise AssertionError("it ended by itself")
+    raise AssertionError("the process ended too early")
 
 
-def rest(process: subprocess.Popen[str]) -> list[int]:
-    """What it had still said before it died."""
+def remaining_counts(process: subprocess.Popen[str]) -> list[int]:
+    """Return the numbers that the killed process had printed and that were not read yet."""
     assert process.stdout is not None
     return [int(line) for line in process.stdout.read().splitlines() if line]
 
 
 if __name__ == "__main__":
-    sink = Told(open_sinks(sys.argv[1:], period_ns=1_000_000_000 // FPS))
+    sink = Counting(open_sinks(sys.argv[1:], period_ns=1_000_000_000 // FPS))
     fuser = Fuser(engine=PassThrough(), tone="per-frame")
     Pipeline(f"synthetic:ir{LIVE}", f"synthetic:vis{LIVE}", sinks=[sink], fuser=fuser).run()

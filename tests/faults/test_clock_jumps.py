@@ -1,6 +1,6 @@
-"""Clocks that are set while a run is live.
+"""Clocks that are set during a live run.
 
-The machine's own clock is not touched: what the program reads of it is a stand-in here, as are the senders' clocks.
+The machine's clock is not changed: the program reads a simulated one here, and the senders' clocks are simulated too.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from streamfuse.zeromq.subscriber import Subscriber
 HOUR = 3600 * SECOND
 
 
-def test_the_machines_clock_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: FaultTable) -> None:
-    """A live run with a file and a subscriber; the clock since 1970 is set back by an hour, and then on by two."""
+def test_machine_clock_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: FaultTable) -> None:
+    """A live run with a file and a subscriber; the clock since 1970 is set back by an hour, then forward by two."""
     real = time.time_ns
     shift_ns = [0]
     monkeypatch.setattr(time, "time_ns", lambda: real() + shift_ns[0])
@@ -66,7 +66,7 @@ def test_the_machines_clock_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 class _Pair:
-    """Two senders on one network, each 25 fps with RTCP reports; either's clock can be set."""
+    """Two senders in one network, 25 fps each, with RTCP reports; the clock of each can be set."""
 
     def __init__(self) -> None:
         self.clocks_ns = {Role.IR: 1_700_000_000 * SECOND, Role.VIS: 1_700_000_000 * SECOND}
@@ -74,7 +74,7 @@ class _Pair:
         self._tick = 0
 
     def step(self, pairing: LivePairing) -> int | None:
-        """One period; the skew of the pair that comes, ns."""
+        """Advance by one frame interval; return the skew of the resulting pair, ns."""
         now = 100 * SECOND + self._tick * 40 * MS
         for role, stamper in self._stampers.items():
             media = self._tick * 40 * MS
@@ -102,14 +102,14 @@ class _Pair:
 
 
 @pytest.mark.parametrize("step_ns", [HOUR, -HOUR, 300 * MS], ids=["an hour on", "an hour back", "300 ms"])
-def test_a_senders_clock_is_set(step_ns: int, faults: FaultTable) -> None:
-    """Pairs go on by arrival while the clocks are apart, and by the senders' clocks again when both are set."""
+def test_sender_clock_is_set(step_ns: int, faults: FaultTable) -> None:
+    """Pairing is by arrival while the clocks differ, and by the senders' clocks again once both are set."""
     senders = _Pair()
     pairing = LivePairing(max_age_ns=500 * MS, policy=Policy.ORDERED)
     for _ in range(100):
         senders.step(pairing)
     counts = []
-    for role in Role:  # first one, then the other follows: they are synchronised again
+    for role in Role:  # the other sender is set too: both are synchronised again
         senders.clocks_ns[role] += step_ns
         skews = [senders.step(pairing) for _ in range(150)]
         counts.append(sum(skew is None for skew in skews))
@@ -127,8 +127,8 @@ def test_a_senders_clock_is_set(step_ns: int, faults: FaultTable) -> None:
         )
 
 
-def test_the_time_line_of_a_run_never_goes_back() -> None:
-    """Whatever the stamps do, and whatever clock they are of."""
+def test_output_times_never_go_back() -> None:
+    """For any stamps of any clock."""
     random = np.random.default_rng(0)
     line, places = TimeLine(), []
     for k in range(2000):
@@ -140,7 +140,7 @@ def test_the_time_line_of_a_run_never_goes_back() -> None:
     assert places[-1] == pytest.approx(1999 * 40 * MS, rel=0.02)
 
 
-def test_the_figures_of_a_run_stand_a_clock_that_stands_still_or_goes_back() -> None:
+def test_figures_of_a_run_tolerate_a_clock_that_stops_or_goes_back() -> None:
     now = [10 * SECOND]
     telemetry = Telemetry(lambda: now[0])
     telemetry.frame_read(Role.IR, 0)

@@ -1,4 +1,4 @@
-"""A pipeline that is started and stopped over and over leaves nothing behind."""
+"""A pipeline that is started and stopped many times leaks nothing."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from streamfuse.sinks.zeromq import ZeroMQSink
 pytestmark = [needs_proc, pytest.mark.timed]
 FRAMES = 4
 OPENCV_KB_A_CYCLE = 0.5
-"""OpenCV keeps 0.9 KB of each thread that ever had its pool convert or scale a picture; without the pool
-(`cv2.setNumThreads(1)`) nothing is kept.  Every fourth cycle has two such threads."""
+"""OpenCV keeps 0.9 KB for each thread that ever used its pool to convert or scale a picture; without the pool
+(`cv2.setNumThreads(1)`) it keeps nothing.  Every fourth cycle has two such threads."""
 
 
 def _fuser() -> Fuser:
@@ -29,17 +29,17 @@ def _fuser() -> Fuser:
 
 
 def _once(number: int, directory: Path, ir: Path, vis: Path) -> None:
-    """One of four lives of a pipeline."""
+    """Run a pipeline in one of four ways."""
     out = directory / "out.mp4"
     live = "?live=1&size=64x48&fps=240"
     match number % 4:
         case 0:  # two recordings to their end, into a file
             Pipeline(ir, vis, sinks=[VideoSink(out, force=True)], fuser=_fuser()).run()
             assert len(read_video(out)[0]) == FRAMES
-        case 1:  # whoever iterates leaves
+        case 1:  # the iteration is left early
             with Pipeline(ir, vis, sinks=[VideoSink(out, force=True)], fuser=_fuser()) as pipeline:
                 next(iter(pipeline))
-            for part in directory.glob("out.part*"):  # what was written before it was left
+            for part in directory.glob("out.part*"):  # the unfinished output
                 part.unlink()
         case 2:  # published, and shown in a browser
             sinks: list[Sink] = [ZeroMQSink("tcp://127.0.0.1:*"), PreviewSink("127.0.0.1:0")]
@@ -55,13 +55,13 @@ def _once(number: int, directory: Path, ir: Path, vis: Path) -> None:
 )
 def test_start_and_stop(cycles: int, tmp_path: Path, faults: FaultTable) -> None:
     if cycles > 1000:
-        faulthandler.cancel_dump_traceback_later()  # it is to take long
+        faulthandler.cancel_dump_traceback_later()  # this takes long on purpose
     ir = write_video(tmp_path / "ir.mp4", every(40, FRAMES))
     vis = write_video(tmp_path / "vis.mp4", every(40, FRAMES))
     samples = []
     for number in range(cycles + 40):
         _once(number, tmp_path, ir, vis)
-        if number >= 40:  # what is loaded and cached with the first ones stays
+        if number >= 40:  # the first cycles load libraries and fill caches
             samples.append(vitals(trim=True))
     threads, descriptors = growth(samples, "threads"), growth(samples, "descriptors")
     assert threads <= 0, python_threads()

@@ -50,21 +50,21 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def grainy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recording whose frames do not compress."""
+def noisy_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording with frames that hardly compress."""
     return write_video(tmp_path_factory.mktemp("grain") / "g.mkv", every(40, 200), size=(96, 128), grain=True)
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "%03d.png"])
-def test_a_full_disk_ends_the_run_and_what_was_written_can_be_read(
-    name: str, small_disk: Path, grainy: Path, tmp_path: Path, faults: FaultTable
+def test_full_disk_ends_the_run_and_the_written_part_is_readable(
+    name: str, small_disk: Path, noisy_recording: Path, tmp_path: Path, faults: FaultTable
 ) -> None:
-    """The output beside it, on another disk, is finished as it should be."""
+    """Another output, on another disk, is finished normally."""
     other = tmp_path / "other.mp4"
     sinks = open_sinks([str(small_disk / name), str(other)], video=VideoFormat(crf=0))
     begin = time.monotonic()
     with pytest.raises(OutputError, match="the disk is full"):
-        Pipeline(grainy, grainy, sinks=sinks, fuser=_fuser()).run()
+        Pipeline(noisy_recording, noisy_recording, sinks=sinks, fuser=_fuser()).run()
     assert time.monotonic() - begin < 20
     finished = len(read_video(other)[0])
     if name.endswith("png"):
@@ -94,8 +94,8 @@ main()
 """
 
 
-def test_a_limit_on_the_size_of_files(grainy: Path, tmp_path: Path, faults: FaultTable) -> None:
-    """Of the command as it is, whose outputs and whose compiled network may not grow."""
+def test_limit_on_file_size(noisy_recording: Path, tmp_path: Path, faults: FaultTable) -> None:
+    """A limit for the whole command, which applies to its outputs and to the compiled network."""
     out = tmp_path / "out.mp4"
     done = subprocess.run(
         [
@@ -104,9 +104,9 @@ def test_a_limit_on_the_size_of_files(grainy: Path, tmp_path: Path, faults: Faul
             LIMITED,
             "run",
             "--ir",
-            str(grainy),
+            str(noisy_recording),
             "--vis",
-            str(grainy),
+            str(noisy_recording),
             "-o",
             str(out),
             "--crf",
@@ -134,7 +134,7 @@ def test_a_limit_on_the_size_of_files(grainy: Path, tmp_path: Path, faults: Faul
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize("arguments", [["doctor", "--quick"], ["weights", "info"], ["run", "--help"]])
-def test_what_is_printed_onto_a_full_disk(arguments: list[str]) -> None:
+def test_stdout_on_a_full_disk(arguments: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "streamfuse", *arguments],
@@ -148,7 +148,7 @@ def test_what_is_printed_onto_a_full_disk(arguments: list[str]) -> None:
 
 
 class SlowDisk(Sink):
-    """Stands in for a slow disk: a real file, each of whose writes takes `pause_s` longer."""
+    """A simulated slow disk: a real file whose every write takes `pause_s` longer."""
 
     def __init__(self, path: Path, pause_s: float) -> None:
         self._file = VideoSink(path)
@@ -164,7 +164,7 @@ class SlowDisk(Sink):
 
 
 @pytest.mark.timed
-def test_a_slow_disk_holds_a_recording_back_and_loses_nothing(tmp_path: Path, faults: FaultTable) -> None:
+def test_slow_disk_delays_a_recording_and_loses_nothing(tmp_path: Path, faults: FaultTable) -> None:
     ir = write_video(tmp_path / "ir.mp4", every(40, 60))
     sinks = [SlowDisk(tmp_path / "slow.mp4", 0.02), VideoSink(tmp_path / "fast.mp4")]
     summary = Pipeline(ir, ir, sinks=sinks, fuser=_fuser()).run()
@@ -176,7 +176,7 @@ def test_a_slow_disk_holds_a_recording_back_and_loses_nothing(tmp_path: Path, fa
 
 
 @pytest.mark.timed
-def test_a_slow_disk_loses_live_frames_for_itself_alone(tmp_path: Path, faults: FaultTable) -> None:
+def test_slow_disk_drops_live_frames_of_its_own_output_only(tmp_path: Path, faults: FaultTable) -> None:
     slow, fast = SlowDisk(tmp_path / "slow.mp4", 0.15), VideoSink(tmp_path / "fast.mp4")
     pipeline = Pipeline(f"synthetic:ir{LIVE}", f"synthetic:vis{LIVE}", sinks=[slow, fast], fuser=_fuser(), frames=60)
     summary = pipeline.run()

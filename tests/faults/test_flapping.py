@@ -1,4 +1,4 @@
-"""Sources that come and go: real servers and senders on loopback, killed and started again and again."""
+"""Sources that disconnect and return: real servers and senders on loopback, killed and restarted many times."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from streamfuse.sources.live import LiveSource
 pytestmark = pytest.mark.timed
 
 PROMISED_S = 2.0
-"""Within which a stream is back after its return, says the README."""
+"""Time within which a stream is used again after its return, as documented."""
 STARTS_S = 2.5
-"""What a sender, a process of its own, takes to send its first picture; that is counted in."""
+"""Time that a sender process needs for its first picture; it is included in the measurement."""
 
 
 def _source(url: str) -> LiveSource:
@@ -40,7 +40,7 @@ def _source(url: str) -> LiveSource:
 
 @contextlib.contextmanager
 def _reading(source: LiveSource) -> Iterator[list[float]]:
-    """When frames came, in a thread of their own."""
+    """Read a source in a thread; the list gets the arrival times of its frames."""
     came: list[float] = []
 
     def read() -> None:
@@ -73,7 +73,7 @@ def _sender(port: int) -> AbstractContextManager[object]:
         ("MPEG-TS sender", "udp://127.0.0.1:{}", _sender, 2),
     ],
 )
-def test_a_stream_that_flaps(
+def test_stream_that_drops_repeatedly(
     name: str, url: str, start: Callable[[int], AbstractContextManager[object]], times: int, faults: FaultTable
 ) -> None:
     port = free_port()
@@ -90,7 +90,7 @@ def test_a_stream_that_flaps(
             until(lambda: source.state is not State.LIVE)
         after = vitals()
     assert before is not None
-    assert source.reconnects >= times - 2  # of UDP, a short silence needs no new connection
+    assert source.reconnects >= times - 2  # with UDP, a short silence needs no new connection
     assert max(back_s[1:]) < PROMISED_S + STARTS_S, back_s
     assert after.threads <= before.threads, python_threads()
     assert after.descriptors <= before.descriptors
@@ -103,8 +103,8 @@ def test_a_stream_that_flaps(
     )
 
 
-def test_one_of_two_streams_flaps_and_the_other_is_shown(faults: FaultTable) -> None:
-    """A whole run: fused while both are there, the visible one alone while infrared is away."""
+def test_one_stream_drops_repeatedly_and_the_other_is_passed_through(faults: FaultTable) -> None:
+    """A whole run: fused while both streams are available, visible passed through while infrared is away."""
     infrared, visible = free_port(), free_port()
     gaps_s: list[float] = []
     back_s: list[float] = []
@@ -145,7 +145,7 @@ def test_one_of_two_streams_flaps_and_the_other_is_shown(faults: FaultTable) -> 
     )
 
 
-def test_a_file_that_is_cut_off_while_it_is_read(tmp_path: Path, faults: FaultTable) -> None:
+def test_file_that_is_truncated_while_it_is_read(tmp_path: Path, faults: FaultTable) -> None:
     path, whole = (write_video(tmp_path / f"{k}.mkv", every(40, 300), size=(96, 128), grain=True) for k in "ab")
 
     def cut(frames: Iterator[FusedFrame]) -> int:

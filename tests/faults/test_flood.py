@@ -1,4 +1,4 @@
-"""Thousands of connections, and garbage in them, at the two ports that a run can open."""
+"""Thousands of connections that send garbage to the two ports that a run can open."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ MANY = pytest.mark.parametrize("connections", [500, pytest.param(5000, marks=pyt
 MOST_DESCRIPTORS = 12_000
 _GREETING = b"\xff\0\0\0\0\0\0\0\1\x7f\3\0NULL" + bytes(48)
 _READY = b"\5READY\x0bSocket-Type\0\0\0\3SUB"
-"""What a subscriber says first, in ZMTP 3.0."""
+"""Greeting of a subscriber in ZMTP 3.0."""
 _SHAPES = (b"", b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n", os.urandom(300), _GREETING)
 
 
 @contextlib.contextmanager
 def flooded(port: int, connections: int) -> Iterator[list[socket.socket]]:
-    """So many callers at once: some say nothing, some half a request, some garbage, and none hangs up."""
+    """Open `connections` connections: some send nothing, some half a request, some garbage; none is closed."""
     callers: list[socket.socket] = []
     try:
         for k in range(connections):
@@ -59,7 +59,7 @@ def _enough_descriptors() -> Iterator[None]:
 
 
 def ask(port: int) -> float:
-    """How long /healthz takes, s."""
+    """Return the response time of /healthz, s."""
     begin = time.monotonic()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     connection.request("GET", "/healthz")
@@ -70,8 +70,8 @@ def ask(port: int) -> float:
 
 @MANY
 @needs_proc
-def test_the_preview(connections: int, faults: FaultTable) -> None:
-    """Whoever asks properly is answered meanwhile, and the run is not held up."""
+def test_preview_under_many_connections(connections: int, faults: FaultTable) -> None:
+    """Meanwhile valid requests are answered, and the run is not slowed."""
     with serving() as sink, pumping(sink):
         ask(sink.port)
         before = vitals()
@@ -100,8 +100,8 @@ def test_the_preview(connections: int, faults: FaultTable) -> None:
 
 @MANY
 @needs_proc
-def test_the_publisher(connections: int, faults: FaultTable) -> None:
-    """A subscriber goes on receiving every frame; one that comes is served."""
+def test_publisher_under_many_connections(connections: int, faults: FaultTable) -> None:
+    """A connected subscriber still receives every frame, and a new one is served."""
     sink = ZeroMQSink("tcp://127.0.0.1:*")
     port = int(sink.address.rpartition(":")[2])
     try:
@@ -134,8 +134,8 @@ def test_the_publisher(connections: int, faults: FaultTable) -> None:
 
 
 @needs_proc
-def test_subscriptions_without_end(faults: FaultTable) -> None:
-    """A subscriber that asks for ever new topics takes no memory of ours, and other subscribers are served."""
+def test_endless_subscriptions(faults: FaultTable) -> None:
+    """A subscriber that subscribes to new topics without end costs no memory, and other subscribers are served."""
     sink = ZeroMQSink("tcp://127.0.0.1:*")
     port = int(sink.address.rpartition(":")[2])
     count = 20_000
@@ -144,7 +144,7 @@ def test_subscriptions_without_end(faults: FaultTable) -> None:
             caller.sendall(_GREETING)
             caller.sendall(bytes((4, len(_READY))) + _READY)
             heard = b""
-            while b"READY" not in heard:  # what comes before that is no subscription yet
+            while b"READY" not in heard:  # before that, messages are not subscriptions
                 heard += caller.recv(1000)
             for k in range(count):
                 topic = b"\1fused/%06d/" % k + b"x" * 200

@@ -1,6 +1,6 @@
-"""kill -9 of every process that a run can consist of; what was promised is still there.
+"""kill -9 of every process of a run; the documented guarantees hold.
 
-There is no process for the engine: it lives in the run's.  A killed worker of the batch command is tested with that.
+The engine has no process of its own.  Killed workers of the batch command are tested in test_batch_cluster.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pytest
 from fault_table import FaultTable
 from media import luma_of, number_of, read_video
 from publishing import published, publishing
-from runner import FPS, given, rest, running
+from runner import FPS, remaining_counts, running, wait_for_frames
 from streams import free_port
 from test_push import Viewer, server, write_until
 from vitals import until
@@ -34,18 +34,18 @@ from streamfuse.zeromq.subscriber import Subscriber
 
 pytestmark = [pytest.mark.skipif(os.name != "posix", reason="kill -9"), pytest.mark.timed]
 SECOND = FPS
-"""What an MP4 may lose, frames."""
+"""Frames that an MP4 may lose."""
 
 
 def _readable(path: Path) -> int:
-    """Frames; 0 where all that was written would be of the last second, and may not be a video yet."""
+    """Count the frames; 0 if everything is from the last second and the file may not be a video yet."""
     try:
         return len(read_video(path)[0])
     except av.error.FFmpegError:
         return 0
 
 
-def test_the_writer_at_any_moment(tmp_path: Path, faults: FaultTable) -> None:
+def test_killed_writer(tmp_path: Path, faults: FaultTable) -> None:
     moments = random.Random(8)
     lost: dict[str, list[int]] = {"mp4": [], "mkv": [], "png": []}
     times = 3
@@ -54,10 +54,10 @@ def test_the_writer_at_any_moment(tmp_path: Path, faults: FaultTable) -> None:
         images = tmp_path / f"images{k}" / "%04d.png"
         images.parent.mkdir()
         with running(*map(str, outputs.values()), str(images)) as process:
-            before = given(process, moments.randrange(8, 45))
-            time.sleep(moments.uniform(0, 0.1))  # somewhere between two frames, or within one
+            before = wait_for_frames(process, moments.randrange(8, 45))
+            time.sleep(moments.uniform(0, 0.1))  # between two frames, or while one is written
             process.send_signal(signal.SIGKILL)
-            told = max([before, *rest(process)])
+            told = max([before, *remaining_counts(process)])
             process.wait()
         for kind, path in outputs.items():
             frames = _readable(path)
@@ -75,8 +75,8 @@ def test_the_writer_at_any_moment(tmp_path: Path, faults: FaultTable) -> None:
         )
 
 
-def test_the_process_that_pushes_to_a_media_server(faults: FaultTable) -> None:
-    """The run goes on, drops what it cannot send, counts it, and another process is started."""
+def test_killed_push_process(faults: FaultTable) -> None:
+    """The run continues, drops and counts frames that it cannot send, and starts another process."""
     port = free_port()
     frames = count()
     sink = PushSink(f"rtsp://127.0.0.1:{port}/fused", rng=random.Random(0))
@@ -95,7 +95,7 @@ def test_the_process_that_pushes_to_a_media_server(faults: FaultTable) -> None:
         watching.stop()
     finally:
         sink.close()
-    assert max(back_s) < 15, back_s  # the server of this test comes back by itself, too
+    assert max(back_s) < 15, back_s  # the server of this test restarts automatically too
     faults.add(
         "kill -9 of the process that pushes to rtsp://",
         times=3,
@@ -105,8 +105,8 @@ def test_the_process_that_pushes_to_a_media_server(faults: FaultTable) -> None:
     )
 
 
-def test_a_recording_subscriber(tmp_path: Path, faults: FaultTable) -> None:
-    """Its file plays up to a second before; the publisher and another subscriber do not notice."""
+def test_killed_recording_subscriber(tmp_path: Path, faults: FaultTable) -> None:
+    """Its file plays except for the last second; the publisher and another subscriber are not affected."""
     sink = ZeroMQSink(f"ipc://{tmp_path}/s")
     numbers, ending = [0], threading.Event()
 
@@ -140,7 +140,7 @@ def test_a_recording_subscriber(tmp_path: Path, faults: FaultTable) -> None:
         thread.join()
         sink.close()
     assert statistics.restarts == 0
-    assert max(lost) <= SECOND + 2, lost  # two are on the way
+    assert max(lost) <= SECOND + 2, lost  # two are in transit
     faults.add(
         "kill -9 of a subscriber that records",
         times=2,
@@ -149,7 +149,7 @@ def test_a_recording_subscriber(tmp_path: Path, faults: FaultTable) -> None:
     )
 
 
-def test_the_publisher(faults: FaultTable) -> None:
+def test_killed_publisher(faults: FaultTable) -> None:
     url = f"tcp://127.0.0.1:{free_port()}"
     back_s = []
     with Subscriber(url, timeout_s=20) as subscriber:
@@ -158,7 +158,7 @@ def test_the_publisher(faults: FaultTable) -> None:
                 begin = time.monotonic()
                 subscriber.latest()
                 back_s.append(time.monotonic() - begin)
-            # It has been killed, and what it had sent before is taken.
+            # The publisher has been killed, and what it had sent before has been received.
             while subscriber._next(0.3) is not None:
                 pass
         statistics = subscriber.statistics()
@@ -184,7 +184,7 @@ while answer.read(1000):
 """
 
 
-def test_viewers_of_the_preview(faults: FaultTable) -> None:
+def test_killed_viewers_of_the_preview(faults: FaultTable) -> None:
     gone_s = []
     with serving() as sink, pumping(sink):
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""A limit on memory: one clear line and an exit code, wherever it is met; never a crash, never half an output."""
+"""A limit on memory gives one clear line and an exit code, never a crash or a partial output."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ main()
 
 
 @pytest.mark.parametrize("megabytes", [150, 550, 800])
-def test_the_command_under_a_limit(megabytes: int, tmp_path: Path, faults: FaultTable) -> None:
-    """From one that NumPy does not fit into to one that the network does not fit into.
+def test_command_under_a_memory_limit(megabytes: int, tmp_path: Path, faults: FaultTable) -> None:
+    """Limits that are too small for NumPy, and limits that are too small for the network.
 
-    Between the two, from 350 to 450 MB on two cores, NumPy's OpenBLAS crashes where it cannot start its threads.
+    In between, from 350 to 450 MB on two cores, NumPy's OpenBLAS crashes when it cannot start its threads.
     """
     video, out = write_video(tmp_path / "a.mp4", every(40, 5)), tmp_path / "out.mp4"
     arguments = ["run", "--ir", str(video), "--vis", str(video), "-o", str(out)]
@@ -63,8 +63,8 @@ main()
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc, which Linux has")
-def test_a_picture_that_is_allowed_and_does_not_fit(tmp_path: Path) -> None:
-    """--max-pixels is no promise that there is memory."""
+def test_allowed_picture_that_does_not_fit_into_memory(tmp_path: Path) -> None:
+    """--max-pixels does not guarantee enough memory."""
     import cv2
     import numpy as np
 

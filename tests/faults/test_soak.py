@@ -1,4 +1,4 @@
-"""An hour of live input with everything that a run can have: memory, threads and descriptors stay what they were."""
+"""An hour of live input with every kind of output: memory, threads and descriptors do not grow."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from streamfuse.telemetry import each_count
 from streamfuse.zeromq.subscriber import Subscriber
 
 FPS = 10
-"""So that a machine that does other things keeps up."""
+"""Frame rate at which a busy machine keeps up."""
 LIVE = f"?live=1&size=64x48&fps={FPS}"
 WARM_S = 20.0
-"""Until the engine, the encoder and whoever looks have what they need."""
+"""Time until the engine, the encoder and the viewers have allocated their memory, s."""
 INDEX_MB_AN_HOUR = 12.0
-"""That the MP4 writer may take: it keeps where each frame lies, to write an ordinary file's index in the end."""
+"""Memory that the MP4 writer may use: it keeps the offset of each frame for the index at the end of the file."""
 
 
 def _watch(port: int, stopping: threading.Event, seen: list[int]) -> None:
-    """A browser that looks at the MJPEG stream."""
+    """Read the MJPEG stream like a browser."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     connection.request("GET", "/stream.mjpg")
     answer = connection.getresponse()
@@ -47,7 +47,7 @@ def _watch(port: int, stopping: threading.Event, seen: list[int]) -> None:
 @pytest.mark.timeout(0)
 def test_live_input_for_an_hour(tmp_path: Path, faults: FaultTable, pytestconfig: pytest.Config) -> None:
     """`--soak-minutes N` makes it shorter or longer."""
-    faulthandler.cancel_dump_traceback_later()  # it is to take long
+    faulthandler.cancel_dump_traceback_later()  # this takes long on purpose
     minutes = float(pytestconfig.getoption("--soak-minutes"))
     preview, published = PreviewSink("127.0.0.1:0"), ZeroMQSink(f"ipc://{tmp_path}/soak")
     sinks = [VideoSink(tmp_path / "out.mp4"), published, preview]
@@ -90,7 +90,7 @@ def test_live_input_for_an_hour(tmp_path: Path, faults: FaultTable, pytestconfig
         for stream, reason, count in each_count(summary.drops)
         if stream in ("infrared", "visible") and reason != "late"  # those were never read
     }
-    # A busy machine drops pairs, and says so: whatever was read has been fused, or is counted with its reason.
+    # A busy machine drops pairs and counts them: every frame read was fused or is counted by reason.
     read = sum(summary.read.values()) - sum(before.read.values())
     assert abs(read - 2 * fused - sum(drops.values())) < 2 * MAX_WAITING, (read, fused, drops)
     assert fused > FPS * minutes * 60 / 4, (fused, drops)

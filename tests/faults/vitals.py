@@ -1,4 +1,4 @@
-"""What a process holds: memory, threads, file descriptors; and whether that stays the same."""
+"""Memory, threads and file descriptors of this process, and their growth."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="read
 class Vitals:
     rss_mb: float
     threads: int
-    """Of the system, not only Python's."""
+    """Threads of the system, not only Python's."""
     descriptors: int
 
 
 def vitals(*, trim: bool = False) -> Vitals:
-    """`trim`: after what is free, but kept for later by the C library in an arena of each thread, was given back."""
+    """Measure this process.  `trim`: first return the free memory that the C library keeps in each thread's arena."""
     if trim:
         malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
         if malloc_trim is not None:
@@ -39,21 +39,21 @@ def vitals(*, trim: bool = False) -> Vitals:
 
 
 def growth(samples: list[Vitals], of: str) -> float:
-    """Of a field, from the second to the last quarter: medians, so that one moment counts for nothing."""
+    """Return the growth of a field from the second to the last quarter; medians, so that outliers do not count."""
     values = [float(getattr(sample, of)) for sample in samples]
     quarter = len(values) // 4
     return statistics.median(values[-quarter:]) - statistics.median(values[quarter : 2 * quarter])
 
 
 def until(true: Callable[[], bool], timeout_s: float = 20.0) -> float:
-    """Wait for what others do; how long that took, s."""
+    """Wait until `true` returns True; return the time that took, s."""
     begin = time.monotonic()
     while not true():
-        assert time.monotonic() - begin < timeout_s, "it did not come about"
+        assert time.monotonic() - begin < timeout_s, "the condition was not reached in time"
         time.sleep(0.005)
     return time.monotonic() - begin
 
 
 def python_threads() -> list[str]:
-    """Names, for what to look at when there are too many."""
+    """Return the names of Python's threads, for messages about too many."""
     return sorted(thread.name for thread in threading.enumerate())

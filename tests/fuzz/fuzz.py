@@ -1,9 +1,9 @@
-"""Fuzz what takes bytes from outside, guided by the lines that they reach: needs atheris, extra `fuzz`.
+"""Fuzz functions that parse bytes from outside, guided by code coverage.  Needs atheris (extra `fuzz`).
 
     python tests/fuzz/fuzz.py TARGET [-max_total_time=60] [CORPUS]
 
-Without a target it names them all.  Options are libFuzzer's (-help=1); the corpus is a directory, which begins with
-the target's seeds.  What it finds is written to a file crash-...; it becomes one of the target's `findings`.
+Without a target, all targets are listed.  Options are libFuzzer's (-help=1); the corpus is a directory, to which the
+target's seeds are added.  An input that fails is written to a file crash-...; add it to the target's `findings`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import atheris
 
 MORE_MEMORY = 1 << 30
-"""Bytes beyond what the program has when it begins: what wants more, wants it by a number in its input."""
+"""Memory that inputs may take, bytes: more can only come from a number in the input."""
 LIMITS = ("-timeout=20", "-rss_limit_mb=4096")
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"give one of {', '.join(TARGETS)}")
     target = TARGETS[name]
     for seed in (*target.seeds, *target.findings):
-        target.run(seed)  # also what is set up once
+        target.run(seed)  # includes one-time initialisation
     longest = max(4096, *(2 * len(seed) for seed in target.seeds))
     for corpus in [Path(text) for text in arguments[1:] if not text.startswith("-")][:1]:
         corpus.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _dictionary(target: Target) -> Path:
-    """A file of words for the fuzzer to put in: those of the seeds, and strange ones."""
+    """Write a dictionary for the fuzzer: the words of the seeds, and unusual ones."""
     words = {word for seed in target.seeds for word in re.findall(rb"[\w.-]{2,40}", seed)}
     lines = ("".join(f"\\x{byte:02x}" for byte in word) for word in (*STRANGE, *sorted(words)[:500]))
     return file("".join(f'"{line}"\n' for line in lines).encode(), "dictionary")

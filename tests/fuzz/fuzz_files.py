@@ -1,4 +1,4 @@
-"""Text files that people and other programs write: pipelines, manifests, calibrations, sequences, receipts, keys."""
+"""Targets for text files: pipelines, manifests, calibrations, sequences, receipts, keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import click
 from fuzz_target import Target, directory, file, files
 from media import write_images
-from test_hostile_text import KALIBR, OPENCV, OURS, PIPELINE, POINTS, RECIPE, ROS, SEQUENCE, XML, held
+from test_hostile_text import KALIBR, OPENCV, OURS, PIPELINE, POINTS, RECIPE, ROS, SEQUENCE, XML, none_if_refused
 
 from streamfuse.batch import receipts
 from streamfuse.batch.recordings import Recording, read_manifest
@@ -43,14 +43,14 @@ def _sequence() -> Path:
 def vot(data: bytes) -> object:
     sequence = _sequence()
     (sequence / "sequence").write_bytes(data)
-    found = held(lambda: open_vot(sequence))
+    found = none_if_refused(lambda: open_vot(sequence))
     for source in found or ():
         assert all(path.is_file() for path in source.files)
     return found
 
 
 def _manifest(data: bytes, name: str) -> object:
-    found = held(lambda: read_manifest(file(data, name), directory() / "out", ".mp4"))
+    found = none_if_refused(lambda: read_manifest(file(data, name), directory() / "out", ".mp4"))
     assert all(recording.output.is_absolute() for recording in found or ())
     return found
 
@@ -60,48 +60,48 @@ def pipeline(data: bytes) -> object:
     run = cli.get_command(click.Context(cli), "run")
     assert run is not None
     with contextlib.suppress(click.ClickException):  # of one option, as on the command line
-        return held(lambda: run.make_context("run", ["--config", str(path)]))
+        return none_if_refused(lambda: run.make_context("run", ["--config", str(path)]))
     return None
 
 
 def calibration(data: bytes) -> object:
-    found = held(lambda: load(file(data, "calibration.toml")))
+    found = none_if_refused(lambda: load(file(data, "calibration.toml")))
     if found is not None:
         assert load(file(found.to_toml().encode(), "again.toml")).id == found.id
     return found
 
 
 def imported(data: bytes) -> object:
-    """The first byte chooses between one file and a pair of ROS."""
+    """Import a calibration; the first byte chooses between one file and a pair of ROS files."""
     request = Request(vis_size=(480, 640), ir_size=(480, 640))
     paths = [file(data[1:], "camera.yaml")]
     if data[:1] == b"2":
         paths.append(file(ROS.replace("camera_name: ir", "camera_name: vis").encode(), "other.yaml"))
-    return held(lambda: calibrate_import(paths, request))
+    return none_if_refused(lambda: calibrate_import(paths, request))
 
 
 def points(data: bytes) -> object:
-    return held(lambda: read_points(file(data, "points.csv"), (48, 64), (48, 64)))
+    return none_if_refused(lambda: read_points(file(data, "points.csv"), (48, 64), (48, 64)))
 
 
 def recipe(data: bytes) -> object:
-    return held(lambda: read_recipe(str(file(data, "recipe.toml")), RECIPES))
+    return none_if_refused(lambda: read_recipe(str(file(data, "recipe.toml")), RECIPES))
 
 
 def keys(data: bytes) -> object:
     path = file(data, "a.key_secret")
     path.chmod(0o600)
-    return held(lambda: load_public(path)) and held(lambda: load_pair(path))
+    return none_if_refused(lambda: load_public(path)) and none_if_refused(lambda: load_pair(path))
 
 
 def address(data: bytes) -> object:
     text = os.fsdecode(data)
-    found = [held(partial(parse_address, text, system)) for system in ("Darwin", "Windows", "Linux")]
-    held(lambda: expand(text))
-    held(lambda: check_url(text))
-    held(lambda: parse_place("--preview", text))
+    found = [none_if_refused(partial(parse_address, text, system)) for system in ("Darwin", "Windows", "Linux")]
+    none_if_refused(lambda: expand(text))
+    none_if_refused(lambda: check_url(text))
+    none_if_refused(lambda: parse_place("--preview", text))
     if text.startswith("synthetic:"):
-        held(lambda: SyntheticSource.from_uri(text))
+        none_if_refused(lambda: SyntheticSource.from_uri(text))
     assert isinstance(mask(text), str)
     assert isinstance(redact(text), str)
     return found[-1]
@@ -141,11 +141,13 @@ def receipt(data: bytes) -> object:
     output = file(b"video", "out/a.mp4")
     os.utime(output, ns=(10**18, 10**18))
     receipts.receipt_of(output).write_bytes(data)
-    found = held(lambda: receipts.standing(output, MADE))
+    found = none_if_refused(lambda: receipts.standing(output, MADE))
     if found is None or not found.done:
         return None
     entry = Entry(Recording(output, "ir.mp4", "vis.mp4"), status=Status.SKIPPED, figures=found.figures)
-    return held(lambda: write(Report([entry], [], idle([entry]), "here", datetime.now(UTC)), directory() / "report"))
+    return none_if_refused(
+        lambda: write(Report([entry], [], idle([entry]), "here", datetime.now(UTC)), directory() / "report")
+    )
 
 
 _ADDRESSES = (

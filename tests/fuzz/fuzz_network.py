@@ -1,4 +1,4 @@
-"""What others send: messages of ZeroMQ, requests and sockets of browsers, and the answer that `top` gets."""
+"""Targets for data from the network: ZeroMQ messages, browsers' requests and sockets, and the answers to `top`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aiohttp import web
 from fuzz_target import Target
 from publishing import published
 from test_hostile_network import _REQUEST
-from test_hostile_text import held
+from test_hostile_text import none_if_refused
 from test_wire import header, message
 from web import TOKEN, Run, picture
 
@@ -32,18 +32,18 @@ from streamfuse.zeromq.wire import Encoding, Malformed, unpack
 
 SIZE = 6, 8
 TURNS = 30
-"""Of the event loop, in which a request is answered."""
+"""Turns of the event loop within which a request is answered."""
 
 
 def wire(data: bytes) -> object:
-    """Three parts, on lines."""
+    """Parse a message; each line is one of its three parts."""
     parts = data.split(b"\n", 2)
     try:
         found = unpack(parts)
     except Malformed:
         return None
     pixels = memoryview(parts[2])
-    return [held(partial(read, found, pixels)) for read in (luma_of, bgr_of, picture_of)][-1]
+    return [none_if_refused(partial(read, found, pixels)) for read in (luma_of, bgr_of, picture_of)][-1]
 
 
 def _messages() -> tuple[bytes, ...]:
@@ -54,7 +54,7 @@ def _messages() -> tuple[bytes, ...]:
     return tuple(made)
 
 
-# The preview, without sockets: the server's own handler on a transport that keeps what is written.
+# The preview without sockets: the server's own handler, on a transport that stores the output.
 
 
 class _Transport(asyncio.Transport):
@@ -87,7 +87,7 @@ class _Transport(asyncio.Transport):
 
 
 class _Preview:
-    """Guarded by a token, on loopback, with one picture."""
+    """A preview on loopback with a token and one picture."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -133,7 +133,7 @@ _preview = cache(_Preview)
 
 
 def end() -> None:
-    """Of what is kept from input to input."""
+    """Close the preview that all inputs share."""
     if _preview.cache_info().currsize:
         _preview().close()
         _preview.cache_clear()
@@ -146,12 +146,12 @@ def request(data: bytes) -> object:
     assert not preview.errors, preview.errors
     assert answer == b"" or answer.startswith(b"HTTP/")
     assert not re.search(rb"HTTP/\d\.\d 500", answer)
-    assert TOKEN.encode() not in answer or TOKEN[1:].encode() in data  # whoever sends nonsense is told which
+    assert TOKEN.encode() not in answer or TOKEN[1:].encode() in data  # an error may quote the request
     return b"HTTP/1.1 200 OK" in answer
 
 
 def browser(data: bytes) -> object:
-    """What a browser says in its socket, on lines."""
+    """Handle the messages of a browser's WebSocket, one on each line."""
 
     async def listen() -> object:
         viewer = _Viewer(cast(Any, None), Hub())
@@ -166,7 +166,7 @@ def browser(data: bytes) -> object:
     return _preview().loop.run_until_complete(listen())
 
 
-# `streamfuse top`, of which whoever has the address may give any answer.
+# `streamfuse top`: the server at the address may give any answer.
 
 
 class _Socket:
@@ -189,7 +189,7 @@ def answer(data: bytes) -> object:
             self.sock = cast(Any, _Socket(data))
 
     class Handler(urllib.request.HTTPHandler):
-        handler_order = 0  # before the one that connects
+        handler_order = 0  # called before the handler that connects
 
         def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
             return self.do_open(Connection, req)
@@ -201,7 +201,7 @@ def answer(data: bytes) -> object:
     def show() -> None:
         top.show(reader.read(), None, reader.name, top.console(shown))
 
-    held(show)
+    none_if_refused(show)
     assert all(line.isprintable() for line in shown.getvalue().split("\n"))
     return shown.getvalue()
 

@@ -1,4 +1,4 @@
-"""What a target of fuzzing is: it takes any bytes, and comes to nothing worse than an error of ours."""
+"""Fuzz targets: functions that accept any bytes and raise nothing but a StreamfuseError, which they handle."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ ROOT = Path(__file__).parent.parent.parent
 @dataclass(frozen=True)
 class Target:
     run: Callable[[bytes], object]
-    """Any exception that it raises is a finding; what it returns is true where the bytes were understood."""
+    """The function; any exception is a finding.  Its result is true if the bytes were valid."""
     seeds: tuple[bytes, ...]
-    """Where the fuzzer begins: the first is right, the others nearly so."""
+    """Initial inputs: the first is valid, the others nearly so."""
     findings: tuple[bytes, ...] = ()
-    """What once came to something worse."""
+    """Inputs that raised another exception in the past."""
 
 
 @cache
 def directory() -> Path:
-    """Of this process."""
+    """Return this process's temporary directory."""
     memory = Path("/dev/shm")  # thousands of small files a second
     made = tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory if memory.is_dir() else None)
     atexit.register(made.cleanup)
@@ -32,7 +32,7 @@ def directory() -> Path:
 
 
 def file(data: bytes, name: str) -> Path:
-    """A file with these bytes; the next one of that name takes its place."""
+    """Write a file with these bytes; it replaces an earlier one of that name."""
     path = directory() / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
@@ -40,5 +40,5 @@ def file(data: bytes, name: str) -> Path:
 
 
 def files(pattern: str) -> tuple[bytes, ...]:
-    """The contents of files of the checkout."""
+    """Return the contents of the checkout's files that match `pattern`."""
     return tuple(path.read_bytes() for path in sorted(ROOT.glob(pattern)))

@@ -1,4 +1,4 @@
-"""All targets of fuzzing, by name."""
+"""All fuzz targets by name."""
 
 from __future__ import annotations
 

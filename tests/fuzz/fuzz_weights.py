@@ -1,4 +1,4 @@
-"""Weights, checkpoints of training and published checkpoints; and what an image's header says."""
+"""Targets for weights, training checkpoints, published checkpoints, and image headers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import torch
 from fuzz_target import Target, directory, file
-from test_hostile_text import held
+from test_hostile_text import none_if_refused
 
 from streamfuse.network import checkpoint, published
 from streamfuse.network.config import CrossFuseConfig, Fusion, Output
@@ -22,22 +22,24 @@ SMALL = CrossFuseConfig(output=Output.DIRECT, fusion=Fusion.CNN, shallow=1, deep
 
 def weights(data: bytes) -> object:
     path = file(data, "w.safetensors")
-    info = held(lambda: checkpoint.read_info(path))
+    info = none_if_refused(lambda: checkpoint.read_info(path))
     if info is None:
         return None
     assert info.parameters >= 0
-    return held(lambda: checkpoint.load(path))
+    return none_if_refused(lambda: checkpoint.load(path))
 
 
 def training(data: bytes) -> object:
     path = file(data, "c.safetensors")
     network = torch.nn.Linear(2, 1)
-    held(lambda: state.read_network(path, network))
-    return held(lambda: state.load_state(path, network, {}, torch.optim.Adam(network.parameters()), {"seed": 1}))
+    none_if_refused(lambda: state.read_network(path, network))
+    return none_if_refused(
+        lambda: state.load_state(path, network, {}, torch.optim.Adam(network.parameters()), {"seed": 1})
+    )
 
 
 def pickled(data: bytes) -> object:
-    return held(lambda: published._load_pickled(file(data, "a.model")))
+    return none_if_refused(lambda: published._load_pickled(file(data, "a.model")))
 
 
 def image(data: bytes) -> object:
@@ -76,7 +78,7 @@ def _images() -> tuple[bytes, ...]:
 
 
 BIG = struct.pack("<2sHHHQ", b"II", 43, 8, 0, 1 << 63)
-"""A large TIFF whose tags are farther away than any file has bytes."""
+"""A BigTIFF whose tags are beyond the end of any file."""
 
 TARGETS = {
     "weights": Target(weights, (_weights(),)),

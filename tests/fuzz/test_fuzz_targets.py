@@ -1,4 +1,4 @@
-"""The targets of fuzzing take what is right, and all that was ever found by them; the fuzzer itself is not needed."""
+"""The fuzz targets accept their seeds and all earlier findings.  The fuzzer itself is not needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fuzz_targets import TARGETS
 CASES = [
     pytest.param(target, data, id=f"{name}-{kind}-{number}")
     for name, target in TARGETS.items()
-    for kind, several in (("seed", target.seeds), ("found", target.findings))
+    for kind, several in (("seed", target.seeds), ("finding", target.findings))
     for number, data in enumerate(several)
 ]
 
@@ -28,23 +28,23 @@ def ended() -> Iterator[None]:
 
 @pytest.mark.parametrize(("target", "data"), CASES)
 @pytest.mark.timeout(60)
-def test_a_target_takes(target: Target, data: bytes) -> None:
-    """In no time to speak of."""
-    target.run(data)  # also what is set up once
+def test_target_handles_input(target: Target, data: bytes) -> None:
+    """Within 2 s."""
+    target.run(data)  # includes one-time initialisation
     began = time.process_time()
     target.run(data)
     assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_target_understands_what_is_right(name: str) -> None:
-    """Else it would be refused at the door, and nothing behind it be tested."""
+def test_target_accepts_valid_input(name: str) -> None:
+    """Otherwise only the first check of the input would be tested."""
     assert TARGETS[name].run(TARGETS[name].seeds[0])
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_target_takes_its_seeds_spoiled(name: str) -> None:
-    """Cut off, with a byte changed, and with what no text has."""
+def test_target_handles_mutated_seeds(name: str) -> None:
+    """Truncated, with a byte changed, and with an inserted bracket."""
     target = TARGETS[name]
     for seed in target.seeds:
         for at in range(0, len(seed), max(1, len(seed) // 20)):

@@ -1,7 +1,7 @@
-"""Lets torch_tensorrt be imported, and compile, on a machine without an NVIDIA driver.
+"""Makes torch_tensorrt usable for compiling on a machine without an NVIDIA driver.
 
-It asks torch.cuda about the GPU at hand, and loads a library that needs CUDA's.  Here it is told of one GPU, and not
-shown the library: compiling takes neither.
+It asks torch.cuda for the GPU and loads a library that depends on CUDA's.  This module reports a GPU and hides the
+library; compiling needs neither.
 """
 
 from __future__ import annotations

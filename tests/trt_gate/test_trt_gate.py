@@ -1,6 +1,6 @@
-"""TensorRT-RTX compiles the network, as it would on a GPU; running it is another matter.
+"""TensorRT-RTX compiles the network as for a GPU; the result is not run.
 
-`scripts/trt-gate` runs these in an environment of their own, as no other has the package.
+`scripts/trt-gate` runs these tests in their own environment, the only one with the package.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ except importlib.metadata.PackageNotFoundError:
 
 import no_driver
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # torch_tensorrt warns of what it does itself
+pytestmark = pytest.mark.filterwarnings("ignore")  # torch_tensorrt warns about its own code
 with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
     warnings.simplefilter("ignore")
     no_driver.install()
@@ -67,7 +67,7 @@ class Built(NamedTuple):
 
 
 class Compiler:
-    """Stands in for the last step: there it is loaded onto the GPU, here the bytes are what we want."""
+    """Replaces the last step, which would load the engine onto the GPU; here its bytes are kept."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._found: dict[str, Any] = {}
@@ -114,7 +114,7 @@ def network() -> nn.Module:
 
 
 def operations(program: torch.export.ExportedProgram, pair: tuple[Tensor, ...]) -> tuple[int, int, list[str]]:
-    """How many there are, how many of them TensorRT takes, and the names of the parts of the divided network."""
+    """Return the number of operations, the number that TensorRT supports, and the names of the network's partitions."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         divided = torch_tensorrt.dynamo.compile(
@@ -131,16 +131,16 @@ def operations(program: torch.export.ExportedProgram, pair: tuple[Tensor, ...]) 
 
 OF_LAYER_NORM = re.compile(r"native_layer_norm")
 OF_SOFTMAX = re.compile(r"_softmax|_to_copy")
-# A scaled network calls parts of its decoder, whose names are then its own.
+# A scaled network calls submodules of its decoder, so their names differ.
 OF_SKIP_WEIGHTS = re.compile(
     r"aten_ops\.(sum|avg_pool2d|abs|sub|div)\..*\[(decoder)?/|(^|\[)(decoder)?/add_\d+_|_to_copy"
 )
 SKIP_SUMS = 4
-"""Of the two skips: s_ir + s_vis, + epsilon."""
+"""Additions of the two skips in FP32: s_ir + s_vis, and + epsilon."""
 
 
-def strays(layers: list[Layer]) -> list[Layer]:
-    """Layers in FP32 that are of no island."""
+def fp32_outside_islands(layers: list[Layer]) -> list[Layer]:
+    """Return the layers in FP32 outside the islands, the operations that must be FP32."""
     wide = [layer for layer in layers if layer.dtype == "FLOAT"]
     left = [
         layer
@@ -155,14 +155,14 @@ def strays(layers: list[Layer]) -> list[Layer]:
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_whole_network_is_one_part(network: nn.Module, height: int, width: int) -> None:
+def test_whole_network_is_one_engine(network: nn.Module, height: int, width: int) -> None:
     total, taken, parts = operations(*export(network, height, width))
     assert total == taken > 300
     assert parts == ["_run_on_acc_0"]
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_engine_computes_in_fp16_but_for_the_islands(
+def test_engine_computes_in_fp16_except_in_the_islands(
     network: nn.Module, compiler: Compiler, height: int, width: int
 ) -> None:
     built = compiler(network, height, width)
@@ -170,7 +170,7 @@ def test_engine_computes_in_fp16_but_for_the_islands(
     picture = ("HALF", (1, 1, height, width))
     assert list(built.bindings) == ["ir", "vis", "output0"]
     assert set(built.bindings.values()) == {picture}
-    assert strays(built.layers) == []
+    assert fp32_outside_islands(built.layers) == []
     kinds = Counter((layer.kind, layer.dtype) for layer in built.layers)
     assert kinds["NORMALIZATION", "FLOAT"] == 18
     assert kinds["SOFTMAX", "FLOAT"] == 6
@@ -180,7 +180,7 @@ def test_engine_computes_in_fp16_but_for_the_islands(
     assert {dtype for kind, dtype in kinds if kind in {"NORMALIZATION", "SOFTMAX"}} == {"FLOAT"}
 
 
-def test_smaller_deep_path_is_one_engine_too(compiler: Compiler) -> None:
+def test_reduced_deep_path_is_one_engine(compiler: Compiler) -> None:
     scaled = network_to_compile(default_weights(), Precision.FP16, 480, 640, Preset.BALANCED)
     total, taken, parts = operations(*export(scaled, 480, 640))
     assert total == taken > 300
@@ -188,16 +188,16 @@ def test_smaller_deep_path_is_one_engine_too(compiler: Compiler) -> None:
     built = compiler(scaled, 480, 640)
     assert set(built.bindings.values()) == {("HALF", (1, 1, 480, 640))}
     assert {layer.dtype for layer in built.layers if layer.kind in {"CONVOLUTION", "MATRIX_MULTIPLY"}} == {"HALF"}
-    assert strays(built.layers) == []
+    assert fp32_outside_islands(built.layers) == []
 
 
-def test_fp32_network_would_be_noticed(compiler: Compiler) -> None:
+def test_fp32_network_is_detected(compiler: Compiler) -> None:
     built = compiler(network_to_compile(default_weights(), Precision.FP32, 64, 64), 64, 64)
     assert set(built.bindings.values()) == {("FLOAT", (1, 1, 64, 64))}
-    assert {"CONVOLUTION", "MATRIX_MULTIPLY"} <= {layer.kind for layer in strays(built.layers)}
+    assert {"CONVOLUTION", "MATRIX_MULTIPLY"} <= {layer.kind for layer in fp32_outside_islands(built.layers)}
 
 
-def test_skip_weights_in_fp16_would_be_noticed(
+def test_skip_weights_in_fp16_are_detected(
     network: nn.Module, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -209,7 +209,7 @@ def test_skip_weights_in_fp16_would_be_noticed(
 
 
 class WithFold(nn.Module):
-    """The network, and an operation that TensorRT does not know."""
+    """The network and an operation that TensorRT does not support."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ class WithFold(nn.Module):
         return F.fold(F.unfold(raw, 4, stride=4), raw.shape[2:], 4, stride=4)
 
 
-def test_operation_without_converter_would_be_noticed(network: nn.Module, compiler: Compiler) -> None:
+def test_operation_without_converter_is_detected(network: nn.Module, compiler: Compiler) -> None:
     with_fold = WithFold(network)
     total, taken, _ = operations(*export(with_fold, 64, 64))
     assert taken < total
@@ -238,7 +238,7 @@ def test_package_and_its_gpus_are_known() -> None:
 
 
 class NoGpu(SimDevice):
-    """Where a GPU would be, as far as compiling is concerned."""
+    """A GPU for compiling only."""
 
     name = "CUDA GPU that is not there"
     torch = torch.device("cpu")
@@ -250,10 +250,10 @@ class NoGpu(SimDevice):
 
 
 @pytest.mark.usefixtures("compiler")
-def test_engine_that_does_not_load_is_refused_and_one_on_disk_is_built_anew(
+def test_engine_that_does_not_load_is_refused_and_cached_one_is_rebuilt(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """TensorRT really compiles, and really cannot load it: there is no GPU."""
+    """TensorRT compiles the network but cannot load it, because there is no GPU."""
     caplog.set_level(logging.INFO, "streamfuse")
     cache = Cache(tmp_path)
     engine = TensorrtEngine(None, "fp16", NoGpu(), find_flavour(), cache)  # type: ignore[arg-type]
@@ -266,10 +266,10 @@ def test_engine_that_does_not_load_is_refused_and_one_on_disk_is_built_anew(
     said = [record.getMessage() for record in caplog.records]
     assert "TensorRT-RTX cannot load it); building it again" in said[0]
     assert "compiling the network for 64x64" in said[1]
-    assert list(tmp_path.iterdir()) == []  # what cannot be used is not kept
+    assert list(tmp_path.iterdir()) == []  # an unusable entry is deleted
 
 
-def test_key_depends_on_what_was_compiled_for_what(tmp_path: Path) -> None:
+def test_key_depends_on_network_and_target(tmp_path: Path) -> None:
     class OtherGpu(NoGpu):
         capability = (8, 9)
 
@@ -294,5 +294,5 @@ def test_key_depends_on_what_was_compiled_for_what(tmp_path: Path) -> None:
         ("TensorIOMode", ["INPUT"]),
     ],
 )
-def test_what_is_called_on_a_gpu_is_there(kind: str, names: list[str]) -> None:
+def test_interfaces_used_on_a_gpu_exist(kind: str, names: list[str]) -> None:
     assert set(names) <= set(dir(getattr(tensorrt, kind)))

@@ -44,7 +44,7 @@ class Walker:
 
     @property
     def near(self) -> bool:
-        """On the near pavement: nothing stands before them."""
+        """The person is on the near pavement, in front of everything else."""
         return self.ground_y > 360
 
     def body_pixels(self, view: View) -> float:
@@ -52,9 +52,9 @@ class Walker:
         return self.height_m * units_per_metre(self.ground_y) * view.scale
 
     def distance_m(self, view: View, time_s: float) -> tuple[float, float]:
-        """Return the metres walked since time 0, and the design x of the hip there."""
+        """Return the distance walked since time 0, m, and the x of the hip, design units."""
         unit = units_per_metre(self.ground_y)
-        margin = unit  # a metre: nobody is half as wide, and who walks together stays together
+        margin = unit  # a metre: nobody is half as wide, so walkers keep their distances
         span = view.right - view.left + 2 * margin
         walked = self.speed * time_s
         along = (self.start * span + walked * unit) % span
@@ -98,7 +98,7 @@ class _Pen:
         return round(px * one), round(py * one)
 
     def limb(self, a: tuple[float, float], b: tuple[float, float], ra: float, rb: float, look: tuple[int, int]) -> None:
-        """A limb from a to b, round at the ends, with radii ra and rb; `look` is (heat, reflectance)."""
+        """Draw a limb from a to b, round at the ends, with radii ra and rb; `look` is (heat, reflectance)."""
         colour = (look[0], COVERED, look[1])
         for centre, radius in ((a, ra), (b, rb)):
             fixed = round(radius * self._body * (1 << SHIFT))
@@ -201,7 +201,7 @@ def _leg(
 
 
 def _knee(hip: tuple[float, float], ankle: tuple[float, float], bone: float) -> tuple[float, float]:
-    """Return the knee: the joint of two bones of equal length between hip and ankle; it bends forward."""
+    """Return the position of the knee between hip and ankle; thigh and shin are equally long."""
     dx, dy = ankle[0] - hip[0], ankle[1] - hip[1]
     apart = math.hypot(dx, dy)
     bend = math.sqrt(max(bone * bone - apart * apart / 4, 0.0))

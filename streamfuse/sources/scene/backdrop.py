@@ -11,12 +11,12 @@ from streamfuse.sources.scene.paint import FACADE_Y, Floats, Reals, View, fracta
 
 
 def _bgr(blue: float, green: float, red: float) -> Floats:
-    """A colour of light, (3,), 1 is white."""
+    """Return a BGR colour as an array, (3,); 1 is white."""
     return np.array([blue, green, red], np.float32)
 
 
 CLOTH_LIMIT = 20 / 255
-"""People reflect so little that they stay below this, wherever they walk."""
+"""Upper limit of the light that people reflect."""
 _AMBIENT = _bgr(0.150, 0.100, 0.078)
 _SODIUM = _bgr(0.40, 0.74, 1.00)
 """Colour of the lamps, BGR."""
@@ -129,7 +129,7 @@ class Backdrop:
         return np.asarray(sky * (1 - disc) + face * disc + halo, np.float32)
 
     def _mirrored(self, picture: Floats) -> Floats:
-        """The street upside down in the wet road, drawn out downwards as on rough asphalt, (H, W, 3)."""
+        """Reflection of the street in the wet road, stretched downwards as on rough asphalt, (H, W, 3)."""
         depth = (self._ys - street.KERB_Y) * 2.3
         _, row = self._view.pixels(0, 0)
         rows = (street.KERB_Y - depth) * self._view.scale + row - 0.5
@@ -156,19 +156,19 @@ class Backdrop:
 
 
 def soft(picture: Reals, sigma: float) -> Floats:
-    """Blurred by `sigma` pixels; hardly anything if that is less than a pixel's own width."""
+    """Blur by `sigma` pixels."""
     return cv2.GaussianBlur(picture, (0, 0), max(sigma, 0.25)).astype(np.float32, copy=False)
 
 
 def film(light: Reals) -> Floats:
-    """Light to picture, both 0..1: straight in the dark, bending over where it is bright."""
+    """Tone curve from light to picture, both 0..1: linear in the dark, compressed where it is bright."""
     knee = 0.6
     bright = 1 - (1 - knee) * np.exp(-(light - knee) / (1 - knee))
     return np.where(light < knee, light, bright).astype(np.float32)
 
 
 def _wide_blur(picture: Floats, sigma: float) -> Floats:
-    """A Gaussian of any width for the price of a small one: blurred small, then enlarged."""
+    """Blur by a wide Gaussian quickly, on a smaller copy."""
     height, width = picture.shape[:2]
     shrink = max(int(sigma / 4), 1)
     small = (max(width // shrink, 1), max(height // shrink, 1))
@@ -178,7 +178,7 @@ def _wide_blur(picture: Floats, sigma: float) -> Floats:
 
 
 def _add_dot(picture: Reals, x: float, y: float, brightness: float) -> None:
-    """Light one point that may lie between pixels."""
+    """Light one point at a float position."""
     column, row = int(x - 0.5), int(y - 0.5)
     fx, fy = x - 0.5 - column, y - 0.5 - row
     weights = np.outer([1 - fy, fy], [1 - fx, fx])[..., None] * brightness

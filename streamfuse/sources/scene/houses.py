@@ -1,4 +1,4 @@
-"""The houses of the demo scene, the cafe in one of them, and the town behind.
+"""The houses of the demo scene, a cafe and the town behind.
 
 Windows are lit for the eye and warm for the infrared camera, but not always both.
 """
@@ -26,7 +26,7 @@ class _House:
     heat: int
     gable: bool
     lit: tuple[tuple[int, ...], ...] = ()
-    """For each upper storey from the top, which windows are lit; chosen by chance if empty."""
+    """Lit windows of each upper storey, from the top; random if empty."""
 
     @property
     def eave(self) -> float:
@@ -46,7 +46,7 @@ _COOL: Bgr = (205, 176, 140)
 
 
 def paint_houses(painter: Painter, rng: np.random.Generator) -> None:
-    """The whole row, from one edge of the picture to the other.  The sky is left empty."""
+    """Paint the whole row of houses, from one edge of the picture to the other, without the sky."""
     # Own streams for the middle: its windows must not depend on how much of the street is in view.
     middle = dict(zip(_MIDDLE, rng.spawn(len(_MIDDLE)), strict=True))
     _skyline(painter, rng)
@@ -71,7 +71,7 @@ def _any_house(rng: np.random.Generator, x0: float, x1: float) -> _House:
 
 
 def _skyline(painter: Painter, rng: np.random.Generator) -> None:
-    """The town behind, seen through the gap between houses and over low roofs."""
+    """Paint the town behind, seen through the gap between houses and over low roofs."""
     x = painter.view.left - 20
     while x < painter.view.right:
         width, top = float(rng.uniform(16, 34)), float(rng.uniform(176, 206))
@@ -127,7 +127,7 @@ def _house(painter: Painter, house: _House, rng: np.random.Generator) -> None:
 
 
 def _wall(painter: Painter, house: _House) -> None:
-    """Walls keep the day's warmth longest near the ground."""
+    """Paint a wall, which is warmest near the ground."""
     bands = 24
     for band in range(bands):
         y = house.eave + (FACADE_Y - house.eave) * band / bands
@@ -149,7 +149,7 @@ def _window(
     lit: bool,
     rng: np.random.Generator,
 ) -> None:
-    """Glass is warm where somebody heats the room; light and heat are not the same thing."""
+    """Paint a window; a dark one may be warm."""
     half, warm = width / 2, lit or rng.random() < 0.25
     painter.rect(x - half - 3, y - 4, x + half + 3, y + height + 2, (136, 142, 148), 74)
     base = 104 if warm else 82

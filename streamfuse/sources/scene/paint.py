@@ -1,4 +1,4 @@
-"""The easel of the demo scene: one design space for every picture size, and brushes that know two spectra.
+"""Drawing for the demo scene: one coordinate system for every picture size, and polygons with light and heat.
 
 The scene is laid out once, in a design space of 640 x 480 units (x right, y down).  A `View` maps it to
 pixels so that all of it fits; a picture of another shape simply sees more street or more sky.  A
@@ -21,11 +21,11 @@ Points: TypeAlias = Sequence[tuple[float, float]]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Reals: TypeAlias = npt.NDArray[np.floating]
-"""Either float width: what functions take, where `Floats` is what they give."""
+"""Arguments of either float width; results are `Floats`."""
 
 DESIGN_WIDTH, DESIGN_HEIGHT = 640.0, 480.0
 HORIZON = 215.0
-"""Eye level: the camera hangs above the heads, so the horizon does too, design y."""
+"""Horizon, design y: above the heads, as the camera is."""
 CAMERA_HEIGHT_M = 2.7
 FACADE_Y = 300.0
 """Foot of the houses, where the far pavement begins, design y."""
@@ -38,7 +38,7 @@ SUPERSAMPLE_UP_TO = 2_500_000
 
 
 def units_per_metre(ground_y: float) -> float:
-    """Perspective: how large a metre is that stands on the ground at design y `ground_y`, in units."""
+    """Return the height of an upright metre on the ground at design y `ground_y`, in units."""
     return (ground_y - HORIZON) / CAMERA_HEIGHT_M
 
 
@@ -84,7 +84,7 @@ class View:
 
 
 def rounded(points: Points, passes: int = 2) -> list[tuple[float, float]]:
-    """A closed outline with its corners cut `passes` times (Chaikin 1974)."""
+    """Round a closed outline by cutting its corners `passes` times (Chaikin 1974)."""
     outline = np.asarray(points, np.float64)
     for _ in range(passes):
         following = np.roll(outline, -1, axis=0)
@@ -165,8 +165,10 @@ class Painter:
             self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], albedo, heat, glow, near, wet)
 
     def lettering(self, text: str, x: float, y: float, height: float, weight: float, glow: Bgr) -> float:
-        """Write glowing text with its top left at (x, y), capitals `height` units tall, strokes `weight` of
-        that; the temperature stays as it is.  Returns the width in units."""
+        """Write glowing text and return its width in units; the temperature does not change.
+
+        `x`, `y`: top left corner.  `height`: height of capitals, units.  `weight`: stroke width over `height`.
+        """
         # Hershey strokes, drawn very large with round ends and reduced, look like a signwriter's sans.
         capital = 210
         stroke = round(weight * capital)
@@ -189,7 +191,7 @@ class Painter:
         return width
 
     def _stamp(self, stencil: Bytes, x: float, y: float, width: float, height: float, glow: Bgr) -> None:
-        """Blend `glow` in where the stencil, laid over the given rectangle, is white."""
+        """Blend in `glow` through the stencil, which is scaled to the given rectangle."""
         scale = self.view.scale * self._factor
         left, top = (x - self.view.left) * scale, (y - self.view.top) * scale
         c0, r0 = max(int(left), 0), max(int(top), 0)
@@ -210,8 +212,8 @@ class Painter:
         canvas[...] = np.rint(canvas * (1 - alpha) + np.asarray(glow, np.float32) * alpha)
 
     def layers(self) -> tuple[Floats, Floats, Floats, Floats]:
-        """At picture size, float32: albedo (H, W, 3) 0..1, glow (H, W, 3) 0..1, heat (H, W) 0..255, masks
-        (H, W, 3) 0..1 that say near, wet, solid."""
+        """Return the layers at picture size, float32: albedo (H, W, 3) 0..1, glow (H, W, 3) 0..1, heat (H, W) 0..255,
+        masks (H, W, 3) 0..1 of near, wet and solid objects."""
         size = (self.view.width, self.view.height)
 
         def reduced(layer: Bytes, unit: float) -> Floats:

@@ -1,7 +1,7 @@
 """The demo scene: a street at night, seen by an infrared and by a visible camera at the same spot.
 
-The sign can be read in the visible picture only; the people, the car's engine and what the smoke hides
-show in the infrared picture only.  Whoever fuses the two sees at a glance whether it works.
+The sign is legible only in the visible picture; the people, the car's engine and everything behind the smoke appear
+only in the infrared picture.  The fused picture must show all of them.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ WALKERS = (
     Walker(ground_y=444, height_m=1.72, speed=-1.25, start=0.38, coat=True, clothes_heat=172),
     Walker(ground_y=466, height_m=1.82, speed=1.45, start=0.86, backpack=True, clothes_heat=184),
 )
-"""Far ones first, as a painter works."""
+"""Walkers, the farthest first."""
 
 NOISE_MARGIN = 64
-"""The noise of a frame is a window, placed by chance, of a picture of noise this much larger."""
+"""Margin of the noise picture, pixels: each frame takes a window at a random position of it."""
 IR_NOISE, VIS_NOISE = 1.7, 2.0
 """Standard deviation of the sensor noise, luma steps."""
 COLUMN_NOISE = 0.5
-"""Infrared detector columns never match exactly; what calibration leaves stays put.  Luma steps."""
+"""Standard deviation of the fixed column noise of the infrared detector, luma steps."""
 SMOKE_IR_OPACITY, SMOKE_IR_HEAT = 0.10, 92.0
 _SMOKE, _IR, _VIS = 10, 11, 12
-"""Random streams.  Each use has its own, so that one channel never changes the other."""
+"""Indices of the random streams; each use has its own, so the channels are independent."""
 
 
 class Scene:
@@ -51,7 +51,7 @@ class Scene:
 
     def infrared(self, time_s: float, index: int) -> Bytes:
         """White-hot luma, (H, W) uint8 full range, at `time_s` seconds; `index` (0..) picks the noise."""
-        backdrop, near, noise = self._infrared_parts
+        backdrop, near, noise = self._infrared_layers
         picture = backdrop.copy()
         for walker in WALKERS:
             if (figure := draw(walker, self._view, time_s)) is None:
@@ -72,7 +72,7 @@ class Scene:
 
     def visible(self, time_s: float, index: int) -> Bytes:
         """Colour, (H, W, 3) uint8 BGR, at `time_s` seconds; `index` (0..) picks the noise."""
-        backdrop, cloth, near, fog, noise = self._visible_parts
+        backdrop, cloth, near, fog, noise = self._visible_layers
         picture = backdrop.copy()
         for walker in WALKERS:
             if (figure := draw(walker, self._view, time_s)) is None:
@@ -96,8 +96,8 @@ class Scene:
         return Backdrop(self._view, self._seed)
 
     @cached_property
-    def _infrared_parts(self) -> tuple[Floats, Floats, tuple[Bytes, Bytes]]:
-        """(H, W) luma 0..255 of all that stands still; (H, W) 0..1 what hides the far pavement; the noise."""
+    def _infrared_layers(self) -> tuple[Floats, Floats, tuple[Bytes, Bytes]]:
+        """(H, W) luma 0..255 of the static scene; (H, W) 0..1 coverage of the far pavement; noise."""
         rng = self._rng(_IR)
         columns = rng.normal(0.0, COLUMN_NOISE, (1, self._view.width))
         backdrop = (self._backdrop.infrared() + columns).astype(np.float32)
@@ -106,9 +106,9 @@ class Scene:
         return backdrop, self._backdrop.near, _halves(IR_NOISE / noise.std() * noise)
 
     @cached_property
-    def _visible_parts(self) -> tuple[Bytes, Floats, Floats, Bytes, tuple[Bytes, Bytes]]:
-        """(H, W, 3) BGR of all that stands still; (H, W, 3) 0..255 white cloth at every place; (H, W) 0..1 what
-        hides the far pavement; (h, w, 3) the smoke's colour where there may be some; the noise."""
+    def _visible_layers(self) -> tuple[Bytes, Floats, Floats, Bytes, tuple[Bytes, Bytes]]:
+        """(H, W, 3) BGR of the static scene; (H, W, 3) 0..255 colour of white cloth at every pixel; (H, W) 0..1
+        coverage of the far pavement; (h, w, 3) colour of the smoke in its range; noise."""
         rng = self._rng(_VIS)
         dither = rng.uniform(-0.5, 0.5, (self._view.height, self._view.width, 1))  # or a dark sky shows bands
         backdrop = _bytes(self._backdrop.visible() * 255 + dither)
@@ -132,7 +132,7 @@ class Scene:
 
 
 def _halves(noise: npt.NDArray[np.floating]) -> tuple[Bytes, Bytes]:
-    """Split noise into parts to add and to subtract: saturating byte arithmetic is far faster than float."""
+    """Split noise into a positive and a negative picture: saturating byte arithmetic is far faster than float."""
     return _bytes(noise), _bytes(-noise)
 
 

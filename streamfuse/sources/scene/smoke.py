@@ -19,11 +19,11 @@ CELL = 2.5
 """Size of a cell of the coarse grid, units."""
 TEXTURE = 256
 THICKNESS = 5.0
-"""Optical depth where it is densest."""
+"""Optical depth of the densest smoke."""
 
 
 class Smoke:
-    """A plume; ask it for its opacity at any moment."""
+    """A plume of smoke, which can be drawn at any time."""
 
     def __init__(self, view: View, rng: np.random.Generator) -> None:
         x0, y0 = view.pixels(DRAIN[0] - REACH_LEFT, DRAIN[1] - REACH_UP)
@@ -71,6 +71,6 @@ class Smoke:
 
 
 def _lookup(texture: Floats, x: Reals, y: Reals) -> Floats:
-    """Read the texture, which repeats without end, at float positions."""
-    x, y = (np.asarray(place - TEXTURE * np.floor(place / TEXTURE), np.float32) for place in (x, y))
+    """Sample the periodic texture at float positions."""
+    x, y = (np.asarray(axis - TEXTURE * np.floor(axis / TEXTURE), np.float32) for axis in (x, y))
     return cv2.remap(texture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP).astype(np.float32, copy=False)

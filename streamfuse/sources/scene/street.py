@@ -1,4 +1,4 @@
-"""The street of the demo scene: all that stands still, painted once.
+"""The street of the demo scene: its static objects, painted once.
 
 What matters for fusion: the sign says something in the visible picture only (its panel has one
 temperature), the parked car is in the dark and shows in the infrared picture only.
@@ -206,7 +206,7 @@ def _car(painter: Painter) -> None:
 
 
 def _cat(painter: Painter) -> None:
-    """On the roof of the car, for whoever looks at the infrared picture."""
+    """Paint a cat on the roof of the car, which only infrared shows."""
     x, y = CAR[0] + 128, CAR[1] - 75.5
     fur: Bgr = (20, 20, 22)
     body = rounded([(x - 6, y), (x - 5, y - 10), (x, y - 15), (x + 5, y - 12), (x + 9, y)])

@@ -1,4 +1,4 @@
-"""Helpers for options that several commands share."""
+"""Helpers that combine options into decorators of a command."""
 
 from __future__ import annotations
 
