@@ -27,7 +27,9 @@ from streamfuse.network.config import Preset
 log = logging.getLogger("streamfuse")
 
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
-"""Where Inductor keeps what it compiles, if the user has chosen a directory."""
+"""Where Inductor keeps what it compiles."""
+_CHOSEN = CACHE_VARIABLE in os.environ
+"""Whether the user has chosen a directory; later PyTorch itself puts one there."""
 
 
 def create(weights: Path | None, precision: str, threads: int | None, device: str) -> InductorEngine:
@@ -87,7 +89,8 @@ class InductorEngine(StreamedEngine):
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
         """Within it Inductor keeps what it compiles in our cache, unless the user has chosen another directory."""
-        ours = self._cache is not None and CACHE_VARIABLE not in os.environ
+        ours = self._cache is not None and not _CHOSEN
+        before = os.environ.get(CACHE_VARIABLE)
         if ours:
             os.environ[CACHE_VARIABLE] = f"{self._cache}/inductor"
         try:
@@ -95,8 +98,10 @@ class InductorEngine(StreamedEngine):
                 warnings.simplefilter("ignore")  # Inductor warns of what it does itself
                 yield
         finally:
-            if ours:
+            if ours and before is None:
                 del os.environ[CACHE_VARIABLE]
+            elif ours and before is not None:
+                os.environ[CACHE_VARIABLE] = before
 
 
 def _cause(error: Exception) -> str:
