@@ -200,7 +200,7 @@ def test_bad_images_end_it_with_a_reason(scenes: Scenes, change: Callable[[Scene
         (["--vot", "s", "--vis", "b"], "--vot names both channels"),
         (["--ir", "a.png", "--vis", "b.png", "--fused", "c.png", "--weights", "w"], "--fused needs no engine"),
         (["--ir", "a.png", "--vis", "b.png", "--fused", "c.png", "--tone", "smooth"], "--fused needs no engine"),
-        (["--ir", "a.png", "--vis", "b.png", "--tone", "smooth"], "no time to be smooth"),
+        (["--ir", "a.png", "--vis", "b.png", "--tone", "smooth"], "tone smooth needs a stream"),
         (["--ir", "a.png", "--vis", "b.png", "--frames", "3"], "--frames is for streams"),
         (["--ir", "a.png", "--vis", "b.png", "--every", "3"], "--every is for streams"),
     ],
