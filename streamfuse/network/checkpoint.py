@@ -11,6 +11,10 @@ A weights file is a safetensors file of floating-point tensors named as the modu
     fusion        "cam" | "cnn" | "dense"       cam where it is not said
     skip_border   "zeros" | "reflect"           zeros where it is not said
     shallow, deep, growth   channels            32, 128, 64 where they are not said
+    skip_power    "1" to "4"                    1 where it is not said
+    skip_infrared  "0.5"                        factor of infrared in the shallow skip; 0.5 where it is not said
+    window        "padded" | "fitted"           padded where it is not said
+    ends          "clipped" | "bent"            clipped where it is not said
     preset        "quality" | "balanced" | "realtime"   what it is best run at; quality where it is not said;
                                                 realtime: it is itself a small network, for that preset
 
@@ -33,7 +37,17 @@ from typing import TYPE_CHECKING, Any
 
 from streamfuse.errors import WeightsError
 from streamfuse.files import write_whole
-from streamfuse.network.config import Attention, CrossFuseConfig, Fusion, Output, Preset, SkipBorder, SkipWeights
+from streamfuse.network.config import (
+    Attention,
+    CrossFuseConfig,
+    Ends,
+    Fusion,
+    Output,
+    Preset,
+    SkipBorder,
+    SkipWeights,
+    Window,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,9 +56,9 @@ if TYPE_CHECKING:
 
 FORMAT = "streamfuse-crossfuse-1"
 MAX_HEADER_BYTES = 10_000_000
-_LATER = ("attention", "fusion", "skip_border")
-"""Metadata that files may lack."""
 _WIDTHS = ("shallow", "deep", "growth")
+_LATER = ("attention", "fusion", "skip_border", *_WIDTHS, "skip_power", "skip_infrared", "window", "ends")
+"""Metadata that files may lack."""
 MAX_DIMENSIONS = 8
 
 
@@ -152,7 +166,7 @@ def _read_header(path: Path) -> dict[str, Any]:
 
 def parse_config(metadata: Mapping[str, str], path: Path) -> CrossFuseConfig:
     usual = CrossFuseConfig()
-    values = {key: str(getattr(usual, key)) for key in (*_LATER, *_WIDTHS)} | dict(metadata)
+    values = {key: str(getattr(usual, key)) for key in _LATER} | dict(metadata)
     try:
         return CrossFuseConfig(
             int(values["depth"]),
@@ -162,9 +176,13 @@ def parse_config(metadata: Mapping[str, str], path: Path) -> CrossFuseConfig:
             Fusion(values["fusion"]),
             SkipBorder(values["skip_border"]),
             **{key: int(values[key]) for key in _WIDTHS},
+            skip_power=int(values["skip_power"]),
+            skip_infrared=float(values["skip_infrared"]),
+            window=Window(values["window"]),
+            ends=Ends(values["ends"]),
         )
     except (KeyError, ValueError):
-        keys = ("depth", "skip_weights", "output", *_LATER, *_WIDTHS)
+        keys = ("depth", "skip_weights", "output", *_LATER)
         said = ", ".join(f"{key} {values.get(key, '')!r}" for key in keys)
         raise WeightsError(f"{path}: bad metadata: {said}") from None
 
@@ -248,7 +266,7 @@ def save(network: CrossFuse, path: Path, *, half: bool = True, extra: Mapping[st
         "depth": str(config.depth),
         "skip_weights": str(config.skip_weights),
         "output": str(config.output),
-        **{key: str(getattr(config, key)) for key in (*_LATER, *_WIDTHS)},
+        **{key: str(getattr(config, key)) for key in _LATER},
         **(extra or {}),
     }
     dtype = torch.float16 if half else torch.float32

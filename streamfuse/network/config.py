@@ -31,6 +31,24 @@ class SkipBorder(enum.StrEnum):
     """The picture's own, mirrored at its outermost ones."""
 
 
+class Window(enum.StrEnum):
+    """How deep features that are not a multiple of 32 pixels are cut into attention windows."""
+
+    PADDED = "padded"
+    """Windows of 32x32, filled by reflection: as published."""
+    FITTED = "fitted"
+    """As many windows, of equal size, no larger than they need be: a pixel is reflected only to make a side even."""
+
+
+class Ends(enum.StrEnum):
+    """Output beyond either end of the range, with `Output.DIRECT`."""
+
+    CLIPPED = "clipped"
+    """Everything beyond black or white is black or white."""
+    BENT = "bent"
+    """The last 12 levels at either end bend, so that what is beyond them keeps its order and never is quite black."""
+
+
 class Output(enum.StrEnum):
     """What the last layer's values mean."""
 
@@ -95,6 +113,12 @@ class CrossFuseConfig:
     """Channels of the features at 1/8, a multiple of 8: attention heads have 32 values of tokens of 4 pixels."""
     growth: int = 64
     """Channels that each conv of a dense block adds."""
+    skip_power: int = 1
+    """Exponent of the strengths that the shallow skip weighs the modalities by: 1 as published; 4 nearly selects."""
+    skip_infrared: float = 0.5
+    """Factor of infrared in the shallow skip: 0.5 as published; 1 treats both modalities alike."""
+    window: Window = Window.PADDED
+    ends: Ends = Ends.CLIPPED
 
     def __post_init__(self) -> None:
         """Raises ValueError."""
@@ -102,3 +126,7 @@ class CrossFuseConfig:
             raise ValueError("a network has 1 to 4 blocks of attention, and 1 to 256 shallow and growing channels")
         if not 8 <= self.deep <= 512 or self.deep % 8:
             raise ValueError(f"a network has 8 to 512 deep channels, in steps of 8, not {self.deep}")
+        if not (1 <= self.skip_power <= 4 and 0 < self.skip_infrared <= 2):
+            raise ValueError("the shallow skip has a power of 1 to 4 and a factor of infrared above 0 and up to 2")
+        if self.ends is Ends.BENT and self.output is not Output.DIRECT:
+            raise ValueError("only direct output has its ends bent")

@@ -10,12 +10,24 @@ those of the published network; a narrower one's `CrossFuseConfig` says others.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamfuse.network.config import MIN_SIDE, Attention, CrossFuseConfig, Fusion, Output, SkipBorder, SkipWeights
+from streamfuse.network.config import (
+    MIN_SIDE,
+    Attention,
+    CrossFuseConfig,
+    Ends,
+    Fusion,
+    Output,
+    SkipBorder,
+    SkipWeights,
+    Window,
+)
 
 WINDOW = 32  # side of an attention window, deep pixels
 PATCH = 2  # side of a token, deep pixels
@@ -159,28 +171,35 @@ def reflected_indices(length: int, padded: int) -> list[int]:
     return [int(i) for i in np.pad(np.arange(length), (0, padded - length), mode="reflect")]
 
 
-def to_windows(deep: Tensor) -> Tensor:
-    """(B, 128, h, w) to tokens (N, 256, 512), N = B * windows; a token is (c, row, col), channel-major."""
+def count_windows(length: int, window: Window) -> tuple[int, int]:
+    """Windows along a side of deep features, and tokens along a window's."""
+    count = -(-length // WINDOW)
+    return count, WINDOW // PATCH if window is Window.PADDED else -(-length // (PATCH * count))
+
+
+def to_windows(deep: Tensor, window: Window = Window.PADDED) -> Tensor:
+    """(B, 128, h, w) to tokens (N, 256, 512), N = B * windows; a token is (c, row, col), channel-major.
+
+    FITTED windows have as many tokens as they need.
+    """
     batch, channels, h, w = deep.shape
-    rows, cols = -(-h // WINDOW), -(-w // WINDOW)
-    if h % WINDOW:
-        deep = deep[:, :, reflected_indices(h, rows * WINDOW), :]
-    if w % WINDOW:
-        deep = deep[:, :, :, reflected_indices(w, cols * WINDOW)]
-    side = WINDOW // PATCH
-    x = deep.reshape(batch, channels, rows, side, PATCH, cols, side, PATCH)
-    x = x.permute(0, 2, 5, 3, 6, 1, 4, 7)  # (B, rows, cols, side, side, c, patch row, patch col)
-    return x.reshape(batch * rows * cols, side * side, channels * PATCH * PATCH)
+    (rows, down), (cols, along) = count_windows(h, window), count_windows(w, window)
+    if h != rows * down * PATCH:
+        deep = deep[:, :, reflected_indices(h, rows * down * PATCH), :]
+    if w != cols * along * PATCH:
+        deep = deep[:, :, :, reflected_indices(w, cols * along * PATCH)]
+    x = deep.reshape(batch, channels, rows, down, PATCH, cols, along, PATCH)
+    x = x.permute(0, 2, 5, 3, 6, 1, 4, 7)  # (B, rows, cols, down, along, c, patch row, patch col)
+    return x.reshape(batch * rows * cols, down * along, channels * PATCH * PATCH)
 
 
-def from_windows(tokens: Tensor, batch: int, h: int, w: int) -> Tensor:
+def from_windows(tokens: Tensor, batch: int, h: int, w: int, window: Window = Window.PADDED) -> Tensor:
     """The inverse of `to_windows`; the padding is cut off."""
-    rows, cols = -(-h // WINDOW), -(-w // WINDOW)
-    side = WINDOW // PATCH
+    (rows, down), (cols, along) = count_windows(h, window), count_windows(w, window)
     channels = tokens.shape[-1] // PATCH**2
-    x = tokens.reshape(batch, rows, cols, side, side, channels, PATCH, PATCH)
+    x = tokens.reshape(batch, rows, cols, down, along, channels, PATCH, PATCH)
     x = x.permute(0, 5, 1, 3, 6, 2, 4, 7)
-    return x.reshape(batch, channels, rows * WINDOW, cols * WINDOW)[:, :, :h, :w]
+    return x.reshape(batch, channels, rows * down * PATCH, cols * along * PATCH)[:, :, :h, :w]
 
 
 class CrossAttentionModule(nn.Module):
@@ -191,9 +210,16 @@ class CrossAttentionModule(nn.Module):
     positions, so rolling, attending and rolling back equals attending.  There is no shift here.
     """
 
-    def __init__(self, deep: int, depth: int, attention: Attention = Attention.RE_SOFTMAX) -> None:
+    def __init__(
+        self,
+        deep: int,
+        depth: int,
+        attention: Attention = Attention.RE_SOFTMAX,
+        window: Window = Window.PADDED,
+    ) -> None:
         super().__init__()
         token = deep * PATCH * PATCH
+        self.window = window
         # A and B of the paper, each `depth` blocks, one after the other.
         self.self_ir = nn.ModuleList(SelfAttentionBlock(token) for _ in range(2 * depth))
         self.self_vis = nn.ModuleList(SelfAttentionBlock(token) for _ in range(2 * depth))
@@ -203,13 +229,13 @@ class CrossAttentionModule(nn.Module):
     def forward(self, deep_ir: Tensor, deep_vis: Tensor) -> Tensor:
         """Two (B, 128, h, w) to one."""
         batch, _, h, w = deep_ir.shape
-        ir, vis = to_windows(deep_ir), to_windows(deep_vis)  # (N, 256, 512) each
+        ir, vis = to_windows(deep_ir, self.window), to_windows(deep_vis, self.window)  # (N, 256, 512) each
         for block in self.self_ir:
             ir = block(ir)
         for block in self.self_vis:
             vis = block(vis)
         crossed = self.cross_ir(other=vis, own=ir) + self.cross_vis(other=ir, own=vis)
-        return from_windows(crossed, batch, h, w)
+        return from_windows(crossed, batch, h, w, self.window)
 
 
 class ConvFusion(nn.Module):
@@ -253,16 +279,57 @@ def deep_skip(x: Tensor, ir: Tensor, vis: Tensor, form: SkipWeights) -> Tensor:
     return x + (s_ir / total).to(x.dtype) * ir + (s_vis / total).to(x.dtype) * vis
 
 
-def shallow_skip(ir: Tensor, vis: Tensor, border: SkipBorder) -> Tensor:
-    """w_ir / 2 * ir + w_vis * vis by gradient strength, each (B, 32, H, W).  Eq. 4-6 have no 1/2."""
-    return skip_by_strength(ir, vis, channel_sum_mean(ir, border), channel_sum_mean(vis, border))
+@dataclass(frozen=True, slots=True)
+class ShallowSkip:
+    """The weighted sum of both modalities' shallow features, by gradient strength.
+
+    With the published power of 1 and factor of 0.5: w_ir / 2 * ir + w_vis * vis, w_ir = g_ir / (g_ir + g_vis).  Eq. 4-6
+    have no 1/2.  A greater power p takes g^p for g.
+    """
+
+    border: SkipBorder
+    power: int
+    infrared: float
+
+    @classmethod
+    def of(cls, config: CrossFuseConfig) -> ShallowSkip:
+        return cls(config.skip_border, config.skip_power, config.skip_infrared)
+
+    def __call__(self, ir: Tensor, vis: Tensor) -> Tensor:
+        """Two (B, 32, H, W) to one."""
+        return self.weigh(ir, vis, channel_sum_mean(ir, self.border), channel_sum_mean(vis, self.border))
+
+    def weigh(self, ir: Tensor, vis: Tensor, s_ir: Tensor, s_vis: Tensor) -> Tensor:
+        """The same from the features and their `channel_sum_mean`s."""
+        return self.mix(ir, vis, (ir.float() - s_ir).abs(), (vis.float() - s_vis).abs())
+
+    def mix(self, ir: Tensor, vis: Tensor, g_ir: Tensor, g_vis: Tensor) -> Tensor:
+        """The same from the features and their strengths."""
+        if self.power == 1:
+            total = g_ir + g_vis + EPS
+            return self.infrared * (g_ir / total).to(ir.dtype) * ir + (g_vis / total).to(vis.dtype) * vis
+        ratio = g_vis / (g_ir + EPS)
+        # Products of the ratio may overflow: then infrared has no weight, as it should.
+        share = (1 / (1 + raise_to(ratio, self.power))).to(ir.dtype)
+        return share * (self.infrared * ir) + (1 - share) * vis
 
 
-def skip_by_strength(ir: Tensor, vis: Tensor, s_ir: Tensor, s_vis: Tensor) -> Tensor:
-    """The sum of the shallow skip, (B, 32, H, W), from the features and their `channel_sum_mean`s."""
-    g_ir, g_vis = (ir.float() - s_ir).abs(), (vis.float() - s_vis).abs()
-    total = g_ir + g_vis + EPS
-    return 0.5 * (g_ir / total).to(ir.dtype) * ir + (g_vis / total).to(vis.dtype) * vis
+def raise_to(x: Tensor, power: int) -> Tensor:
+    """x to the power of 1 to 4 by multiplications: engines compute any other power by logarithms."""
+    if power == 1:
+        return x
+    square = x * x
+    return square if power == 2 else square * (x if power == 3 else square)
+
+
+KNEE = 12 / 255
+"""Share of the range, at either end, that `bend` bends."""
+
+
+def bend(raw: Tensor) -> Tensor:
+    """Luma in 0..1 of any real values: hyperbolas for ends, the same value and slope where they begin."""
+    below, above = F.relu(KNEE - raw), F.relu(raw - (1 - KNEE))
+    return raw + below * below / (KNEE + below) - above * above / (KNEE + above)
 
 
 class DecoderConv(nn.Module):
@@ -282,7 +349,7 @@ class Decoder(nn.Module):
     def __init__(self, config: CrossFuseConfig) -> None:
         super().__init__()
         shallow, deep = config.shallow, config.deep
-        self.skip_weights, self.skip_border = config.skip_weights, config.skip_border
+        self.skip_weights, self.skip = config.skip_weights, ShallowSkip.of(config)
         self.conv1 = DecoderConv(deep, deep // 2)
         self.conv2 = DecoderConv(deep // 2, deep // 2)
         self.conv3 = DecoderConv(deep // 2, shallow)
@@ -295,7 +362,7 @@ class Decoder(nn.Module):
         if rows or cols:  # the max-pools floored an odd size
             top, left = rows // 2, cols // 2
             x = F.pad(x, (left, cols - left, top, rows - top), mode="reflect")
-        x = x + shallow_skip(*shallow, self.skip_border)  # (B, 32, H, W)
+        x = x + self.skip(*shallow)  # (B, 32, H, W)
         out: Tensor = self.last(x)
         return out
 
@@ -322,7 +389,9 @@ class CrossFuse(nn.Module):
         self.encoder_vis = Encoder(self.config)
         self.cam: CrossAttentionModule | ConvFusion
         if self.config.fusion is Fusion.CAM:
-            self.cam = CrossAttentionModule(self.config.deep, self.config.depth, self.config.attention)
+            self.cam = CrossAttentionModule(
+                self.config.deep, self.config.depth, self.config.attention, self.config.window
+            )
         else:
             self.cam = ConvFusion(self.config)
         self.decoder = Decoder(self.config)
@@ -337,8 +406,11 @@ class CrossFuse(nn.Module):
         shallow_ir, deep_ir = self.encoder_ir(ir / 255)
         shallow_vis, deep_vis = self.encoder_vis(vis / 255)
         x = self.cam(deep_ir, deep_vis)
-        out: Tensor = self.decoder(x, (deep_ir, deep_vis), (shallow_ir, shallow_vis))
-        return out
+        return self.bound(self.decoder(x, (deep_ir, deep_vis), (shallow_ir, shallow_vis)))
+
+    def bound(self, raw: Tensor) -> Tensor:
+        """What the decoder gives, held within its range where the network is trained for that."""
+        return bend(raw) if self.config.ends is Ends.BENT else raw
 
 
 def to_luma(raw: Tensor, output: Output) -> Tensor:

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streamfuse.network.config import Window
 from streamfuse.network.crossfuse import (
     PATCH,
-    WINDOW,
     CrossAttention,
     CrossAttentionBlock,
     CrossAttentionModule,
@@ -25,9 +25,9 @@ from streamfuse.network.crossfuse import (
     DenseBlock,
     Encoder,
     attend,
+    count_windows,
     deep_skip,
     layer_norm,
-    shallow_skip,
     to_windows,
 )
 
@@ -215,27 +215,27 @@ class FoldedAttention(CrossAttentionModule):
         nn.Module.__init__(self)
         self.self_ir, self.self_vis = cam.self_ir, cam.self_vis
         self.cross_ir, self.cross_vis = cam.cross_ir, cam.cross_vis
+        self.window = cam.window
 
     def forward(self, deep_ir: Tensor, deep_vis: Tensor) -> Tensor:
         batch, channels, h, w = deep_ir.shape
         rows, cols = -(-h // PATCH), -(-w // PATCH)  # in tokens
-        ir, vis = to_windows(deep_ir), to_windows(deep_vis)
+        ir, vis = to_windows(deep_ir, self.window), to_windows(deep_vis, self.window)
         for block in self.self_ir:
             ir = block(ir)
         for block in self.self_vis:
             vis = block(vis)
-        index = _tokens_in_picture(rows, cols)
+        index = _tokens_in_picture(rows, cols, self.window)
         crossed = _cross(self.cross_ir, vis, ir, batch, index) + _cross(self.cross_vis, ir, vis, batch, index)
         x = crossed.reshape(batch, rows, cols, channels, PATCH, PATCH).permute(0, 3, 1, 4, 2, 5)
         return x.reshape(batch, channels, rows * PATCH, cols * PATCH)[:, :, :h, :w]
 
 
-def _tokens_in_picture(rows: int, cols: int) -> Tensor:
+def _tokens_in_picture(rows: int, cols: int, window: Window) -> Tensor:
     """Where each token of the picture, row by row, is among the tokens of all windows."""
-    side = WINDOW // PATCH
-    down, along = -(-rows // side), -(-cols // side)  # windows
-    places = torch.arange(down * along * side * side).reshape(down, along, side, side)
-    return places.transpose(1, 2).reshape(down * side, along * side)[:rows, :cols].reshape(-1)
+    (down, height), (along, width) = count_windows(PATCH * rows, window), count_windows(PATCH * cols, window)
+    places = torch.arange(down * along * height * width).reshape(down, along, height, width)
+    return places.transpose(1, 2).reshape(down * height, along * width)[:rows, :cols].reshape(-1)
 
 
 def _cross(module: CrossAttention, other: Tensor, own: Tensor, batch: int, index: Tensor) -> Tensor:
@@ -265,7 +265,7 @@ class FoldedDecoder(Decoder):
 
     def __init__(self, decoder: Decoder) -> None:
         nn.Module.__init__(self)
-        self.skip_weights, self.skip_border = decoder.skip_weights, decoder.skip_border
+        self.skip_weights, self.skip = decoder.skip_weights, decoder.skip
         self.conv1, self.conv2, self.conv3 = decoder.conv1, decoder.conv2, decoder.conv3
         self.conv4, self.last = decoder.conv4, decoder.last
         for name, tensor in zip(("tail_weight", "tail_bias", "skip_weight"), _compose_decoder(decoder), strict=True):
@@ -278,7 +278,7 @@ class FoldedDecoder(Decoder):
     def forward(self, x: Tensor, deep: tuple[Tensor, Tensor], shallow: tuple[Tensor, Tensor]) -> Tensor:
         x = self.picture(x, deep)
         x = self.fit(x, *shallow[0].shape[2:])
-        return x + F.conv2d(shallow_skip(*shallow, self.skip_border), self.skip_weight)
+        return x + F.conv2d(self.skip(*shallow), self.skip_weight)
 
     @staticmethod
     def fit(x: Tensor, height: int, width: int) -> Tensor:

@@ -19,8 +19,6 @@ from streamfuse.network.crossfuse import (
     Decoder,
     conv3x3,
     mean3x3,
-    shallow_skip,
-    skip_by_strength,
 )
 from streamfuse.network.folding import FoldedAttention, FoldedDecoder, fold
 
@@ -44,13 +42,13 @@ class DeepScaled(nn.Module):
             raise ValueError(f"the deep path can be smaller by {', '.join(map(str, FACTORS))}, not {factor}")
         self.factor = 1 if min(height, width) < factor * MIN_SIDE else factor
         self.encoder_ir, self.encoder_vis, self.cam = network.encoder_ir, network.encoder_vis, network.cam
-        self.decoder = network.decoder
+        self.decoder, self._bound = network.decoder, network.bound
 
     def forward(self, ir: Tensor, vis: Tensor) -> Tensor:
         """As `CrossFuse.forward`."""
         ir, vis = ir / 255, vis / 255
         deep = self.encoder_ir(self._smaller(ir))[1], self.encoder_vis(self._smaller(vis))[1]
-        return self._finish(self._picture(self.cam(*deep), deep), ir, vis)
+        return self._bound(self._finish(self._picture(self.cam(*deep), deep), ir, vis))
 
     def _finish(self, x: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
         """What comes of the deep features, enlarged, and of the shallow ones: (B, 1, H, W)."""
@@ -64,7 +62,7 @@ class DeepScaled(nn.Module):
     def _detail(self, ir: Tensor, vis: Tensor) -> Tensor:
         """(B, 1, H, W): what comes of the shallow features."""
         shallow = self.encoder_ir.conv(ir), self.encoder_vis.conv(vis)
-        return F.conv2d(shallow_skip(*shallow, self.decoder.skip_border), _skip(self.decoder))
+        return F.conv2d(self.decoder.skip(*shallow), _skip(self.decoder))
 
     def _smaller(self, image: Tensor) -> Tensor:
         """Averaged over factor x factor pixels, sides rounded up: the last pixels are repeated."""
@@ -104,7 +102,7 @@ class FoldedDeepScaled(DeepScaled):
         convs = network.encoder_ir.conv, network.encoder_vis.conv
         self.blocks: BlockedDetail | None = None
         if folded and self.factor > 1 and network.config.shallow <= WIDEST and not (height % BLOCK or width % BLOCK):
-            self.blocks = BlockedDetail(*convs, self.decoder.skip_weight, self.decoder.skip_border, self.factor)
+            self.blocks = BlockedDetail(*convs, self.decoder.skip_weight, self.decoder.skip, self.factor)
         else:
             self.sum_ir, self.sum_vis = (_summed(conv) for conv in convs)
 
@@ -120,9 +118,9 @@ class FoldedDeepScaled(DeepScaled):
     def _detail(self, ir: Tensor, vis: Tensor) -> Tensor:
         shallow = self.encoder_ir.conv(ir), self.encoder_vis.conv(vis)
         # The sum over the channels is that of their kernels: 32 channels need not be read again.
-        means = (mean3x3(one.float(), self.decoder.skip_border) for one in (self.sum_ir(ir), self.sum_vis(vis)))
-        skip = skip_by_strength(*shallow, *means)
-        return F.conv2d(skip, self.decoder.skip_weight)
+        skip = self.decoder.skip
+        means = (mean3x3(one.float(), skip.border) for one in (self.sum_ir(ir), self.sum_vis(vis)))
+        return F.conv2d(skip.weigh(*shallow, *means), self.decoder.skip_weight)
 
 
 def for_size(
