@@ -47,8 +47,16 @@ class DeepScaled(nn.Module):
     def forward(self, ir: Tensor, vis: Tensor) -> Tensor:
         """As `CrossFuse.forward`."""
         ir, vis = ir / 255, vis / 255
+        return self.finish(self.deep_picture(ir, vis), ir, vis)
+
+    def deep_picture(self, ir: Tensor, vis: Tensor) -> Tensor:
+        """Two (B, 1, H, W) in 0..1 to what comes of the deep features, (B, 1, 8h, 8w), not enlarged."""
         deep = self.encoder_ir(self._smaller(ir))[1], self.encoder_vis(self._smaller(vis))[1]
-        return self._bound(self._finish(self._picture(self.cam(*deep), deep), ir, vis))
+        return self._picture(self.cam(*deep), deep)
+
+    def finish(self, x: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
+        """The result from `deep_picture` and the pictures."""
+        return self._bound(self._finish(x, ir, vis))
 
     def _finish(self, x: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
         """What comes of the deep features, enlarged, and of the shallow ones: (B, 1, H, W)."""

@@ -15,6 +15,7 @@ Held-out parts (directories named test; KAIST's set06 to set11) are left out, an
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,8 @@ class Pair:
 
     ir: Path | Plane
     vis: Path | Plane
+    later: Pair | None = None
+    """The next frame of the video that it is from."""
 
     def load(self) -> tuple[Plane, Plane]:
         """Infrared and visible luma, (H, W) uint8 each; raises InputError if they do not fit each other."""
@@ -150,15 +153,23 @@ def _numbered_pairs(directory: Path) -> Iterator[Pair]:
 
 
 def _video_pairs(ir: Path, vis: Path, every: int, most_bytes: int) -> list[Pair]:
-    """Every nth pair of two videos, in memory; every 2nd of those, and so on, once they exceed `most_bytes`."""
+    """Every nth pair of two videos and the one after it, in memory.
+
+    Every 2nd of those, and so on, once they exceed `most_bytes`.
+    """
     kept: list[Pair] = []
     with VideoFile(ir) as first, VideoFile(vis) as second:
         tolerance_ns = default_tolerance_ns(first.period_ns, second.period_ns)
         for index, pair in enumerate(pair_frames(first, second, tolerance_ns=tolerance_ns)):
+            if index % every > 1:
+                continue
+            frame = Pair(pair.ir.luma.copy(), pair.vis.luma.copy())
+            if kept and index % every == 1 % every:
+                kept[-1] = dataclasses.replace(kept[-1], later=frame)
             if index % every:
                 continue
-            kept.append(Pair(pair.ir.luma.copy(), pair.vis.luma.copy()))
-            if 2 * pair.ir.luma.size * len(kept) > most_bytes:
+            kept.append(frame)
+            if 4 * pair.ir.luma.size * len(kept) > most_bytes:
                 kept, every = kept[::2], 2 * every
                 log.warning("%s is long: one frame in %d is kept in memory", ir, every)
     return kept

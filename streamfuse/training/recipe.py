@@ -36,6 +36,12 @@ LOSSES = (
     "differences",
     "fidelity",
     "information",
+    "quality",
+    "pyramid",
+    "texture",
+    "similarity",
+    "range",
+    "steadiness",
     "imitation",
     "likeness",
 )
@@ -90,6 +96,20 @@ class Recipe:
     """Most sigma of Gaussian sensor noise, grey levels, drawn anew for each image and modality."""
     light: float = 0.0
     """Gain 1 +- light and offset +- 128 * light, drawn anew for each image and modality."""
+    night: float = 0.0
+    """Share of samples whose visible picture is darkened, but for lamps, and noisier for it."""
+    glare: float = 0.0
+    """Share of samples with a light that blinds the visible camera."""
+    smoke: float = 0.0
+    """Share of samples with smoke before the visible camera."""
+    faint: float = 0.0
+    """Share of samples whose infrared has little contrast."""
+    inverted: float = 0.0
+    """Share of samples in which infrared is dark where it is warm."""
+    shift: float = 0.0
+    """Pixels that infrared is off by, at most, along either side."""
+    frames: int = 1
+    """Consecutive frames in a sample: 1, or 2, which losses of time need."""
     train: Train = Train.FUSION
     norm: Norm = Norm.BATCH
     losses: Mapping[str, float] = field(default_factory=lambda: {"intensity": 1.0, "gradient": 10.0})
@@ -127,6 +147,11 @@ class Recipe:
             raise UsageError("a recipe needs 0 < lr < 1, zoom >= 1, 0 <= ema < 1 and 0 <= light < 1")
         if not 0 <= self.lean <= (1 if self._taught else 0):
             raise UsageError("a recipe needs 0 <= lean <= 1, and for a lean above 0 the loss imitation or likeness")
+        shares = (self.night, self.glare, self.smoke, self.faint, self.inverted)
+        if not (min(shares) >= 0 and max(shares) <= 1 and 0 <= self.shift <= 8 and self.frames in (1, 2)):
+            raise UsageError("a recipe needs shares of samples of 0 to 1, 0 <= shift <= 8, and frames of 1 or 2")
+        if self.frames == 1 and "steadiness" in self.losses:
+            raise UsageError("the loss steadiness needs frames = 2")
         if self.factor not in (1, 2, 4, 8) or self.crop < 16 * self.factor:
             raise UsageError("a recipe needs a factor of 1, 2, 4 or 8, and a crop of at least 16 times as many pixels")
         if self.factor > 1 and self.train is Train.SHALLOW:
