@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from streamfuse.network import crossfuse
+from streamfuse.network import crossfuse, windows
 from streamfuse.network.config import CrossFuseConfig, Output, SkipBorder, SkipWeights
 from streamfuse.network.crossfuse import CrossFuse
 from streamfuse.network.folding import fold
@@ -54,22 +54,51 @@ def test_smaller_is_refused(plain: CrossFuse) -> None:
 @pytest.mark.parametrize("size", [(2, 2), (32, 32), (33, 60), (64, 5), (60, 80)])
 def test_windows_and_back(size: tuple[int, int]) -> None:
     deep = torch.randn(2, 128, *size)
-    tokens = crossfuse.to_windows(deep)
-    windows = -(-size[0] // 32) * -(-size[1] // 32)
-    assert tokens.shape == (2 * windows, 256, 512)
-    assert torch.equal(crossfuse.from_windows(tokens, 2, *size), deep)
+    tokens = windows.to_windows(deep)
+    count = -(-size[0] // 32) * -(-size[1] // 32)
+    assert tokens.shape == (2 * count, 256, 512)
+    assert torch.equal(windows.from_windows(tokens, 2, *size), deep)
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "side"),
+    [
+        ((2, 2), 1, 1),
+        ((15, 20), 1, 80),
+        ((32, 32), 1, 256),
+        ((33, 60), 6, 256),
+        ((15, 40), 2, 128),
+        ((60, 80), 12, 256),
+    ],
+)
+def test_windows_that_fit_and_back(size: tuple[int, int], count: int, side: int) -> None:
+    deep = torch.randn(2, 8, *size)
+    tokens = windows.to_fitted(deep)
+    assert tokens.shape == (2 * count, side, 32)
+    assert torch.allclose(windows.from_fitted(tokens, 2, *size), deep, atol=1e-6)
+
+
+def test_windows_that_overlap_are_blended_without_a_step() -> None:
+    """Even if every window had a level of its own, which is what shows as a seam between padded ones."""
+    tokens = windows.to_fitted(torch.zeros(1, 8, 60, 80))
+    levels = torch.arange(len(tokens)).float()[:, None, None].expand_as(tokens)
+    blended = windows.from_fitted(levels, 1, 60, 80)[0, 0]
+    assert float(blended[0, 0]) == 0
+    assert float(blended[-1, -1]) == len(tokens) - 1
+    assert float(blended.diff(dim=1).abs().max()) < 0.07
+    assert float(blended.diff(dim=0).abs().max()) < 4 * 0.12  # four windows in a row
 
 
 def test_a_token_is_channel_major_two_by_two() -> None:
     deep = torch.arange(128 * 32 * 32).reshape(1, 128, 32, 32).float()
-    token = crossfuse.to_windows(deep)[0, 17]  # second row of tokens, second of it
+    token = windows.to_windows(deep)[0, 17]  # second row of tokens, second of it
     assert torch.equal(token, deep[0, :, 2:4, 2:4].reshape(-1))
 
 
 @pytest.mark.parametrize(("length", "padded"), [(2, 32), (3, 32), (20, 32), (31, 32)])
 def test_reflection_goes_on_as_often_as_needed(length: int, padded: int) -> None:
     expected = np.pad(np.arange(length), (0, padded - length), mode="reflect")
-    assert crossfuse.reflected_indices(length, padded) == expected.tolist()
+    assert windows.reflected_indices(length, padded) == expected.tolist()
 
 
 def test_the_shift_is_a_no_op(plain: CrossFuse) -> None:
@@ -78,9 +107,9 @@ def test_the_shift_is_a_no_op(plain: CrossFuse) -> None:
     assert isinstance(plain.cam, crossfuse.CrossAttentionModule)
     block = plain.cam.self_ir[1]
     with torch.inference_mode():
-        straight = crossfuse.from_windows(block(crossfuse.to_windows(deep)), 1, 32, 32)
-        rolled = crossfuse.to_windows(deep.roll((-16, -16), (2, 3)))
-        back = crossfuse.from_windows(block(rolled), 1, 32, 32).roll((16, 16), (2, 3))
+        straight = windows.from_windows(block(windows.to_windows(deep)), 1, 32, 32)
+        rolled = windows.to_windows(deep.roll((-16, -16), (2, 3)))
+        back = windows.from_windows(block(rolled), 1, 32, 32).roll((16, 16), (2, 3))
     assert torch.allclose(straight, back, atol=1e-5)
 
 

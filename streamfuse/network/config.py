@@ -32,12 +32,12 @@ class SkipBorder(enum.StrEnum):
 
 
 class Window(enum.StrEnum):
-    """How deep features that are not a multiple of 32 pixels are cut into attention windows."""
+    """How deep features are cut into attention windows."""
 
     PADDED = "padded"
-    """Windows of 32x32, filled by reflection: as published."""
+    """Windows of 32x32 side by side, filled by reflection: as published."""
     FITTED = "fitted"
-    """As many windows, of equal size, no larger than they need be: a pixel is reflected only to make a side even."""
+    """One window as large as the features; beyond 32 pixels a side, windows that overlap by half and are blended."""
 
 
 class Ends(enum.StrEnum):

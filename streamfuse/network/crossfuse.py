@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,9 +27,8 @@ from streamfuse.network.config import (
     SkipWeights,
     Window,
 )
+from streamfuse.network.windows import PATCH, from_fitted, from_windows, to_fitted, to_windows
 
-WINDOW = 32  # side of an attention window, deep pixels
-PATCH = 2  # side of a token, deep pixels
 HEAD = 32  # values a token has in each head
 EPS = 1e-6
 
@@ -166,42 +164,6 @@ class CrossAttention(nn.Module):
         return own
 
 
-def reflected_indices(length: int, padded: int) -> list[int]:
-    """0..length-1, continued to the right by reflection as often as needed."""
-    return [int(i) for i in np.pad(np.arange(length), (0, padded - length), mode="reflect")]
-
-
-def count_windows(length: int, window: Window) -> tuple[int, int]:
-    """Windows along a side of deep features, and tokens along a window's."""
-    count = -(-length // WINDOW)
-    return count, WINDOW // PATCH if window is Window.PADDED else -(-length // (PATCH * count))
-
-
-def to_windows(deep: Tensor, window: Window = Window.PADDED) -> Tensor:
-    """(B, 128, h, w) to tokens (N, 256, 512), N = B * windows; a token is (c, row, col), channel-major.
-
-    FITTED windows have as many tokens as they need.
-    """
-    batch, channels, h, w = deep.shape
-    (rows, down), (cols, along) = count_windows(h, window), count_windows(w, window)
-    if h != rows * down * PATCH:
-        deep = deep[:, :, reflected_indices(h, rows * down * PATCH), :]
-    if w != cols * along * PATCH:
-        deep = deep[:, :, :, reflected_indices(w, cols * along * PATCH)]
-    x = deep.reshape(batch, channels, rows, down, PATCH, cols, along, PATCH)
-    x = x.permute(0, 2, 5, 3, 6, 1, 4, 7)  # (B, rows, cols, down, along, c, patch row, patch col)
-    return x.reshape(batch * rows * cols, down * along, channels * PATCH * PATCH)
-
-
-def from_windows(tokens: Tensor, batch: int, h: int, w: int, window: Window = Window.PADDED) -> Tensor:
-    """The inverse of `to_windows`; the padding is cut off."""
-    (rows, down), (cols, along) = count_windows(h, window), count_windows(w, window)
-    channels = tokens.shape[-1] // PATCH**2
-    x = tokens.reshape(batch, rows, cols, down, along, channels, PATCH, PATCH)
-    x = x.permute(0, 5, 1, 3, 6, 2, 4, 7)
-    return x.reshape(batch, channels, rows * down * PATCH, cols * along * PATCH)[:, :, :h, :w]
-
-
 class CrossAttentionModule(nn.Module):
     """CAM (section 3.1.2): self-attention within each modality, then cross-attention between them.
 
@@ -229,13 +191,14 @@ class CrossAttentionModule(nn.Module):
     def forward(self, deep_ir: Tensor, deep_vis: Tensor) -> Tensor:
         """Two (B, 128, h, w) to one."""
         batch, _, h, w = deep_ir.shape
-        ir, vis = to_windows(deep_ir, self.window), to_windows(deep_vis, self.window)  # (N, 256, 512) each
+        cut, join = (to_windows, from_windows) if self.window is Window.PADDED else (to_fitted, from_fitted)
+        ir, vis = cut(deep_ir), cut(deep_vis)  # (N, 256, 512) each
         for block in self.self_ir:
             ir = block(ir)
         for block in self.self_vis:
             vis = block(vis)
         crossed = self.cross_ir(other=vis, own=ir) + self.cross_vis(other=ir, own=vis)
-        return from_windows(crossed, batch, h, w, self.window)
+        return join(crossed, batch, h, w)
 
 
 class ConvFusion(nn.Module):

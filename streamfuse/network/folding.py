@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from streamfuse.network.config import Window
 from streamfuse.network.crossfuse import (
-    PATCH,
+    ConvFusion,
     CrossAttention,
     CrossAttentionBlock,
     CrossAttentionModule,
@@ -25,11 +25,10 @@ from streamfuse.network.crossfuse import (
     DenseBlock,
     Encoder,
     attend,
-    count_windows,
     deep_skip,
     layer_norm,
-    to_windows,
 )
+from streamfuse.network.windows import PATCH, WINDOW, to_windows
 
 REACH = 4
 """A dense block is four 3x3 convs in a row: an output pixel sees 4 pixels to each side."""
@@ -208,34 +207,44 @@ def _transforms(kernel: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
 class FoldedAttention(CrossAttentionModule):
     """A CAM whose last blocks leave out, after their attention, the tokens that only fill up the windows.
 
-    At 640x480 these are 336 of 1,536; as keys and values of the others they still count.
+    At 640x480 these are 336 of 1,536; as keys and values of the others they still count.  Windows that fit have none.
     """
 
     def __init__(self, cam: CrossAttentionModule) -> None:
+        """Raises ValueError for a CAM whose windows are not padded."""
+        if cam.window is not Window.PADDED:
+            raise ValueError("only padded windows hold tokens that can be left out")
         nn.Module.__init__(self)
         self.self_ir, self.self_vis = cam.self_ir, cam.self_vis
         self.cross_ir, self.cross_vis = cam.cross_ir, cam.cross_vis
-        self.window = cam.window
 
     def forward(self, deep_ir: Tensor, deep_vis: Tensor) -> Tensor:
         batch, channels, h, w = deep_ir.shape
         rows, cols = -(-h // PATCH), -(-w // PATCH)  # in tokens
-        ir, vis = to_windows(deep_ir, self.window), to_windows(deep_vis, self.window)
+        ir, vis = to_windows(deep_ir), to_windows(deep_vis)
         for block in self.self_ir:
             ir = block(ir)
         for block in self.self_vis:
             vis = block(vis)
-        index = _tokens_in_picture(rows, cols, self.window)
+        index = _tokens_in_picture(rows, cols)
         crossed = _cross(self.cross_ir, vis, ir, batch, index) + _cross(self.cross_vis, ir, vis, batch, index)
         x = crossed.reshape(batch, rows, cols, channels, PATCH, PATCH).permute(0, 3, 1, 4, 2, 5)
         return x.reshape(batch, channels, rows * PATCH, cols * PATCH)[:, :, :h, :w]
 
 
-def _tokens_in_picture(rows: int, cols: int, window: Window) -> Tensor:
+def fold_attention(cam: CrossAttentionModule | ConvFusion) -> CrossAttentionModule | ConvFusion:
+    """The rewritten CAM, or what there is nothing to be saved of."""
+    if isinstance(cam, CrossAttentionModule) and cam.window is Window.PADDED:
+        return FoldedAttention(cam)
+    return cam
+
+
+def _tokens_in_picture(rows: int, cols: int) -> Tensor:
     """Where each token of the picture, row by row, is among the tokens of all windows."""
-    (down, height), (along, width) = count_windows(PATCH * rows, window), count_windows(PATCH * cols, window)
-    places = torch.arange(down * along * height * width).reshape(down, along, height, width)
-    return places.transpose(1, 2).reshape(down * height, along * width)[:rows, :cols].reshape(-1)
+    side = WINDOW // PATCH
+    down, along = -(-rows // side), -(-cols // side)  # windows
+    places = torch.arange(down * along * side * side).reshape(down, along, side, side)
+    return places.transpose(1, 2).reshape(down * side, along * side)[:rows, :cols].reshape(-1)
 
 
 def _cross(module: CrossAttention, other: Tensor, own: Tensor, batch: int, index: Tensor) -> Tensor:
@@ -332,8 +341,7 @@ def fold(network: CrossFuse, height: int, width: int, *, spectral: bool = True) 
     if spectral:
         folded.encoder_ir = FoldedEncoder(network.encoder_ir, height, width)
         folded.encoder_vis = FoldedEncoder(network.encoder_vis, height, width)
-    if isinstance(network.cam, CrossAttentionModule):
-        folded.cam = FoldedAttention(network.cam)
+    folded.cam = fold_attention(network.cam)
     folded.decoder = FoldedDecoder(network.decoder)
     return folded
 

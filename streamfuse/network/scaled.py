@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from streamfuse.network.blocks import BLOCK, WIDEST, BlockedDetail
 from streamfuse.network.config import MIN_SIDE, Preset
 from streamfuse.network.crossfuse import (
-    CrossAttentionModule,
     CrossFuse,
     Decoder,
     conv3x3,
     mean3x3,
 )
-from streamfuse.network.folding import FoldedAttention, FoldedDecoder, fold
+from streamfuse.network.folding import FoldedDecoder, fold, fold_attention
 
 FACTORS = (1, 2, 4, 8, 16, 32)
 """By which the deep path's pictures may be smaller."""
@@ -104,8 +103,8 @@ class FoldedDeepScaled(DeepScaled):
     def __init__(self, network: CrossFuse, height: int, width: int, factor: int, *, folded: bool) -> None:
         super().__init__(network, height, width, factor)
         # On so small pictures the encoders take 1 ms of 33 longer when they are rewritten.
-        if folded and isinstance(network.cam, CrossAttentionModule):
-            self.cam = FoldedAttention(network.cam)
+        if folded:
+            self.cam = fold_attention(network.cam)
         self.decoder = FoldedDecoder(network.decoder)
         convs = network.encoder_ir.conv, network.encoder_vis.conv
         self.blocks: BlockedDetail | None = None
