@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamfuse.network.config import SkipBorder
-from streamfuse.network.crossfuse import ShallowSkip
+from streamfuse.network.config import SkipArea, SkipBorder
+from streamfuse.network.crossfuse import ShallowSkip, around_block
 
 BLOCK = 2
 """Pixels a side."""
@@ -52,7 +52,11 @@ class BlockedDetail(nn.Module):
         """(B, 1, h, w), and two (B, 1, H, W) in 0..1 with H, W multiples of `BLOCK`, to (B, 1, H, W)."""
         rows, cols = (side // BLOCK for side in ir.shape[2:])
         (a, g_ir), (b, g_vis) = self._features(ir, "ir"), self._features(vis, "vis")
-        skip = self.skip.mix(a, b, g_ir, g_vis)
+        if self.skip.area is SkipArea.BLOCK:
+            around = (around_block(g.unflatten(1, (-1, _PIXELS)).mean(2)) for g in (g_ir, g_vis))
+            skip = self.skip.blend(a, b, self.skip.share(*around).repeat_interleave(_PIXELS, dim=1))
+        else:
+            skip = self.skip.mix(a, b, g_ir, g_vis)
         deep = F.conv2d(F.pad(low, (1, 1, 1, 1), mode="replicate"), self.bilinear)
         if self.times > 1:
             deep = F.pixel_shuffle(deep, self.times)

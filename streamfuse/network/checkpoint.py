@@ -13,6 +13,7 @@ A weights file is a safetensors file of floating-point tensors named as the modu
     shallow, deep, growth   channels            32, 128, 64 where they are not said
     skip_power    "1" to "4"                    1 where it is not said
     skip_infrared  "0.5"                        factor of infrared in the shallow skip; 0.5 where it is not said
+    skip_area     "pixel" | "block"             pixel where it is not said
     window        "padded" | "fitted"           padded where it is not said
     ends          "clipped" | "bent"            clipped where it is not said
     preset        "quality" | "balanced" | "realtime"   what it is best run at; quality where it is not said;
@@ -44,6 +45,7 @@ from streamfuse.network.config import (
     Fusion,
     Output,
     Preset,
+    SkipArea,
     SkipBorder,
     SkipWeights,
     Window,
@@ -57,7 +59,7 @@ if TYPE_CHECKING:
 FORMAT = "streamfuse-crossfuse-1"
 MAX_HEADER_BYTES = 10_000_000
 _WIDTHS = ("shallow", "deep", "growth")
-_LATER = ("attention", "fusion", "skip_border", *_WIDTHS, "skip_power", "skip_infrared", "window", "ends")
+_LATER = ("attention", "fusion", "skip_border", *_WIDTHS, "skip_power", "skip_infrared", "skip_area", "window", "ends")
 """Metadata that files may lack."""
 MAX_DIMENSIONS = 8
 
@@ -178,6 +180,7 @@ def parse_config(metadata: Mapping[str, str], path: Path) -> CrossFuseConfig:
             **{key: int(values[key]) for key in _WIDTHS},
             skip_power=int(values["skip_power"]),
             skip_infrared=float(values["skip_infrared"]),
+            skip_area=SkipArea(values["skip_area"]),
             window=Window(values["window"]),
             ends=Ends(values["ends"]),
         )

@@ -31,6 +31,15 @@ class SkipBorder(enum.StrEnum):
     """The picture's own, mirrored at its outermost ones."""
 
 
+class SkipArea(enum.StrEnum):
+    """Over what the shallow skip takes the strengths that it weighs the modalities by."""
+
+    PIXEL = "pixel"
+    """Every pixel has its own: as published."""
+    BLOCK = "block"
+    """2x2 pixels share the mean over 6x6: a source that is busy around a pixel is chosen where it crosses 0, too."""
+
+
 class Window(enum.StrEnum):
     """How deep features are cut into attention windows."""
 
@@ -117,6 +126,7 @@ class CrossFuseConfig:
     """Exponent of the strengths that the shallow skip weighs the modalities by: 1 as published; 4 nearly selects."""
     skip_infrared: float = 0.5
     """Factor of infrared in the shallow skip: 0.5 as published; 1 treats both modalities alike."""
+    skip_area: SkipArea = SkipArea.PIXEL
     window: Window = Window.PADDED
     ends: Ends = Ends.CLIPPED
 

@@ -23,6 +23,7 @@ from streamfuse.network.config import (
     Ends,
     Fusion,
     Output,
+    SkipArea,
     SkipBorder,
     SkipWeights,
     Window,
@@ -253,10 +254,11 @@ class ShallowSkip:
     border: SkipBorder
     power: int
     infrared: float
+    area: SkipArea
 
     @classmethod
     def of(cls, config: CrossFuseConfig) -> ShallowSkip:
-        return cls(config.skip_border, config.skip_power, config.skip_infrared)
+        return cls(config.skip_border, config.skip_power, config.skip_infrared, config.skip_area)
 
     def __call__(self, ir: Tensor, vis: Tensor) -> Tensor:
         """Two (B, 32, H, W) to one."""
@@ -268,13 +270,35 @@ class ShallowSkip:
 
     def mix(self, ir: Tensor, vis: Tensor, g_ir: Tensor, g_vis: Tensor) -> Tensor:
         """The same from the features and their strengths."""
+        if self.area is SkipArea.BLOCK:
+            rows, cols = ir.shape[2:]
+            share = F.interpolate(self.share(*map(_in_blocks, (g_ir, g_vis))), scale_factor=2.0)[:, :, :rows, :cols]
+            return self.blend(ir, vis, share)
         if self.power == 1:
             total = g_ir + g_vis + EPS
             return self.infrared * (g_ir / total).to(ir.dtype) * ir + (g_vis / total).to(vis.dtype) * vis
-        ratio = g_vis / (g_ir + EPS)
-        # Products of the ratio may overflow: then infrared has no weight, as it should.
-        share = (1 / (1 + raise_to(ratio, self.power))).to(ir.dtype)
+        return self.blend(ir, vis, self.share(g_ir, g_vis))
+
+    def share(self, g_ir: Tensor, g_vis: Tensor) -> Tensor:
+        """Infrared's weight; visible has the rest.  Powers of the ratio may overflow: then infrared has none."""
+        return 1 / (1 + raise_to(g_vis / (g_ir + EPS), self.power))
+
+    def blend(self, ir: Tensor, vis: Tensor, share: Tensor) -> Tensor:
+        share = share.to(ir.dtype)
         return share * (self.infrared * ir) + (1 - share) * vis
+
+
+def _in_blocks(strength: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, C, ceil(H / 2), ceil(W / 2)): means over 6x6 pixels, in steps of 2."""
+    rows, cols = (side % 2 for side in strength.shape[2:])
+    if rows or cols:
+        strength = F.pad(strength, (0, cols, 0, rows), mode="replicate")
+    return around_block(F.avg_pool2d(strength, 2))
+
+
+def around_block(strength: Tensor) -> Tensor:
+    """Means of blocks to means over 3x3 of them."""
+    return mean3x3(strength, SkipBorder.REFLECT)
 
 
 def raise_to(x: Tensor, power: int) -> Tensor:
