@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streamfuse.network import crossfuse, windows
-from streamfuse.network.config import CrossFuseConfig, Output, SkipBorder, SkipWeights
+from streamfuse.network.config import CrossFuseConfig, Ends, Output, SkipArea, SkipBorder, SkipWeights
 from streamfuse.network.crossfuse import CrossFuse
 from streamfuse.network.folding import fold
 
@@ -176,3 +176,49 @@ def test_folding_leaves_the_original_alone(plain: CrossFuse) -> None:
     after = plain.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_the_skip_weighs_by_a_power_of_the_strengths() -> None:
+    ir, vis = torch.full((1, 2, 6, 6), 3.0), torch.full((1, 2, 6, 6), 5.0)
+    strengths = torch.full_like(ir, 2.0), torch.full_like(vis, 1.0)
+    for power, share in ((1, 2 / 3), (2, 4 / 5), (4, 16 / 17), (8, 256 / 257)):
+        for area in SkipArea:
+            skip = crossfuse.ShallowSkip(SkipBorder.REFLECT, power, 0.5, area)
+            mixed = skip.mix(ir, vis, *strengths)
+            assert torch.allclose(mixed, torch.full_like(ir, share * 0.5 * 3 + (1 - share) * 5), atol=1e-5)
+    skip = crossfuse.ShallowSkip(SkipBorder.REFLECT, 4, 1.0, SkipArea.PIXEL)
+    for huge in (torch.full_like(ir, 1e12), torch.zeros_like(ir)):
+        assert torch.allclose(skip.mix(ir, vis, torch.zeros_like(ir), huge), vis, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(12, 16), (13, 15)])
+def test_blocks_share_the_mean_strength_around_them(size: tuple[int, int]) -> None:
+    g_ir, g_vis = torch.rand(2, 1, 1, *size)
+    ones, noughts = torch.ones(1, 1, *size), torch.zeros(1, 1, *size)
+    share = crossfuse.ShallowSkip(SkipBorder.REFLECT, 2, 1.0, SkipArea.BLOCK).mix(ones, noughts, g_ir, g_vis)
+    assert torch.equal(share[..., 4:6, 6:8], share[..., 4:5, 6:7].expand(1, 1, 2, 2))
+    near = (..., slice(2, 8), slice(4, 10))
+    ratio = g_vis[near].mean() / g_ir[near].mean()
+    assert float(share[0, 0, 4, 6]) == pytest.approx(float(1 / (1 + ratio**2)), abs=1e-4)
+
+
+def test_bent_ends_keep_order_and_leave_the_middle() -> None:
+    raw = torch.linspace(-3, 4, 20001).double()
+    luma = 255 * crossfuse.bend(raw)
+    middle = (raw >= 12 / 255) & (raw <= 243 / 255)
+    assert torch.allclose(luma[middle], 255 * raw[middle], atol=1e-9)
+    assert bool((luma.diff() > 0).all())
+    assert float(luma.min()) > 0
+    assert float(luma.max()) < 255
+    assert float((luma.diff() / raw.diff()).diff().abs().max()) < 5  # no kink: of a slope of 255
+    at = torch.tensor([0.0, -12 / 255, 1.0])
+    assert torch.allclose(255 * crossfuse.bend(at), torch.tensor([6.0, 4.0, 249.0]))
+
+
+def test_a_network_with_bent_ends_stays_within_the_range() -> None:
+    torch.manual_seed(0)
+    config = CrossFuseConfig(1, SkipWeights.MAGNITUDE, Output.DIRECT, ends=Ends.BENT, shallow=4, deep=8, growth=4)
+    bent = CrossFuse(config).eval()
+    bent.decoder.last.norm.bias.data.fill_(-2)
+    with torch.inference_mode():
+        assert 0 < float(bent(*pair(40, 48)).min()) < 1 / 255

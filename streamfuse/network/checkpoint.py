@@ -11,7 +11,7 @@ A weights file is a safetensors file of floating-point tensors named as the modu
     fusion        "cam" | "cnn" | "dense"       cam where it is not said
     skip_border   "zeros" | "reflect"           zeros where it is not said
     shallow, deep, growth   channels            32, 128, 64 where they are not said
-    skip_power    "1" to "4"                    1 where it is not said
+    skip_power    "1" | "2" | "4" | "8"         1 where it is not said
     skip_infrared  "0.5"                        factor of infrared in the shallow skip; 0.5 where it is not said
     skip_area     "pixel" | "block"             pixel where it is not said
     window        "padded" | "fitted"           padded where it is not said

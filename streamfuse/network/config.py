@@ -107,6 +107,10 @@ class Preset(enum.StrEnum):
         return factor
 
 
+POWERS = (1, 2, 4, 8)
+"""Of the shallow skip's strengths."""
+
+
 @dataclass(frozen=True, slots=True)
 class CrossFuseConfig:
     depth: int = 1
@@ -123,7 +127,7 @@ class CrossFuseConfig:
     growth: int = 64
     """Channels that each conv of a dense block adds."""
     skip_power: int = 1
-    """Exponent of the strengths that the shallow skip weighs the modalities by: 1 as published; 4 nearly selects."""
+    """Exponent of the strengths that the shallow skip weighs the modalities by: 1 as published; 8 nearly selects."""
     skip_infrared: float = 0.5
     """Factor of infrared in the shallow skip: 0.5 as published; 1 treats both modalities alike."""
     skip_area: SkipArea = SkipArea.PIXEL
@@ -136,7 +140,7 @@ class CrossFuseConfig:
             raise ValueError("a network has 1 to 4 blocks of attention, and 1 to 256 shallow and growing channels")
         if not 8 <= self.deep <= 512 or self.deep % 8:
             raise ValueError(f"a network has 8 to 512 deep channels, in steps of 8, not {self.deep}")
-        if not (1 <= self.skip_power <= 4 and 0 < self.skip_infrared <= 2):
-            raise ValueError("the shallow skip has a power of 1 to 4 and a factor of infrared above 0 and up to 2")
+        if self.skip_power not in POWERS or not 0 < self.skip_infrared <= 2:
+            raise ValueError("the shallow skip has a power of 1, 2, 4 or 8, a factor of infrared over 0 and up to 2")
         if self.ends is Ends.BENT and self.output is not Output.DIRECT:
             raise ValueError("only direct output has its ends bent")

@@ -302,11 +302,8 @@ def around_block(strength: Tensor) -> Tensor:
 
 
 def raise_to(x: Tensor, power: int) -> Tensor:
-    """x to the power of 1 to 4 by multiplications: engines compute any other power by logarithms."""
-    if power == 1:
-        return x
-    square = x * x
-    return square if power == 2 else square * (x if power == 3 else square)
+    """x to a power of `POWERS` by multiplications: engines compute any other power by logarithms."""
+    return x if power == 1 else raise_to(x * x, power // 2)
 
 
 KNEE = 12 / 255

@@ -24,7 +24,18 @@ from typing import Any
 
 from streamfuse.errors import UsageError
 from streamfuse.files import read_toml
-from streamfuse.network.config import Attention, CrossFuseConfig, Fusion, Output, Preset, SkipBorder, SkipWeights
+from streamfuse.network.config import (
+    Attention,
+    CrossFuseConfig,
+    Ends,
+    Fusion,
+    Output,
+    Preset,
+    SkipArea,
+    SkipBorder,
+    SkipWeights,
+    Window,
+)
 
 LOSSES = (
     "intensity",
@@ -48,6 +59,15 @@ LOSSES = (
 """The last two are to a teacher's picture: for distillation only."""
 
 _DIRECT = CrossFuseConfig(skip_weights=SkipWeights.MAGNITUDE, output=Output.DIRECT)
+_OURS = dataclasses.replace(
+    _DIRECT,
+    skip_border=SkipBorder.REFLECT,
+    skip_power=8,
+    skip_area=SkipArea.BLOCK,
+    skip_infrared=1.0,
+    window=Window.FITTED,
+    ends=Ends.BENT,
+)
 
 
 class Train(enum.StrEnum):
@@ -167,24 +187,39 @@ class Recipe:
 _REPLACE = dataclasses.replace
 
 PUBLISHED = Recipe(steps=20_000, batch=8, lr=1e-3, schedule="steps", warmup=0, bf16=False, network=CrossFuseConfig())
+_SCENES: dict[str, Any] = {
+    "zoom": 1.6,
+    "noise": 1.5,
+    "light": 0.25,
+    "night": 0.3,
+    "glare": 0.1,
+    "smoke": 0.1,
+    "faint": 0.15,
+    "inverted": 0.1,
+    "shift": 0.5,
+}
+_KEPT = {
+    "texture": 10.0,
+    "quality": 5.0,
+    "fidelity": 2.0,
+    "information": 2.0,
+    "differences": 0.4,
+    "range": 50.0,
+}
 DEFAULT = Recipe(
     steps=4000,
-    batch=2,
-    ema=0.998,
+    batch=4,
+    crop=192,
+    lr=5e-4,
+    warmup=20,
+    ema=0.99,
     clip=1.0,
-    zoom=1.6,
-    noise=4.0,
-    light=0.25,
-    train=Train.SHALLOW,
+    **_SCENES,
+    train=Train.ALL,
     norm=Norm.FROZEN,
-    losses={
-        "selection": 10.0,
-        "contrast": 3.0,
-        "edges": 10.0,
-        "differences": 0.1,
-        "fidelity": 1.0,
-        "information": 1.0,
-    },
+    losses={"pyramid": 6.0, "similarity": 1.0, **_KEPT},
+    network=_OURS,
+    factor=4,
 )
 # The published losses at a rate and precision for small budgets: only what a row names differs from the first.
 _ABLATION = Recipe(steps=300, batch=4, crop=128, lr=1e-3, network=_DIRECT)
@@ -210,22 +245,21 @@ AUTOENCODERS: dict[str, Recipe] = {
 }
 """Of stage 1."""
 
-_LITE = dataclasses.replace(_DIRECT, skip_border=SkipBorder.REFLECT, shallow=8, deep=32, growth=16)
+_LITE = dataclasses.replace(_OURS, shallow=8, deep=32, growth=16)
 STUDENTS: dict[str, Recipe] = {
     "default": Recipe(
         steps=6000,
-        batch=2,
-        crop=320,
-        lr=2e-3,
-        ema=0.998,
+        batch=3,
+        crop=192,
+        lr=1e-3,
+        warmup=20,
+        ema=0.99,
         clip=1.0,
         bf16=False,
-        zoom=1.6,
-        noise=4.0,
-        light=0.25,
+        **_SCENES,
         train=Train.ALL,
         norm=Norm.FROZEN,
-        losses={"imitation": 10.0, "likeness": 1.0},
+        losses={"imitation": 8.0, "likeness": 1.0, **_KEPT},
         network=_LITE,
         factor=4,
     ),
