@@ -1,4 +1,4 @@
-"""What a viewer sees at once, on made pictures whose values are known by hand."""
+"""Faults that a viewer sees at once, in made pictures whose values are known by hand."""
 
 from __future__ import annotations
 

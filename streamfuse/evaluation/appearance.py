@@ -1,4 +1,4 @@
-"""What a viewer sees at once and the other metrics do not: crushed shadows, burnt lamps, lost warmth, noise.
+"""Faults that a viewer sees at once and the other metrics do not: crushed shadows, burnt highlights, lost warmth, noise.
 
 All are of (H, W) uint8 luma: infrared, visible and fused.  `streamfuse.evaluation.maps` draws where.
 """
@@ -57,7 +57,7 @@ def highlight_loss(ir: Plane, vis: Plane, fused: Plane) -> float:
 
 
 def shadow_contrast(ir: Plane, vis: Plane, fused: Plane) -> float:
-    """How much of the local deviation is left in 8x8 blocks whose visible mean is under 40; 1: all, 0: none.
+    """Share of the local deviation that is left in 8x8 blocks whose visible mean is under 40; 1: all, 0: none.
 
     The sum over the blocks of the fused deviation, of each at most the larger source's, over the sum of the latter.
     NaN where no block is dark, or the dark ones hold nothing.
@@ -70,7 +70,7 @@ def shadow_contrast(ir: Plane, vis: Plane, fused: Plane) -> float:
 
 
 def warm_contrast(ir: Plane, vis: Plane, fused: Plane) -> float:
-    """How far warm things stand out from their surroundings, against infrared; 1: as far, 0: not at all.
+    """Contrast of warm things with their surroundings, relative to infrared; 1: the same, 0: none.
 
     Warm is where infrared exceeds its mean over 63x63 pixels by 24 levels; NaN where nothing is.
     """
@@ -89,7 +89,7 @@ def noise_gain(ir: Plane, vis: Plane, fused: Plane) -> float:
 
 
 def flat_blocks(ir: Plane, vis: Plane) -> tuple[Mask, Floats]:
-    """Which 8x8 blocks are flat in both sources, and the smaller deviation of the two: (H // 8, W // 8) each."""
+    """Mask of the 8x8 blocks that are flat in both sources, and the smaller deviation: (H // 8, W // 8) each."""
     in_ir, in_vis = block_deviation(ir), block_deviation(vis)
     return (in_ir < FLAT) & (in_vis < FLAT), np.maximum(np.minimum(in_ir, in_vis), ROUNDING)
 
@@ -101,7 +101,7 @@ def block_deviation(plane: Plane) -> Floats:
 
 
 def dark_blocks(vis: Plane) -> Mask:
-    """(H // 8, W // 8): which blocks of the visible picture have a mean under 40."""
+    """(H // 8, W // 8): mask of the blocks whose visible mean is under 40."""
     dark: Mask = _blocks(vis).mean(axis=(1, 3)) < DARK
     return dark
 

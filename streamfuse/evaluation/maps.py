@@ -1,4 +1,4 @@
-"""Where a fused picture lost something, drawn over it."""
+"""Maps of the faults of a fused picture, drawn over it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _faded(ir: Plane, vis: Plane, fused: Plane) -> appearance.Mask:
 
 
 def _whole(blocks: appearance.Mask, like: Plane) -> appearance.Mask:
-    """Of blocks to pixels; what does not fill a block has none."""
+    """The mask of pixels (H, W) of a mask of blocks; pixels that do not fill a block are not marked."""
     whole = np.zeros(like.shape, np.bool_)
     filled = np.kron(blocks, np.ones((appearance.BLOCK, appearance.BLOCK), np.bool_))
     whole[: filled.shape[0], : filled.shape[1]] = filled

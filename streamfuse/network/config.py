@@ -32,7 +32,7 @@ class SkipBorder(enum.StrEnum):
 
 
 class SkipArea(enum.StrEnum):
-    """Over what the shallow skip takes the strengths that it weighs the modalities by."""
+    """Area over which the shallow skip takes the strengths that it weighs the modalities by."""
 
     PIXEL = "pixel"
     """Every pixel has its own: as published."""
@@ -41,7 +41,7 @@ class SkipArea(enum.StrEnum):
 
 
 class Window(enum.StrEnum):
-    """How deep features are cut into attention windows."""
+    """Attention windows that deep features are cut into."""
 
     PADDED = "padded"
     """Windows of 32x32 side by side, filled by reflection: as published."""
@@ -108,7 +108,7 @@ class Preset(enum.StrEnum):
 
 
 POWERS = (1, 2, 4, 8)
-"""Of the shallow skip's strengths."""
+"""Exponents that the shallow skip's strengths may have."""
 
 
 @dataclass(frozen=True, slots=True)

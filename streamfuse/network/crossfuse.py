@@ -393,7 +393,7 @@ class CrossFuse(nn.Module):
         return self.bound(self.decoder(x, (deep_ir, deep_vis), (shallow_ir, shallow_vis)))
 
     def bound(self, raw: Tensor) -> Tensor:
-        """What the decoder gives, held within its range where the network is trained for that."""
+        """The decoder's output, with its ends bent if the network is trained so."""
         return bend(raw) if self.config.ends is Ends.BENT else raw
 
 

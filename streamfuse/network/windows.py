@@ -42,7 +42,7 @@ def from_windows(tokens: Tensor, batch: int, h: int, w: int) -> Tensor:
 
 def to_fitted(deep: Tensor) -> Tensor:
     """(B, 128, h, w) to tokens (N, tokens, 512) of windows that fit: `Window.FITTED`."""
-    (top, height), (left, width) = _place(deep.shape[2]), _place(deep.shape[3])
+    (top, height), (left, width) = _positions(deep.shape[2]), _positions(deep.shape[3])
     if height > deep.shape[2]:  # one window holds the side, which is odd
         deep = deep[:, :, reflected_indices(deep.shape[2], height), :]
     if width > deep.shape[3]:
@@ -53,7 +53,7 @@ def to_fitted(deep: Tensor) -> Tensor:
 
 def from_fitted(tokens: Tensor, batch: int, h: int, w: int) -> Tensor:
     """The inverse of `to_fitted`: windows that overlap are blended, each weighing most in its middle."""
-    (top, height), (left, width) = _place(h), _place(w)
+    (top, height), (left, width) = _positions(h), _positions(w)
     x = from_tokens(tokens, height, width)
     if len(x) == batch:
         return x[:, :, :h, :w]
@@ -68,8 +68,8 @@ def from_fitted(tokens: Tensor, batch: int, h: int, w: int) -> Tensor:
     return out
 
 
-def _place(length: int) -> tuple[list[int], int]:
-    """Where windows begin along a side, and their size: one as large as the side, or several that overlap by half."""
+def _positions(length: int) -> tuple[list[int], int]:
+    """First pixels of the windows along a side, and their size: one as large as the side, or several that overlap."""
     if length <= WINDOW:
         return [0], length + length % PATCH
     steps = -(-(length - WINDOW) // (WINDOW // 2))

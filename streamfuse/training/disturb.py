@@ -1,4 +1,4 @@
-"""What samples go through besides being cut: light, night, glare, smoke, infrared that shows little, and noise.
+"""Augmentation besides cropping: light, night, glare, smoke, infrared that shows little, and noise.
 
 Planes are (H, W) FP32, 0..255.  Light, smoke and the like change the scene: the losses see it as the network does.
 Noise is the camera's: the network sees it, the losses do not.
@@ -28,11 +28,11 @@ class Weather:
     gains: tuple[float, float]
     offsets: tuple[float, float]
     dark: float
-    """What night leaves of the visible picture's light; 1: day."""
+    """Factor of the visible picture's light at night; 1: day."""
     gamma: float
     inverted: bool
     faint: float
-    """What is left of infrared's contrast."""
+    """Factor of infrared's contrast."""
     glare: tuple[float, float, float, float] | None
     """Row and column (shares of the sides), radius (of the larger), height in grey levels."""
     smoke: Floats | None

@@ -94,7 +94,7 @@ def _drifted(weather: Weather, rng: np.random.Generator) -> Weather:
 
 
 def _resized(part: Plane, crop: int) -> npt.NDArray[np.float32]:
-    """What is smaller than the crop is enlarged as a whole."""
+    """The part at the size of the crop: enlarged if it is smaller."""
     side = part.shape[0]
     if side != crop:
         method = cv2.INTER_AREA if side > crop else cv2.INTER_CUBIC

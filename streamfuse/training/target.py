@@ -17,7 +17,7 @@ from streamfuse.network.crossfuse import bend
 LEVELS = 4
 """Sizes of detail: 1, 2, 4 and 8 pixels."""
 POWER = 6.0
-"""Of the energies that choose between details; 1 would mix them."""
+"""Exponent of the energies that choose between details; 1 would mix them."""
 SIGMA = 2.0
 """Pixels of its level over which a detail's energy is averaged."""
 LEAST_ENERGY = 0.5
