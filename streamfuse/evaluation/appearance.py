@@ -1,4 +1,4 @@
-"""Faults that a viewer sees at once and the other metrics do not: crushed shadows, burnt highlights, lost warmth, noise.
+"""Faults that a viewer sees at once and the other metrics do not: shadows, highlights, warmth, noise.
 
 All are of (H, W) uint8 luma: infrared, visible and fused.  `streamfuse.evaluation.maps` draws where.
 """
