@@ -31,6 +31,33 @@ class SkipBorder(enum.StrEnum):
     """Reflection at the outermost pixels."""
 
 
+class SkipArea(enum.StrEnum):
+    """Area over which the shallow skip takes the strengths that it weighs the modalities by."""
+
+    PIXEL = "pixel"
+    """Every pixel has its own: as published."""
+    BLOCK = "block"
+    """2x2 pixels share the mean over 6x6: a source that is busy around a pixel is chosen where it crosses 0, too."""
+
+
+class Window(enum.StrEnum):
+    """Attention windows that deep features are cut into."""
+
+    PADDED = "padded"
+    """Windows of 32x32 side by side, filled by reflection: as published."""
+    FITTED = "fitted"
+    """One window as large as the features; beyond 32 pixels a side, windows that overlap by half and are blended."""
+
+
+class Ends(enum.StrEnum):
+    """Output beyond either end of the range, with `Output.DIRECT`."""
+
+    CLIPPED = "clipped"
+    """Everything beyond black or white is black or white."""
+    BENT = "bent"
+    """The last 12 levels at either end bend, so that what is beyond them keeps its order and never is quite black."""
+
+
 class Output(enum.StrEnum):
     """Meaning of the last layer's values."""
 
@@ -80,6 +107,10 @@ class Preset(enum.StrEnum):
         return factor
 
 
+POWERS = (1, 2, 4, 8)
+"""Exponents that the shallow skip's strengths may have."""
+
+
 @dataclass(frozen=True, slots=True)
 class CrossFuseConfig:
     depth: int = 1
@@ -95,6 +126,13 @@ class CrossFuseConfig:
     """Channels of the features at 1/8 scale, a multiple of 8: a token has 4 pixels, an attention head 32 values."""
     growth: int = 64
     """Channels that each conv of a dense block adds."""
+    skip_power: int = 1
+    """Exponent of the strengths that the shallow skip weighs the modalities by: 1 as published; 8 nearly selects."""
+    skip_infrared: float = 0.5
+    """Factor of infrared in the shallow skip: 0.5 as published; 1 treats both modalities alike."""
+    skip_area: SkipArea = SkipArea.PIXEL
+    window: Window = Window.PADDED
+    ends: Ends = Ends.CLIPPED
 
     def __post_init__(self) -> None:
         """Raises ValueError."""
@@ -102,3 +140,7 @@ class CrossFuseConfig:
             raise ValueError("a network has 1 to 4 blocks of attention, and 1 to 256 shallow and growing channels")
         if not 8 <= self.deep <= 512 or self.deep % 8:
             raise ValueError(f"a network has 8 to 512 deep channels, in steps of 8, not {self.deep}")
+        if self.skip_power not in POWERS or not 0 < self.skip_infrared <= 2:
+            raise ValueError("the shallow skip has a power of 1, 2, 4 or 8, a factor of infrared over 0 and up to 2")
+        if self.ends is Ends.BENT and self.output is not Output.DIRECT:
+            raise ValueError("only direct output has its ends bent")
