@@ -1,4 +1,4 @@
-"""Faults that a viewer sees at once, in made pictures whose values are known by hand."""
+"""Metrics of faults that a viewer sees at once, on synthetic pictures whose values are known."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def flat(level: int, side: int = 80) -> Plane:
 
 
 def chequered(level: int, deviation: int, side: int = 80) -> Plane:
-    """Every block has that mean and that deviation."""
+    """Return a chequered plane whose blocks all have this mean and deviation."""
     odd = np.indices((side, side)).sum(axis=0) % 2
     levels: Plane = (level + deviation * (2 * odd - 1)).astype(np.uint8)
     return levels
 
 
-def test_shadows_are_lost_where_a_source_showed_something() -> None:
+def test_shadow_loss_counts_black_pixels_where_a_source_shows_something() -> None:
     ir, vis, fused = flat(9), flat(9), flat(30)
     fused[:10] = 2  # black, but neither source shows anything
     assert appearance.shadow_loss(ir, vis, fused) == 0
@@ -34,7 +34,7 @@ def test_shadows_are_lost_where_a_source_showed_something() -> None:
     assert appearance.shadow_loss(ir, vis, fused) == pytest.approx(100 * 5 / 80)
 
 
-def test_highlights_are_lost_where_no_source_was_white() -> None:
+def test_highlight_loss_counts_white_pixels_where_no_source_is_white() -> None:
     ir, vis, fused = flat(239), flat(100), flat(200)
     fused[:8] = 253
     assert appearance.highlight_loss(ir, vis, fused) == pytest.approx(10)
@@ -44,7 +44,7 @@ def test_highlights_are_lost_where_no_source_was_white() -> None:
     assert appearance.highlight_loss(ir, vis, fused) == 0
 
 
-def test_shadow_contrast_is_what_is_left_of_the_stronger_source_in_dark_blocks() -> None:
+def test_shadow_contrast_is_relative_to_the_stronger_source_in_dark_blocks() -> None:
     ir, vis = chequered(100, 2), chequered(30, 8)
     assert appearance.shadow_contrast(ir, vis, chequered(30, 2)) == pytest.approx(0.25)
     assert appearance.shadow_contrast(ir, vis, chequered(90, 8)) == pytest.approx(1)
@@ -58,7 +58,7 @@ def test_shadow_contrast_is_what_is_left_of_the_stronger_source_in_dark_blocks()
     assert math.isnan(appearance.shadow_contrast(flat(9), flat(9), fused))
 
 
-def test_warm_contrast_is_how_far_warm_things_stand_out() -> None:
+def test_warm_contrast_is_relative_to_infrared() -> None:
     ir, fused = flat(60, 160), flat(120, 160)
     ir[70:90, 70:90] = 160
     fused[70:90, 70:90] = 150
@@ -68,7 +68,7 @@ def test_warm_contrast_is_how_far_warm_things_stand_out() -> None:
     assert math.isnan(appearance.warm_contrast(flat(60), flat(0), flat(0)))
 
 
-def test_noise_gain_is_against_the_quieter_source() -> None:
+def test_noise_gain_is_relative_to_the_quieter_source() -> None:
     ir, vis = chequered(100, 1), chequered(100, 3)
     assert appearance.noise_gain(ir, vis, chequered(100, 2)) == pytest.approx(2)
     assert appearance.noise_gain(vis, ir, chequered(100, 1)) == pytest.approx(1)
@@ -78,7 +78,7 @@ def test_noise_gain_is_against_the_quieter_source() -> None:
     assert appearance.noise_gain(flat(9), flat(9), chequered(9, 1)) == pytest.approx(math.sqrt(12))  # rounding
 
 
-def test_faults_are_drawn_where_they_are() -> None:
+def test_faults_are_drawn_at_their_positions() -> None:
     ir, vis, fused = chequered(100, 1), chequered(100, 1), chequered(100, 1)
     plain = draw_faults(ir, vis, fused)
     fused[:16, :16] = 0
@@ -86,21 +86,21 @@ def test_faults_are_drawn_where_they_are() -> None:
     fused[32:40, 32:40] = chequered(100, 3)[32:40, 32:40]
     vis[64:72, :8] = chequered(30, 9)[64:72, :8]
     drawn = draw_faults(ir, vis, fused)
-    places = {
+    positions = {
         "crushed shadow": (4, 4),
         "burnt highlight": (4, 70),
         "noise over twice the quieter source's": (36, 36),
         "shadow contrast under half": (68, 4),
     }
-    assert set(places) == set(COLOURS)
-    for kind, place in places.items():
-        nearest = min(COLOURS, key=lambda name: float(np.abs(drawn[place] - np.array(COLOURS[name])).sum()))
+    assert set(positions) == set(COLOURS)
+    for kind, position in positions.items():
+        nearest = min(COLOURS, key=lambda name: float(np.abs(drawn[position] - np.array(COLOURS[name])).sum()))
         assert nearest == kind
     assert (drawn[48:56] == plain[48:56]).all()
     assert (plain == plain[:, :, :1]).all()  # grey: nothing is lost
 
 
-def test_the_surroundings_of_warm_things_are_63_pixels_wide() -> None:
+def test_surroundings_are_63_pixels_wide() -> None:
     ir, fused = flat(60, 160), flat(120, 160)
     ir[80, 80] = 200
     fused[80 - 31, 80 + 31] = 119  # the last pixel that counts

@@ -22,8 +22,8 @@ from streamfuse.network.crossfuse import CrossFuse
 from streamfuse.network.published import import_published
 
 CONFIG = CrossFuseConfig(1, SkipWeights.MAGNITUDE, Output.DIRECT)
-SAID = ("depth", "skip_weights", "output")
-"""What every file says of its network."""
+REQUIRED = ("depth", "skip_weights", "output")
+"""Required metadata of a network."""
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,9 @@ def test_optional_metadata(weights: Path, tmp_path: Path) -> None:
     )
     checkpoint.save(CrossFuse(config), tmp_path / "w.safetensors")
     assert checkpoint.load(tmp_path / "w.safetensors").config == config
-    metadata = {key: value for key, value in checkpoint.read_info(weights).metadata.items() if key in ("format", *SAID)}
+    metadata = {
+        key: value for key, value in checkpoint.read_info(weights).metadata.items() if key in ("format", *REQUIRED)
+    }
     assert checkpoint.parse_config(metadata, weights) == CONFIG
 
 

@@ -71,15 +71,15 @@ def test_windows_and_back(size: tuple[int, int]) -> None:
         ((60, 80), 12, 256),
     ],
 )
-def test_windows_that_fit_and_back(size: tuple[int, int], count: int, side: int) -> None:
+def test_fitted_windows_and_back(size: tuple[int, int], count: int, side: int) -> None:
     deep = torch.randn(2, 8, *size)
     tokens = windows.to_fitted(deep)
     assert tokens.shape == (2 * count, side, 32)
     assert torch.allclose(windows.from_fitted(tokens, 2, *size), deep, atol=1e-6)
 
 
-def test_windows_that_overlap_are_blended_without_a_step() -> None:
-    """Even if every window had a level of its own, which is what shows as a seam between padded ones."""
+def test_overlapping_windows_are_blended_without_a_step() -> None:
+    """Windows of different levels, which show a seam if they are padded."""
     tokens = windows.to_fitted(torch.zeros(1, 8, 60, 80))
     levels = torch.arange(len(tokens)).float()[:, None, None].expand_as(tokens)
     blended = windows.from_fitted(levels, 1, 60, 80)[0, 0]
@@ -178,7 +178,7 @@ def test_folding_does_not_change_the_original(plain: CrossFuse) -> None:
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_the_skip_weighs_by_a_power_of_the_strengths() -> None:
+def test_skip_weights_are_powers_of_the_strengths() -> None:
     ir, vis = torch.full((1, 2, 6, 6), 3.0), torch.full((1, 2, 6, 6), 5.0)
     strengths = torch.full_like(ir, 2.0), torch.full_like(vis, 1.0)
     for power, share in ((1, 2 / 3), (2, 4 / 5), (4, 16 / 17), (8, 256 / 257)):
@@ -187,8 +187,9 @@ def test_the_skip_weighs_by_a_power_of_the_strengths() -> None:
             mixed = skip.mix(ir, vis, *strengths)
             assert torch.allclose(mixed, torch.full_like(ir, share * 0.5 * 3 + (1 - share) * 5), atol=1e-5)
     skip = crossfuse.ShallowSkip(SkipBorder.REFLECT, 4, 1.0, SkipArea.PIXEL)
-    for huge in (torch.full_like(ir, 1e12), torch.zeros_like(ir)):
-        assert torch.allclose(skip.mix(ir, vis, torch.zeros_like(ir), huge), vis, atol=1e-3)
+    none, huge = torch.zeros_like(ir), torch.full_like(ir, 1e12)
+    assert torch.allclose(skip.mix(ir, vis, none, huge), vis, atol=1e-3)  # the power of the ratio overflows
+    assert torch.allclose(skip.mix(ir, vis, none, none), ir, atol=1e-3)
 
 
 @pytest.mark.parametrize("size", [(12, 16), (13, 15)])
@@ -210,12 +211,12 @@ def test_bent_ends_keep_order_and_leave_the_middle() -> None:
     assert bool((luma.diff() > 0).all())
     assert float(luma.min()) > 0
     assert float(luma.max()) < 255
-    assert float((luma.diff() / raw.diff()).diff().abs().max()) < 5  # no kink: of a slope of 255
+    assert float((luma.diff() / raw.diff()).diff().abs().max()) < 5  # no kink; the slope is 255
     at = torch.tensor([0.0, -12 / 255, 1.0])
     assert torch.allclose(255 * crossfuse.bend(at), torch.tensor([6.0, 4.0, 249.0]))
 
 
-def test_a_network_with_bent_ends_stays_within_the_range() -> None:
+def test_bent_ends_stay_within_the_range() -> None:
     torch.manual_seed(0)
     config = CrossFuseConfig(1, SkipWeights.MAGNITUDE, Output.DIRECT, ends=Ends.BENT, shallow=4, deep=8, growth=4)
     bent = CrossFuse(config).eval()

@@ -104,7 +104,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "power": {"skip_border": SkipBorder.REFLECT, "skip_power": 2, "skip_infrared": 1.0},
     "blocks": {"skip_area": SkipArea.BLOCK, "skip_power": 4, "window": Window.FITTED, "ends": Ends.BENT},
 }
-"""How the shipped networks, and those before them, differ from the published one."""
+"""Differences of the shipped networks, old and new, from the published one."""
 
 
 @functools.cache

@@ -93,7 +93,7 @@ def test_every_pair_is_drawn_once_before_any_is_drawn_again() -> None:
     assert sorted(drawn[:5]) == sorted(drawn[5:]) == [10, 20, 30, 40, 50]
 
 
-def test_noise_is_seen_by_the_network_alone_and_grows_as_the_light_falls() -> None:
+def test_noise_is_seen_only_by_the_network_and_grows_as_the_light_falls() -> None:
     flat = Pair(np.full((96, 96), 120, np.uint8), np.full((96, 96), 120, np.uint8))
     recipe = dataclasses.replace(RECIPE, noise=4.0, light=0.0)
 
@@ -109,18 +109,18 @@ def test_noise_is_seen_by_the_network_alone_and_grows_as_the_light_falls() -> No
     assert noise(1) > 1.5 * noise(0) > 1
 
 
-def test_night_leaves_lamps() -> None:
+def test_night_does_not_darken_lamps() -> None:
     vis = np.full((64, 64), 90, np.uint8)
     vis[:32] = 240
     samples = Samples([Pair(vis, vis)], dataclasses.replace(RECIPE, night=1.0, noise=0.0, light=0.0, zoom=1.0), seed=0)
     for i in range(6):
         lamp, ground = samples[i][0, 3].amax(), samples[i][0, 3].amin()
-        assert lamp in (240, ground)  # a crop may hold no lamp
+        assert lamp in (240, ground)  # a crop may contain no lamp
         assert float(ground) < 90 or float(ground) == 240
 
 
 @pytest.mark.parametrize("change", [{"glare": 1.0}, {"smoke": 1.0}, {"faint": 1.0}, {"inverted": 1.0}, {"shift": 3.0}])
-def test_the_scene_is_changed_in_one_modality_for_losses_too(change: dict[str, Any]) -> None:
+def test_changes_of_the_scene_affect_one_modality_and_the_losses(change: dict[str, Any]) -> None:
     pair = Pair(picture(1), picture(2))
     recipe = dataclasses.replace(RECIPE, noise=0.0, light=0.0, zoom=1.0)
     plain, changed = (
@@ -136,7 +136,7 @@ def test_the_scene_is_changed_in_one_modality_for_losses_too(change: dict[str, A
         assert torch.equal(changed[:, 2], 255 - plain[:, 2])
 
 
-def test_consecutive_frames_are_those_of_the_video_or_nearly_the_same_picture(tmp_path: Path) -> None:
+def test_second_frame_is_the_next_of_the_video_or_nearly_the_same_picture(tmp_path: Path) -> None:
     from media import every, number_of, write_video
 
     for side in ("ir", "vis"):

@@ -68,7 +68,7 @@ def test_differences_of_a_sum_are_perfectly_correlated() -> None:
 @pytest.mark.parametrize("name", losses.FUSION_LOSSES)
 def test_every_loss_has_a_gradient_that_leads_down(name: str) -> None:
     ir, vis = images(0), images(10)
-    level = -200 if name == "range" else 20  # which is 0 within the range
+    level = -200 if name == "range" else 20  # the loss is 0 within the range
     fused = (0.4 * ir + 0.3 * vis + level).requires_grad_()
     loss = losses.FUSION_LOSSES[name]
     before = loss(fused, ir, vis)
@@ -107,10 +107,10 @@ def test_leaning_takes_the_visible_detail_and_leaves_what_is_warm_or_behind_smok
     assert float(moved[:, :, :, 120:].abs().max()) < 0.05
 
 
-def test_quality_is_that_of_the_evaluation_where_edges_keep_their_sign() -> None:
+def test_quality_equals_the_metric_where_edges_keep_their_sign() -> None:
     from streamfuse.evaluation.reference_metrics import edge_preservation
 
-    # In a frame of black, as the metric has its border
+    # With a black border, which the metric assumes
     blurred = (cv2.GaussianBlur(picture(seed), (0, 0), 2) for seed in (1, 2))
     ir, vis = (np.pad(plane[3:-3, 3:-3], 3).astype(np.uint8) for plane in blurred)
     fused = (0.6 * ir + 0.4 * vis).astype(np.uint8)
@@ -120,7 +120,7 @@ def test_quality_is_that_of_the_evaluation_where_edges_keep_their_sign() -> None
     assert float(losses.quality(255 - f, a, b)) > 0.9
 
 
-def test_the_range_that_the_brighter_source_allows() -> None:
+def test_range_allowed_by_the_brighter_source() -> None:
     def loss(fused: float, ir: float, vis: float) -> float:
         return 255 * float(losses.out_of_range(*(torch.full((1, 1, 8, 8), v) for v in (fused, ir, vis))))
 
@@ -130,7 +130,7 @@ def test_the_range_that_the_brighter_source_allows() -> None:
     assert loss(-5, 0, 0) == loss(260, 255, 0) == pytest.approx(5)
 
 
-def test_steadiness_is_the_change_that_the_target_does_not_have() -> None:
+def test_steadiness_is_the_change_relative_to_the_target() -> None:
     target = torch.cat((images(0), images(0)))[[0, 2, 1, 3]]  # two frames of each of two scenes
     assert float(losses.steadiness(target + 30, target)) == pytest.approx(0, abs=1e-4)
     brighter = target.clone()

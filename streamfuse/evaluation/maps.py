@@ -15,12 +15,12 @@ COLOURS = {
     "shadow contrast under half": (200, 60, 160),
     "noise over twice the quieter source's": (40, 200, 230),
 }
-"""Kind of fault to blue, green, red."""
+"""Colour of each kind of fault: blue, green, red."""
 HALF, TWICE = 0.5, 2.0
 
 
 def draw_faults(ir: Plane, vis: Plane, fused: Plane) -> npt.NDArray[np.uint8]:
-    """(H, W) uint8 each to (H, W, 3) uint8 BGR: the fused picture, dimmed, with its faults in COLOURS."""
+    """Draw the faults in COLOURS over the dimmed fused picture: (H, W) uint8 each to (H, W, 3) uint8 BGR."""
     marks = {
         "noise over twice the quieter source's": _whole(_noisy(ir, vis, fused), fused),
         "shadow contrast under half": _whole(_faded(ir, vis, fused), fused),
@@ -40,7 +40,7 @@ def _noisy(ir: Plane, vis: Plane, fused: Plane) -> appearance.Mask:
 
 
 def _faded(ir: Plane, vis: Plane, fused: Plane) -> appearance.Mask:
-    """Dark blocks of some contrast that have less than half of it."""
+    """Return the mask of dark blocks that kept less than half of their contrast."""
     wanted = np.maximum(appearance.block_deviation(ir), appearance.block_deviation(vis))
     faded: appearance.Mask = (
         appearance.dark_blocks(vis) & (wanted >= appearance.FLAT) & (appearance.block_deviation(fused) < HALF * wanted)
@@ -49,7 +49,7 @@ def _faded(ir: Plane, vis: Plane, fused: Plane) -> appearance.Mask:
 
 
 def _whole(blocks: appearance.Mask, like: Plane) -> appearance.Mask:
-    """The mask of pixels (H, W) of a mask of blocks; pixels that do not fill a block are not marked."""
+    """Convert a mask of blocks to one of pixels, (H, W); pixels of incomplete blocks are not marked."""
     whole = np.zeros(like.shape, np.bool_)
     filled = np.kron(blocks, np.ones((appearance.BLOCK, appearance.BLOCK), np.bool_))
     whole[: filled.shape[0], : filled.shape[1]] = filled

@@ -55,7 +55,7 @@ def encode_pictures(triple: Triple) -> tuple[bytes, bytes, bytes]:
 
 
 def encode(plane: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
-    """(H, W) or, BGR, (H, W, 3) as JPEG, made smaller where it is wider than the page shows it."""
+    """Encode (H, W) grey or (H, W, 3) BGR as JPEG, made smaller where it is wider than the page shows it."""
     height, width = plane.shape[:2]
     if width > PICTURE_WIDTH:
         size = PICTURE_WIDTH, max(1, round(height * PICTURE_WIDTH / width))

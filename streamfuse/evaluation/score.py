@@ -30,7 +30,7 @@ UNDEFINED = {
     "warm_contrast": "undefined: nothing is warm",
     "noise_gain": "undefined: nothing is flat in both sources",
 }
-"""Why a metric may have no value."""
+"""Reason why a metric may have no value."""
 
 Scores = dict[str, float]
 """Metric to value; NaN where the metric is undefined for these pictures."""

@@ -74,7 +74,7 @@ def terminal_tables(evaluation: Evaluation) -> Iterator[RenderableType]:
     table = Table(
         title=f"mean of {len(evaluation.cases)}; the columns on the right are of the {DATASET}",
         title_justify="left",
-        caption="higher is better but for losses and noise; the first block is easily pleased",
+        caption="higher is better except for losses and noise; the first block is easily pleased",
         caption_justify="left",
     )
     table.add_column("metric", no_wrap=True)

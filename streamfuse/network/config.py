@@ -32,30 +32,30 @@ class SkipBorder(enum.StrEnum):
 
 
 class SkipArea(enum.StrEnum):
-    """Area over which the shallow skip takes the strengths that it weighs the modalities by."""
+    """Area over which the shallow skip measures gradient strength."""
 
     PIXEL = "pixel"
-    """Every pixel has its own: as published."""
+    """Each pixel separately, as published."""
     BLOCK = "block"
-    """2x2 pixels share the mean over 6x6: a source that is busy around a pixel is chosen where it crosses 0, too."""
+    """2x2 pixels share the mean over 6x6.  A source that varies nearby is also chosen where its strength is 0."""
 
 
 class Window(enum.StrEnum):
-    """Attention windows that deep features are cut into."""
+    """Division of the deep features into attention windows."""
 
     PADDED = "padded"
-    """Windows of 32x32 side by side, filled by reflection: as published."""
+    """Adjacent windows of 32x32, padded by reflection, as published."""
     FITTED = "fitted"
-    """One window as large as the features; beyond 32 pixels a side, windows that overlap by half and are blended."""
+    """One window as large as the features; above 32 deep pixels a side, blended windows that overlap by half."""
 
 
 class Ends(enum.StrEnum):
-    """Output beyond either end of the range, with `Output.DIRECT`."""
+    """Treatment of output below black and above white, with `Output.DIRECT`."""
 
     CLIPPED = "clipped"
-    """Everything beyond black or white is black or white."""
+    """Clipped to black and white."""
     BENT = "bent"
-    """The last 12 levels at either end bend, so that what is beyond them keeps its order and never is quite black."""
+    """Compressed into the last 12 levels at either end: order is kept, and no value reaches black or white."""
 
 
 class Output(enum.StrEnum):
@@ -108,7 +108,7 @@ class Preset(enum.StrEnum):
 
 
 POWERS = (1, 2, 4, 8)
-"""Exponents that the shallow skip's strengths may have."""
+"""Possible exponents of the gradient strengths in the shallow skip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class CrossFuseConfig:
     growth: int = 64
     """Channels that each conv of a dense block adds."""
     skip_power: int = 1
-    """Exponent of the strengths that the shallow skip weighs the modalities by: 1 as published; 8 nearly selects."""
+    """Exponent of the gradient strengths in the shallow skip: 1 as published; 8 nearly selects one modality."""
     skip_infrared: float = 0.5
     """Factor of infrared in the shallow skip: 0.5 as published; 1 treats both modalities alike."""
     skip_area: SkipArea = SkipArea.PIXEL
@@ -141,6 +141,6 @@ class CrossFuseConfig:
         if not 8 <= self.deep <= 512 or self.deep % 8:
             raise ValueError(f"a network has 8 to 512 deep channels, in steps of 8, not {self.deep}")
         if self.skip_power not in POWERS or not 0 < self.skip_infrared <= 2:
-            raise ValueError("the shallow skip has a power of 1, 2, 4 or 8, a factor of infrared over 0 and up to 2")
+            raise ValueError("skip_power is 1, 2, 4 or 8, and skip_infrared above 0 and up to 2")
         if self.ends is Ends.BENT and self.output is not Output.DIRECT:
-            raise ValueError("only direct output has its ends bent")
+            raise ValueError("bent ends need direct output")

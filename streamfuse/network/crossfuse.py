@@ -245,10 +245,10 @@ def deep_skip(x: Tensor, ir: Tensor, vis: Tensor, form: SkipWeights) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class ShallowSkip:
-    """The weighted sum of both modalities' shallow features, by gradient strength.
+    """Sum of both modalities' shallow features, weighted by gradient strength.
 
     With the published power of 1 and factor of 0.5: w_ir / 2 * ir + w_vis * vis, w_ir = g_ir / (g_ir + g_vis).  Eq. 4-6
-    have no 1/2.  A greater power p takes g^p for g.
+    have no 1/2.  A higher power p replaces g by g^p.
     """
 
     border: SkipBorder
@@ -261,15 +261,15 @@ class ShallowSkip:
         return cls(config.skip_border, config.skip_power, config.skip_infrared, config.skip_area)
 
     def __call__(self, ir: Tensor, vis: Tensor) -> Tensor:
-        """Two (B, 32, H, W) to one."""
+        """Weigh two (B, 32, H, W) and return one."""
         return self.weigh(ir, vis, channel_sum_mean(ir, self.border), channel_sum_mean(vis, self.border))
 
     def weigh(self, ir: Tensor, vis: Tensor, s_ir: Tensor, s_vis: Tensor) -> Tensor:
-        """The same from the features and their `channel_sum_mean`s."""
+        """Weigh features by strengths computed from their `channel_sum_mean`s."""
         return self.mix(ir, vis, (ir.float() - s_ir).abs(), (vis.float() - s_vis).abs())
 
     def mix(self, ir: Tensor, vis: Tensor, g_ir: Tensor, g_vis: Tensor) -> Tensor:
-        """The same from the features and their strengths."""
+        """Weigh features by their gradient strengths."""
         if self.area is SkipArea.BLOCK:
             rows, cols = ir.shape[2:]
             share = F.interpolate(self.share(*map(_in_blocks, (g_ir, g_vis))), scale_factor=2.0)[:, :, :rows, :cols]
@@ -280,7 +280,7 @@ class ShallowSkip:
         return self.blend(ir, vis, self.share(g_ir, g_vis))
 
     def share(self, g_ir: Tensor, g_vis: Tensor) -> Tensor:
-        """Infrared's weight; visible has the rest.  Powers of the ratio may overflow: then infrared has none."""
+        """Return the weight of infrared, 0..1; visible has the rest.  Powers that overflow give 0."""
         return 1 / (1 + raise_to(g_vis / (g_ir + EPS), self.power))
 
     def blend(self, ir: Tensor, vis: Tensor, share: Tensor) -> Tensor:
@@ -289,7 +289,7 @@ class ShallowSkip:
 
 
 def _in_blocks(strength: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, C, ceil(H / 2), ceil(W / 2)): means over 6x6 pixels, in steps of 2."""
+    """Means over 6x6 pixels in steps of 2, (B, C, H, W) to (B, C, ceil(H / 2), ceil(W / 2))."""
     rows, cols = (side % 2 for side in strength.shape[2:])
     if rows or cols:
         strength = F.pad(strength, (0, cols, 0, rows), mode="replicate")
@@ -297,21 +297,21 @@ def _in_blocks(strength: Tensor) -> Tensor:
 
 
 def around_block(strength: Tensor) -> Tensor:
-    """Means of blocks to means over 3x3 of them."""
+    """Mean over 3x3 blocks, with reflection at the border."""
     return mean3x3(strength, SkipBorder.REFLECT)
 
 
 def raise_to(x: Tensor, power: int) -> Tensor:
-    """x to a power of `POWERS` by multiplications: engines compute any other power by logarithms."""
+    """Raise x to a power of `POWERS` by multiplications; engines compute other powers by logarithms."""
     return x if power == 1 else raise_to(x * x, power // 2)
 
 
 KNEE = 12 / 255
-"""Share of the range, at either end, that `bend` bends."""
+"""Part of the range at either end that `bend` compresses."""
 
 
 def bend(raw: Tensor) -> Tensor:
-    """Luma in 0..1 of any real values: hyperbolas for ends, the same value and slope where they begin."""
+    """Map real values to luma in 0..1: hyperbolas at both ends, which join with equal value and slope."""
     below, above = F.relu(KNEE - raw), F.relu(raw - (1 - KNEE))
     return raw + below * below / (KNEE + below) - above * above / (KNEE + above)
 
@@ -393,7 +393,7 @@ class CrossFuse(nn.Module):
         return self.bound(self.decoder(x, (deep_ir, deep_vis), (shallow_ir, shallow_vis)))
 
     def bound(self, raw: Tensor) -> Tensor:
-        """The decoder's output, with its ends bent if the network is trained so."""
+        """Return the decoder's output, with its ends bent if the configuration says so."""
         return bend(raw) if self.config.ends is Ends.BENT else raw
 
 

@@ -216,7 +216,7 @@ class FoldedAttention(CrossAttentionModule):
     def __init__(self, cam: CrossAttentionModule) -> None:
         """Raises ValueError for a CAM whose windows are not padded."""
         if cam.window is not Window.PADDED:
-            raise ValueError("only padded windows hold tokens that can be left out")
+            raise ValueError("only padded windows contain tokens that can be dropped")
         nn.Module.__init__(self)
         self.self_ir, self.self_vis = cam.self_ir, cam.self_vis
         self.cross_ir, self.cross_vis = cam.cross_ir, cam.cross_vis
@@ -236,7 +236,7 @@ class FoldedAttention(CrossAttentionModule):
 
 
 def fold_attention(cam: CrossAttentionModule | ConvFusion) -> CrossAttentionModule | ConvFusion:
-    """The rewritten CAM, or what there is nothing to be saved of."""
+    """Return the rewritten CAM, or the same module if rewriting saves nothing."""
     if isinstance(cam, CrossAttentionModule) and cam.window is Window.PADDED:
         return FoldedAttention(cam)
     return cam

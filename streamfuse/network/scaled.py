@@ -48,12 +48,12 @@ class DeepScaled(nn.Module):
         return self.finish(self.deep_picture(ir, vis), ir, vis)
 
     def deep_picture(self, ir: Tensor, vis: Tensor) -> Tensor:
-        """Two (B, 1, H, W) in 0..1 to what comes of the deep features, (B, 1, 8h, 8w), not enlarged."""
+        """Compute the part of the deep features, (B, 1, 8h, 8w), not enlarged, from two (B, 1, H, W) in 0..1."""
         deep = self.encoder_ir(self._smaller(ir))[1], self.encoder_vis(self._smaller(vis))[1]
         return self._picture(self.cam(*deep), deep)
 
     def finish(self, x: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
-        """The result from `deep_picture` and the pictures."""
+        """Compute the output from the result of `deep_picture` and the same two pictures."""
         return self._bound(self._finish(x, ir, vis))
 
     def _finish(self, x: Tensor, ir: Tensor, vis: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Deep features to the attention's tokens and back: in windows of 32x32, which may be padded, or may overlap.
+"""Conversion of deep features to tokens of attention windows, and back.
 
 Shapes: B images, h x w deep pixels, N windows.  A token is a patch of 2x2 pixels of all channels, (c, row, col),
 channel-major: 512 values of 128 channels.
@@ -16,12 +16,12 @@ PATCH = 2  # side of a token, deep pixels
 
 
 def reflected_indices(length: int, padded: int) -> list[int]:
-    """0..length-1, continued to the right by reflection as often as needed."""
+    """Return 0..length-1, continued to the right by reflection as often as needed."""
     return [int(i) for i in np.pad(np.arange(length), (0, padded - length), mode="reflect")]
 
 
 def to_windows(deep: Tensor) -> Tensor:
-    """(B, 128, h, w) to tokens (N, 256, 512) of windows side by side, the last ones padded: `Window.PADDED`."""
+    """Convert (B, 128, h, w) to tokens (N, 256, 512) of adjacent windows, the last ones padded: `Window.PADDED`."""
     batch, channels, h, w = deep.shape
     rows, cols = -(-h // WINDOW), -(-w // WINDOW)
     if h % WINDOW:
@@ -41,9 +41,9 @@ def from_windows(tokens: Tensor, batch: int, h: int, w: int) -> Tensor:
 
 
 def to_fitted(deep: Tensor) -> Tensor:
-    """(B, 128, h, w) to tokens (N, tokens, 512) of windows that fit: `Window.FITTED`."""
+    """Convert (B, 128, h, w) to tokens (N, tokens, 512) of fitted windows: `Window.FITTED`."""
     (top, height), (left, width) = _positions(deep.shape[2]), _positions(deep.shape[3])
-    if height > deep.shape[2]:  # one window holds the side, which is odd
+    if height > deep.shape[2]:  # one window, of an odd side
         deep = deep[:, :, reflected_indices(deep.shape[2], height), :]
     if width > deep.shape[3]:
         deep = deep[:, :, :, reflected_indices(deep.shape[3], width)]
@@ -52,7 +52,7 @@ def to_fitted(deep: Tensor) -> Tensor:
 
 
 def from_fitted(tokens: Tensor, batch: int, h: int, w: int) -> Tensor:
-    """The inverse of `to_fitted`: windows that overlap are blended, each weighing most in its middle."""
+    """The inverse of `to_fitted`: overlapping windows are blended, with the largest weight in the middle of each."""
     (top, height), (left, width) = _positions(h), _positions(w)
     x = from_tokens(tokens, height, width)
     if len(x) == batch:
@@ -69,7 +69,7 @@ def from_fitted(tokens: Tensor, batch: int, h: int, w: int) -> Tensor:
 
 
 def _positions(length: int) -> tuple[list[int], int]:
-    """First pixels of the windows along a side, and their size: one as large as the side, or several that overlap."""
+    """Return the first pixels of the windows along a side, and their size: one window, or several that overlap."""
     if length <= WINDOW:
         return [0], length + length % PATCH
     steps = -(-(length - WINDOW) // (WINDOW // 2))
@@ -77,7 +77,7 @@ def _positions(length: int) -> tuple[list[int], int]:
 
 
 def _shares(starts: list[int], length: int, like: Tensor) -> Tensor:
-    """(windows, length): what each counts for along a side, falling to its ends; 1 in all at every pixel."""
+    """Return the weights of the windows along a side, (windows, length), which fall to their ends and add up to 1."""
     if len(starts) == 1:
         return torch.ones(1, length, dtype=like.dtype, device=like.device)
     tent = [min(i + 0.5, WINDOW - i - 0.5) for i in range(WINDOW)]
@@ -88,7 +88,7 @@ def _shares(starts: list[int], length: int, like: Tensor) -> Tensor:
 
 
 def to_tokens(x: Tensor) -> Tensor:
-    """Windows (N, 128, height, width), of even sides, to (N, tokens, 512)."""
+    """Convert windows (N, 128, height, width), of even sides, to (N, tokens, 512)."""
     count, channels, height, width = x.shape
     x = x.reshape(count, channels, height // PATCH, PATCH, width // PATCH, PATCH)
     x = x.permute(0, 2, 4, 1, 3, 5)  # (N, rows of tokens, columns of tokens, c, patch row, patch col)

@@ -1,7 +1,7 @@
-"""Augmentation besides cropping: light, night, glare, smoke, infrared that shows little, and noise.
+"""Augmentation other than cropping: light, night, glare, smoke, faint or inverted infrared, and noise.
 
-Planes are (H, W) FP32, 0..255.  Light, smoke and the like change the scene: the losses see it as the network does.
-Noise is the camera's: the network sees it, the losses do not.
+Planes are (H, W) FP32, 0..255.  Changes of the scene, such as light and smoke, are seen by the network and the losses.
+Sensor noise is seen only by the network.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ Floats = npt.NDArray[np.float32]
 
 WHITE = 255.0
 LAMP = 200.0
-"""Grey levels from which a pixel is taken for a lamp, which night does not darken."""
+"""Least grey level of a lamp, which night does not darken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weather:
-    """One draw of everything that changes a scene; the same for consecutive frames, but for a little drift."""
+    """Random changes of a scene; consecutive frames have the same, except for a slight drift of the exposure."""
 
     gains: tuple[float, float]
     offsets: tuple[float, float]
     dark: float
-    """Factor of the visible picture's light at night; 1: day."""
+    """Factor of the visible light at night; 1: day."""
     gamma: float
     inverted: bool
     faint: float
@@ -39,11 +39,11 @@ class Weather:
     """Coarse grid of opacity, 0..1."""
     smoke_level: float
     shift: tuple[float, float]
-    """Rows and columns that infrared is off by."""
+    """Shift of infrared, rows and columns."""
 
 
 def draw_weather(recipe: Recipe, rng: np.random.Generator) -> Weather:
-    """A draw with a recipe's chances."""
+    """Draw random changes with the probabilities of a recipe."""
     light = recipe.light
     night = rng.random() < recipe.night
     return Weather(
@@ -71,7 +71,7 @@ def _draw_smoke(rng: np.random.Generator) -> Floats:
 
 
 def weathered(ir: Floats, vis: Floats, weather: Weather) -> tuple[Floats, Floats]:
-    """Infrared and visible under that weather, rounded and clipped as a camera does."""
+    """Apply the changes to infrared and visible; the result is rounded and clipped as by a camera."""
     if weather.dark < 1:
         darkened = WHITE * weather.dark * (vis / WHITE) ** np.float32(weather.gamma)
         vis = np.where(vis > LAMP, vis, darkened.astype(np.float32))
@@ -88,7 +88,7 @@ def weathered(ir: Floats, vis: Floats, weather: Weather) -> tuple[Floats, Floats
         ir = cv2.warpAffine(ir, move, ir.shape[::-1], borderMode=cv2.BORDER_REFLECT_101).astype(np.float32)
     (gain_ir, gain_vis), (offset_ir, offset_vis) = weather.gains, weather.offsets
     ir = (ir - 128) * np.float32(gain_ir) + np.float32(128 + offset_ir)
-    # At night black stays black: a lighter exposure raises what there is, and its noise
+    # At night black stays black: a longer exposure amplifies the light that there is, and its noise
     pivot = 128 if weather.dark == 1 else 0
     vis = (vis - pivot) * np.float32(gain_vis) + np.float32(pivot + (offset_vis if weather.dark == 1 else 0))
     return _as_camera(ir), _as_camera(vis)
@@ -104,7 +104,7 @@ def _with_glare(vis: Floats, row: float, column: float, radius: float, height: f
 
 
 def with_noise(plane: Floats, level: float, dark: float, rng: np.random.Generator) -> Floats:
-    """A sensor's noise: of a deviation of `level`, and more of it the less light there was, most where it is bright."""
+    """Add sensor noise of deviation `level`, which grows as the light falls (`dark`) and with the pixel's level."""
     amplified = min(1 / dark, 8.0) - 1
     read = level * (1 + 0.4 * amplified)
     shot = 0.06 * amplified * level

@@ -211,9 +211,9 @@ def information(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
 
 
 def quality(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
-    """1 - Q_AB/F (Xydeas and Petrovic 2000), inside the border, with angles that turn all the way round.
+    """1 - Q_AB/F (Xydeas and Petrovic 2000), without the border, with angles over the full circle.
 
-    An edge of the wrong sign counts as none: the metric itself does not tell.
+    An edge of the wrong sign counts as lost; the metric itself ignores the sign.
     """
     edge = 8 * _sobel(fused)
     kept: Tensor | float = 0.0
@@ -233,18 +233,19 @@ def quality(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
 
 
 def _length(x: Tensor) -> Tensor:
-    """(B, 2, H, W) to (B, 1, H, W), never quite 0, where a root has no gradient."""
+    """Length of vectors (B, 2, H, W) as (B, 1, H, W), never 0, where the root has no gradient."""
     return (x.square().sum(1, keepdim=True) + 0.01).sqrt()
 
 
 KEPT = 12.0
-"""Grey levels at either end of the range of which half must be left."""
+"""Grey levels at either end of the range, half of which must be kept."""
 
 
 def out_of_range(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
     """Mean distance / 255 to the range that the brighter source allows.
 
-    A fused image is at least half as bright as it, up to 6 levels, and at least half as far from white, up to 6 levels.
+    The fused level must be at least half of the brighter source's, up to 6 levels, and at least half as far from white,
+    up to 6 levels.
     """
     brighter_one = torch.maximum(ir, vis)
     floor = brighter_one.clamp(0, KEPT) / 2
@@ -253,15 +254,15 @@ def out_of_range(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
 
 
 def texture(fused: Tensor, target: Tensor) -> Tensor:
-    """Mean |grad F - grad T| / 255, T the target, whose details are those of the busier source."""
+    """Mean |grad F - grad T| / 255, T the target, whose details are those of the source that varies more."""
     return (_sobel(fused) - _sobel(target)).abs().mean() / 255
 
 
 def steadiness(fused: Tensor, target: Tensor) -> Tensor:
-    """How far F changes otherwise than the target does from one frame to the next, grey levels.
+    """Difference between the changes of F and of the target from one frame to the next, grey levels.
 
-    Images 0 and 1, 2 and 3, and so on are consecutive frames.  The change of the mean level, and a quarter of that of
-    the mean within 16 pixels.
+    Images 0 and 1, 2 and 3, and so on are consecutive frames.  The sum of the change of the mean level and a quarter of
+    the change of the mean within 16 pixels.
     """
     change = (fused - target)[1::2] - (fused - target)[::2]
     return change.mean(dim=(1, 2, 3)).abs().mean() + _spread(change, 16).abs().mean() / 4

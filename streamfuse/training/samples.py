@@ -23,16 +23,16 @@ from streamfuse.training.pairs import Pair
 from streamfuse.training.recipe import Recipe
 
 DRIFT = 2
-"""Pixels that the second frame of a still pair moves by, at most."""
+"""Largest shift of the second frame made from a still pair, pixels."""
 
 Window = tuple[slice, slice]
 
 
 class Samples(Dataset[Tensor]):
-    """Position to (frames, 4, crop, crop) FP32, 0..255, cut, flipped and disturbed.
+    """Random samples by position, (frames, 4, crop, crop) FP32, 0..255: cropped, flipped and augmented.
 
-    The four are infrared and visible as the network sees them, and the same without their noise.  The second of two
-    frames is the next one of the video, or else the same picture, moved by up to `DRIFT` pixels in another light.
+    The four are infrared and visible as the network sees them, and the same without noise.  The second of two frames
+    is the next one of the video or, for images, the same picture shifted by up to `DRIFT` pixels in another light.
     Every pair is drawn once before any is drawn again.
     """
 
@@ -76,30 +76,30 @@ def _draw_window(size: tuple[int, ...], crop: int, zoom: float, rng: np.random.G
 
 
 def _moved(window: Window, size: tuple[int, ...], rng: np.random.Generator) -> Window:
-    """Moved by whole pixels, as far as the picture reaches."""
+    """Shift a window by whole pixels within the picture."""
     starts = [
-        int(np.clip(part.start + rng.integers(-DRIFT, DRIFT + 1), 0, most - (part.stop - part.start)))
-        for part, most in zip(window, size, strict=True)
+        int(np.clip(one.start + rng.integers(-DRIFT, DRIFT + 1), 0, most - (one.stop - one.start)))
+        for one, most in zip(window, size, strict=True)
     ]
     rows, columns = (slice(start, start + p.stop - p.start) for start, p in zip(starts, window, strict=True))
     return rows, columns
 
 
 def _drifted(weather: Weather, rng: np.random.Generator) -> Weather:
-    """A fiftieth of a second later: an exposure that differs by a hundredth."""
+    """Return the same changes with an exposure that differs by up to 1 %, as in the next frame."""
     first, second = weather.gains
     return dataclasses.replace(
         weather, gains=(first * (1 + 0.01 * rng.uniform(-1, 1)), second * (1 + 0.01 * rng.uniform(-1, 1)))
     )
 
 
-def _resized(part: Plane, crop: int) -> npt.NDArray[np.float32]:
-    """The part at the size of the crop: enlarged if it is smaller."""
-    side = part.shape[0]
+def _resized(square: Plane, crop: int) -> npt.NDArray[np.float32]:
+    """Resize a square to the size of the crop."""
+    side = square.shape[0]
     if side != crop:
         method = cv2.INTER_AREA if side > crop else cv2.INTER_CUBIC
-        return cv2.resize(part, (crop, crop), interpolation=method).astype(np.float32)
-    return part.astype(np.float32)
+        return cv2.resize(square, (crop, crop), interpolation=method).astype(np.float32)
+    return square.astype(np.float32)
 
 
 class Positions(Sampler[int]):

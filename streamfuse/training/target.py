@@ -1,8 +1,8 @@
-"""A fused picture that keeps the range: what the network is drawn to.
+"""The training target: a fused picture, computed by a formula, that keeps the range.
 
-Both sources are taken apart into details of growing size (a Laplacian pyramid).  At each size and place the detail of
-the source that varies more is taken; what is left at the end is the brighter of the two, pixel by pixel.  Nothing is
-subtracted, nothing clamped: what is put together beyond the range is bent back into it.
+Both sources are split into Laplacian pyramids.  At each level and position the detail is taken from the source that
+varies more; the base is the brighter of the two, pixel by pixel.  Nothing is subtracted and nothing is clamped: values
+beyond the range are compressed into it.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from torch import Tensor
 from streamfuse.network.crossfuse import bend
 
 LEVELS = 4
-"""Sizes of detail: 1, 2, 4 and 8 pixels."""
+"""Levels of the pyramids: details of 1, 2, 4 and 8 pixels."""
 POWER = 6.0
-"""Exponent of the energies that choose between details; 1 would mix them."""
+"""Exponent of the energies that weigh the details; a high one selects, 1 mixes them."""
 SIGMA = 2.0
-"""Pixels of its level over which a detail's energy is averaged."""
+"""Width of the Gaussian mean of a detail's energy, pixels of its level."""
 LEAST_ENERGY = 0.5
-"""Grey levels squared: below it, neither detail is preferred."""
+"""Energy below which neither detail is preferred, grey levels squared."""
 
 BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 
 
 @functools.lru_cache(maxsize=64)
 def _down(length: int) -> Tensor:
-    """The matrix (ceil(length / 2), length) that smooths by five binomial weights and takes every second sample."""
+    """Return the matrix (ceil(length / 2), length) that smooths by five binomial weights and halves the size."""
     matrix = torch.zeros(-(-length // 2), length)
     for row in range(len(matrix)):
         for reach, weight in enumerate(BINOMIAL, start=-2):
@@ -38,19 +38,19 @@ def _down(length: int) -> Tensor:
 
 @functools.lru_cache(maxsize=64)
 def _up(length: int) -> Tensor:
-    """The matrix (length, ceil(length / 2)) that enlarges with the same weights."""
+    """Return the matrix (length, ceil(length / 2)) that enlarges with the same weights."""
     matrix = torch.zeros(length, -(-length // 2))
     for row in range(length):
         for reach, weight in enumerate(BINOMIAL, start=-2):
-            place = _mirrored(row + reach, length)
-            if place % 2 == 0:
-                matrix[row, place // 2] += 2 * weight
+            column = _mirrored(row + reach, length)
+            if column % 2 == 0:
+                matrix[row, column // 2] += 2 * weight
     return matrix / matrix.sum(1, keepdim=True)
 
 
 @functools.lru_cache(maxsize=64)
 def _smooth(length: int) -> Tensor:
-    """The matrix (length, length) of a Gaussian mean of `SIGMA`; the picture goes on by reflection."""
+    """Return the matrix (length, length) of a Gaussian mean of `SIGMA`, with reflection at the border."""
     matrix = torch.zeros(length, length)
     reach = round(3 * SIGMA)
     for row in range(length):
@@ -59,12 +59,12 @@ def _smooth(length: int) -> Tensor:
     return matrix / matrix.sum(1, keepdim=True)
 
 
-def _mirrored(place: int, length: int) -> int:
-    """Reflection without the outermost sample, as often as needed."""
+def _mirrored(index: int, length: int) -> int:
+    """Reflect an index at the outermost samples, as often as needed."""
     if length == 1:
         return 0
-    place %= 2 * (length - 1)
-    return min(place, 2 * (length - 1) - place)
+    index %= 2 * (length - 1)
+    return min(index, 2 * (length - 1) - index)
 
 
 def _apply(rows: Tensor, x: Tensor, columns: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def _apply(rows: Tensor, x: Tensor, columns: Tensor) -> Tensor:
 
 
 def pyramid_target(ir: Tensor, vis: Tensor) -> Tensor:
-    """(B, 1, H, W) each, 0..255, to the same."""
+    """Compute the target of infrared and visible luma, all (B, 1, H, W), 0..255."""
     details = []
     for _ in range(LEVELS):
         height, width = ir.shape[2:]

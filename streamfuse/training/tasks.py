@@ -69,7 +69,7 @@ class Task(nn.Module):
 
     @abstractmethod
     def render(self, batch: Tensor) -> Tensor:
-        """Images (B, 1, H, W), 0..255, FP32, from a batch (B, 4, H, W) of the same: see `Samples`."""
+        """Compute images (B, 1, H, W), FP32, 0..255, from a batch (B, 4, H, W) of `Samples`."""
 
     @abstractmethod
     def losses(self, rendered: Tensor, batch: Tensor) -> dict[str, Tensor]: ...
@@ -133,7 +133,7 @@ class FusionTask(Task):
             ir, vis = (batch / 255).chunk(2, dim=1)
             deep = scaled.deep_picture(ir, vis)
             with torch.autocast(batch.device.type, enabled=False):
-                # Which source is the stronger is a question of small differences
+                # FP32: the choice of the stronger source depends on small differences
                 return self._to_luma(scaled.finish(deep.float(), ir, vis))
         ir, vis = (batch / 255).chunk(2, dim=1)
         shallow_ir, deep_ir = self._encode(network.encoder_ir, ir)
@@ -157,7 +157,7 @@ class FusionTask(Task):
 
     def losses(self, rendered: Tensor, batch: Tensor) -> dict[str, Tensor]:
         weights = {name: weight for name, weight in self.recipe.losses.items() if weight}
-        # What is said of one picture is said of the first of two frames: the second is only for what time does
+        # Of two frames only the first counts, except for the loss over time
         first, seen = rendered[:: self.recipe.frames], batch[:: self.recipe.frames]
         ir, vis = seen[:, 2:3], seen[:, 3:4]
         found = {name: FUSION_LOSSES[name](first, ir, vis) for name in weights if name in FUSION_LOSSES}

@@ -125,7 +125,7 @@ class Trainer:
             persistent_workers=self._plan.workers > 0,
         )
         for batch in loader:
-            # The frames of a sample lie side by side
+            # Consecutive images are the frames of one sample
             yield batch.flatten(0, 1).to(place.device, memory_format=torch.channels_last)
 
     def _step(self, step: int, batch: Tensor) -> dict[str, float]:
