@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.bench.measure import fuse_files, machine, time_pairs
+from streamfuse.bench.measure import fuse_files, machine
 from streamfuse.bench.recording import record_scene
+from streamfuse.bench.timing import time_pairs
 from streamfuse.color import Plane
 from streamfuse.engines import create_engine
 from streamfuse.engines.base import Engine, Precision

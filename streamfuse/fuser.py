@@ -71,8 +71,8 @@ class Fuser(Closeable):
         preset: str = "auto",
         device: str = "auto",
     ) -> None:
-        """`weights`: a safetensors file, None for the shipped one.  `engine`: auto, openvino, tensorrt, torch, or an
-        Engine.  `device`: auto, cpu, cuda or cuda:N, where the engine runs.
+        """`weights`: a safetensors file, None for the shipped one.  `engine`: auto, openvino, tensorrt,
+        inductor, torch, or an Engine.  `device`: auto, cpu, cuda or cuda:N, where the engine runs.
 
         `tone`: per-frame, smooth or fixed:LO,HI (see `streamfuse.tone`).  `calibration`: position of infrared in the
         visible picture, or its file; None: only sizes may differ.  `crop`: cut results to what both cameras see.

@@ -16,8 +16,8 @@ from command_line import ROOT, fails, streamfuse
 from torch import Tensor, nn
 
 from streamfuse.bench.counting import _ByteCounter, count_work
-from streamfuse.bench.measure import Times, rate_in_flight
 from streamfuse.bench.peak import measure_peak
+from streamfuse.bench.timing import Times, rate_in_flight
 from streamfuse.color import Plane, Raw
 from streamfuse.engines.base import Engine, Fused, Precision
 from streamfuse.network.config import CrossFuseConfig, Output, Preset

@@ -214,13 +214,6 @@ def test_demo(tmp_path: Path) -> None:
     fails(2, "WIDTHxHEIGHT", "demo", "-o", out, "--size", "big")
 
 
-def test_probe() -> None:
-    done = process("probe")
-    assert done.returncode == 0, done.stderr
-    for words in ("processors", "openvino", "torch", "chooses", "h264", "cameras"):
-        assert words in done.stdout
-
-
 def test_weights_info_of_the_shipped_file() -> None:
     done = streamfuse("weights", "info")
     assert done.returncode == 0, done.stderr
@@ -230,7 +223,7 @@ def test_weights_info_of_the_shipped_file() -> None:
 
 def test_help_and_version() -> None:
     help_text = process("--help").stdout
-    for name in ("run", "fuse", "demo", "probe", "weights"):
+    for name in ("run", "fuse", "demo", "doctor", "weights"):
         assert name in help_text
         assert process(name, "--help").returncode == 0
     assert process("--version").stdout.startswith("streamfuse 0.")

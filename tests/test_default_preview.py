@@ -169,7 +169,7 @@ def test_without_the_cameras_one_line_says_what_to_do() -> None:
     assert done.returncode == 3
     preview, error = done.stderr.splitlines()
     assert preview.startswith("note: preview: ")
-    assert re.fullmatch(r"error: cam[01]: there is no such camera: connect it, or .*`streamfuse probe` lists", error)
+    assert re.fullmatch(r"error: cam[01]: there is no such camera: connect it, or .*`streamfuse doctor` lists", error)
 
 
 def test_a_recording_that_is_watched_gets_a_preset_that_keeps_up(tmp_path: Path) -> None:

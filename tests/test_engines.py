@@ -164,7 +164,7 @@ def test_result_is_independent_of_earlier_sizes_and_presets(weights: Path, name:
 
 
 def test_errors_for_unknown_names_list_the_known_ones(weights: Path) -> None:
-    with pytest.raises(EngineError, match="unknown engine 'warp': use auto, openvino, tensorrt, torch"):
+    with pytest.raises(EngineError, match="unknown engine 'warp': use auto, openvino, tensorrt, inductor, torch"):
         create_engine("warp", weights=weights)
     for name in ("auto", *CPU_ENGINES, "tensorrt"):
         with pytest.raises(EngineError, match="unknown precision 'fp8': use auto, fp32, bf16, fp16, int8"):

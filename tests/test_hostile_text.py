@@ -212,6 +212,7 @@ LAUGHS = "a: &a [x, x]\n" + "".join(
 @example(b"H: !!python/object/apply:os.system ['touch /tmp/owned']", False)
 @example(LAUGHS.encode() + b"H: *z\n", False)
 @example(KALIBR.replace("resolution: [640, 480]", "resolution: [1e300, 480]").encode(), False)
+@example(KALIBR.replace("[0.0, 1.0, 0.0", "[1e160, 1.0, 0.0").encode(), False)
 @example(ROS.replace("image_width: 640", "image_width: " + "9" * 400).encode(), True)
 @example(ROS.replace("[500, 0, 320, 0", "[5e300, 0, 320, 0").encode(), True)
 @example(XML.replace("640 480", "inf nan").encode(), False)

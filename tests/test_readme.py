@@ -38,6 +38,11 @@ REPLACEMENTS = [
     (r"^docker run .* streamfuse(:cuda)? (run .*)", r"streamfuse \2", "no engine that runs images"),
     (r"^scripts/docs$", "bash -n scripts/docs", "installs; tests/test_api_docs.py builds the pages"),
     (r"^scripts/fuzz .*", "bash -n scripts/fuzz", "installs; tests/fuzz/test_fuzz_targets.py runs the targets"),
+    (
+        r"^(PYTHON=\S+ )?scripts/gpu-check.*",
+        "bash -n scripts/gpu-check",
+        "a GPU; tests/test_gpu_check.py runs its steps",
+    ),
     (r"^scripts/check$", "bash -n scripts/check", "takes minutes; CI runs it"),
     (
         r"^torchrun .* -m (streamfuse .*)",
@@ -74,6 +79,7 @@ SETTINGS = {
     "STREAMFUSE_DEMO_SECONDS": ("0.2", "a second of the scene takes a second to draw"),
     "STREAMFUSE_DEMO_SIZE": ("64x48", "the same"),
     "STREAMFUSE_BENCH_FRAMES": ("2", "the figures are not used"),
+    "STREAMFUSE_DOCTOR_QUICK": ("1", "half a minute; tests/test_doctor.py runs the rest"),
     "STREAMFUSE_BENCH_SIZE": ("64x48", "the same"),
     "STREAMFUSE_TRAIN_AUTOENCODER_STEPS": ("1", "thousands of steps take hours"),
     "STREAMFUSE_TRAIN_AUTOENCODER_BATCH": ("1", "the same"),

@@ -251,7 +251,7 @@ def test_unwritable_paths_are_refused_at_once(tmp_path: Path) -> None:
         ("a.gif", VideoFormat(), "unknown kind of output"),
         ("a", VideoFormat(), "unknown kind of output"),
         ("a.mp4", VideoFormat("vp9"), "unknown codec 'vp9': use h264, hevc, ffv1"),
-        ("a.mp4", VideoFormat("ffv1"), "use .mkv"),
+        ("a.mp4", VideoFormat("ffv1"), "goes into .mkv"),
         ("a.mp4", VideoFormat(crf=52), "crf must be 0..51"),
         ("a.mp4", VideoFormat(preset="warp"), "unknown preset"),
     ],

@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from streamfuse import __version__
@@ -21,7 +19,7 @@ from streamfuse.bench.counting import Work, count_work
 from streamfuse.bench.peak import Peak, measure_peak
 from streamfuse.bench.recording import record_scene
 from streamfuse.bench.similarity import Similarity, compare, original
-from streamfuse.color import Plane
+from streamfuse.bench.timing import Times, rate_in_flight, time_pairs
 from streamfuse.engines.base import Engine, read_cpu
 from streamfuse.engines.cuda_streams import DTYPES
 from streamfuse.fuser import Fuser
@@ -32,21 +30,6 @@ from streamfuse.sources.file import VideoFile
 
 WARM_UP = 3
 """Pairs fused before the measurement starts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """Percentiles of durations, ms."""
-
-    runs: int
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-
-    @classmethod
-    def of(cls, times_ms: npt.NDArray[np.float64]) -> Times:
-        p50, p95, p99 = np.percentile(times_ms, (50, 95, 99))
-        return cls(len(times_ms), float(p50), float(p95), float(p99))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,33 +154,6 @@ def peak_memory_mb() -> float:
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-
-
-def time_pairs(engine: Engine, ir: Plane, vis: Plane, runs: int) -> npt.NDArray[np.float64]:
-    """Time `runs` calls of `Engine.fuse` by the host's clock, ms."""
-    times = np.empty(runs)
-    for run in range(runs):
-        begin = time.perf_counter_ns()
-        engine.fuse(ir, vis)
-        times[run] = (time.perf_counter_ns() - begin) / 1e6
-    return times
-
-
-def rate_in_flight(engine: Engine, ir: Plane, vis: Plane, pairs: int) -> float:
-    """Return pairs per second with `engine.depth` pairs in flight; the first `engine.depth` pairs are not counted."""
-    left = 0
-    begin = time.perf_counter()
-    for count in range(pairs + engine.depth):
-        if count == engine.depth:
-            begin = time.perf_counter()
-        engine.submit(ir, vis)
-        left += 1
-        if engine.pending == engine.depth:
-            engine.collect()
-            left -= 1
-    for _ in range(left):
-        engine.collect()
-    return pairs / (time.perf_counter() - begin)
 
 
 def fuse_files(fuser: Fuser, ir: Path, vis: Path, frames: int, out: Path | None = None) -> float:

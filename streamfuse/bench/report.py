@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from streamfuse.bench.measure import Result, Times
+from streamfuse.bench.measure import Result
 from streamfuse.bench.similarity import Similarity
+from streamfuse.bench.timing import Times
 
 
 def markdown(result: Result) -> str:

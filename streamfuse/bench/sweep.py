@@ -45,7 +45,7 @@ def cases(device: str, sizes: Sequence[tuple[int, int]] = SIZES) -> list[Case]:
         kinds = {"openvino": ("int8", *wide, "fp32"), "torch": (*wide, "fp32")}
         best = ("openvino", (*wide, "fp32")[0])
     else:
-        kinds, best = {"tensorrt": ("fp16",), "torch": ("fp16", "fp32")}, ("tensorrt", "fp16")
+        kinds, best = {"tensorrt": ("fp16",), "inductor": ("fp16",), "torch": ("fp16", "fp32")}, ("tensorrt", "fp16")
     pairs = [(engine, precision) for engine, precisions in kinds.items() for precision in precisions]
     others = [size for size in sizes if size != FULL]
     return [

@@ -199,7 +199,11 @@ def _read_stereo(path: Path, values: Values) -> list[Camera]:
 
 
 def _rotation(path: Path, key: str, found: Matrix3) -> Matrix3:
-    if np.abs(found @ found.T - np.eye(3)).max() > 1e-2 or np.linalg.det(found) < 0:
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # huge numbers overflow to inf or NaN, which is no rotation either
+        error = np.abs(found @ found.T - np.eye(3)).max()
+    if not error <= 1e-2 or np.linalg.det(found) < 0:
         raise InputError(f"{path}: {key} is not a rotation matrix")
     return found
 

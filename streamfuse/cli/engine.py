@@ -16,7 +16,9 @@ def engine(function: F) -> F:
     """Add the engine's options, passed to the command as one `engine`, an EngineChoice."""
 
     @together(
-        click.option("--engine", default="auto", show_default=True, help="auto, openvino, tensorrt or torch."),
+        click.option(
+            "--engine", default="auto", show_default=True, help="auto, openvino, tensorrt, inductor or torch."
+        ),
         click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16, fp16 or int8."),
         click.option(
             "--preset",

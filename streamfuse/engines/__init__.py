@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _ENGINES = {
     "openvino": "streamfuse.engines.openvino",
     "tensorrt": "streamfuse.engines.tensorrt",
+    "inductor": "streamfuse.engines.inductor",
     "torch": "streamfuse.engines.torch",
 }
 """Modules with a function `create(weights, precision, threads, device)`; imported on demand, because each loads a large
@@ -37,7 +38,7 @@ def create_engine(
     device: str = "auto",
     preset: str = "auto",
 ) -> Engine:
-    """Create an engine; auto is the first that works of tensorrt and torch on a CUDA GPU, and openvino on the CPU.
+    """Create an engine; auto is the first that works: tensorrt, inductor or torch on a CUDA GPU, openvino on the CPU.
 
     `weights`: a safetensors file, None for the shipped one.  `precision`: auto, fp32, bf16, fp16 or int8.  `threads`:
     number of threads of a CPU engine, None for one per core.  `device`: auto, cpu, cuda or cuda:N; with cuda there is
@@ -71,7 +72,7 @@ def create_engine(
     if device == "cpu" or (device == "auto" and not has_gpu()):
         return make("openvino", "cpu")
     gpu = "cuda" if device == "auto" else device
-    choices = [("tensorrt", partial(make, "tensorrt", gpu)), ("torch on the GPU", partial(make, "torch", gpu))]
+    choices = [(f"{name} on the GPU", partial(make, name, gpu)) for name in ("tensorrt", "inductor", "torch")]
     if device == "auto":
         choices.append(("openvino on the CPU", partial(make, "openvino", "cpu")))
     from streamfuse.engines.auto import AutoEngine

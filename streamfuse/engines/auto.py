@@ -32,34 +32,36 @@ class AutoEngine(Engine):
         self._chosen: Preset | None = None
         self._make_next()
 
-    def _make_next(self) -> None:
+    def _make_next(self, failed: EngineError | None = None) -> None:
+        """Make the next engine that can be made, and log it with the reasons against those before it, `failed` first.
+
+        Raises WeightsError, and the last EngineError if there is none.
+        """
+        reasons = [] if failed is None else [str(failed)]
         while True:
-            _, make = self._choices.popleft()
+            name, make = self._choices.popleft()
             try:
                 self._engine = make()
+                try:
+                    if self._chosen is not None:
+                        self._engine.use(self._chosen)
+                except EngineError:
+                    self._engine.close()
+                    raise
             except WeightsError:
                 raise
             except EngineError as error:
-                self._log_fallback(error)
-                continue
-            try:
-                if self._chosen is not None:
-                    self._engine.use(self._chosen)
-            except EngineError as error:
-                self._engine.close()
-                self._log_fallback(error)
+                if not self._choices:
+                    raise
+                reasons.append(str(error))
             else:
                 break
+        if reasons:
+            warn_once(f"{'; '.join(dict.fromkeys(reasons))}; using {name} instead")
         self.name, self.precision, self.output = self._engine.name, self._engine.precision, self._engine.output
         self.device, self.gpu, self.depth = self._engine.device, self._engine.gpu, self._engine.depth
         self.keeps_builds = self._engine.keeps_builds
         self.presets, self.preset = self._engine.presets, self._engine.preset
-
-    def _log_fallback(self, error: EngineError) -> None:
-        """Log the next engine; raises `error` if there is none."""
-        if not self._choices:
-            raise error
-        warn_once(f"{error}; using {self._choices[0][0]} instead")
 
     def use(self, preset: Preset) -> None:
         self._engine.use(preset)
@@ -70,9 +72,10 @@ class AutoEngine(Engine):
             try:
                 return self._engine.prepare(height, width)
             except EngineUnavailable as error:
-                self._log_fallback(error)
+                if not self._choices:
+                    raise
                 self._engine.close()
-                self._make_next()
+                self._make_next(error)
 
     def fuse(self, ir: Plane, vis: Plane) -> Raw:
         self._prepare_for(ir)

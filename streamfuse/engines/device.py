@@ -6,14 +6,16 @@ without a GPU.
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from streamfuse.engines.base import first_line
+from streamfuse.engines.base import first_line, read_cpu
 from streamfuse.errors import EngineUnavailable
 
 Work: TypeAlias = Callable[[], None]
@@ -64,6 +66,31 @@ class Device(Protocol):
 
     def time(self, stream: Any, work: Work, runs: int) -> list[float]:
         """Time each of `runs` runs of `work` on `stream`, ms by the device's clock."""
+
+
+class ComputeDevice(Device, Protocol):
+    """A device that PyTorch computes on."""
+
+    torch: torch.device
+
+    @property
+    def index(self) -> int | None:
+        """The number of the CUDA GPU, None for the CPU."""
+
+    def active(self) -> AbstractContextManager[object]:
+        """Within it this is the device that libraries use."""
+
+    def synchronize(self) -> None:
+        """Hold the caller until the device has nothing left to do."""
+
+    def graph(self, work: Work) -> Work:
+        """`work`, run some times and then ready to be run with the least overhead.
+
+        It must use the same memory every time and allocate none that outlives it.
+        """
+
+    def allocations(self) -> int:
+        """How often memory was taken on the device since the start."""
 
 
 def gpu_names() -> list[str]:
@@ -153,3 +180,66 @@ class CudaDevice:
     def allocations(self) -> int:
         """Return the number of memory allocations on this GPU since the start, for tests."""
         return int(torch.cuda.memory_stats(self.torch)["allocation.all.allocated"])
+
+
+class _HostStream:
+    """Work is done when it is given, so that there is nothing to wait for."""
+
+    def wait_event(self, event: Any) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+
+class _HostEvent:
+    def record(self, stream: Any) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+
+class HostDevice:
+    """The CPU as a `ComputeDevice`: what is written for a GPU runs on it, one piece of work after the other."""
+
+    index = None
+
+    def __init__(self) -> None:
+        self.torch = torch.device("cpu")
+        self.name = f"CPU {read_cpu().model}"
+
+    def active(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def synchronize(self) -> None:
+        pass
+
+    def stream(self) -> _HostStream:
+        return _HostStream()
+
+    def event(self) -> _HostEvent:
+        return _HostEvent()
+
+    def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        return torch.zeros(shape, dtype=dtype)
+
+    buffer = pinned
+
+    def run(self, stream: Any, work: Work) -> None:
+        work()
+
+    def graph(self, work: Work) -> Work:
+        work()
+        return work
+
+    def time(self, stream: Any, work: Work, runs: int) -> list[float]:
+        marks = [time.perf_counter()]
+        for _ in range(runs):
+            work()
+            marks.append(time.perf_counter())
+        return [(end - begin) * 1000 for begin, end in itertools.pairwise(marks)]
+
+    def allocations(self) -> int:
+        """Nobody counts them."""
+        return 0

@@ -15,7 +15,7 @@ from torch import nn
 from streamfuse.color import Plane, Raw
 from streamfuse.engines.base import Engine, NetworkEngine, Precision, parse_device, pick_precision, read_cpu
 from streamfuse.engines.cuda_streams import DEPTH, DTYPES, Program, StreamedEngine
-from streamfuse.engines.device import CudaDevice
+from streamfuse.engines.device import ComputeDevice, CudaDevice
 from streamfuse.errors import EngineUnavailable
 from streamfuse.network.checkpoint import load
 from streamfuse.network.config import Preset
@@ -81,24 +81,24 @@ class TorchCudaEngine(StreamedEngine):
     name = package = "torch"
     presets = tuple(Preset)
 
-    def __init__(self, weights: Path | None, precision: str, device: CudaDevice, depth: int = DEPTH) -> None:
+    def __init__(self, weights: Path | None, precision: str, device: ComputeDevice, depth: int = DEPTH) -> None:
         super().__init__(weights, device, depth)
-        self._gpu = device
+        self._compute = device
         self.gpu = device.index
         self.precision = pick_precision(precision, Precision.FP16, tuple(DTYPES), self.device)
 
     def _make_program(self, height: int, width: int) -> Program:
         dtype = DTYPES[self.precision]
         network = for_size(load(self.weights.path), height, width, self.preset, folded=False)
-        network = _channels_last(network.to(self._gpu.torch, dtype))
-        pair = self._gpu.buffer((2, 1, 1, height, width), dtype)
-        raw = self._gpu.buffer((1, 1, height, width), dtype)
+        network = _channels_last(network.to(self._compute.torch, dtype))
+        pair = self._compute.buffer((2, 1, 1, height, width), dtype)
+        raw = self._compute.buffer((1, 1, height, width), dtype)
 
         def launch() -> None:
             with torch.inference_mode():
                 raw.copy_(network(pair[0], pair[1]))
 
-        return Program(pair, raw, self._gpu.graph(launch))
+        return Program(pair, raw, self._compute.graph(launch))
 
 
 def _channels_last(network: _N) -> _N:

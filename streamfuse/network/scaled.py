@@ -7,6 +7,7 @@ smooth picture, which is enlarged.  The full network was not trained in this for
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -90,7 +91,9 @@ class DeepScaled(nn.Module):
         """Repeat rows and columns in place of those that pooling dropped, so that the scale is exactly `factor`."""
         rows, cols = -(-height // self.factor) - x.shape[2], -(-width // self.factor) - x.shape[3]
         if rows or cols:
-            x = F.pad(x, (cols // 2, cols - cols // 2, rows // 2, rows - rows // 2), mode="replicate")
+            # Not F.pad: PyTorch's compiler (Inductor, 2.11 to 2.13) fails on its replication of what was shuffled.
+            x = _repeat_ends(x, 2, rows // 2, rows - rows // 2)
+            x = _repeat_ends(x, 3, cols // 2, cols - cols // 2)
         return x
 
 
@@ -127,6 +130,13 @@ class FoldedDeepScaled(DeepScaled):
         skip = self.decoder.skip
         means = (mean3x3(one.float(), skip.border) for one in (self.sum_ir(ir), self.sum_vis(vis)))
         return F.conv2d(skip.weigh(*shallow, *means), self.decoder.skip_weight)
+
+
+def _repeat_ends(x: Tensor, dim: int, before: int, after: int) -> Tensor:
+    """`x` with its first slice along `dim` repeated `before` times more, and its last one `after` times."""
+    length = x.shape[dim]
+    first, last = x.narrow(dim, 0, 1), x.narrow(dim, length - 1, 1)
+    return torch.cat((*[first] * before, x, *[last] * after), dim=dim)
 
 
 def for_size(

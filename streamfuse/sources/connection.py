@@ -176,7 +176,8 @@ def explain(error: Exception, form: str | None = None, *, local: bool = False) -
         return Lost("nothing listens there (connection refused): is it on, and is the port right?")
     if isinstance(error, FileNotFoundError):
         if local:
-            return Lost("there is no such camera: connect it, or name one that `streamfuse probe` lists", hopeless=True)
+            text = "there is no such camera: connect it, or name one that `streamfuse doctor` lists"
+            return Lost(text, hopeless=True)
         return Lost("there is no such file")
     if isinstance(error, PermissionError):
         return Lost("it may not be opened (permission denied): join the group video", hopeless=local)

@@ -133,7 +133,7 @@ def test_limit_on_file_size(noisy_recording: Path, tmp_path: Path, faults: Fault
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-@pytest.mark.parametrize("arguments", [["probe"], ["weights", "info"], ["run", "--help"]])
+@pytest.mark.parametrize("arguments", [["doctor", "--quick"], ["weights", "info"], ["run", "--help"]])
 def test_stdout_on_a_full_disk(arguments: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(

@@ -1,0 +1,1 @@
+"""Whether the program works on this machine, and how well: what `streamfuse doctor` checks."""
