@@ -10,7 +10,7 @@ import torch
 from small import RECIPE, fuse_task, images
 
 from streamfuse.errors import UsageError
-from streamfuse.network.checkpoint import default_weights, load, read_info, save
+from streamfuse.network.checkpoint import load, save
 from streamfuse.network.config import Attention
 from streamfuse.network.crossfuse import CrossFuse
 from streamfuse.training.losses import FUSION_LOSSES, IMITATION_LOSSES, TARGET_LOSSES
@@ -18,6 +18,7 @@ from streamfuse.training.recipe import (
     ABLATIONS,
     LOSSES,
     RECIPES,
+    STUDENTS,
     Norm,
     Train,
     from_dict,
@@ -84,10 +85,12 @@ def test_bad_recipes_are_refused(tmp_path: Path, text: str) -> None:
 
 def test_recipes_of_the_shipped_weights_can_be_read() -> None:
     files = sorted((Path(__file__).parent.parent / "weights" / "recipes").glob("*.toml"))
-    assert [file.stem for file in files] == ["1", "2", "3", "4"]
-    last = [read_recipe(str(file), RECIPES) for file in files][-1]
-    assert last.network == read_info(default_weights()).config == RECIPES["default"].network
-    assert last.losses == RECIPES["default"].losses
+    numbered = [f"{name}-{n}" for name in ("lite", "range") for n in range(1, 5)]
+    assert [file.stem for file in files] == ["1", "2", "3", "4", "5", "6", *numbered]
+    assert {read_recipe(str(file), RECIPES).network for file in files[:6]} == {RECIPES["default"].network}
+    assert {read_recipe(str(file), STUDENTS).network for file in files[6:10]} == {STUDENTS["default"].network}
+    last = [read_recipe(str(file), RECIPES) for file in files[10:]][-1]
+    assert (last.network, last.factor) == (RECIPES["range"].network, RECIPES["range"].factor)
 
 
 def test_schedules() -> None:
