@@ -493,7 +493,7 @@ def _open(ir: str | PathLike[str] | Source, vis: str | PathLike[str] | Source, f
 
 
 def _check_duration(name: str, value_ms: float | None, *, least: float) -> None:
-    """Raise UsageError for NaN too."""
+    """Raise UsageError unless the value is from `least` to MOST_MS; NaN is refused as well."""
     if value_ms is not None and not least <= value_ms <= MOST_MS:
         raise UsageError(f"{name} must be from {least:g} to {MOST_MS:g}, got {value_ms}")
 

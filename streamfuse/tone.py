@@ -75,8 +75,8 @@ class Smooth:
 class Stabilised:
     """Luma of a direct network with stabilised brightness: its mean level is smoothed to remove flicker.
 
-    The smoothed level follows that of the pictures with a time constant, and differs from it by at most `REACH`.
-    So no picture is shifted by more than `REACH`, and a real change of brightness is followed at once up to that.
+    The smoothed level follows that of the pictures with a time constant but never differs from it by more than
+    `REACH`.  So no picture is shifted by more than that, and larger changes of brightness pass at once.
     """
 
     REACH = 2.5 / 255

@@ -32,7 +32,7 @@ class BatchOptions:
 
     @property
     def suffix(self) -> str:
-        """Suffix of outputs that are not named."""
+        """Suffix of an output whose name is not given: .mkv for FFV1, else .mp4."""
         return ".mkv" if self.fusion.video.codec == "ffv1" else ".mp4"
 
     def for_recording(self, recording: Recording) -> FusionOptions:

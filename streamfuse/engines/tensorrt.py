@@ -266,7 +266,7 @@ def tensor_names(trt: ModuleType, engine: Any) -> list[str]:
 
 
 class _Kernels:
-    """Disk cache of kernels, which TensorRT-RTX compiles for the GPU when a network first runs, for some seconds."""
+    """Disk cache of the kernels that TensorRT-RTX compiles when a network first runs, which takes some seconds."""
 
     def __init__(self, cache: Cache, key: str) -> None:
         self._cache = cache

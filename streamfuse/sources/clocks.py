@@ -125,13 +125,13 @@ class Stamper:
         self._sender = self._heard_ns = None
 
     def reference(self, media_ns: int, since_1970_ns: int) -> None:
-        """Take a report of the sender: the time at which the frame of `media_ns` was taken."""
+        """Record a sender report: the frame with stamp `media_ns` was captured at `since_1970_ns`."""
         before, self._heard_ns = self._heard_ns, since_1970_ns - media_ns
         if before is not None and abs(self._heard_ns - before) < AGREE_NS:
             self._sender = (Clock.SENDER, self._heard_ns)
 
     def start_reference(self, since_1970_ns: int) -> None:
-        """Take a report of the time of the sender's stamp 0; reports beside the frames are better."""
+        """Record the time of the sender's stamp 0, which is used until there are sender reports."""
         if self._sender is None or self._sender[0] is not Clock.SENDER:
             self._sender = (Clock.SENDER_START, since_1970_ns)
 
