@@ -34,7 +34,7 @@ from streamfuse.bench.similarity import compare
 from streamfuse.color import Plane, Raw
 from streamfuse.engines import create_engine
 from streamfuse.errors import EngineError
-from streamfuse.network import checkpoint, crossfuse
+from streamfuse.network import checkpoint, crossfuse, windows
 from streamfuse.network.config import Preset, SkipBorder
 
 ENGINES = ",".join(
@@ -50,9 +50,9 @@ class _WindowByWindow(crossfuse.CrossAttentionModule):
 
     def forward(self, deep_ir: Tensor, deep_vis: Tensor) -> Tensor:
         batch, _, height, width = deep_ir.shape
-        ir, vis = crossfuse.to_windows(deep_ir), crossfuse.to_windows(deep_vis)
+        ir, vis = windows.to_windows(deep_ir), windows.to_windows(deep_vis)
         fused = [self._window(a, b) for a, b in zip(torch.split(ir, 1), torch.split(vis, 1), strict=True)]
-        return crossfuse.from_windows(torch.cat(fused), batch, height, width)
+        return windows.from_windows(torch.cat(fused), batch, height, width)
 
     def _window(self, ir: Tensor, vis: Tensor) -> Tensor:
         for block in self.self_ir:

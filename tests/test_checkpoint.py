@@ -17,11 +17,13 @@ from safetensors.torch import load_file, save_file
 from streamfuse.cli.weights import command
 from streamfuse.errors import OutputError, WeightsError
 from streamfuse.network import checkpoint
-from streamfuse.network.config import CrossFuseConfig, Output, SkipBorder, SkipWeights
+from streamfuse.network.config import CrossFuseConfig, Ends, Output, SkipArea, SkipBorder, SkipWeights, Window
 from streamfuse.network.crossfuse import CrossFuse
 from streamfuse.network.published import import_published
 
 CONFIG = CrossFuseConfig(1, SkipWeights.MAGNITUDE, Output.DIRECT)
+REQUIRED = ("depth", "skip_weights", "output")
+"""Required metadata of a network."""
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +93,23 @@ def test_wrong_tensors_are_named(weights: Path, tmp_path: Path, key: str, value:
 
 
 def test_optional_metadata(weights: Path, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, skip_border=SkipBorder.REFLECT, shallow=4, deep=8, growth=4)
+    config = dataclasses.replace(
+        CONFIG,
+        skip_border=SkipBorder.REFLECT,
+        shallow=4,
+        deep=8,
+        growth=4,
+        skip_power=8,
+        skip_infrared=0.75,
+        skip_area=SkipArea.BLOCK,
+        window=Window.FITTED,
+        ends=Ends.BENT,
+    )
     checkpoint.save(CrossFuse(config), tmp_path / "w.safetensors")
     assert checkpoint.load(tmp_path / "w.safetensors").config == config
-    metadata = {key: value for key, value in checkpoint.read_info(weights).metadata.items() if key != "skip_border"}
+    metadata = {
+        key: value for key, value in checkpoint.read_info(weights).metadata.items() if key in ("format", *REQUIRED)
+    }
     assert checkpoint.parse_config(metadata, weights) == CONFIG
 
 
@@ -103,6 +118,12 @@ def test_wrong_metadata_is_named(weights: Path, tmp_path: Path) -> None:
         ({"depth": "x"}, "depth 'x'"),
         ({"skip_weights": "none"}, "skip_weights 'none'"),
         ({"skip_border": "grey"}, "skip_border 'grey'"),
+        ({"skip_power": "3"}, "skip_power '3'"),
+        ({"skip_infrared": "much"}, "skip_infrared 'much'"),
+        ({"skip_area": "all"}, "skip_area 'all'"),
+        ({"window": "round"}, "window 'round'"),
+        ({"ends": "loose"}, "ends 'loose'"),
+        ({"ends": "bent", "output": "minmax"}, "ends 'bent'"),
         ({"format": "other"}, "not a streamfuse weights file"),
     ):
         with pytest.raises(WeightsError, match=words):

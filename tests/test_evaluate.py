@@ -87,7 +87,8 @@ def test_evaluate_end_to_end(tmp_path: Path, scenes: Scenes) -> None:
         assert words in done.stdout
     planes = [cv2.imread(str(d / "2.png"), cv2.IMREAD_GRAYSCALE) for d in (ir, vis, fused)]
     expected = score(*planes)  # type: ignore[arg-type]
-    assert content["images"][1] == {"name": "2", **{k: pytest.approx(v, abs=1e-6) for k, v in expected.items()}}
+    values = {k: None if math.isnan(v) else pytest.approx(v, abs=1e-6) for k, v in expected.items()}
+    assert content["images"][1] == {"name": "2", **values}
     assert f"{content['mean']['Q_ABF']:.3f}" in (out / "o.md").read_text()
     assert (out / "report" / "index.html").stat().st_size > 10_000
 
@@ -275,7 +276,7 @@ class _Page(HTMLParser):
 
 def _case(name: str, seed: int) -> Case:
     planes = np.random.default_rng(seed).integers(0, 256, (3, 24, 24)).astype(np.uint8)
-    return Case(name, score(*planes), (b"ir", b"vis", b"fused"))
+    return Case(name, score(*planes), (b"ir", b"vis", b"fused"), b"lost")
 
 
 def test_the_page_is_whole_and_loads_nothing() -> None:
@@ -283,7 +284,7 @@ def test_the_page_is_whole_and_loads_nothing() -> None:
     text = render(evaluation)
     page = _Page(text)
     assert page.open == []
-    assert len(page.loaded) == 4 * 3 * 2  # every scene in the sheet, and as one of the best or worst
+    assert len(page.loaded) == 4 * 4 * 2  # every scene in the sheet, and as one of the best or worst
     assert all(url.startswith("data:image/jpeg;base64,") for url in page.loaded)
     assert "url(" not in text
     assert "@import" not in text

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from streamfuse.network import crossfuse
-from streamfuse.network.config import CrossFuseConfig, Output, SkipBorder, SkipWeights
+from streamfuse.network import crossfuse, windows
+from streamfuse.network.config import CrossFuseConfig, Ends, Output, SkipArea, SkipBorder, SkipWeights
 from streamfuse.network.crossfuse import CrossFuse
 from streamfuse.network.folding import fold
 
@@ -54,22 +54,51 @@ def test_smaller_is_refused(plain: CrossFuse) -> None:
 @pytest.mark.parametrize("size", [(2, 2), (32, 32), (33, 60), (64, 5), (60, 80)])
 def test_windows_and_back(size: tuple[int, int]) -> None:
     deep = torch.randn(2, 128, *size)
-    tokens = crossfuse.to_windows(deep)
-    windows = -(-size[0] // 32) * -(-size[1] // 32)
-    assert tokens.shape == (2 * windows, 256, 512)
-    assert torch.equal(crossfuse.from_windows(tokens, 2, *size), deep)
+    tokens = windows.to_windows(deep)
+    count = -(-size[0] // 32) * -(-size[1] // 32)
+    assert tokens.shape == (2 * count, 256, 512)
+    assert torch.equal(windows.from_windows(tokens, 2, *size), deep)
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "side"),
+    [
+        ((2, 2), 1, 1),
+        ((15, 20), 1, 80),
+        ((32, 32), 1, 256),
+        ((33, 60), 6, 256),
+        ((15, 40), 2, 128),
+        ((60, 80), 12, 256),
+    ],
+)
+def test_fitted_windows_and_back(size: tuple[int, int], count: int, side: int) -> None:
+    deep = torch.randn(2, 8, *size)
+    tokens = windows.to_fitted(deep)
+    assert tokens.shape == (2 * count, side, 32)
+    assert torch.allclose(windows.from_fitted(tokens, 2, *size), deep, atol=1e-6)
+
+
+def test_overlapping_windows_are_blended_without_a_step() -> None:
+    """Windows of different levels, which show a seam if they are padded."""
+    tokens = windows.to_fitted(torch.zeros(1, 8, 60, 80))
+    levels = torch.arange(len(tokens)).float()[:, None, None].expand_as(tokens)
+    blended = windows.from_fitted(levels, 1, 60, 80)[0, 0]
+    assert float(blended[0, 0]) == 0
+    assert float(blended[-1, -1]) == len(tokens) - 1
+    assert float(blended.diff(dim=1).abs().max()) < 0.07
+    assert float(blended.diff(dim=0).abs().max()) < 4 * 0.12  # four windows in a row
 
 
 def test_a_token_is_channel_major_two_by_two() -> None:
     deep = torch.arange(128 * 32 * 32).reshape(1, 128, 32, 32).float()
-    token = crossfuse.to_windows(deep)[0, 17]  # second token of the second row
+    token = windows.to_windows(deep)[0, 17]  # second token of the second row
     assert torch.equal(token, deep[0, :, 2:4, 2:4].reshape(-1))
 
 
 @pytest.mark.parametrize(("length", "padded"), [(2, 32), (3, 32), (20, 32), (31, 32)])
 def test_reflection_repeats_as_often_as_needed(length: int, padded: int) -> None:
     expected = np.pad(np.arange(length), (0, padded - length), mode="reflect")
-    assert crossfuse.reflected_indices(length, padded) == expected.tolist()
+    assert windows.reflected_indices(length, padded) == expected.tolist()
 
 
 def test_window_shift_has_no_effect(plain: CrossFuse) -> None:
@@ -78,9 +107,9 @@ def test_window_shift_has_no_effect(plain: CrossFuse) -> None:
     assert isinstance(plain.cam, crossfuse.CrossAttentionModule)
     block = plain.cam.self_ir[1]
     with torch.inference_mode():
-        straight = crossfuse.from_windows(block(crossfuse.to_windows(deep)), 1, 32, 32)
-        rolled = crossfuse.to_windows(deep.roll((-16, -16), (2, 3)))
-        back = crossfuse.from_windows(block(rolled), 1, 32, 32).roll((16, 16), (2, 3))
+        straight = windows.from_windows(block(windows.to_windows(deep)), 1, 32, 32)
+        rolled = windows.to_windows(deep.roll((-16, -16), (2, 3)))
+        back = windows.from_windows(block(rolled), 1, 32, 32).roll((16, 16), (2, 3))
     assert torch.allclose(straight, back, atol=1e-5)
 
 
@@ -147,3 +176,50 @@ def test_folding_does_not_change_the_original(plain: CrossFuse) -> None:
     after = plain.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_skip_weights_are_powers_of_the_strengths() -> None:
+    ir, vis = torch.full((1, 2, 6, 6), 3.0), torch.full((1, 2, 6, 6), 5.0)
+    strengths = torch.full_like(ir, 2.0), torch.full_like(vis, 1.0)
+    for power, share in ((1, 2 / 3), (2, 4 / 5), (4, 16 / 17), (8, 256 / 257)):
+        for area in SkipArea:
+            skip = crossfuse.ShallowSkip(SkipBorder.REFLECT, power, 0.5, area)
+            mixed = skip.mix(ir, vis, *strengths)
+            assert torch.allclose(mixed, torch.full_like(ir, share * 0.5 * 3 + (1 - share) * 5), atol=1e-5)
+    skip = crossfuse.ShallowSkip(SkipBorder.REFLECT, 4, 1.0, SkipArea.PIXEL)
+    none, huge = torch.zeros_like(ir), torch.full_like(ir, 1e12)
+    assert torch.allclose(skip.mix(ir, vis, none, huge), vis, atol=1e-3)  # the power of the ratio overflows
+    assert torch.allclose(skip.mix(ir, vis, none, none), ir, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(12, 16), (13, 15)])
+def test_blocks_share_the_mean_strength_around_them(size: tuple[int, int]) -> None:
+    g_ir, g_vis = torch.rand(2, 1, 1, *size)
+    ones, noughts = torch.ones(1, 1, *size), torch.zeros(1, 1, *size)
+    share = crossfuse.ShallowSkip(SkipBorder.REFLECT, 2, 1.0, SkipArea.BLOCK).mix(ones, noughts, g_ir, g_vis)
+    assert torch.equal(share[..., 4:6, 6:8], share[..., 4:5, 6:7].expand(1, 1, 2, 2))
+    near = (..., slice(2, 8), slice(4, 10))
+    ratio = g_vis[near].mean() / g_ir[near].mean()
+    assert float(share[0, 0, 4, 6]) == pytest.approx(float(1 / (1 + ratio**2)), abs=1e-4)
+
+
+def test_bent_ends_keep_order_and_leave_the_middle() -> None:
+    raw = torch.linspace(-3, 4, 20001).double()
+    luma = 255 * crossfuse.bend(raw)
+    middle = (raw >= 12 / 255) & (raw <= 243 / 255)
+    assert torch.allclose(luma[middle], 255 * raw[middle], atol=1e-9)
+    assert bool((luma.diff() > 0).all())
+    assert float(luma.min()) > 0
+    assert float(luma.max()) < 255
+    assert float((luma.diff() / raw.diff()).diff().abs().max()) < 5  # no kink; the slope is 255
+    at = torch.tensor([0.0, -12 / 255, 1.0])
+    assert torch.allclose(255 * crossfuse.bend(at), torch.tensor([6.0, 4.0, 249.0]))
+
+
+def test_bent_ends_stay_within_the_range() -> None:
+    torch.manual_seed(0)
+    config = CrossFuseConfig(1, SkipWeights.MAGNITUDE, Output.DIRECT, ends=Ends.BENT, shallow=4, deep=8, growth=4)
+    bent = CrossFuse(config).eval()
+    bent.decoder.last.norm.bias.data.fill_(-2)
+    with torch.inference_mode():
+        assert 0 < float(bent(*pair(40, 48)).min()) < 1 / 255

@@ -161,7 +161,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_saved(tmp_path: Path, da
     with pytest.raises(TrainingError, match="not finite at step 1"):
         trainer.run()
     batch = load_file(next(tmp_path.glob("not-finite-*.safetensors")))["batch"]
-    assert torch.equal(batch, torch.stack([trainer._samples[0], trainer._samples[1]]))
+    assert torch.equal(batch, torch.cat([trainer._samples[0], trainer._samples[1]]))
     assert not (tmp_path / "last.safetensors").exists()
 
 

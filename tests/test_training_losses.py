@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -67,7 +68,8 @@ def test_differences_of_a_sum_are_perfectly_correlated() -> None:
 @pytest.mark.parametrize("name", losses.FUSION_LOSSES)
 def test_every_loss_has_a_gradient_that_leads_down(name: str) -> None:
     ir, vis = images(0), images(10)
-    fused = (0.4 * ir + 0.3 * vis + 20).requires_grad_()
+    level = -200 if name == "range" else 20  # the loss is 0 within the range
+    fused = (0.4 * ir + 0.3 * vis + level).requires_grad_()
     loss = losses.FUSION_LOSSES[name]
     before = loss(fused, ir, vis)
     before.backward()  # type: ignore[no-untyped-call]
@@ -103,3 +105,40 @@ def test_leaning_takes_the_visible_detail_and_leaves_what_is_warm_or_behind_smok
     assert float(moved[:, :, 10:40, 20:60].median()) == pytest.approx(0.8, abs=0.05)
     assert torch.equal(lent[:, :, 72:88, 32:48], taught[:, :, 72:88, 32:48])
     assert float(moved[:, :, :, 120:].abs().max()) < 0.05
+
+
+def test_quality_equals_the_metric_where_edges_keep_their_sign() -> None:
+    from streamfuse.evaluation.reference_metrics import edge_preservation
+
+    # With a black border, which the metric assumes
+    blurred = (cv2.GaussianBlur(picture(seed), (0, 0), 2) for seed in (1, 2))
+    ir, vis = (np.pad(plane[3:-3, 3:-3], 3).astype(np.uint8) for plane in blurred)
+    fused = (0.6 * ir + 0.4 * vis).astype(np.uint8)
+    a, b, f = (torch.from_numpy(plane).float()[None, None] for plane in (ir, vis, fused))
+    assert 1 - float(losses.quality(a, a, a)) == pytest.approx(0.9994 * 0.9879, abs=0.02)
+    assert 1 - float(losses.quality(f, a, b)) == pytest.approx(edge_preservation(ir, vis, fused), abs=0.06)
+    assert float(losses.quality(255 - f, a, b)) > 0.9
+
+
+def test_range_allowed_by_the_brighter_source() -> None:
+    def loss(fused: float, ir: float, vis: float) -> float:
+        return 255 * float(losses.out_of_range(*(torch.full((1, 1, 8, 8), v) for v in (fused, ir, vis))))
+
+    assert loss(3, 10, 0) == pytest.approx(2)
+    assert loss(5, 10, 0) == loss(6, 200, 3) == loss(0, 0, 0) == loss(255, 255, 0) == loss(249, 100, 100) == 0
+    assert loss(252, 100, 100) == pytest.approx(3)
+    assert loss(-5, 0, 0) == loss(260, 255, 0) == pytest.approx(5)
+
+
+def test_steadiness_is_the_change_relative_to_the_target() -> None:
+    target = torch.cat((images(0), images(0)))[[0, 2, 1, 3]]  # two frames of each of two scenes
+    assert float(losses.steadiness(target + 30, target)) == pytest.approx(0, abs=1e-4)
+    brighter = target.clone()
+    brighter[1] += 2  # one of two scenes, by 2 levels: 1 and a quarter of 1
+    assert float(losses.steadiness(brighter, target)) == pytest.approx(1.25, abs=1e-3)
+
+
+def test_texture_is_the_difference_of_gradients() -> None:
+    ramp = torch.arange(64.0).expand(1, 1, 64, 64)
+    assert float(losses.texture(ramp + 9, ramp)) == pytest.approx(0, abs=1e-6)
+    assert float(losses.texture(2 * ramp, ramp)) == pytest.approx(0.5 / 255, rel=0.05)  # of two components

@@ -13,7 +13,7 @@ from streamfuse.errors import UsageError
 from streamfuse.network.checkpoint import load, save
 from streamfuse.network.config import Attention
 from streamfuse.network.crossfuse import CrossFuse
-from streamfuse.training.losses import FUSION_LOSSES, IMITATION_LOSSES
+from streamfuse.training.losses import FUSION_LOSSES, IMITATION_LOSSES, TARGET_LOSSES
 from streamfuse.training.recipe import (
     ABLATIONS,
     LOSSES,
@@ -35,7 +35,7 @@ def test_recipes_survive_the_way_to_a_file_and_back(name: str) -> None:
 
 
 def test_every_loss_has_a_name_in_recipes() -> None:
-    assert set(LOSSES) == {*FUSION_LOSSES, *IMITATION_LOSSES}
+    assert set(LOSSES) == {*FUSION_LOSSES, *TARGET_LOSSES, "steadiness", *IMITATION_LOSSES}
 
 
 def test_ablations_differ_from_the_first_in_one_thing() -> None:
@@ -70,6 +70,10 @@ def test_a_recipe_file_changes_what_it_names(tmp_path: Path, base: str) -> None:
         '[network]\nfusion = "sum"',
         "=",
         'base = "x"',
+        "night = 1.5",
+        "frames = 3",
+        "[losses]\nsteadiness = 1",
+        "[network]\nskip_power = 5",
     ],
 )
 def test_bad_recipes_are_refused(tmp_path: Path, text: str) -> None:
@@ -81,9 +85,12 @@ def test_bad_recipes_are_refused(tmp_path: Path, text: str) -> None:
 
 def test_recipes_of_the_shipped_weights_can_be_read() -> None:
     files = sorted((Path(__file__).parent.parent / "weights" / "recipes").glob("*.toml"))
-    assert [file.stem for file in files] == ["1", "2", "3", "4", "5", "6", *(f"lite-{n}" for n in range(1, 5))]
+    numbered = [f"{name}-{n}" for name in ("lite", "range") for n in range(1, 5)]
+    assert [file.stem for file in files] == ["1", "2", "3", "4", "5", "6", *numbered]
     assert {read_recipe(str(file), RECIPES).network for file in files[:6]} == {RECIPES["default"].network}
-    assert {read_recipe(str(file), STUDENTS).network for file in files[6:]} == {STUDENTS["default"].network}
+    assert {read_recipe(str(file), STUDENTS).network for file in files[6:10]} == {STUDENTS["default"].network}
+    last = [read_recipe(str(file), RECIPES) for file in files[10:]][-1]
+    assert (last.network, last.factor) == (RECIPES["range"].network, RECIPES["range"].factor)
 
 
 def test_schedules() -> None:
@@ -133,7 +140,7 @@ def test_ablated_networks_are_saved_loaded_and_folded(tmp_path: Path, name: str)
 )
 def test_what_learns(part: Train, learns: set[str]) -> None:
     task = fuse_task(dataclasses.replace(RECIPE, train=part))
-    task(torch.stack([images(0)[:, 0], images(10)[:, 0]], dim=1)[:, :, :64, :64])["loss"].backward()
+    task(torch.stack([images(seed)[:, 0] for seed in (0, 10, 0, 10)], dim=1)[:, :, :64, :64])["loss"].backward()
     found = set()
     for name, parameter in task.network.named_parameters():
         if parameter.grad is not None and bool(parameter.grad.any()):
@@ -146,6 +153,6 @@ def test_frozen_norms_keep_their_statistics() -> None:
     task = fuse_task(dataclasses.replace(RECIPE, norm=Norm.FROZEN))
     task.set_training()
     before = task.fusion.decoder.conv1.norm.running_mean.clone()  # type: ignore[union-attr]
-    batch = torch.stack([images(0)[:, 0], images(10)[:, 0]], dim=1)[:, :, :64, :64]
+    batch = torch.stack([images(seed)[:, 0] for seed in (0, 10, 0, 10)], dim=1)[:, :, :64, :64]
     task(batch)
     assert torch.equal(task.fusion.decoder.conv1.norm.running_mean, before)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ import numpy as np
 from streamfuse import __version__
 from streamfuse.errors import OutputError
 from streamfuse.evaluation import plots
+from streamfuse.evaluation.maps import COLOURS
 from streamfuse.evaluation.peers import (
     AUTHORS_IMAGES,
     AVERAGE,
@@ -26,7 +27,7 @@ from streamfuse.evaluation.peers import (
     Reference,
 )
 from streamfuse.evaluation.result import RANKED_BY, Case, Evaluation
-from streamfuse.evaluation.score import METRICS, PAPER, Triple
+from streamfuse.evaluation.score import APPEARANCE, METRICS, PAPER, Triple
 from streamfuse.evaluation.tables import explain, level, number, reference_number
 from streamfuse.evaluation.video import temporal_rows
 
@@ -41,7 +42,7 @@ EXTREMES = 3
 
 REFERENCE_COLUMNS = ("true_MI", "Q_ABF", "SSIM", "VIF", "AG", "EN", "SD", "SCD")
 MARKS: Sequence[Reference] = (PAPER_ROW, AUTHORS_IMAGES, AVERAGE)
-TITLES = ("infrared", "visible", "fused")
+TITLES = ("infrared", "visible", "fused", "lost")
 _KEY = (
     f"; dashed, means over the {DATASET}: "
     '<span class="m0">paper</span><span class="m1">authors\' images</span><span class="m2">plain average</span>'
@@ -50,11 +51,12 @@ _KEY = (
 
 def encode_pictures(triple: Triple) -> tuple[bytes, bytes, bytes]:
     """Three (H, W) planes as JPEG, made smaller where they are wider than the page shows them."""
-    return _encode(triple[0]), _encode(triple[1]), _encode(triple[2])
+    return encode(triple[0]), encode(triple[1]), encode(triple[2])
 
 
-def _encode(plane: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
-    height, width = plane.shape
+def encode(plane: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
+    """Encode (H, W) grey or (H, W, 3) BGR as JPEG, made smaller where it is wider than the page shows it."""
+    height, width = plane.shape[:2]
     if width > PICTURE_WIDTH:
         size = PICTURE_WIDTH, max(1, round(height * PICTURE_WIDTH / width))
         small = cv2.resize(plane, size, interpolation=cv2.INTER_AREA)
@@ -86,6 +88,8 @@ def render(evaluation: Evaluation) -> str:
         notes="".join(f"<li>{escape(note)}</li>" for note in _notes(evaluation)),
         published=_table(PAPER, evaluation, TABLE_ROWS),
         reference=_table(REFERENCE_COLUMNS, evaluation, REFERENCE_ROWS),
+        appearance=_table(APPEARANCE, evaluation, ()),
+        faults="".join(_fault_key()),
         stream=_stream(evaluation),
         key=_KEY if evaluation.temporal is None else ".",
         plots="".join(_plots(evaluation)),
@@ -146,6 +150,11 @@ def _stream(evaluation: Evaluation) -> str:
     )
 
 
+def _fault_key() -> Iterator[str]:
+    for kind, (blue, green, red) in COLOURS.items():
+        yield f'<span style="border-left:.9em solid rgb({red},{green},{blue});padding-left:.4em">{escape(kind)}</span>'
+
+
 def _plots(evaluation: Evaluation) -> Iterator[str]:
     for metric in METRICS:
         if metric not in evaluation.mean:
@@ -167,12 +176,12 @@ def _plots(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _pictures(case: Case) -> str:
-    if case.pictures is None:
+    if case.pictures is None or case.faults is None:
         return ""
     return "".join(
         f'<img tabindex="0" alt="{title}, {escape(case.name)}" '
         f'src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
-        for title, data in zip(TITLES, case.pictures, strict=True)
+        for title, data in zip(TITLES, (*case.pictures, case.faults), strict=True)
     )
 
 
@@ -196,5 +205,5 @@ def _sheet(evaluation: Evaluation) -> Iterator[str]:
         figures = ", ".join(f"{metric} {number(metric, case.scores[metric])}" for metric in ("Q_ABF", "VIF", "SCD"))
         yield (
             f'<div class="row"><p><b>{escape(case.name)}</b> <small>{figures}</small></p>'
-            f'<div class="three">{_pictures(case)}</div></div>'
+            f'<div class="four">{_pictures(case)}</div></div>'
         )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from streamfuse.evaluation.score import METRICS, SCD_UNDEFINED, Scores, mean_scores
+from streamfuse.evaluation.score import METRICS, UNDEFINED, Scores, mean_scores
 from streamfuse.evaluation.video import Temporal
 
 RANKED_BY = ("true_MI", "Q_ABF", "SSIM", "VIF")
@@ -23,6 +23,8 @@ class Case:
     scores: Scores
     pictures: tuple[bytes, bytes, bytes] | None = None
     """JPEG of infrared, visible and fused; None without a report."""
+    faults: bytes | None = None
+    """JPEG of the map of faults; None without a report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Evaluation:
         for name in METRICS:
             count = sum(math.isnan(case.scores.get(name, 0.0)) for case in self.cases)
             if count:
-                why = SCD_UNDEFINED if name == "SCD" else "undefined: a picture is constant or too small"
+                why = UNDEFINED.get(name, "undefined: a picture is constant or too small")
                 found[name] = f"{why} ({count} of {len(self.cases)})"
         return found
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from streamfuse.errors import DamagedInput, InputError
-from streamfuse.evaluation.report import encode_pictures
+from streamfuse.evaluation.maps import draw_faults
+from streamfuse.evaluation.report import encode, encode_pictures
 from streamfuse.evaluation.result import Case, Evaluation
 from streamfuse.evaluation.score import Triple, in_threads, score
 from streamfuse.evaluation.video import TemporalScorer
@@ -76,4 +77,6 @@ class Evaluator:
             scores = score(*triple)
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
-        return Case(name, scores, encode_pictures(triple) if self.pictures else None)
+        if not self.pictures:
+            return Case(name, scores)
+        return Case(name, scores, encode_pictures(triple), encode(draw_faults(*triple)))

@@ -17,13 +17,20 @@ import numpy as np
 
 from streamfuse.color import Plane
 from streamfuse.errors import InputError
-from streamfuse.evaluation import fmi, paper_metrics, reference_metrics
+from streamfuse.evaluation import appearance, fmi, paper_metrics, reference_metrics
 
 PAPER = ("EN", "SD", "MI", "FMI_dct", "FMI_pixel", "SCD")
 REFERENCE = ("true_MI", "Q_ABF", "SSIM", "SSIM_ir", "SSIM_vis", "VIF", "VIF_ir", "VIF_vis", "AG", "std")
-METRICS = (*PAPER, *REFERENCE)
+APPEARANCE = ("shadow_loss", "highlight_loss", "shadow_contrast", "warm_contrast", "noise_gain")
+METRICS = (*PAPER, *REFERENCE, *APPEARANCE)
 
-SCD_UNDEFINED = "undefined: the fused picture differs from a source by a constant, or a source is constant"
+UNDEFINED = {
+    "SCD": "undefined: the fused picture differs from a source by a constant, or a source is constant",
+    "shadow_contrast": "undefined: no part of the visible picture is dark",
+    "warm_contrast": "undefined: nothing is warm",
+    "noise_gain": "undefined: nothing is flat in both sources",
+}
+"""Reason why a metric may have no value."""
 
 Scores = dict[str, float]
 """Metric to value; NaN where the metric is undefined for these pictures."""
@@ -60,6 +67,7 @@ def score(ir: Plane, vis: Plane, fused: Plane, *, with_fmi: bool = True) -> Scor
         "VIF_vis": vif_vis,
         "AG": reference_metrics.average_gradient(fused),
         "std": reference_metrics.deviation(fused),
+        **{name: getattr(appearance, name)(ir, vis, fused) for name in APPEARANCE},
     }
     if with_fmi:
         values["FMI_dct"] = fmi.fmi_dct(ir, vis, fused)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from streamfuse.evaluation.peers import AUTHORS_IMAGES, AVERAGE, DATASET, PAPER_ROW, Reference
 from streamfuse.evaluation.result import Evaluation
-from streamfuse.evaluation.score import METRICS, PAPER, REFERENCE
+from streamfuse.evaluation.score import APPEARANCE, METRICS, PAPER, REFERENCE
 from streamfuse.evaluation.video import temporal_rows
 
 if TYPE_CHECKING:
@@ -58,6 +58,11 @@ _MEANINGS = {
     "VIF_vis": "of visible",
     "AG": "average gradient",
     "std": "standard deviation",
+    "shadow_loss": "% made black",
+    "highlight_loss": "% made white",
+    "shadow_contrast": "kept in the dark",
+    "warm_contrast": "infrared is 1",
+    "noise_gain": "quieter source is 1",
 }
 
 
@@ -69,7 +74,7 @@ def terminal_tables(evaluation: Evaluation) -> Iterator[RenderableType]:
     table = Table(
         title=f"mean of {len(evaluation.cases)}; the columns on the right are of the {DATASET}",
         title_justify="left",
-        caption="higher is better, but the first block is easily pleased: see --report",
+        caption="higher is better except for losses and noise; the first block is easily pleased",
         caption_justify="left",
     )
     table.add_column("metric", no_wrap=True)
@@ -80,8 +85,13 @@ def terminal_tables(evaluation: Evaluation) -> Iterator[RenderableType]:
     for metric in METRICS:
         if metric in mean:
             cells = [reference_number(reference, metric) for reference in BESIDE]
+            last = metric in (PAPER[-1], REFERENCE[-1])
             table.add_row(
-                metric, explain(metric), number(metric, mean[metric]), *cells, end_section=metric == PAPER[-1]
+                metric,
+                explain(metric),
+                number(metric, mean[metric]),
+                *cells,
+                end_section=last,
             )
     yield table
     if evaluation.temporal is not None:
@@ -117,7 +127,7 @@ def markdown(evaluation: Evaluation) -> str:
         f"{evaluation.method}\n\nInputs: {evaluation.inputs}",
         *(f"- {note}" for note in evaluation.notes),
     ]
-    for title, metrics in (("Published metrics", PAPER), ("Further metrics", REFERENCE)):
+    for title, metrics in (("Published metrics", PAPER), ("Further metrics", REFERENCE), ("Appearance", APPEARANCE)):
         rows = [_row(metrics, f"**mean of {len(evaluation.cases)}**", mean)]
         rows += [
             [f"{reference.title} ({DATASET})", *(reference_number(reference, metric) for metric in metrics)]

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamfuse.network.config import SkipBorder
-from streamfuse.network.crossfuse import EPS
+from streamfuse.network.config import SkipArea, SkipBorder
+from streamfuse.network.crossfuse import ShallowSkip, around_block
 
 BLOCK = 2
 """Side of a block, pixels."""
@@ -28,14 +28,15 @@ class BlockedDetail(nn.Module):
     """The output picture: the part of the shallow features plus that of the deep ones, enlarged by `factor`."""
 
     def __init__(
-        self, conv_ir: nn.Conv2d, conv_vis: nn.Conv2d, skip_weight: Tensor, border: SkipBorder, factor: int
+        self, conv_ir: nn.Conv2d, conv_vis: nn.Conv2d, skip_weight: Tensor, skip: ShallowSkip, factor: int
     ) -> None:
         """`skip_weight`: (1, C, 1, 1), effect of the decoder's last layers on the shallow skip.  `factor`: even."""
         super().__init__()
         channels = skip_weight.shape[1]
         self.times = factor // BLOCK
         # Repeating a block outwards puts the picture's last pixel but one next to the last: reflection by one pixel.
-        self.beyond = "replicate" if border is SkipBorder.REFLECT else "constant"
+        self.beyond = "replicate" if skip.border is SkipBorder.REFLECT else "constant"
+        self.skip = skip
         for name, conv in (("ir", conv_ir), ("vis", conv_vis)):
             for key, tensor in _shallow(conv).items():
                 self.register_buffer(f"{key}_{name}", tensor)
@@ -51,7 +52,11 @@ class BlockedDetail(nn.Module):
         """(B, 1, h, w), and two (B, 1, H, W) in 0..1 with H, W multiples of `BLOCK`, to (B, 1, H, W)."""
         rows, cols = (side // BLOCK for side in ir.shape[2:])
         (a, g_ir), (b, g_vis) = self._features(ir, "ir"), self._features(vis, "vis")
-        skip = (0.5 * g_ir * a + g_vis * b) / (g_ir + g_vis + EPS)
+        if self.skip.area is SkipArea.BLOCK:
+            around = (around_block(torch.unflatten(g, 1, (-1, _PIXELS)).mean(2)) for g in (g_ir, g_vis))
+            skip = self.skip.blend(a, b, self.skip.share(*around).repeat_interleave(_PIXELS, dim=1))
+        else:
+            skip = self.skip.mix(a, b, g_ir, g_vis)
         deep = F.conv2d(F.pad(low, (1, 1, 1, 1), mode="replicate"), self.bilinear)
         if self.times > 1:
             deep = F.pixel_shuffle(deep, self.times)

@@ -11,6 +11,11 @@ A weights file is a safetensors file of floating-point tensors, named as the mod
     fusion        "cam" | "cnn" | "dense"       default cam
     skip_border   "zeros" | "reflect"           default zeros
     shallow, deep, growth   channels            default 32, 128, 64
+    skip_power    "1" | "2" | "4" | "8"         default 1
+    skip_infrared  0 < factor <= 2              factor of infrared in the shallow skip, default 0.5
+    skip_area     "pixel" | "block"             default pixel
+    window        "padded" | "fitted"           default padded
+    ends          "clipped" | "bent"            default clipped
     preset        "quality" | "balanced" | "realtime"   the recommended preset, default quality; realtime: the
                                                 file is itself a small network, for that preset
 
@@ -32,7 +37,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamfuse.errors import WeightsError
-from streamfuse.network.config import Attention, CrossFuseConfig, Fusion, Output, Preset, SkipBorder, SkipWeights
+from streamfuse.network.config import (
+    Attention,
+    CrossFuseConfig,
+    Ends,
+    Fusion,
+    Output,
+    Preset,
+    SkipArea,
+    SkipBorder,
+    SkipWeights,
+    Window,
+)
 from streamfuse.support.files import write_whole
 
 if TYPE_CHECKING:
@@ -42,9 +58,9 @@ if TYPE_CHECKING:
 
 FORMAT = "streamfuse-crossfuse-1"
 MAX_HEADER_BYTES = 10_000_000
-_LATER = ("attention", "fusion", "skip_border")
-"""Optional metadata."""
 _WIDTHS = ("shallow", "deep", "growth")
+_LATER = ("attention", "fusion", "skip_border", *_WIDTHS, "skip_power", "skip_infrared", "skip_area", "window", "ends")
+"""Optional metadata."""
 MAX_DIMENSIONS = 8
 
 
@@ -152,7 +168,7 @@ def _read_header(path: Path) -> dict[str, Any]:
 
 def parse_config(metadata: Mapping[str, str], path: Path) -> CrossFuseConfig:
     usual = CrossFuseConfig()
-    values = {key: str(getattr(usual, key)) for key in (*_LATER, *_WIDTHS)} | dict(metadata)
+    values = {key: str(getattr(usual, key)) for key in _LATER} | dict(metadata)
     try:
         return CrossFuseConfig(
             int(values["depth"]),
@@ -162,9 +178,14 @@ def parse_config(metadata: Mapping[str, str], path: Path) -> CrossFuseConfig:
             Fusion(values["fusion"]),
             SkipBorder(values["skip_border"]),
             **{key: int(values[key]) for key in _WIDTHS},
+            skip_power=int(values["skip_power"]),
+            skip_infrared=float(values["skip_infrared"]),
+            skip_area=SkipArea(values["skip_area"]),
+            window=Window(values["window"]),
+            ends=Ends(values["ends"]),
         )
     except (KeyError, ValueError):
-        keys = ("depth", "skip_weights", "output", *_LATER, *_WIDTHS)
+        keys = ("depth", "skip_weights", "output", *_LATER)
         said = ", ".join(f"{key} {values.get(key, '')!r}" for key in keys)
         raise WeightsError(f"{path}: bad metadata: {said}") from None
 
@@ -248,7 +269,7 @@ def save(network: CrossFuse, path: Path, *, half: bool = True, extra: Mapping[st
         "depth": str(config.depth),
         "skip_weights": str(config.skip_weights),
         "output": str(config.output),
-        **{key: str(getattr(config, key)) for key in (*_LATER, *_WIDTHS)},
+        **{key: str(getattr(config, key)) for key in _LATER},
         **(extra or {}),
     }
     dtype = torch.float16 if half else torch.float32

@@ -31,6 +31,33 @@ class SkipBorder(enum.StrEnum):
     """Reflection at the outermost pixels."""
 
 
+class SkipArea(enum.StrEnum):
+    """Area over which the shallow skip measures gradient strength."""
+
+    PIXEL = "pixel"
+    """Each pixel separately, as published."""
+    BLOCK = "block"
+    """2x2 pixels share the mean over 6x6.  A source that varies nearby is also chosen where its strength is 0."""
+
+
+class Window(enum.StrEnum):
+    """Division of the deep features into attention windows."""
+
+    PADDED = "padded"
+    """Adjacent windows of 32x32, padded by reflection, as published."""
+    FITTED = "fitted"
+    """One window as large as the features; above 32 deep pixels a side, blended windows that overlap by half."""
+
+
+class Ends(enum.StrEnum):
+    """Treatment of output below black and above white, with `Output.DIRECT`."""
+
+    CLIPPED = "clipped"
+    """Clipped to black and white."""
+    BENT = "bent"
+    """Compressed into the last 12 levels at either end: order is kept, and no value reaches black or white."""
+
+
 class Output(enum.StrEnum):
     """Meaning of the last layer's values."""
 
@@ -80,6 +107,10 @@ class Preset(enum.StrEnum):
         return factor
 
 
+POWERS = (1, 2, 4, 8)
+"""Possible exponents of the gradient strengths in the shallow skip."""
+
+
 @dataclass(frozen=True, slots=True)
 class CrossFuseConfig:
     depth: int = 1
@@ -95,6 +126,13 @@ class CrossFuseConfig:
     """Channels of the features at 1/8 scale, a multiple of 8: a token has 4 pixels, an attention head 32 values."""
     growth: int = 64
     """Channels that each conv of a dense block adds."""
+    skip_power: int = 1
+    """Exponent of the gradient strengths in the shallow skip: 1 as published; 8 nearly selects one modality."""
+    skip_infrared: float = 0.5
+    """Factor of infrared in the shallow skip: 0.5 as published; 1 treats both modalities alike."""
+    skip_area: SkipArea = SkipArea.PIXEL
+    window: Window = Window.PADDED
+    ends: Ends = Ends.CLIPPED
 
     def __post_init__(self) -> None:
         """Raises ValueError."""
@@ -102,3 +140,7 @@ class CrossFuseConfig:
             raise ValueError("a network has 1 to 4 blocks of attention, and 1 to 256 shallow and growing channels")
         if not 8 <= self.deep <= 512 or self.deep % 8:
             raise ValueError(f"a network has 8 to 512 deep channels, in steps of 8, not {self.deep}")
+        if self.skip_power not in POWERS or not 0 < self.skip_infrared <= 2:
+            raise ValueError("skip_power is 1, 2, 4 or 8, and skip_infrared above 0 and up to 2")
+        if self.ends is Ends.BENT and self.output is not Output.DIRECT:
+            raise ValueError("bent ends need direct output")

@@ -10,15 +10,26 @@ those of the published network; `CrossFuseConfig` may choose fewer.
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamfuse.network.config import MIN_SIDE, Attention, CrossFuseConfig, Fusion, Output, SkipBorder, SkipWeights
+from streamfuse.network.config import (
+    MIN_SIDE,
+    Attention,
+    CrossFuseConfig,
+    Ends,
+    Fusion,
+    Output,
+    SkipArea,
+    SkipBorder,
+    SkipWeights,
+    Window,
+)
+from streamfuse.network.windows import PATCH, from_fitted, from_windows, to_fitted, to_windows
 
-WINDOW = 32  # side of an attention window, deep pixels
-PATCH = 2  # side of a token, deep pixels
 HEAD = 32  # values a token has in each head
 EPS = 1e-6
 
@@ -154,35 +165,6 @@ class CrossAttention(nn.Module):
         return own
 
 
-def reflected_indices(length: int, padded: int) -> list[int]:
-    """0..length-1, continued to the right by reflection as often as needed."""
-    return [int(i) for i in np.pad(np.arange(length), (0, padded - length), mode="reflect")]
-
-
-def to_windows(deep: Tensor) -> Tensor:
-    """(B, 128, h, w) to tokens (N, 256, 512), N = B * windows; a token is (c, row, col), channel-major."""
-    batch, channels, h, w = deep.shape
-    rows, cols = -(-h // WINDOW), -(-w // WINDOW)
-    if h % WINDOW:
-        deep = deep[:, :, reflected_indices(h, rows * WINDOW), :]
-    if w % WINDOW:
-        deep = deep[:, :, :, reflected_indices(w, cols * WINDOW)]
-    side = WINDOW // PATCH
-    x = deep.reshape(batch, channels, rows, side, PATCH, cols, side, PATCH)
-    x = x.permute(0, 2, 5, 3, 6, 1, 4, 7)  # (B, rows, cols, side, side, c, patch row, patch col)
-    return x.reshape(batch * rows * cols, side * side, channels * PATCH * PATCH)
-
-
-def from_windows(tokens: Tensor, batch: int, h: int, w: int) -> Tensor:
-    """The inverse of `to_windows`; the padding is cut off."""
-    rows, cols = -(-h // WINDOW), -(-w // WINDOW)
-    side = WINDOW // PATCH
-    channels = tokens.shape[-1] // PATCH**2
-    x = tokens.reshape(batch, rows, cols, side, side, channels, PATCH, PATCH)
-    x = x.permute(0, 5, 1, 3, 6, 2, 4, 7)
-    return x.reshape(batch, channels, rows * WINDOW, cols * WINDOW)[:, :, :h, :w]
-
-
 class CrossAttentionModule(nn.Module):
     """CAM (section 3.1.2): self-attention within each modality, then cross-attention between them.
 
@@ -191,9 +173,16 @@ class CrossAttentionModule(nn.Module):
     positions, so rolling, attending and rolling back equals attending, and no shift is done here.
     """
 
-    def __init__(self, deep: int, depth: int, attention: Attention = Attention.RE_SOFTMAX) -> None:
+    def __init__(
+        self,
+        deep: int,
+        depth: int,
+        attention: Attention = Attention.RE_SOFTMAX,
+        window: Window = Window.PADDED,
+    ) -> None:
         super().__init__()
         token = deep * PATCH * PATCH
+        self.window = window
         # A and B of the paper, `depth` blocks each, one after the other.
         self.self_ir = nn.ModuleList(SelfAttentionBlock(token) for _ in range(2 * depth))
         self.self_vis = nn.ModuleList(SelfAttentionBlock(token) for _ in range(2 * depth))
@@ -203,13 +192,14 @@ class CrossAttentionModule(nn.Module):
     def forward(self, deep_ir: Tensor, deep_vis: Tensor) -> Tensor:
         """Two (B, 128, h, w) to one."""
         batch, _, h, w = deep_ir.shape
-        ir, vis = to_windows(deep_ir), to_windows(deep_vis)  # (N, 256, 512) each
+        cut, join = (to_windows, from_windows) if self.window is Window.PADDED else (to_fitted, from_fitted)
+        ir, vis = cut(deep_ir), cut(deep_vis)  # (N, 256, 512) each
         for block in self.self_ir:
             ir = block(ir)
         for block in self.self_vis:
             vis = block(vis)
         crossed = self.cross_ir(other=vis, own=ir) + self.cross_vis(other=ir, own=vis)
-        return from_windows(crossed, batch, h, w)
+        return join(crossed, batch, h, w)
 
 
 class ConvFusion(nn.Module):
@@ -253,16 +243,77 @@ def deep_skip(x: Tensor, ir: Tensor, vis: Tensor, form: SkipWeights) -> Tensor:
     return x + (s_ir / total).to(x.dtype) * ir + (s_vis / total).to(x.dtype) * vis
 
 
-def shallow_skip(ir: Tensor, vis: Tensor, border: SkipBorder) -> Tensor:
-    """w_ir / 2 * ir + w_vis * vis by gradient strength, each (B, 32, H, W).  Eq. 4-6 have no 1/2."""
-    return skip_by_strength(ir, vis, channel_sum_mean(ir, border), channel_sum_mean(vis, border))
+@dataclass(frozen=True, slots=True)
+class ShallowSkip:
+    """Sum of both modalities' shallow features, weighted by gradient strength.
+
+    With the published power of 1 and factor of 0.5: w_ir / 2 * ir + w_vis * vis, w_ir = g_ir / (g_ir + g_vis).  Eq. 4-6
+    have no 1/2.  A higher power p replaces g by g^p.
+    """
+
+    border: SkipBorder
+    power: int
+    infrared: float
+    area: SkipArea
+
+    @classmethod
+    def of(cls, config: CrossFuseConfig) -> ShallowSkip:
+        return cls(config.skip_border, config.skip_power, config.skip_infrared, config.skip_area)
+
+    def __call__(self, ir: Tensor, vis: Tensor) -> Tensor:
+        """Weigh two (B, 32, H, W) and return one."""
+        return self.weigh(ir, vis, channel_sum_mean(ir, self.border), channel_sum_mean(vis, self.border))
+
+    def weigh(self, ir: Tensor, vis: Tensor, s_ir: Tensor, s_vis: Tensor) -> Tensor:
+        """Weigh features by strengths computed from their `channel_sum_mean`s."""
+        return self.mix(ir, vis, (ir.float() - s_ir).abs(), (vis.float() - s_vis).abs())
+
+    def mix(self, ir: Tensor, vis: Tensor, g_ir: Tensor, g_vis: Tensor) -> Tensor:
+        """Weigh features by their gradient strengths."""
+        if self.area is SkipArea.BLOCK:
+            rows, cols = ir.shape[2:]
+            share = F.interpolate(self.share(*map(_in_blocks, (g_ir, g_vis))), scale_factor=2.0)[:, :, :rows, :cols]
+            return self.blend(ir, vis, share)
+        if self.power == 1:
+            total = g_ir + g_vis + EPS
+            return self.infrared * (g_ir / total).to(ir.dtype) * ir + (g_vis / total).to(vis.dtype) * vis
+        return self.blend(ir, vis, self.share(g_ir, g_vis))
+
+    def share(self, g_ir: Tensor, g_vis: Tensor) -> Tensor:
+        """Return the weight of infrared, 0..1; visible has the rest.  Powers that overflow give 0."""
+        return 1 / (1 + raise_to(g_vis / (g_ir + EPS), self.power))
+
+    def blend(self, ir: Tensor, vis: Tensor, share: Tensor) -> Tensor:
+        share = share.to(ir.dtype)
+        return share * (self.infrared * ir) + (1 - share) * vis
 
 
-def skip_by_strength(ir: Tensor, vis: Tensor, s_ir: Tensor, s_vis: Tensor) -> Tensor:
-    """The sum of the shallow skip, (B, 32, H, W), from the features and their `channel_sum_mean`s."""
-    g_ir, g_vis = (ir.float() - s_ir).abs(), (vis.float() - s_vis).abs()
-    total = g_ir + g_vis + EPS
-    return 0.5 * (g_ir / total).to(ir.dtype) * ir + (g_vis / total).to(vis.dtype) * vis
+def _in_blocks(strength: Tensor) -> Tensor:
+    """Means over 6x6 pixels in steps of 2, (B, C, H, W) to (B, C, ceil(H / 2), ceil(W / 2))."""
+    rows, cols = (side % 2 for side in strength.shape[2:])
+    if rows or cols:
+        strength = F.pad(strength, (0, cols, 0, rows), mode="replicate")
+    return around_block(F.avg_pool2d(strength, 2))
+
+
+def around_block(strength: Tensor) -> Tensor:
+    """Mean over 3x3 blocks, with reflection at the border."""
+    return mean3x3(strength, SkipBorder.REFLECT)
+
+
+def raise_to(x: Tensor, power: int) -> Tensor:
+    """Raise x to a power of `POWERS` by multiplications; engines compute other powers by logarithms."""
+    return x if power == 1 else raise_to(x * x, power // 2)
+
+
+KNEE = 12 / 255
+"""Part of the range at either end that `bend` compresses."""
+
+
+def bend(raw: Tensor) -> Tensor:
+    """Map real values to luma in 0..1: hyperbolas at both ends, which join with equal value and slope."""
+    below, above = F.relu(KNEE - raw), F.relu(raw - (1 - KNEE))
+    return raw + below * below / (KNEE + below) - above * above / (KNEE + above)
 
 
 class DecoderConv(nn.Module):
@@ -282,7 +333,7 @@ class Decoder(nn.Module):
     def __init__(self, config: CrossFuseConfig) -> None:
         super().__init__()
         shallow, deep = config.shallow, config.deep
-        self.skip_weights, self.skip_border = config.skip_weights, config.skip_border
+        self.skip_weights, self.skip = config.skip_weights, ShallowSkip.of(config)
         self.conv1 = DecoderConv(deep, deep // 2)
         self.conv2 = DecoderConv(deep // 2, deep // 2)
         self.conv3 = DecoderConv(deep // 2, shallow)
@@ -295,7 +346,7 @@ class Decoder(nn.Module):
         if rows or cols:  # the max-pools rounded an odd size down
             top, left = rows // 2, cols // 2
             x = F.pad(x, (left, cols - left, top, rows - top), mode="reflect")
-        x = x + shallow_skip(*shallow, self.skip_border)  # (B, 32, H, W)
+        x = x + self.skip(*shallow)  # (B, 32, H, W)
         out: Tensor = self.last(x)
         return out
 
@@ -322,7 +373,9 @@ class CrossFuse(nn.Module):
         self.encoder_vis = Encoder(self.config)
         self.cam: CrossAttentionModule | ConvFusion
         if self.config.fusion is Fusion.CAM:
-            self.cam = CrossAttentionModule(self.config.deep, self.config.depth, self.config.attention)
+            self.cam = CrossAttentionModule(
+                self.config.deep, self.config.depth, self.config.attention, self.config.window
+            )
         else:
             self.cam = ConvFusion(self.config)
         self.decoder = Decoder(self.config)
@@ -337,8 +390,11 @@ class CrossFuse(nn.Module):
         shallow_ir, deep_ir = self.encoder_ir(ir / 255)
         shallow_vis, deep_vis = self.encoder_vis(vis / 255)
         x = self.cam(deep_ir, deep_vis)
-        out: Tensor = self.decoder(x, (deep_ir, deep_vis), (shallow_ir, shallow_vis))
-        return out
+        return self.bound(self.decoder(x, (deep_ir, deep_vis), (shallow_ir, shallow_vis)))
+
+    def bound(self, raw: Tensor) -> Tensor:
+        """Return the decoder's output, with its ends bent if the configuration says so."""
+        return bend(raw) if self.config.ends is Ends.BENT else raw
 
 
 def to_luma(raw: Tensor, output: Output) -> Tensor:

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streamfuse.network.config import Window
 from streamfuse.network.crossfuse import (
-    PATCH,
-    WINDOW,
+    ConvFusion,
     CrossAttention,
     CrossAttentionBlock,
     CrossAttentionModule,
@@ -27,9 +27,8 @@ from streamfuse.network.crossfuse import (
     attend,
     deep_skip,
     layer_norm,
-    shallow_skip,
-    to_windows,
 )
+from streamfuse.network.windows import PATCH, WINDOW, to_windows
 
 REACH = 4
 """Reach of a dense block, four successive 3x3 convs: an output pixel depends on 4 pixels to each side."""
@@ -211,10 +210,13 @@ def _transforms(kernel: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
 class FoldedAttention(CrossAttentionModule):
     """A CAM whose last blocks drop, after their attention, the tokens that only pad the windows.
 
-    At 640x480 these are 336 of 1,536; they are still keys and values for the other tokens.
+    At 640x480 these are 336 of 1,536; they are still keys and values for the other tokens.  Fitted windows have none.
     """
 
     def __init__(self, cam: CrossAttentionModule) -> None:
+        """Raises ValueError for a CAM whose windows are not padded."""
+        if cam.window is not Window.PADDED:
+            raise ValueError("only padded windows contain tokens that can be dropped")
         nn.Module.__init__(self)
         self.self_ir, self.self_vis = cam.self_ir, cam.self_vis
         self.cross_ir, self.cross_vis = cam.cross_ir, cam.cross_vis
@@ -231,6 +233,13 @@ class FoldedAttention(CrossAttentionModule):
         crossed = _cross(self.cross_ir, vis, ir, batch, index) + _cross(self.cross_vis, ir, vis, batch, index)
         x = crossed.reshape(batch, rows, cols, channels, PATCH, PATCH).permute(0, 3, 1, 4, 2, 5)
         return x.reshape(batch, channels, rows * PATCH, cols * PATCH)[:, :, :h, :w]
+
+
+def fold_attention(cam: CrossAttentionModule | ConvFusion) -> CrossAttentionModule | ConvFusion:
+    """Return the rewritten CAM, or the same module if rewriting saves nothing."""
+    if isinstance(cam, CrossAttentionModule) and cam.window is Window.PADDED:
+        return FoldedAttention(cam)
+    return cam
 
 
 def _tokens_in_picture(rows: int, cols: int) -> Tensor:
@@ -268,7 +277,7 @@ class FoldedDecoder(Decoder):
 
     def __init__(self, decoder: Decoder) -> None:
         nn.Module.__init__(self)
-        self.skip_weights, self.skip_border = decoder.skip_weights, decoder.skip_border
+        self.skip_weights, self.skip = decoder.skip_weights, decoder.skip
         self.conv1, self.conv2, self.conv3 = decoder.conv1, decoder.conv2, decoder.conv3
         self.conv4, self.last = decoder.conv4, decoder.last
         for name, tensor in zip(("tail_weight", "tail_bias", "skip_weight"), _compose_decoder(decoder), strict=True):
@@ -281,7 +290,7 @@ class FoldedDecoder(Decoder):
     def forward(self, x: Tensor, deep: tuple[Tensor, Tensor], shallow: tuple[Tensor, Tensor]) -> Tensor:
         x = self.picture(x, deep)
         x = self.fit(x, *shallow[0].shape[2:])
-        return x + F.conv2d(shallow_skip(*shallow, self.skip_border), self.skip_weight)
+        return x + F.conv2d(self.skip(*shallow), self.skip_weight)
 
     @staticmethod
     def fit(x: Tensor, height: int, width: int) -> Tensor:
@@ -335,8 +344,7 @@ def fold(network: CrossFuse, height: int, width: int, *, spectral: bool = True) 
     if spectral:
         folded.encoder_ir = FoldedEncoder(network.encoder_ir, height, width)
         folded.encoder_vis = FoldedEncoder(network.encoder_vis, height, width)
-    if isinstance(network.cam, CrossAttentionModule):
-        folded.cam = FoldedAttention(network.cam)
+    folded.cam = fold_attention(network.cam)
     folded.decoder = FoldedDecoder(network.decoder)
     return folded
 

@@ -14,15 +14,12 @@ from torch import Tensor, nn
 from streamfuse.network.blocks import BLOCK, WIDEST, BlockedDetail
 from streamfuse.network.config import MIN_SIDE, Preset
 from streamfuse.network.crossfuse import (
-    CrossAttentionModule,
     CrossFuse,
     Decoder,
     conv3x3,
     mean3x3,
-    shallow_skip,
-    skip_by_strength,
 )
-from streamfuse.network.folding import FoldedAttention, FoldedDecoder, fold
+from streamfuse.network.folding import FoldedDecoder, fold, fold_attention
 
 FACTORS = (1, 2, 4, 8, 16, 32)
 """Possible reductions of the deep path's width and height."""
@@ -44,13 +41,21 @@ class DeepScaled(nn.Module):
             raise ValueError(f"the deep path can be smaller by {', '.join(map(str, FACTORS))}, not {factor}")
         self.factor = 1 if min(height, width) < factor * MIN_SIDE else factor
         self.encoder_ir, self.encoder_vis, self.cam = network.encoder_ir, network.encoder_vis, network.cam
-        self.decoder = network.decoder
+        self.decoder, self._bound = network.decoder, network.bound
 
     def forward(self, ir: Tensor, vis: Tensor) -> Tensor:
         """As `CrossFuse.forward`."""
         ir, vis = ir / 255, vis / 255
+        return self.finish(self.deep_picture(ir, vis), ir, vis)
+
+    def deep_picture(self, ir: Tensor, vis: Tensor) -> Tensor:
+        """Compute the part of the deep features, (B, 1, 8h, 8w), not enlarged, from two (B, 1, H, W) in 0..1."""
         deep = self.encoder_ir(self._smaller(ir))[1], self.encoder_vis(self._smaller(vis))[1]
-        return self._finish(self._picture(self.cam(*deep), deep), ir, vis)
+        return self._picture(self.cam(*deep), deep)
+
+    def finish(self, x: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
+        """Compute the output from the result of `deep_picture` and the same two pictures."""
+        return self._bound(self._finish(x, ir, vis))
 
     def _finish(self, x: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
         """Add the part of the deep features, enlarged, and that of the shallow ones: (B, 1, H, W)."""
@@ -64,7 +69,7 @@ class DeepScaled(nn.Module):
     def _detail(self, ir: Tensor, vis: Tensor) -> Tensor:
         """Compute the part of the picture that depends on the shallow features, (B, 1, H, W)."""
         shallow = self.encoder_ir.conv(ir), self.encoder_vis.conv(vis)
-        return F.conv2d(shallow_skip(*shallow, self.decoder.skip_border), _skip(self.decoder))
+        return F.conv2d(self.decoder.skip(*shallow), _skip(self.decoder))
 
     def _smaller(self, image: Tensor) -> Tensor:
         """Average over factor x factor pixels; sides are rounded up by repeating the last pixels."""
@@ -100,13 +105,13 @@ class FoldedDeepScaled(DeepScaled):
     def __init__(self, network: CrossFuse, height: int, width: int, factor: int, *, folded: bool) -> None:
         super().__init__(network, height, width, factor)
         # For pictures this small the rewritten encoders are slower, by 1 ms of 33.
-        if folded and isinstance(network.cam, CrossAttentionModule):
-            self.cam = FoldedAttention(network.cam)
+        if folded:
+            self.cam = fold_attention(network.cam)
         self.decoder = FoldedDecoder(network.decoder)
         convs = network.encoder_ir.conv, network.encoder_vis.conv
         self.blocks: BlockedDetail | None = None
         if folded and self.factor > 1 and network.config.shallow <= WIDEST and not (height % BLOCK or width % BLOCK):
-            self.blocks = BlockedDetail(*convs, self.decoder.skip_weight, self.decoder.skip_border, self.factor)
+            self.blocks = BlockedDetail(*convs, self.decoder.skip_weight, self.decoder.skip, self.factor)
         else:
             self.sum_ir, self.sum_vis = (_summed(conv) for conv in convs)
 
@@ -122,9 +127,9 @@ class FoldedDeepScaled(DeepScaled):
     def _detail(self, ir: Tensor, vis: Tensor) -> Tensor:
         shallow = self.encoder_ir.conv(ir), self.encoder_vis.conv(vis)
         # Summing the kernels gives the sum over the channels without reading 32 channels again.
-        means = (mean3x3(one.float(), self.decoder.skip_border) for one in (self.sum_ir(ir), self.sum_vis(vis)))
-        skip = skip_by_strength(*shallow, *means)
-        return F.conv2d(skip, self.decoder.skip_weight)
+        skip = self.decoder.skip
+        means = (mean3x3(one.float(), skip.border) for one in (self.sum_ir(ir), self.sum_vis(vis)))
+        return F.conv2d(skip.weigh(*shallow, *means), self.decoder.skip_weight)
 
 
 def _repeat_ends(x: Tensor, dim: int, before: int, after: int) -> Tensor:

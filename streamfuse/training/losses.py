@@ -9,6 +9,7 @@ recipe; each is 0 for a perfect score.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -209,6 +210,64 @@ def information(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
     return 1 - ((_mutual_information(a, f) + _mutual_information(b, f)) / entropy.clamp_min(0.1)).mean()
 
 
+def quality(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
+    """1 - Q_AB/F (Xydeas and Petrovic 2000), without the border, with angles over the full circle.
+
+    An edge of the wrong sign counts as lost; the metric itself ignores the sign.
+    """
+    edge = 8 * _sobel(fused)
+    kept: Tensor | float = 0.0
+    whole: Tensor | float = 0.0
+    for source in (ir, vis):
+        wanted = 8 * _sobel(source)
+        strength, strength_f = (_length(x) for x in (wanted, edge))
+        ratio = torch.minimum(strength, strength_f) / torch.maximum(strength, strength_f)
+        along = (wanted * edge).sum(1, keepdim=True)
+        across = wanted[:, :1] * edge[:, 1:] - wanted[:, 1:] * edge[:, :1]
+        turned = torch.atan2(across.abs(), along + 1e-3) / (math.pi / 2)
+        kept_here = 0.9994 * torch.sigmoid(15 * (ratio - 0.5)) * 0.9879 * torch.sigmoid(22 * (0.2 - turned))
+        kept = kept + (kept_here * strength).sum(dim=(1, 2, 3))
+        whole = whole + strength.sum(dim=(1, 2, 3))
+    assert isinstance(kept, Tensor)
+    return 1 - (kept / whole).mean()
+
+
+def _length(x: Tensor) -> Tensor:
+    """Length of vectors (B, 2, H, W) as (B, 1, H, W), never 0, where the root has no gradient."""
+    return (x.square().sum(1, keepdim=True) + 0.01).sqrt()
+
+
+KEPT = 12.0
+"""Grey levels at either end of the range, half of which must be kept."""
+
+
+def out_of_range(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
+    """Mean distance / 255 to the range that the brighter source allows.
+
+    The fused level must be at least half of the brighter source's, up to 6 levels, and at least half as far from white,
+    up to 6 levels.
+    """
+    brighter_one = torch.maximum(ir, vis)
+    floor = brighter_one.clamp(0, KEPT) / 2
+    ceiling = 255 - (255 - brighter_one).clamp(0, KEPT) / 2
+    return ((floor - fused).clamp_min(0) + (fused - ceiling).clamp_min(0)).mean() / 255
+
+
+def texture(fused: Tensor, target: Tensor) -> Tensor:
+    """Mean |grad F - grad T| / 255, T the target, whose details are those of the source that varies more."""
+    return (_sobel(fused) - _sobel(target)).abs().mean() / 255
+
+
+def steadiness(fused: Tensor, target: Tensor) -> Tensor:
+    """Difference between the changes of F and of the target from one frame to the next, grey levels.
+
+    Images 0 and 1, 2 and 3, and so on are consecutive frames.  The sum of the change of the mean level and a quarter of
+    the change of the mean within 16 pixels.
+    """
+    change = (fused - target)[1::2] - (fused - target)[::2]
+    return change.mean(dim=(1, 2, 3)).abs().mean() + _spread(change, 16).abs().mean() / 4
+
+
 def leaning(taught: Tensor, ir: Tensor, vis: Tensor, share: float) -> Tensor:
     """The teacher's picture, biased to the visible one by up to `share` where the visible one varies more.
 
@@ -220,12 +279,12 @@ def leaning(taught: Tensor, ir: Tensor, vis: Tensor, share: float) -> Tensor:
 
 
 def imitation(fused: Tensor, taught: Tensor) -> Tensor:
-    """Mean |F - T| / 255, T the teacher's picture."""
+    """Mean |F - T| / 255, T the teacher's picture or the target."""
     return (fused - taught).abs().mean() / 255
 
 
 def likeness(fused: Tensor, taught: Tensor) -> Tensor:
-    """1 - SSIM to the teacher's picture."""
+    """1 - SSIM to the teacher's picture or the target."""
     return 1 - ssim(fused, taught)
 
 
@@ -240,7 +299,15 @@ FUSION_LOSSES: dict[str, Loss] = {
     "differences": differences,
     "fidelity": fidelity,
     "information": information,
+    "quality": quality,
+    "range": out_of_range,
 }
 """Losses by their names in recipes; each maps (fused, ir, vis) to a scalar."""
+TARGET_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "pyramid": imitation,
+    "texture": texture,
+    "similarity": likeness,
+}
+"""Losses against `streamfuse.training.target` by their names in recipes; each maps (fused, target) to a scalar."""
 IMITATION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"imitation": imitation, "likeness": likeness}
 """Losses of distillation by their names in recipes; each maps (fused, taught) to a scalar."""

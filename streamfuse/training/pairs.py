@@ -15,6 +15,7 @@ Test sets (directories named test; KAIST's set06 to set11) are left out, with a 
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -51,6 +52,8 @@ class Pair:
     vis: Path | Plane
     max_pixels: int = MAX_PIXELS
     """Largest image file that is read."""
+    later: Pair | None = None
+    """The next frame of the same video; None for images."""
 
     def load(self) -> tuple[Plane, Plane]:
         """Load infrared and visible luma, (H, W) uint8 each; raises InputError if their sizes differ."""
@@ -157,15 +160,23 @@ def _numbered_pairs(directory: Path, options: SourceOptions) -> Iterator[Pair]:
 
 
 def _video_pairs(ir: Path, vis: Path, every: int, most_bytes: int, options: SourceOptions) -> list[Pair]:
-    """Every nth pair of two videos, in memory; every 2nd of those, and so on, once they exceed `most_bytes`."""
+    """Every nth pair of two videos, each with the pair after it, in memory.
+
+    Every 2nd of those is kept, and so on, once they exceed `most_bytes`.
+    """
     kept: list[Pair] = []
     with VideoFile(ir, options) as first, VideoFile(vis, options) as second:
         tolerance_ns = default_tolerance_ns(first.period_ns, second.period_ns)
         for index, pair in enumerate(pair_frames(first, second, tolerance_ns=tolerance_ns)):
+            if index % every > 1:
+                continue
+            frame = Pair(pair.ir.luma.copy(), pair.vis.luma.copy())
+            if kept and index % every == 1 % every:
+                kept[-1] = dataclasses.replace(kept[-1], later=frame)
             if index % every:
                 continue
-            kept.append(Pair(pair.ir.luma.copy(), pair.vis.luma.copy()))
-            if 2 * pair.ir.luma.size * len(kept) > most_bytes:
+            kept.append(frame)
+            if 4 * pair.ir.luma.size * len(kept) > most_bytes:
                 kept, every = kept[::2], 2 * every
                 log.warning("%s is long: one frame in %d is kept in memory", ir, every)
     return kept

@@ -23,7 +23,18 @@ from pathlib import Path
 from typing import Any
 
 from streamfuse.errors import UsageError
-from streamfuse.network.config import Attention, CrossFuseConfig, Fusion, Output, Preset, SkipBorder, SkipWeights
+from streamfuse.network.config import (
+    Attention,
+    CrossFuseConfig,
+    Ends,
+    Fusion,
+    Output,
+    Preset,
+    SkipArea,
+    SkipBorder,
+    SkipWeights,
+    Window,
+)
 from streamfuse.support.files import read_toml
 
 LOSSES = (
@@ -36,12 +47,27 @@ LOSSES = (
     "differences",
     "fidelity",
     "information",
+    "quality",
+    "pyramid",
+    "texture",
+    "similarity",
+    "range",
+    "steadiness",
     "imitation",
     "likeness",
 )
 """Names of the losses; the last two compare with a teacher's picture and are for distillation only."""
 
 _DIRECT = CrossFuseConfig(skip_weights=SkipWeights.MAGNITUDE, output=Output.DIRECT)
+_RANGE = dataclasses.replace(
+    _DIRECT,
+    skip_border=SkipBorder.REFLECT,
+    skip_power=8,
+    skip_area=SkipArea.BLOCK,
+    skip_infrared=1.0,
+    window=Window.FITTED,
+    ends=Ends.BENT,
+)
 
 
 class Train(enum.StrEnum):
@@ -90,6 +116,20 @@ class Recipe:
     """Largest sigma of Gaussian sensor noise, grey levels; random for each image and modality."""
     light: float = 0.0
     """Gain 1 +- light and offset +- 128 * light; random for each image and modality."""
+    night: float = 0.0
+    """Share of samples whose visible picture is darkened, except for lamps, and gets more noise."""
+    glare: float = 0.0
+    """Share of samples with a light that blinds the visible camera."""
+    smoke: float = 0.0
+    """Share of samples with smoke in front of the visible camera."""
+    faint: float = 0.0
+    """Share of samples whose infrared has little contrast."""
+    inverted: float = 0.0
+    """Share of samples with inverted infrared: warm is dark."""
+    shift: float = 0.0
+    """Largest shift of infrared along either axis, pixels."""
+    frames: int = 1
+    """Consecutive frames in a sample: 1, or 2, which losses over time need."""
     train: Train = Train.FUSION
     norm: Norm = Norm.BATCH
     losses: Mapping[str, float] = field(default_factory=lambda: {"intensity": 1.0, "gradient": 10.0})
@@ -127,6 +167,11 @@ class Recipe:
             raise UsageError("a recipe needs 0 < lr < 1, zoom >= 1, 0 <= ema < 1 and 0 <= light < 1")
         if not 0 <= self.lean <= (1 if self._taught else 0):
             raise UsageError("a recipe needs 0 <= lean <= 1, and for a lean above 0 the loss imitation or likeness")
+        shares = (self.night, self.glare, self.smoke, self.faint, self.inverted)
+        if not (min(shares) >= 0 and max(shares) <= 1 and 0 <= self.shift <= 8 and self.frames in (1, 2)):
+            raise UsageError("a recipe needs shares of samples of 0 to 1, 0 <= shift <= 8, and frames of 1 or 2")
+        if self.frames == 1 and "steadiness" in self.losses:
+            raise UsageError("the loss steadiness needs frames = 2")
         if self.factor not in (1, 2, 4, 8) or self.crop < 16 * self.factor:
             raise UsageError("a recipe needs a factor of 1, 2, 4 or 8, and a crop of at least 16 times as many pixels")
         if self.factor > 1 and self.train is Train.SHALLOW:
@@ -142,6 +187,25 @@ class Recipe:
 _REPLACE = dataclasses.replace
 
 PUBLISHED = Recipe(steps=20_000, batch=8, lr=1e-3, schedule="steps", warmup=0, bf16=False, network=CrossFuseConfig())
+_SCENES: dict[str, Any] = {
+    "zoom": 1.6,
+    "noise": 1.5,
+    "light": 0.25,
+    "night": 0.3,
+    "glare": 0.1,
+    "smoke": 0.1,
+    "faint": 0.15,
+    "inverted": 0.1,
+    "shift": 0.5,
+}
+_KEPT = {
+    "texture": 10.0,
+    "quality": 5.0,
+    "fidelity": 2.0,
+    "information": 2.0,
+    "differences": 0.4,
+    "range": 50.0,
+}
 DEFAULT = Recipe(
     steps=4000,
     batch=2,
@@ -161,6 +225,22 @@ DEFAULT = Recipe(
         "information": 1.0,
     },
 )
+RANGE = Recipe(
+    steps=4000,
+    batch=4,
+    crop=192,
+    lr=5e-4,
+    warmup=20,
+    ema=0.99,
+    clip=1.0,
+    **_SCENES,
+    train=Train.ALL,
+    norm=Norm.FROZEN,
+    losses={"pyramid": 6.0, "similarity": 1.0, **_KEPT},
+    network=_RANGE,
+    factor=4,
+)
+"""Keeps shadows and highlights: no weights that were trained so are shipped yet."""
 # The published losses at a rate and precision for small budgets: only what a row names differs from the first.
 _ABLATION = Recipe(steps=300, batch=4, crop=128, lr=1e-3, network=_DIRECT)
 ABLATIONS: dict[str, Recipe] = {
@@ -175,7 +255,7 @@ ABLATIONS: dict[str, Recipe] = {
     "no-intensity": _REPLACE(_ABLATION, losses={"gradient": 10.0}),
     "no-gradient": _REPLACE(_ABLATION, losses={"intensity": 1.0}),
 }
-RECIPES: dict[str, Recipe] = {"default": DEFAULT, "published": PUBLISHED, **ABLATIONS}
+RECIPES: dict[str, Recipe] = {"default": DEFAULT, "range": RANGE, "published": PUBLISHED, **ABLATIONS}
 """Of stage 2."""
 
 AUTOENCODERS: dict[str, Recipe] = {
@@ -202,6 +282,22 @@ STUDENTS: dict[str, Recipe] = {
         norm=Norm.FROZEN,
         losses={"imitation": 10.0, "likeness": 1.0},
         network=_LITE,
+        factor=4,
+    ),
+    "range": Recipe(
+        steps=6000,
+        batch=3,
+        crop=192,
+        lr=1e-3,
+        warmup=20,
+        ema=0.99,
+        clip=1.0,
+        bf16=False,
+        **_SCENES,
+        train=Train.ALL,
+        norm=Norm.FROZEN,
+        losses={"imitation": 8.0, "likeness": 1.0, **_KEPT},
+        network=dataclasses.replace(_RANGE, shallow=8, deep=32, growth=16),
         factor=4,
     ),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Container
 from pathlib import Path
 from typing import cast
 
@@ -20,9 +19,17 @@ from streamfuse.network.checkpoint import load
 from streamfuse.network.config import CrossFuseConfig, Output
 from streamfuse.network.crossfuse import CrossFuse, DecoderConv, Encoder, to_luma
 from streamfuse.network.scaled import DeepScaled
-from streamfuse.training.losses import FUSION_LOSSES, IMITATION_LOSSES, leaning, reconstruction
+from streamfuse.training.losses import (
+    FUSION_LOSSES,
+    IMITATION_LOSSES,
+    TARGET_LOSSES,
+    leaning,
+    reconstruction,
+    steadiness,
+)
 from streamfuse.training.recipe import Norm, Recipe, Train
 from streamfuse.training.state import read_format, read_network
+from streamfuse.training.target import pyramid_target
 
 DIRECT_SCALE, DIRECT_SHIFT = 0.2, 0.4
 """Initial scale and shift of the last BatchNorm for luma in 0..1: with 1 and 0, training is very slow."""
@@ -62,7 +69,7 @@ class Task(nn.Module):
 
     @abstractmethod
     def render(self, batch: Tensor) -> Tensor:
-        """Images (B, 1, H, W), 0..255, FP32, from a batch (B, 2, H, W) of the same."""
+        """Compute images (B, 1, H, W), FP32, 0..255, from a batch (B, 4, H, W) of `Samples`."""
 
     @abstractmethod
     def losses(self, rendered: Tensor, batch: Tensor) -> dict[str, Tensor]: ...
@@ -94,7 +101,7 @@ class AutoEncoderTask(Task):
         return raw.float() * 255
 
     def losses(self, rendered: Tensor, batch: Tensor) -> dict[str, Tensor]:
-        return {"loss": reconstruction(batch[:, self._channel, None], rendered)}
+        return {"loss": reconstruction(batch[:, 2 + self._channel, None], rendered)}
 
 
 class FusionTask(Task):
@@ -115,20 +122,24 @@ class FusionTask(Task):
         return cast(CrossFuse, self.network)
 
     @classmethod
-    def _loss_names(cls) -> Container[str]:
-        return FUSION_LOSSES.keys()
+    def _loss_names(cls) -> tuple[str, ...]:
+        return (*FUSION_LOSSES, *TARGET_LOSSES, "steadiness")
 
     def render(self, batch: Tensor) -> Tensor:
-        network = self.fusion
+        network, batch = self.fusion, batch[:, :2]
         if self.recipe.factor > 1:
             height, width = batch.shape[2:]
             scaled = DeepScaled(network, height, width, self.recipe.factor)
-            return self._to_luma(scaled(*batch.chunk(2, dim=1)))
+            ir, vis = (batch / 255).chunk(2, dim=1)
+            deep = scaled.deep_picture(ir, vis)
+            with torch.autocast(batch.device.type, enabled=False):
+                # FP32: the choice of the stronger source depends on small differences
+                return self._to_luma(scaled.finish(deep.float(), ir, vis))
         ir, vis = (batch / 255).chunk(2, dim=1)
         shallow_ir, deep_ir = self._encode(network.encoder_ir, ir)
         shallow_vis, deep_vis = self._encode(network.encoder_vis, vis)
         x = network.cam(deep_ir, deep_vis)
-        return self._to_luma(network.decoder(x, (deep_ir, deep_vis), (shallow_ir, shallow_vis)))
+        return self._to_luma(network.bound(network.decoder(x, (deep_ir, deep_vis), (shallow_ir, shallow_vis))))
 
     def _to_luma(self, raw: Tensor) -> Tensor:
         # Not clamped: pixels out of range need a gradient.
@@ -145,10 +156,18 @@ class FusionTask(Task):
         return features
 
     def losses(self, rendered: Tensor, batch: Tensor) -> dict[str, Tensor]:
-        ir, vis = batch.chunk(2, dim=1)
         weights = {name: weight for name, weight in self.recipe.losses.items() if weight}
-        found = {name: FUSION_LOSSES[name](rendered, ir, vis) for name in weights if name in FUSION_LOSSES}
-        found |= self._taught(rendered, batch, [name for name in weights if name in IMITATION_LOSSES])
+        # Of two frames only the first counts, except for the loss over time
+        first, seen = rendered[:: self.recipe.frames], batch[:: self.recipe.frames]
+        ir, vis = seen[:, 2:3], seen[:, 3:4]
+        found = {name: FUSION_LOSSES[name](first, ir, vis) for name in weights if name in FUSION_LOSSES}
+        if targeted := [name for name in weights if name in TARGET_LOSSES]:
+            target = pyramid_target(ir, vis)
+            found |= {name: TARGET_LOSSES[name](first, target) for name in targeted}
+        if "steadiness" in weights:
+            target = pyramid_target(batch[:, 2:3], batch[:, 3:4])
+            found["steadiness"] = steadiness(rendered, target)
+        found |= self._taught(first, seen, [name for name in weights if name in IMITATION_LOSSES])
         return {"loss": torch.stack([weights[name] * value for name, value in found.items()]).sum(), **found}
 
     def _taught(self, rendered: Tensor, batch: Tensor, names: list[str]) -> dict[str, Tensor]:
@@ -175,17 +194,17 @@ class DistillTask(FusionTask):
         self._teacher = teacher
 
     @classmethod
-    def _loss_names(cls) -> Container[str]:
-        return (*FUSION_LOSSES, *IMITATION_LOSSES)
+    def _loss_names(cls) -> tuple[str, ...]:
+        return (*super()._loss_names(), *IMITATION_LOSSES)
 
     def _taught(self, rendered: Tensor, batch: Tensor, names: list[str]) -> dict[str, Tensor]:
-        pictures = batch.detach().clamp(0, 255).round().byte().cpu().numpy()
+        pictures = batch[:, :2].detach().clamp(0, 255).round().byte().cpu().numpy()
         taught = np.stack(
             [self._teacher.fuse(np.ascontiguousarray(ir), np.ascontiguousarray(vis)) for ir, vis in pictures]
         )
         wanted = torch.from_numpy(taught).to(rendered)[:, None].clamp(0, 1) * 255
         if self.recipe.lean:
-            ir, vis = batch.chunk(2, dim=1)
+            ir, vis = batch[:, 2:3], batch[:, 3:4]
             wanted = leaning(wanted, ir, vis, self.recipe.lean)
         return {name: IMITATION_LOSSES[name](rendered, wanted) for name in names}
 
@@ -197,9 +216,11 @@ def start_network(recipe: Recipe, init: Path | None, encoders: tuple[Path, Path]
         read_network(init, network)
         return network
     if init is not None:
-        network = load(init)
-        if network.config != recipe.network:
-            raise InputError(f"{init} is of {network.config}, the recipe of {recipe.network}")
+        before, network = load(init), CrossFuse(recipe.network)
+        try:
+            network.load_state_dict(before.state_dict())
+        except RuntimeError:
+            raise InputError(f"{init} is of {before.config}, the recipe of {recipe.network}") from None
         return network
     network = CrossFuse(recipe.network)
     if recipe.network.output is Output.DIRECT:

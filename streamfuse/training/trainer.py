@@ -125,7 +125,8 @@ class Trainer:
             persistent_workers=self._plan.workers > 0,
         )
         for batch in loader:
-            yield batch.to(place.device, memory_format=torch.channels_last)
+            # Consecutive images are the frames of one sample
+            yield batch.flatten(0, 1).to(place.device, memory_format=torch.channels_last)
 
     def _step(self, step: int, batch: Tensor) -> dict[str, float]:
         rate = self._recipe.rate(step)
@@ -162,11 +163,11 @@ class Trainer:
         batch = torch.stack([self._validation[i] for i in range(VALIDATION)])
         losses: list[Tensor] = []
         with torch.no_grad():
-            batch = batch.to(self._place.device, memory_format=torch.channels_last)
-            for part in torch.split(batch, self._recipe.batch):
+            batch = batch.flatten(0, 1).to(self._place.device, memory_format=torch.channels_last)
+            for part in torch.split(batch, self._recipe.batch * self._recipe.frames):
                 rendered = self._task.images(part)
                 if journal is not None and not losses:
-                    journal.show(self._progress.step, part, rendered)
+                    journal.show(self._progress.step, part[:, :2], rendered)
                 losses += [self._task.losses(rendered, part)["loss"]] * len(part)
         network.load_state_dict(trained)
         self._task.set_training()
