@@ -107,7 +107,7 @@ def test_leaning_takes_the_visible_detail_and_leaves_what_is_warm_or_behind_smok
     assert float(moved[:, :, :, 120:].abs().max()) < 0.05
 
 
-def test_quality_equals_the_metric_where_edges_keep_their_sign() -> None:
+def test_quality_is_near_the_metric() -> None:
     from streamfuse.evaluation.reference_metrics import edge_preservation
 
     # With a black border, which the metric assumes
@@ -116,7 +116,9 @@ def test_quality_equals_the_metric_where_edges_keep_their_sign() -> None:
     fused = (0.6 * ir + 0.4 * vis).astype(np.uint8)
     a, b, f = (torch.from_numpy(plane).float()[None, None] for plane in (ir, vis, fused))
     assert 1 - float(losses.quality(a, a, a)) == pytest.approx(0.9994 * 0.9879, abs=0.02)
-    assert 1 - float(losses.quality(f, a, b)) == pytest.approx(edge_preservation(ir, vis, fused), abs=0.06)
+    # The metric counts edges on both sides of the vertical as opposite, the loss does not.
+    metric = edge_preservation(ir, vis, fused)
+    assert metric < 1 - float(losses.quality(f, a, b)) < metric + 0.1
     assert float(losses.quality(255 - f, a, b)) > 0.9
 
 
