@@ -233,7 +233,7 @@ def test_package_and_its_gpus_are_known() -> None:
     flavour = find_flavour()
     assert flavour is FLAVOURS[1]
     check_gpu(tensorrt, flavour, (8, 9), "NVIDIA GeForce RTX 4090")
-    with pytest.raises(EngineUnavailable, match=r"nothing for NVIDIA H100 \(SM90\).*streamfuse\[tensorrt\]"):
+    with pytest.raises(EngineUnavailable, match=r"does not support NVIDIA H100 \(SM90\).*streamfuse\[tensorrt\]"):
         check_gpu(tensorrt, flavour, (9, 0), "NVIDIA H100")
 
 
