@@ -111,7 +111,7 @@ def test_quality_equals_the_metric_where_edges_keep_their_direction() -> None:
     from streamfuse.evaluation.reference_metrics import edge_preservation
 
     # With a black border, which the metric assumes
-    source = np.pad(cv2.GaussianBlur(picture(1), (0, 0), 2)[3:-3, 3:-3], 3)
+    source = np.pad(cv2.GaussianBlur(picture(1), (0, 0), 2)[3:-3, 3:-3], 3).astype(np.uint8)
     a = torch.from_numpy(source).float()[None, None]
     for gain in (1.0, 0.9, 0.7, 0.55, 0.4):
         fused = np.rint(gain * source).astype(np.uint8)
