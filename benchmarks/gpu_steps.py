@@ -1,4 +1,4 @@
-"""What only a GPU can show, one step a function; `gpu_check.py` runs them.
+"""Checks that need a GPU, one step a function; `gpu_check.py` runs them.
 
 A step takes a device and a plan, and returns its figures; `text` among them is for people.  It raises `NotHere` for
 what this machine lacks and AssertionError for what is not as it should be.  On the CPU the same code runs with a

@@ -1,1 +1,1 @@
-"""Whether the program works on this machine, and how well: what `streamfuse doctor` checks."""
+"""The checks of `streamfuse doctor`: does the program work on this machine, and how well."""

@@ -10,7 +10,7 @@ from streamfuse.doctor.report import Checking
 
 
 def machine_checks(weights: Path | None) -> dict[str, Checking]:
-    """What can be told without fusing; a second or two.  `weights`: None for the shipped file."""
+    """Checks that fuse nothing; a second or two.  `weights`: None for the shipped file."""
     return {
         "Python": machine.check_python,
         "packages": machine.check_packages,
@@ -29,7 +29,7 @@ def machine_checks(weights: Path | None) -> dict[str, Checking]:
 
 
 def run_checks(weights: Path | None) -> dict[str, Checking]:
-    """What is told by fusing, writing and sending."""
+    """Checks that fuse, write and send."""
     from streamfuse.doctor import loopback, runs
 
     return {

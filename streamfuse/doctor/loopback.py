@@ -1,4 +1,4 @@
-"""What a run is made of besides the engine: files, ZeroMQ and the preview, each on this machine only."""
+"""Checks of a run without its engine: files, ZeroMQ and the preview, each on this machine only."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Check:
     name: str
     verdict: Verdict
     text: str
-    """What was found and, unless the verdict is ok, what to do; one line."""
+    """The finding and, unless the verdict is ok, what to do; one line."""
     values: Mapping[str, Any] = field(default_factory=dict)
     """The figures in the text, for programs."""
 
