@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from streamfuse.color import Plane
-from streamfuse.engines import create_engine, inductor
+from streamfuse.engines import create_engine
 from streamfuse.engines.device import HostDevice
 from streamfuse.engines.inductor import InductorEngine
 from streamfuse.errors import EngineUnavailable
@@ -43,8 +43,6 @@ def test_small_network_is_what_pytorch_computes(tmp_path: Path) -> None:
             assert returned == tag
             assert np.array_equal(raw, first)
         assert engine.time_network(*pair(size), runs=2).shape == (2,)
-    if not inductor._CHOSEN:  # PyTorch may have named its own directory before this module was imported
-        assert list((tmp_path / "inductor").iterdir())
     assert str(tmp_path) not in os.environ.get("TORCHINDUCTOR_CACHE_DIR", "")
 
 
