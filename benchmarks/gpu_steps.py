@@ -63,10 +63,10 @@ class Plan:
     pairs: int
     """Through the ring, with delays of the host in between."""
     runs: int
-    """Of each timing."""
+    """Runs of each timing."""
     soak_s: float
     precision: str
-    """What speed is measured in."""
+    """Precision in which speed is measured."""
 
 
 GPU_PLAN = Plan(

@@ -1,4 +1,4 @@
-"""What runs a network and what reads and writes video: weights, engines, codecs."""
+"""Checks of the software that runs a network and reads and writes video: weights, engines, codecs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGES = {
 }
 """The packages of each engine: with none of them it is not installed."""
 DECODERS = ("h264", "hevc", "mjpeg", "mpeg4", "ffv1", "rawvideo")
-"""What recordings, cameras and network streams usually carry."""
+"""Codecs that recordings, cameras and network streams usually carry."""
 
 
 def check_weights(weights: Path | None) -> Iterator[Check]:
@@ -50,7 +50,7 @@ def check_weights(weights: Path | None) -> Iterator[Check]:
 
 
 def check_engines(weights: Path | None) -> Iterator[Check]:
-    """Whether each engine that is installed can be made here, and which one `auto` takes."""
+    """Check that each installed engine can be created, and name the one that `auto` takes."""
     from streamfuse.engines.tensorrt import find_flavour
 
     for name in engine_names():

@@ -29,11 +29,11 @@ log = logging.getLogger("streamfuse")
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 """Where Inductor keeps what it compiles."""
 _CHOSEN = CACHE_VARIABLE in os.environ
-"""Whether the user has chosen a directory; later PyTorch itself puts one there."""
+"""True if the user has chosen a directory; later PyTorch itself sets the variable."""
 
 
 def create(weights: Path | None, precision: str, threads: int | None, device: str) -> InductorEngine:
-    """As `streamfuse.engines.create_engine`; device auto is the first GPU."""
+    """Create the engine for `streamfuse.engines.create_engine`; device auto is the first GPU."""
     index = 0 if device == "auto" else parse_device(device)
     if index is not None:
         return InductorEngine(weights, precision, CudaDevice(index))
@@ -105,7 +105,7 @@ class InductorEngine(StreamedEngine):
 
 
 def _cause(error: Exception) -> str:
-    """What went wrong, in one line; the compiler's errors stand around it."""
+    """Return the innermost error of a failed compilation in one line."""
     while (inner := getattr(error, "inner_exception", None)) is not None:
         error = inner
     return first_line(error)

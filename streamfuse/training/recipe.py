@@ -256,14 +256,14 @@ ABLATIONS: dict[str, Recipe] = {
     "no-gradient": _REPLACE(_ABLATION, losses={"intensity": 1.0}),
 }
 RECIPES: dict[str, Recipe] = {"default": DEFAULT, "range": RANGE, "published": PUBLISHED, **ABLATIONS}
-"""Of stage 2."""
+"""Recipes of stage 2."""
 
 AUTOENCODERS: dict[str, Recipe] = {
     "default": Recipe(steps=4000, batch=2, zoom=1.6, light=0.25),
     # 40,000 images, 4 epochs, batches of 2
     "published": Recipe(steps=80_000, batch=2, lr=1e-3, schedule="steps", warmup=0, bf16=False),
 }
-"""Of stage 1."""
+"""Recipes of stage 1."""
 
 _LITE = dataclasses.replace(_DIRECT, skip_border=SkipBorder.REFLECT, shallow=8, deep=32, growth=16)
 STUDENTS: dict[str, Recipe] = {
@@ -301,7 +301,7 @@ STUDENTS: dict[str, Recipe] = {
         factor=4,
     ),
 }
-"""Of distillation."""
+"""Recipes of distillation."""
 
 
 def read_recipe(text: str, known: Mapping[str, Recipe]) -> Recipe:

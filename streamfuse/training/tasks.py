@@ -75,7 +75,7 @@ class Task(nn.Module):
     def losses(self, rendered: Tensor, batch: Tensor) -> dict[str, Tensor]: ...
 
     def images(self, batch: Tensor) -> Tensor:
-        """What `render` gives, computed in the recipe's precision."""
+        """Images by `render`, computed in the recipe's precision."""
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.recipe.bf16):
             return self.render(batch).float()
 
