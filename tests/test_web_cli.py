@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from command_line import ONE_THREAD, ROOT, SMALL, fails, streamfuse
 from media import every, write_video
 from web import TOKEN, picture, serving, until
+
+from streamfuse.cli import cli, logs
 
 LIVE = ("--ir", "synthetic:ir?live=1&size=64x48", "--vis", "synthetic:vis?live=1&size=64x48")
 
@@ -111,6 +114,20 @@ def test_generated_token_is_printed_once_and_a_given_one_never() -> None:
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         assert TOKEN not in process.stderr.read()
+
+
+def test_signal_as_soon_as_the_address_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    def say(*lines: str, **how: object) -> None:
+        said.extend(lines)
+        if lines[0].startswith("note: preview: "):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(logs, "say", say)
+    done = CliRunner().invoke(cli, ["run", *LIVE, "--preview", "127.0.0.1:0", "--frames", "100"])
+    assert (done.exit_code, done.exception) == (0, None)
+    assert re.search(r"fused +0", "\n".join(said)), said
 
 
 def test_errors_are_one_line() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from streamfuse.cli import logs, options
-from streamfuse.cli.run import watch
+from streamfuse.cli.run import stopping_on_signals, watch
 from streamfuse.errors import OutputError
 from streamfuse.frames import Role
 
@@ -73,7 +73,9 @@ def command(
         record(f"synthetic:{role}{query}", path, force=force)
     logs.say(f"fusing {fused}")
     sink = open_sink(str(fused), force=force, period_ns=round(1e9 / fps), inputs=[ir, vis])
-    code = watch(Pipeline(ir, vis, sinks=[sink], fuser=fuser))
+    pipeline = Pipeline(ir, vis, sinks=[sink], fuser=fuser)
+    with stopping_on_signals(pipeline.stop) as received:
+        code = watch(pipeline, received)
     if code == 0:
         _draw_sheet(ir, vis, fused, sheet)
         click.echo(f"look at {sheet} and {fused}")

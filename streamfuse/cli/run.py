@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -85,6 +86,9 @@ def command(
         ir_source, vis_source = _open_sources(ir, vis, vot, fusion)
         sources = stack.enter_context(ir_source), stack.enter_context(vis_source)
         fuser = stack.enter_context(fusion.fuser())
+        made: Future[Pipeline] = Future()
+        # Before the outputs announce themselves: whoever reads of one may stop the run from then on
+        received = stack.enter_context(stopping_on_signals(lambda: made.result().stop()))
         files = [path for source in sources for path in source.files]
         period_ns = max(source.period_ns or 0 for source in sources) or None
         with ExitStack() as opened:  # the pipeline closes the sinks, once it has them
@@ -114,9 +118,10 @@ def command(
             policy=Policy(policy),
             on_loss=OnLoss(on_loss),
         )
+        made.set_result(pipeline)
         if only_preview and preview.open and shown is not None:
             open_browser(shown.links["preview"])
-        return watch(pipeline)
+        return watch(pipeline, received)
 
 
 def _open_sources(
@@ -129,9 +134,9 @@ def _open_sources(
     return open_vot(vot, fusion.sources) if vot is not None else open_pair(ir, vis, fusion.sources)
 
 
-def watch(pipeline: Pipeline) -> int:
-    """Run a pipeline with progress, signals and a summary; return the exit code."""
-    with stopping_on_signals(pipeline.stop) as received, summary.run_progress(pipeline.expected_pairs) as on_tick:
+def watch(pipeline: Pipeline, received: list[int]) -> int:
+    """Run a pipeline with progress and a summary; return the exit code, which depends on the signals received."""
+    with summary.run_progress(pipeline.expected_pairs) as on_tick:
         error: StreamfuseError | None = None
         try:
             pipeline.run(on_tick)
