@@ -54,7 +54,7 @@ class NotHere(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much a step does."""
+    """Size of a step: pictures and runs."""
 
     full: Size
     """The size of all that is measured at one size."""

@@ -44,7 +44,7 @@ def notes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
 def test_machine_with_an_unusable_gpu(
     weights: Path, monkeypatch: pytest.MonkeyPatch, notes: Callable[[], list[str]]
 ) -> None:
-    """As after removal of the driver: its tools are found, and everything else fails as on such a machine."""
+    """A machine whose driver was removed: its tools are found, and everything else fails."""
     monkeypatch.setattr("streamfuse.engines.has_gpu", lambda: True)
     for _ in range(2):
         with create_engine(weights=weights, precision="fp32") as engine:

@@ -90,7 +90,7 @@ class ComputeDevice(Device, Protocol):
         """
 
     def allocations(self) -> int:
-        """How often memory was taken on the device since the start."""
+        """Return the number of memory allocations on the device since the start."""
 
 
 def gpu_names() -> list[str]:
