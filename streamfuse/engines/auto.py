@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.color import Plane, Raw
-from streamfuse.engines.base import Engine, Fused
+from streamfuse.engines.base import Collected, Engine, Fused
 from streamfuse.errors import EngineError, EngineUnavailable, WeightsError
 from streamfuse.network.config import Preset
 from streamfuse.support.notes import warn_once
@@ -92,6 +92,9 @@ class AutoEngine(Engine):
 
     def collect(self) -> Fused:
         return self._engine.collect()
+
+    def collect_picture(self) -> Collected:
+        return self._engine.collect_picture()
 
     @property
     def pending(self) -> int:
