@@ -222,6 +222,22 @@ def gpu_engine(request: pytest.FixtureRequest) -> Engine:
 GPU_SIZE = (480, 640)
 
 
+def test_falls_back_where_a_preset_is_missing(notes: Callable[[], list[str]]) -> None:
+    first, second = (Fragile(name, 200, EngineUnavailable("too large")) for name in ("first", "second"))
+    first.presets = (Preset.QUALITY, Preset.BALANCED)  # as TensorRT
+    engine = AutoEngine([("first", lambda: first), ("second", lambda: second)])
+    engine.use(Preset.BALANCED)
+    assert (engine.name, first.preset, notes()) == ("first", Preset.BALANCED, [])
+    engine.use(Preset.REALTIME)
+    assert (engine.name, engine.preset, second.preset, first.closed) == ("second", "realtime", "realtime", True)
+    assert notes() == [
+        "engine first on first has no preset realtime: use quality, balanced; using second instead",
+    ]
+    second.presets = (Preset.QUALITY,)
+    with pytest.raises(EngineUnavailable, match="second has no preset balanced"):
+        engine.use(Preset.BALANCED)
+
+
 @pytest.mark.gpu
 def test_gpu_agrees_with_fp32(gpu_engine: Engine) -> None:
     ir, vis = noise(0, GPU_SIZE), noise(1, GPU_SIZE)

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.color import Plane, Raw
-from streamfuse.errors import EngineError, UsageError, is_out_of_memory
+from streamfuse.errors import EngineError, EngineUnavailable, UsageError, is_out_of_memory
 from streamfuse.frames import Role
 from streamfuse.network.checkpoint import WeightsInfo, default_weights, read_info
 from streamfuse.network.config import MIN_SIDE, Output, Preset
@@ -86,10 +86,13 @@ class Engine(Closeable):
     """The preset in use."""
 
     def use(self, preset: Preset) -> None:
-        """Switch to another preset; the next `prepare` builds for it.  Raises EngineError if it is not available."""
+        """Switch to another preset; the next `prepare` builds for it.
+
+        Raises EngineUnavailable if this engine does not have it, EngineError if its weights are missing.
+        """
         if preset not in self.presets:
             available = ", ".join(self.presets)
-            raise EngineError(f"engine {self.name} on {self.device} has no preset {preset}: use {available}")
+            raise EngineUnavailable(f"engine {self.name} on {self.device} has no preset {preset}: use {available}")
         self.preset = preset
 
     @abstractmethod
