@@ -132,6 +132,8 @@ def test_results_of_something_else_are_not_mixed(tmp_path: Path) -> None:
     path.write_text("[]")
     with pytest.raises(UsageError, match="holds no results of this script"):
         results(path)
+    lost = CliRunner().invoke(gpu_check.main, ["--device", "cpu", "--json", str(tmp_path / "none" / "r.json")])
+    assert (lost.exit_code, "there is no directory" in lost.output) == (1, True)
 
 
 def test_table_of_the_page() -> None:
