@@ -65,15 +65,15 @@ def command(
         raise UsageError("--precision int8 needs --calibrate PAIRS, and other precisions do not take it")
     with engine.open() as made:
         for height, width in sizes:
-            what = f"{made.name} {made.precision}, preset {made.preset}, for {width}x{height}"
+            what = f"preset {made.preset}, for {width}x{height} on {made.device}"
             begin = time.monotonic()
-            with _interruptible(), waiting(what):
+            with _interruptible(), waiting(f"{made.name}, {what}"):
                 if roots:
                     _calibrate(made, roots, height, width, max_pixels)
                 made.prepare(height, width)
             if not made.keeps_builds:
                 raise UsageError(f"engine {made.name} compiles nothing: it needs no build")
-            logs.say(f"{what} on {made.device}: ready in {time.monotonic() - begin:.1f} s")
+            logs.say(f"{made.name} {made.precision}, {what}: ready in {time.monotonic() - begin:.1f} s")
 
 
 def _calibrate(made: Engine, roots: tuple[Path, ...], height: int, width: int, max_pixels: int) -> None:

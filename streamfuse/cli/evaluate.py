@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -192,12 +192,13 @@ def _evaluate_images(inputs: _Inputs, fusing: _Fusing | None, pictures: bool) ->
         method = f"images of {inputs.fused}"
         if fusing is not None:
             fuser = stack.enter_context(fusing.make_fuser())
-            method = fusing.describe(fuser.engine)
         advance = _counting(stack.enter_context(progress("scoring", len(scenes), unit="images")))
         evaluator = _evaluator(pictures, notes, advance)
-        return evaluator.images(
+        evaluation = evaluator.images(
             method, str(inputs), [scene.name for scene in scenes], read_images(scenes, fuser, inputs.sources.max_pixels)
         )
+        # The engine may choose its precision for the first picture
+        return replace(evaluation, method=fusing.describe(fuser.engine)) if fusing and fuser else evaluation
 
 
 def _evaluate_stream(
@@ -217,8 +218,9 @@ def _evaluate_stream(
         if fusing is not None:
             fuser = stack.enter_context(fusing.make_fuser())
             pipeline = stack.enter_context(Pipeline(*sources, fuser=fuser, frames=frames))
-            method, triples = fusing.describe(fuser.engine), fuse_stream(pipeline)
+            method, triples = "", fuse_stream(pipeline)
         else:
+            fuser = None
             for source in sources:
                 source.close()
             method, triples = (
@@ -227,7 +229,10 @@ def _evaluate_stream(
             )
         advance = _counting(stack.enter_context(progress("scoring", expected)))
         evaluator = _evaluator(pictures, [f"{note}; flicker and temporal error are of all frames"], advance)
-        return evaluator.stream(method, str(inputs), triples, every), evaluator.damage
+        evaluation = evaluator.stream(method, str(inputs), triples, every)
+        if fusing and fuser:
+            evaluation = replace(evaluation, method=fusing.describe(fuser.engine))
+        return evaluation, evaluator.damage
 
 
 def _counting(update: Update) -> Callable[[], None]:

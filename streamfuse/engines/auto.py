@@ -78,7 +78,9 @@ class AutoEngine(Engine):
     def prepare(self, height: int, width: int) -> None:
         while True:
             try:
-                return self._engine.prepare(height, width)
+                self._engine.prepare(height, width)
+                self.precision = self._engine.precision  # may be chosen for the size
+                return
             except EngineUnavailable as error:
                 if not self._choices:
                     raise

@@ -36,7 +36,7 @@ class Precision(enum.StrEnum):
     """Number format of the computation; sums of skip weights, LayerNorm and softmax are always FP32."""
 
     AUTO = "auto"
-    """FP16 on a GPU, BF16 on a CPU with BF16 instructions, else FP32."""
+    """FP16 on a GPU; on a CPU with BF16 instructions BF16 or, by `openvino`, the faster of the two; else FP32."""
     FP32 = "fp32"
     BF16 = "bf16"
     FP16 = "fp16"

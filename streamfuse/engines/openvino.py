@@ -1,16 +1,20 @@
 """The OpenVINO engine, the fastest on a CPU.
 
 Conversion takes seconds and needs torch; compiled networks are therefore cached on disk, and later starts load them
-without torch.  Speed: see `benchmarks/engine.py`.
+without torch.  With precision auto, the first build for a size also times the network in each precision, and the
+choice is kept in the cache: that a CPU lists BF16 instructions does not mean that it is faster with them.  Speed: see
+`benchmarks/engine.py`.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+import math
 import sys
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -18,11 +22,11 @@ from typing import Any, cast
 import numpy as np
 
 from streamfuse.color import Plane, Raw
-from streamfuse.engines.base import NetworkEngine, Precision, first_line, pick_precision, read_cpu
+from streamfuse.engines.base import NetworkEngine, Precision, first_line, parse_precision, pick_precision, read_cpu
 from streamfuse.engines.cache import Cache, code_digest, entry_key
 from streamfuse.engines.quantize import quantize
 from streamfuse.errors import EngineError, UsageError
-from streamfuse.network.config import Preset
+from streamfuse.network.config import Output, Preset
 
 # At import and at every conversion, openvino sends usage data to its vendor without asking if it finds its telemetry
 # package.  Hide that package.
@@ -38,6 +42,14 @@ log = logging.getLogger("streamfuse")
 
 _HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16"}
 """Values of OpenVINO's precision hint.  INT8 is part of the network itself; its other layers use the best of these."""
+ROUNDS = 5
+"""Timed runs of each precision at most, in turns; the fastest counts."""
+ROUNDS_S = 2.0
+"""Time after which no more rounds begin, s."""
+WORTH = 0.95
+"""Share of FP32's time that a less exact precision may take at most."""
+LEAST_DB = 40.0
+"""Least PSNR to FP32, of luma, with which a precision counts as equally good."""
 
 
 def create(weights: Path | None, precision: str, threads: int | None, device: str) -> OpenvinoEngine:
@@ -68,21 +80,30 @@ class OpenvinoEngine(NetworkEngine):
         # Without BF16 instructions, openvino would silently compute in FP32.
         possible = (*_HINTS, Precision.INT8) if cpu.has_bf16 else (Precision.FP32, Precision.INT8)
         self.precision = pick_precision(precision, best, possible, f"openvino on {self.device}")
+        self._measures = parse_precision(precision) is Precision.AUTO and best is not Precision.FP32
+        """True if the precision is chosen for each size by measuring; before, `precision` is a guess."""
         self._cache = cache or Cache()
-        self._options: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": _HINTS[best if self.precision is Precision.INT8 else self.precision],
+        self._best = best
+        self._threads = threads
+        self._request: openvino.InferRequest | None = None
+
+    def _options(self) -> dict[str, Any]:
+        """Return OpenVINO's options for the precision in use."""
+        options = {
+            "INFERENCE_PRECISION_HINT": _HINTS[self._best if self.precision is Precision.INT8 else self.precision],
             "PERFORMANCE_HINT": "LATENCY",
             # With pinning, all processes use the first cores: two engines with one thread each would share a core.
             "ENABLE_CPU_PINNING": False,
         }
-        if threads is not None:
-            self._options["INFERENCE_NUM_THREADS"] = threads
-        self._request: openvino.InferRequest | None = None
+        if self._threads is not None:
+            options["INFERENCE_NUM_THREADS"] = self._threads
+        return options
 
     def _build(self, height: int, width: int) -> None:
         self._request = None
-        key = self._key(height, width)
-        compiled = self._load(key)
+        chosen = self._load_choice(height, width) if self._measures else self.precision
+        self.precision = chosen or self.precision
+        compiled = self._load(self._key(height, width)) if chosen is not None else None
         if compiled is None:
             if self.precision is Precision.INT8:
                 raise EngineError(
@@ -94,8 +115,46 @@ class OpenvinoEngine(NetworkEngine):
                 width,
                 height,
             )
-            compiled = self._compile(self._convert(height, width), key)
+            model = self._convert(height, width)
+            if chosen is None:
+                self._choose_precision(model, height, width)
+            compiled = self._compile(model, self._key(height, width))
         self._request = compiled.create_infer_request()
+
+    def _choice_key(self, height: int, width: int) -> str:
+        # Another number of threads may make another precision the fastest.
+        return self._key(height, width, f"{Precision.AUTO} with {self._threads or 'all'} threads")
+
+    def _load_choice(self, height: int, width: int) -> Precision | None:
+        """Load the precision that was chosen for a size; None if none was."""
+        key = self._choice_key(height, width)
+        blob = self._cache.load(key)
+        if blob is None:
+            return None
+        try:
+            return Precision(bytes(blob).decode())
+        except ValueError:
+            self._cache.discard(key, "it names no precision")
+            return None
+
+    def _choose_precision(self, model: openvino.Model, height: int, width: int) -> None:
+        """Set `precision` to the fastest of those whose picture is as good as FP32's, and keep the choice."""
+        pair = _test_pair(height, width)
+        requests = {}
+        for precision in _HINTS:
+            self.precision = precision
+            requests[precision] = _core().compile_model(model, "CPU", self._options()).create_infer_request()
+            requests[precision].infer(pair)  # the first run is slow
+        exact = requests[Precision.FP32].get_output_tensor().data
+        times_ms = _time_in_turns(requests, pair)
+        self.precision = Precision.FP32
+        for precision, request in requests.items():
+            good = self.output is not Output.DIRECT or _psnr_db(request.get_output_tensor().data, exact) >= LEAST_DB
+            if good and times_ms[precision] < WORTH * times_ms[self.precision]:
+                self.precision = precision
+        listed = ", ".join(f"{precision} {ms:.3g} ms" for precision, ms in times_ms.items())
+        log.info("precision %s for %dx%d pictures, measured: %s", self.precision, width, height, listed)
+        self._cache.store(self._choice_key(height, width), memoryview(self.precision.encode()))
 
     def calibrate(self, pairs: Sequence[tuple[Plane, Plane]]) -> None:
         """Build the INT8 network for the size of `pairs`, which should be typical of the pictures to fuse.
@@ -111,11 +170,11 @@ class OpenvinoEngine(NetworkEngine):
             self._compile(quantize(self._convert(height, width), pairs), self._key(height, width))
 
     def _compile(self, model: openvino.Model, key: str) -> openvino.CompiledModel:
-        compiled = _core().compile_model(model, "CPU", self._options)
+        compiled = _core().compile_model(model, "CPU", self._options())
         self._cache.store(key, compiled.export_model().getbuffer())
         return compiled
 
-    def _key(self, height: int, width: int) -> str:
+    def _key(self, height: int, width: int, precision: str | None = None) -> str:
         cpu = read_cpu()
         return entry_key(
             engine=self.name,
@@ -124,7 +183,7 @@ class OpenvinoEngine(NetworkEngine):
             config=repr(self.weights.config),
             shape=f"{height}x{width}",
             preset=self.preset,
-            precision=self.precision,
+            precision=precision or self.precision,
             device=f"{cpu.model}: {' '.join(sorted(cpu.flags))}",
             code=code_digest(Path(__file__)),
         )
@@ -135,7 +194,7 @@ class OpenvinoEngine(NetworkEngine):
         if blob is None:
             return None
         try:
-            return _core().import_model(openvino.Tensor(np.frombuffer(blob, np.uint8)), "CPU", self._options)
+            return _core().import_model(openvino.Tensor(np.frombuffer(blob, np.uint8)), "CPU", self._options())
         except RuntimeError as error:
             self._cache.discard(key, first_line(error))
             return None
@@ -169,6 +228,34 @@ class OpenvinoEngine(NetworkEngine):
     def close(self) -> None:
         super().close()
         self._request = None
+
+
+def _test_pair(height: int, width: int) -> list[Plane]:
+    """Return two pictures, (H, W) uint8, with structure at all scales: noise on shades."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.linspace(0, 160, height)[:, None], np.linspace(0, 60, width)
+    noise = rng.integers(0, 36, (2, height, width))
+    return [np.asarray(plane, np.uint8) for plane in (rows + columns + noise[0], 160 - rows + columns + noise[1])]
+
+
+def _time_in_turns(requests: Mapping[Precision, openvino.InferRequest], pair: list[Plane]) -> dict[Precision, float]:
+    """Return the shortest time of each request, ms."""
+    times_ms = dict.fromkeys(requests, math.inf)
+    end = time.perf_counter() + ROUNDS_S
+    for round_ in range(ROUNDS):
+        if round_ and time.perf_counter() > end:
+            break
+        for precision, request in requests.items():
+            begin = time.perf_counter()
+            request.infer(pair)
+            times_ms[precision] = min(times_ms[precision], (time.perf_counter() - begin) * 1000)
+    return times_ms
+
+
+def _psnr_db(raw: Raw, exact: Raw) -> float:
+    """Return the PSNR of two raw outputs of a direct network as luma."""
+    error = float(np.mean(np.square(np.clip(raw, 0, 1) - np.clip(exact, 0, 1), dtype=np.float64)))
+    return math.inf if error == 0 else -10 * math.log10(error)
 
 
 @functools.cache

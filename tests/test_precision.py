@@ -1,0 +1,131 @@
+"""Precision auto: the faster of FP32 and BF16, measured once for each size.
+
+The times are given here.  On a CPU without BF16 instructions, OpenVINO computes both in FP32.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamfuse.engines import auto, openvino
+from streamfuse.engines.base import Cpu, Precision
+from streamfuse.engines.cache import Cache
+from streamfuse.engines.openvino import OpenvinoEngine
+
+SIZE = (32, 40)
+
+
+class Times:
+    """The times that are measured, ms, and how often somebody measured."""
+
+    def __init__(self) -> None:
+        self.ms = {Precision.FP32: 10.0, Precision.BF16: 5.0}
+        self.measured = 0
+
+    def __call__(self, requests: Mapping[Precision, Any], pair: object) -> dict[Precision, float]:
+        self.measured += 1
+        assert set(requests) == set(self.ms)
+        return self.ms
+
+
+@pytest.fixture
+def times(monkeypatch: pytest.MonkeyPatch) -> Times:
+    found = Times()
+    monkeypatch.setattr(openvino, "_time_in_turns", found)
+    monkeypatch.setattr(openvino, "read_cpu", lambda: Cpu("a CPU with BF16", frozenset({"avx512_bf16"})))
+    monkeypatch.setattr(OpenvinoEngine, "_convert", converted_once)
+    return found
+
+
+CONVERT = OpenvinoEngine._convert
+MODELS: dict[tuple[int, int], Any] = {}
+
+
+def converted_once(engine: OpenvinoEngine, height: int, width: int) -> Any:
+    """Convert the network of `weights` once for each size, which takes seconds."""
+    if (height, width) not in MODELS:
+        MODELS[height, width] = CONVERT(engine, height, width)
+    return MODELS[height, width]
+
+
+def prepared(weights: Path, cache: Cache, size: tuple[int, int] = SIZE) -> Precision:
+    with OpenvinoEngine(weights, cache=cache) as engine:
+        engine.prepare(*size)
+        return engine.precision
+
+
+@pytest.mark.parametrize(("bf16_ms", "chosen"), [(5.0, "bf16"), (9.8, "fp32"), (14.0, "fp32")])
+def test_fastest_is_chosen_once(
+    weights: Path, tmp_path: Path, times: Times, caplog: pytest.LogCaptureFixture, bf16_ms: float, chosen: str
+) -> None:
+    """The choice is kept with the network, and said; a gain under 5 % is none."""
+    caplog.set_level(logging.INFO, "streamfuse")
+    times.ms[Precision.BF16] = bf16_ms
+    cache = Cache(tmp_path)
+    assert prepared(weights, cache) == chosen
+    assert f"precision {chosen} for 40x32 pictures, measured: fp32 10 ms, bf16 {bf16_ms:g} ms" in caplog.text
+    times.ms[Precision.BF16] = 100.0
+    assert prepared(weights, cache) == chosen
+    assert (times.measured, caplog.text.count("compiling")) == (1, 1)
+    assert prepared(weights, cache, (48, 40)) == "fp32"  # another size is measured by itself
+    assert times.measured == 2
+
+
+def test_a_worse_picture_is_not_chosen(
+    weights: Path, tmp_path: Path, times: Times, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "_psnr_db", lambda raw, exact: 39.0)
+    assert prepared(weights, Cache(tmp_path)) == "fp32"
+
+
+def test_psnr_of_luma() -> None:
+    exact = np.full((4, 4), 0.5, np.float32)
+    assert openvino._psnr_db(exact, exact) == np.inf
+    assert openvino._psnr_db(exact + np.float32(0.1), exact) == pytest.approx(20, abs=1e-3)
+    assert openvino._psnr_db(exact + 9, exact + 5) == np.inf  # both are white
+
+
+def test_damaged_choice_is_made_again(weights: Path, tmp_path: Path, times: Times) -> None:
+    cache = Cache(tmp_path)
+    prepared(weights, cache)
+    with OpenvinoEngine(weights, cache=cache) as engine:
+        cache.store(engine._choice_key(*SIZE), memoryview(b"fp17"))
+    assert prepared(weights, cache) == "bf16"
+    assert times.measured == 2
+
+
+def test_given_precision_is_not_measured(weights: Path, tmp_path: Path, times: Times) -> None:
+    for precision in ("fp32", "bf16"):
+        with OpenvinoEngine(weights, precision, cache=Cache(tmp_path)) as engine:
+            engine.prepare(*SIZE)
+            assert engine.precision == precision
+    assert times.measured == 0
+
+
+def test_engine_auto_tells_the_choice(weights: Path, tmp_path: Path, times: Times) -> None:
+    times.ms[Precision.BF16] = 20.0
+    with auto.AutoEngine([("openvino", lambda: OpenvinoEngine(weights, cache=Cache(tmp_path)))]) as engine:
+        engine.prepare(*SIZE)
+        assert engine.precision == "fp32"
+
+
+def test_every_precision_is_timed_in_turns() -> None:
+    """By the real clock, with stand-ins for requests."""
+    order: list[str] = []
+
+    class Request:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def infer(self, pair: object) -> None:
+            order.append(self.name)
+
+    found = openvino._time_in_turns({Precision.FP32: Request("a"), Precision.BF16: Request("b")}, [])
+    assert order == ["a", "b"] * openvino.ROUNDS
+    assert all(0 <= ms < 1000 for ms in found.values())
