@@ -69,14 +69,16 @@ def check_engines(weights: Path | None) -> Iterator[Check]:
                 continue
             with create_engine(name, weights=weights) as engine:
                 version = versions.get(engine.package, "")
-                text = f"{version}; precision auto is {engine.precision} on {engine.device}"
+                auto = "the faster one, measured for each size," if engine.measures_precision else engine.precision
+                text = f"{version}; precision auto is {auto} on {engine.device}"
                 yield ok(title, text, version=version, precision=str(engine.precision), device=engine.device)
         except WeightsError:
             raise
         except EngineError as error:
             yield failed(title, str(error), **versions)
     with create_engine("auto", weights=weights) as engine:
-        text = f"{engine.name} in {engine.precision}, preset {engine.preset}"
+        precision = "the faster precision" if engine.measures_precision else engine.precision
+        text = f"{engine.name} in {precision}, preset {engine.preset}"
         yield ok("engine auto", text, engine=engine.name, precision=str(engine.precision), preset=str(engine.preset))
 
 

@@ -61,7 +61,7 @@ class AutoEngine(Engine):
             warn_once(f"{'; '.join(dict.fromkeys(reasons))}; using {name} instead")
         self.name, self.precision, self.output = self._engine.name, self._engine.precision, self._engine.output
         self.device, self.gpu, self.depth = self._engine.device, self._engine.gpu, self._engine.depth
-        self.keeps_builds = self._engine.keeps_builds
+        self.keeps_builds, self.measures_precision = self._engine.keeps_builds, self._engine.measures_precision
         self.presets, self.preset = self._engine.presets, self._engine.preset
 
     def use(self, preset: Preset) -> None:

@@ -68,6 +68,8 @@ class Engine(Closeable):
     """Name for `create_engine`."""
     precision: Precision
     """Number format of the computation; never AUTO."""
+    measures_precision = False
+    """True if precision auto is decided by measuring, for each size when it is prepared; before, it is a guess."""
     output: Output
     """Meaning of the raw values."""
     device: str

@@ -80,8 +80,7 @@ class OpenvinoEngine(NetworkEngine):
         # Without BF16 instructions, openvino would silently compute in FP32.
         possible = (*_HINTS, Precision.INT8) if cpu.has_bf16 else (Precision.FP32, Precision.INT8)
         self.precision = pick_precision(precision, best, possible, f"openvino on {self.device}")
-        self._measures = parse_precision(precision) is Precision.AUTO and best is not Precision.FP32
-        """True if the precision is chosen for each size by measuring; before, `precision` is a guess."""
+        self.measures_precision = parse_precision(precision) is Precision.AUTO and best is not Precision.FP32
         self._cache = cache or Cache()
         self._best = best
         self._threads = threads
@@ -101,7 +100,7 @@ class OpenvinoEngine(NetworkEngine):
 
     def _build(self, height: int, width: int) -> None:
         self._request = None
-        chosen = self._load_choice(height, width) if self._measures else self.precision
+        chosen = self._load_choice(height, width) if self.measures_precision else self.precision
         self.precision = chosen or self.precision
         compiled = self._load(self._key(height, width)) if chosen is not None else None
         if compiled is None:
