@@ -115,9 +115,8 @@ class OpenvinoEngine(NetworkEngine):
                 height,
             )
             model = self._convert(height, width)
-            if chosen is None:
-                self._choose_precision(model, height, width)
-            compiled = self._compile(model, self._key(height, width))
+            compiled = self._compile_fastest(model, height, width) if chosen is None else self._compile(model)
+            self._store(compiled, height, width)
         self._request = compiled.create_infer_request()
 
     def _choice_key(self, height: int, width: int) -> str:
@@ -136,13 +135,17 @@ class OpenvinoEngine(NetworkEngine):
             self._cache.discard(key, "it names no precision")
             return None
 
-    def _choose_precision(self, model: openvino.Model, height: int, width: int) -> None:
-        """Set `precision` to the fastest of those whose picture is as good as FP32's, and keep the choice."""
+    def _compile_fastest(self, model: openvino.Model, height: int, width: int) -> openvino.CompiledModel:
+        """Compile for every precision and return the fastest of those whose picture is as good as FP32's.
+
+        `precision` is set to it, and the choice is kept in the cache.
+        """
         pair = _test_pair(height, width)
-        requests = {}
+        compiled, requests = {}, {}
         for precision in _HINTS:
             self.precision = precision
-            requests[precision] = _core().compile_model(model, "CPU", self._options()).create_infer_request()
+            compiled[precision] = self._compile(model)
+            requests[precision] = compiled[precision].create_infer_request()
             requests[precision].infer(pair)  # the first run is slow
         exact = requests[Precision.FP32].get_output_tensor().data
         times_ms = _time_in_turns(requests, pair)
@@ -154,6 +157,7 @@ class OpenvinoEngine(NetworkEngine):
         listed = ", ".join(f"{precision} {ms:.3g} ms" for precision, ms in times_ms.items())
         log.info("precision %s for %dx%d pictures, measured: %s", self.precision, width, height, listed)
         self._cache.store(self._choice_key(height, width), memoryview(self.precision.encode()))
+        return compiled[self.precision]
 
     def calibrate(self, pairs: Sequence[tuple[Plane, Plane]]) -> None:
         """Build the INT8 network for the size of `pairs`, which should be typical of the pictures to fuse.
@@ -166,12 +170,13 @@ class OpenvinoEngine(NetworkEngine):
         height, width = pairs[0][0].shape
         self._shape = None
         with self._explained(height, width):
-            self._compile(quantize(self._convert(height, width), pairs), self._key(height, width))
+            self._store(self._compile(quantize(self._convert(height, width), pairs)), height, width)
 
-    def _compile(self, model: openvino.Model, key: str) -> openvino.CompiledModel:
-        compiled = _core().compile_model(model, "CPU", self._options())
-        self._cache.store(key, compiled.export_model().getbuffer())
-        return compiled
+    def _compile(self, model: openvino.Model) -> openvino.CompiledModel:
+        return _core().compile_model(model, "CPU", self._options())
+
+    def _store(self, compiled: openvino.CompiledModel, height: int, width: int) -> None:
+        self._cache.store(self._key(height, width), compiled.export_model().getbuffer())
 
     def _key(self, height: int, width: int, precision: str | None = None) -> str:
         cpu = read_cpu()
