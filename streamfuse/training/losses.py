@@ -253,6 +253,18 @@ def out_of_range(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
     return ((floor - fused).clamp_min(0) + (fused - ceiling).clamp_min(0)).mean() / 255
 
 
+STANDING_OUT = 0.75
+"""Share of a warm thing's contrast in infrared that the fused image must keep."""
+
+
+def warmth(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
+    """Mean contrast that warm things lack / 255, over the pixels that are warmer than what is within 16 pixels."""
+    stands_out = (ir - _spread(ir, 16)).clamp_min(0)
+    weight = (stands_out / WARM).clamp(0, 1)
+    lacking = (STANDING_OUT * stands_out - (fused - _spread(fused, 16))).clamp_min(0)
+    return (weight * lacking).sum() / weight.sum().clamp_min(1) / 255
+
+
 def texture(fused: Tensor, target: Tensor) -> Tensor:
     """Mean |grad F - grad T| / 255, T the target, whose details are those of the source that varies more."""
     return (_sobel(fused) - _sobel(target)).abs().mean() / 255
@@ -301,6 +313,7 @@ FUSION_LOSSES: dict[str, Loss] = {
     "information": information,
     "quality": quality,
     "range": out_of_range,
+    "warmth": warmth,
 }
 """Losses by their names in recipes; each maps (fused, ir, vis) to a scalar."""
 TARGET_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
