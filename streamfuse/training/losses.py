@@ -254,15 +254,21 @@ def out_of_range(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
 
 
 STANDING_OUT = 0.75
-"""Share of a warm thing's contrast in infrared that the fused image must keep."""
+"""Share of a warm thing's contrast in infrared that the fused image must keep where the visible one hides it."""
+HIDING = 128.0
+"""Visible level above which smoke, glare or sky begins to hide what is warm; it does completely `WARM` levels above."""
 
 
 def warmth(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
-    """Mean contrast that warm things lack / 255, over the pixels that are warmer than what is within 16 pixels."""
+    """Mean contrast / 255 that warm things lack in front of what is bright in the visible image.
+
+    A warm thing is brighter in infrared than the mean within 16 pixels.  Where the visible image is dark, the other
+    losses keep it.
+    """
     stands_out = (ir - _spread(ir, 16)).clamp_min(0)
-    weight = (stands_out / WARM).clamp(0, 1)
+    hidden = ((_spread(vis, 16) - HIDING) / WARM).clamp(0, 1)
     lacking = (STANDING_OUT * stands_out - (fused - _spread(fused, 16))).clamp_min(0)
-    return (weight * lacking).sum() / weight.sum().clamp_min(1) / 255
+    return ((stands_out / WARM).clamp(0, 1) * hidden * lacking).mean() / 255
 
 
 def texture(fused: Tensor, target: Tensor) -> Tensor:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from streamfuse.network.crossfuse import bend
 
-LEVELS = 5
-"""Levels of the pyramids: details of 1, 2, 4, 8 and 16 pixels."""
-KNEE, SLOPE = 160.0, 0.5
+LEVELS = 4
+"""Levels of the pyramids: details of 1, 2, 4 and 8 pixels."""
+KNEE, SLOPE = 160.0, 0.35
 """Visible base level above which the rest of the level is multiplied by `SLOPE`."""
 POWER = 6.0
 """Exponent of the energies that weigh the details; a high one selects, 1 mixes them."""
