@@ -38,7 +38,12 @@ class Results:
     """The file of results: what it was measured on, and one entry for each step."""
 
     def __init__(self, path: Path, device: str) -> None:
-        """Reads the file if it exists.  Raises UsageError for results of something else."""
+        """Reads the file if it exists.
+
+        Raises UsageError for results of something else and for a directory that does not exist.
+        """
+        if not path.parent.is_dir():
+            raise UsageError(f"there is no directory {path.parent}: make it, or name another file with --json")
         self.path = path
         self.of = {"device": device, "torch": torch.__version__, "weights": read_info(default_weights()).digest}
         self.steps: dict[str, dict[str, Any]] = {}

@@ -136,10 +136,10 @@ class Fuser(Closeable):
 
     def finish_luma(self) -> FusedLuma:
         """Wait for the oldest pair in flight and return it fused.  Raises EngineError if none is in flight."""
-        raw, pair = self.engine.collect()
+        picture, pair = self.engine.collect_picture()
         assert isinstance(pair, _Begun)
         fused = time.monotonic_ns()
-        luma = self._aligner.finish(self._tone.apply(raw, pair.stamp_ns), pair.visible)
+        luma = self._aligner.finish(self._tone.render(picture, pair.stamp_ns), pair.visible)
         toned = time.monotonic_ns()
         timings_ns = {"align": pair.align_ns, "fuse": fused - pair.submitted_ns, "tone": toned - fused}
         return FusedLuma(luma, pair.infrared, pair.visible, timings_ns, pair.tag)

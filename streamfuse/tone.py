@@ -11,6 +11,7 @@ brightness.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import numpy as np
@@ -22,57 +23,118 @@ from streamfuse.errors import UsageError
 TONES = "per-frame, smooth or fixed:LO,HI"
 
 
-class Tone(Protocol):
+class RawPicture(Protocol):
+    """Raw output for one pair, (H, W) float32 of any range, in the memory of the host or of a device."""
+
+    def extremes(self) -> tuple[float, float]:
+        """Return the least and the largest value."""
+
+    def level(self) -> float:
+        """Return the mean of the values, each limited to 0..1."""
+
+    def quantiles(self, share: float, samples: int) -> tuple[float, float]:
+        """Return the values below and above which `share` of the pixels lie.
+
+        They are those of a regular sample of at least `samples` pixels, or of all if there are fewer.
+        """
+
+    def stretch(self, low: float, high: float, guard: float = 0.0) -> Plane:
+        """Map `low` to 0 and `high` to 255, limited and rounded: (H, W) uint8 in new memory of the host.
+
+        `guard`: added to the range, so that a flat picture does not divide by zero.
+        """
+
+
+def stretching(low: float, high: float, guard: float) -> tuple[np.float32, np.float32]:
+    """Return the factor and the summand of `RawPicture.stretch`; a cast that truncates then rounds."""
+    scale = 255.0 / (high - low + guard)
+    return np.float32(scale), np.float32(0.5 - low * scale)
+
+
+def sample_step(size: int, samples: int) -> int:
+    """Return the step along rows and columns at which at least `samples` of `size` pixels are taken."""
+    return max(1, math.isqrt(size // samples))
+
+
+def quantile_rank(share: float, size: int) -> int:
+    """Return the index of the lower quantile in `size` values in order; that of the upper one counts from the end."""
+    return int(share * size)
+
+
+class HostPicture:
+    """A `RawPicture` in the memory of the host; integers are allowed where it is not stretched."""
+
+    def __init__(self, raw: Raw | npt.NDArray[np.uint16]) -> None:
+        self._raw = raw
+
+    def extremes(self) -> tuple[float, float]:
+        return float(self._raw.min()), float(self._raw.max())
+
+    def level(self) -> float:
+        return float(np.clip(self._raw, 0, 1).mean(dtype=np.float64))
+
+    def quantiles(self, share: float, samples: int) -> tuple[float, float]:
+        step = sample_step(self._raw.size, samples)
+        sample = self._raw[::step, ::step].ravel()
+        rank = quantile_rank(share, sample.size)
+        ordered = np.partition(sample, (rank, sample.size - 1 - rank))
+        return float(ordered[rank]), float(ordered[-1 - rank])
+
+    def stretch(self, low: float, high: float, guard: float = 0.0) -> Plane:
+        scale, shift = stretching(low, high, guard)
+        levels = np.multiply(self._raw, scale)
+        levels += shift
+        np.clip(levels, 0, 255, out=levels)
+        return levels.astype(np.uint8)
+
+
+class Tone(ABC):
     """A mapping from raw output to luma, which may depend on the frames before."""
 
+    @abstractmethod
+    def render(self, picture: RawPicture, stamp_ns: int) -> Plane:
+        """Map a picture to luma, (H, W) uint8.  `stamp_ns`: time of the frame; rises from call to call."""
+
     def apply(self, raw: Raw, stamp_ns: int) -> Plane:
-        """Map (H, W) float32 of any range to (H, W) uint8.  `stamp_ns`: time of the frame; rises from call to call."""
+        """Map a picture in the host's memory, (H, W) float32, as `render` does."""
+        return self.render(HostPicture(raw), stamp_ns)
 
 
-def _stretch(raw: Raw, low: float, high: float, guard: float = 0.0) -> Plane:
-    """`guard`: added to the range, so that a flat picture does not divide by zero."""
-    scale = 255.0 / (high - low + guard)
-    levels = np.multiply(raw, np.float32(scale))
-    levels += np.float32(0.5 - low * scale)  # the cast below truncates: this rounds
-    np.clip(levels, 0, 255, out=levels)
-    return levels.astype(np.uint8)
-
-
-class Direct:
+class Direct(Tone):
     """luma = 255 * raw, clamped."""
 
-    def apply(self, raw: Raw, stamp_ns: int) -> Plane:
-        return _stretch(raw, 0.0, 1.0)
+    def render(self, picture: RawPicture, stamp_ns: int) -> Plane:
+        return picture.stretch(0.0, 1.0)
 
 
-class PerFrame:
+class PerFrame(Tone):
     """Each image stretched separately, (x - min) / (max - min + 1e-6) * 255, as published."""
 
-    def apply(self, raw: Raw, stamp_ns: int) -> Plane:
-        return _stretch(raw, float(raw.min()), float(raw.max()), 1e-6)
+    def render(self, picture: RawPicture, stamp_ns: int) -> Plane:
+        return picture.stretch(*picture.extremes(), 1e-6)
 
 
-class Fixed:
+class Fixed(Tone):
     """A fixed range: `low` becomes 0 and `high` 255, on any network."""
 
     def __init__(self, low: float, high: float) -> None:
         self._low, self._high = low, high
 
-    def apply(self, raw: Raw, stamp_ns: int) -> Plane:
-        return _stretch(raw, self._low, self._high)
+    def render(self, picture: RawPicture, stamp_ns: int) -> Plane:
+        return picture.stretch(self._low, self._high)
 
 
-class Smooth:
+class Smooth(Tone):
     """The range that a `RangeFollower` finds over time."""
 
     def __init__(self) -> None:
         self._range = RangeFollower()
 
-    def apply(self, raw: Raw, stamp_ns: int) -> Plane:
-        return _stretch(raw, *self._range.update(raw, stamp_ns), 1e-6)
+    def render(self, picture: RawPicture, stamp_ns: int) -> Plane:
+        return picture.stretch(*self._range.update(picture, stamp_ns), 1e-6)
 
 
-class Stabilised:
+class Stabilised(Tone):
     """Luma of a direct network with stabilised brightness: its mean level is smoothed to remove flicker.
 
     The smoothed level follows that of the pictures with a time constant but never differs from it by more than
@@ -88,15 +150,15 @@ class Stabilised:
         self._level: float | None = None
         self._stamp_ns = 0
 
-    def apply(self, raw: Raw, stamp_ns: int) -> Plane:
-        level = float(np.clip(raw, 0, 1).mean(dtype=np.float64))
+    def render(self, picture: RawPicture, stamp_ns: int) -> Plane:
+        level = picture.level()
         smoothed = level
         if self._level is not None:
             gap_s = max(stamp_ns - self._stamp_ns, 0) / 1e9
             smoothed = level + (self._level - level) * math.exp(-gap_s / self.STEADY_S)
             smoothed = min(max(smoothed, level - self.REACH), level + self.REACH)
         self._level, self._stamp_ns = smoothed, stamp_ns
-        return _stretch(raw, level - smoothed, 1.0 + level - smoothed)
+        return picture.stretch(level - smoothed, 1.0 + level - smoothed)
 
 
 class RangeFollower:
@@ -125,9 +187,9 @@ class RangeFollower:
         self._hurry = False
         self._stamp_ns = 0
 
-    def update(self, picture: npt.NDArray[np.float32] | npt.NDArray[np.uint16], stamp_ns: int) -> tuple[float, float]:
-        """Return (low, high) after a picture (H, W); low < high unless the picture is flat."""
-        low, high = self._quantiles(picture)
+    def update(self, picture: RawPicture, stamp_ns: int) -> tuple[float, float]:
+        """Return (low, high) after a picture; low < high unless the picture is flat."""
+        low, high = picture.quantiles(self.QUANTILE, self.SAMPLES)
         gap_ns = max(stamp_ns - self._stamp_ns, 0)
         if self._last is None or self._departure(low, high, *self._last) > self.CUT:
             self._low, self._high, self._hurry = low, high, False
@@ -147,13 +209,6 @@ class RangeFollower:
         self._high += levels
         if self._last is not None:
             self._last = self._last[0] + levels, self._last[1] + levels
-
-    def _quantiles(self, picture: npt.NDArray[np.float32] | npt.NDArray[np.uint16]) -> tuple[float, float]:
-        step = max(1, math.isqrt(picture.size // self.SAMPLES))
-        sample = picture[::step, ::step].ravel()
-        rank = int(self.QUANTILE * sample.size)
-        ordered = np.partition(sample, (rank, sample.size - 1 - rank))
-        return float(ordered[rank]), float(ordered[-1 - rank])
 
     @staticmethod
     def _departure(low: float, high: float, from_low: float, from_high: float) -> float:

@@ -18,7 +18,7 @@ from torch import Tensor
 Kind: TypeAlias = tuple[str, str]
 """A kind of wait: the waiting party (host or a stream), and the stream that it waits for."""
 
-STREAMS = ("upload", "compute", "download")
+STREAMS = ("upload", "compute", "finish")
 """Names of the streams, in the order in which the ring makes them."""
 
 

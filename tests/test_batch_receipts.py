@@ -1,4 +1,4 @@
-"""What a later run knows of an earlier one."""
+"""Receipts: a later run skips what an earlier one finished."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is to be fused: manifests, patterns, trees."""
+"""The choice of recordings: manifests, patterns, trees."""
 
 from __future__ import annotations
 

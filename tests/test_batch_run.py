@@ -1,4 +1,4 @@
-"""What a run gives to the workers, and what it makes of their answers and deaths."""
+"""Units that a run gives to the workers, and its handling of their results and deaths."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Work(Future[Any]):
 
 
 class Here:
-    """What a run sees of a Dask cluster; its units are done in this process, the newest first."""
+    """Stands in for a Dask cluster; units are done in this process, the newest first."""
 
     status = "running"
     end = "finished"
@@ -54,7 +54,7 @@ class Here:
         self._threads, self._dies = threads, dies
         self.given: list[Work] = []
         self.log: list[tuple[str, str, int]] = []
-        """Of every unit done: its kind, its recording, and how many more had been given."""
+        """Kind and recording of every unit done, and the number of units waiting then."""
         self.cancelled: list[Work] = []
 
     def nthreads(self) -> dict[str, int]:
@@ -188,7 +188,7 @@ def test_a_recording_whose_workers_always_die_fails_and_no_other(
 def test_when_a_part_fails_the_others_are_not_begun(
     tmp_path: Path, fusing: BatchOptions, monkeypatch: pytest.MonkeyPatch, died: bool
 ) -> None:
-    """Of two that run, the first to end fails, or its worker dies and then the other fails."""
+    """Two units run; the first to end fails, or its worker dies and then the other fails."""
     video = str(write_video(tmp_path / "long.mp4", every(400, 50), options=GOP))
     long, short = Recording(tmp_path / "long-fused.mp4", video, video), recordings(tmp_path, 1)[0]
     fuse = worker.fuse

@@ -41,7 +41,7 @@ SLOW = {"g": "3", "keyint_min": "3", "sc_threshold": "0"}
 
 
 def fuse(ir: Path, vis: Path, out: Path, video: VideoFormat, window: Window, offset_ms: float = 0.0) -> SegmentSink:
-    """What a worker does with a segment, with an engine that gives infrared back."""
+    """A segment fused as by a worker, with an engine that returns infrared."""
     a, b = open_pair(str(ir), str(vis))
     segment = SegmentSink(VideoSink(out, video, period_ns=b.period_ns), window, round(offset_ms * 1e6))
     sources = SegmentSource(a, window.less(round(offset_ms * 1e6))), SegmentSource(b, window)

@@ -30,7 +30,7 @@ SMALL = ["--engine", "torch", "--precision", "fp32", "--preset", "realtime"]
 
 
 def evaluate(*args: object) -> str:
-    """What the command prints, or the error that it ends with."""
+    """Output of the command, or the error that it ends with."""
     result = CliRunner().invoke(command, list(map(str, args)), env={"COLUMNS": "80"})
     if result.exception is not None:
         raise result.exception

@@ -21,8 +21,10 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import gpu_check  # noqa: E402
 import gpu_steps  # noqa: E402
 
+from streamfuse.engines.base import Collected  # noqa: E402
 from streamfuse.engines.device import HostDevice  # noqa: E402
 from streamfuse.errors import UsageError  # noqa: E402
+from streamfuse.tone import HostPicture  # noqa: E402
 
 QUICK = gpu_steps.Plan((48, 64), ((48, 64),), ((48, 64),), pairs=6, runs=2, soak_s=0.1, precision="fp32")
 HEAVY = {"modes", "peak"}
@@ -45,8 +47,12 @@ def test_ring_that_returns_other_bytes_is_noticed(monkeypatch: pytest.MonkeyPatc
     class Wrong(gpu_steps.TorchCudaEngine):  # type: ignore[name-defined,misc]
         def collect(self) -> Any:
             fused = super().collect()
-            fused.raw[0, 0] += 1
+            fused.raw[0] += 1
             return fused
+
+        def collect_picture(self) -> Collected:
+            raw, tag = self.collect()
+            return Collected(HostPicture(raw), tag)
 
     monkeypatch.setattr(gpu_steps, "TorchCudaEngine", Wrong)
     with pytest.raises(AssertionError, match="6 of 6 pairs came back wrong"):
@@ -126,6 +132,8 @@ def test_results_of_something_else_are_not_mixed(tmp_path: Path) -> None:
     path.write_text("[]")
     with pytest.raises(UsageError, match="holds no results of this script"):
         results(path)
+    lost = CliRunner().invoke(gpu_check.main, ["--device", "cpu", "--json", str(tmp_path / "none" / "r.json")])
+    assert (lost.exit_code, "there is no directory" in lost.output) == (1, True)
 
 
 def test_table_of_the_page() -> None:

@@ -44,7 +44,7 @@ def notes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
 def test_machine_with_an_unusable_gpu(
     weights: Path, monkeypatch: pytest.MonkeyPatch, notes: Callable[[], list[str]]
 ) -> None:
-    """As after removal of the driver: its tools are found, and everything else fails as on such a machine."""
+    """A machine whose driver was removed: its tools are found, and everything else fails."""
     monkeypatch.setattr("streamfuse.engines.has_gpu", lambda: True)
     for _ in range(2):
         with create_engine(weights=weights, precision="fp32") as engine:
@@ -220,6 +220,22 @@ def gpu_engine(request: pytest.FixtureRequest) -> Engine:
 
 
 GPU_SIZE = (480, 640)
+
+
+def test_falls_back_where_a_preset_is_missing(notes: Callable[[], list[str]]) -> None:
+    first, second = (Fragile(name, 200, EngineUnavailable("too large")) for name in ("first", "second"))
+    first.presets = (Preset.QUALITY, Preset.BALANCED)  # as TensorRT
+    engine = AutoEngine([("first", lambda: first), ("second", lambda: second)])
+    engine.use(Preset.BALANCED)
+    assert (engine.name, first.preset, notes()) == ("first", Preset.BALANCED, [])
+    engine.use(Preset.REALTIME)
+    assert (engine.name, engine.preset, second.preset, first.closed) == ("second", "realtime", "realtime", True)
+    assert notes() == [
+        "engine first on first has no preset realtime: use quality, balanced; using second instead",
+    ]
+    second.presets = (Preset.QUALITY,)
+    with pytest.raises(EngineUnavailable, match="second has no preset balanced"):
+        engine.use(Preset.BALANCED)
 
 
 @pytest.mark.gpu

@@ -75,7 +75,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_pickle_given_as_any_file_runs_no_code(
     write: Callable[[Path, Exploit], None], published_copy: Path, tmp_path: Path
 ) -> None:
-    """As a published checkpoint, as weights, and as a training checkpoint."""
+    """The file read as a published checkpoint, as weights, and as a training checkpoint."""
     owned = tmp_path / "owned"
     path = published_copy / FILES[0]
     write(path, Exploit(owned))

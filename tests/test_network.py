@@ -142,7 +142,7 @@ def test_a_mirrored_border_of_the_mean_has_no_frame() -> None:
 
 
 def test_magnitude_weights_stay_in_range_where_signed_ones_are_unbounded() -> None:
-    """Where the two sums cancel, the signed weights are unbounded."""
+    """The signed weights are unbounded where the two sums cancel."""
     ir, vis = torch.ones(1, 128, 8, 8), -torch.ones(1, 128, 8, 8) * (1 + 1e-6)
     zero = torch.zeros_like(ir)
     assert crossfuse.deep_skip(zero, ir, vis, SkipWeights.SIGNED).abs().max() > 1000

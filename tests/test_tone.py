@@ -8,7 +8,7 @@ import pytest
 
 from streamfuse.color import Plane, Raw
 from streamfuse.errors import UsageError
-from streamfuse.tone import Direct, PerFrame, RangeFollower, Smooth, Stabilised, make_tone
+from streamfuse.tone import Direct, HostPicture, PerFrame, RangeFollower, Smooth, Stabilised, make_tone
 
 FPS = 25
 FRAME_NS = 40_000_000
@@ -102,9 +102,9 @@ def test_range_is_followed_by_time_not_by_frames() -> None:
 
     def final(fps: int) -> tuple[float, float]:
         follower = RangeFollower()
-        follower.update(scene(0), 0)
+        follower.update(HostPicture(scene(0)), 0)
         for k in range(1, fps + 1):
-            result = follower.update(scene(0) * np.float32(1.1), round(k * 1e9 / fps))
+            result = follower.update(HostPicture(scene(0) * np.float32(1.1)), round(k * 1e9 / fps))
         return result
 
     assert final(25) == pytest.approx(final(50), rel=1e-3)
@@ -112,8 +112,8 @@ def test_range_is_followed_by_time_not_by_frames() -> None:
 
 def test_range_restarts_after_a_long_pause() -> None:
     follower = RangeFollower()
-    follower.update(scene(0), 0)
-    low, high = follower.update(scene(0, 0.0, 2.4), 10_000_000_000)
+    follower.update(HostPicture(scene(0)), 0)
+    low, high = follower.update(HostPicture(scene(0, 0.0, 2.4)), 10_000_000_000)
     assert (low, high) == pytest.approx((0.0, 2.4), abs=0.02)
 
 

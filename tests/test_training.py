@@ -177,7 +177,8 @@ def command(*arguments: str | Path, processes: int = 1) -> subprocess.CompletedP
 def test_a_run_that_was_killed_goes_on_to_the_same_losses(tmp_path: Path, data: Path) -> None:
     recipe = tmp_path / "small.toml"
     recipe.write_text(
-        'base = "s1-c1"\nsteps = 60\nbatch = 2\ncrop = 64\ntrain = "all"\nbf16 = false\n[network]\nfusion = "cnn"\n'
+        'base = "s1-c1"\nsteps = 60\nbatch = 2\ncrop = 64\ntrain = "all"\nbf16 = false\n'
+        '[network]\nfusion = "cnn"\nshallow = 8\ndeep = 32\ngrowth = 16\n'
     )
     common = ("train", "fusion", "--data", data, "--recipe", recipe, "--save-every", "2")
     killed = tmp_path / "killed"
@@ -199,7 +200,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, data: Path) -> Non
     recipe = tmp_path / "small.toml"
     recipe.write_text(
         'base = "s1-c1"\nsteps = 5\nbatch = 4\ncrop = 64\ntrain = "all"\nwarmup = 0\nbf16 = false\n'
-        '[network]\nfusion = "cnn"\n'
+        '[network]\nfusion = "cnn"\nshallow = 8\ndeep = 32\ngrowth = 16\n'
     )
     for processes in (1, 2):
         done = command(

@@ -1,4 +1,4 @@
-"""What training minimises."""
+"""The loss functions of training."""
 
 from __future__ import annotations
 

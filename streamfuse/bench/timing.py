@@ -38,7 +38,10 @@ def time_pairs(engine: Engine, ir: Plane, vis: Plane, runs: int) -> npt.NDArray[
 
 
 def rate_in_flight(engine: Engine, ir: Plane, vis: Plane, pairs: int) -> float:
-    """Return pairs per second with `engine.depth` pairs in flight; the first `engine.depth` pairs are not counted."""
+    """Return pairs per second, from pictures to luma in memory, with `engine.depth` pairs in flight.
+
+    The first `engine.depth` pairs are not counted.
+    """
     left = 0
     begin = time.perf_counter()
     for count in range(pairs + engine.depth):
@@ -47,8 +50,8 @@ def rate_in_flight(engine: Engine, ir: Plane, vis: Plane, pairs: int) -> float:
         engine.submit(ir, vis)
         left += 1
         if engine.pending == engine.depth:
-            engine.collect()
+            engine.collect_picture().picture.stretch(0.0, 1.0)
             left -= 1
     for _ in range(left):
-        engine.collect()
+        engine.collect_picture().picture.stretch(0.0, 1.0)
     return pairs / (time.perf_counter() - begin)

@@ -1,4 +1,4 @@
-"""Where the program writes: its cache of compiled networks, temporary files, the current directory."""
+"""Checks of the directories that the program writes to: cache, temporary files, current directory."""
 
 from __future__ import annotations
 

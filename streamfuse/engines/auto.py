@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.color import Plane, Raw
-from streamfuse.engines.base import Engine, Fused
+from streamfuse.engines.base import Collected, Engine, Fused
 from streamfuse.errors import EngineError, EngineUnavailable, WeightsError
 from streamfuse.network.config import Preset
 from streamfuse.support.notes import warn_once
@@ -23,7 +23,8 @@ class AutoEngine(Engine):
     """The first of several engines that works; it falls back to the next when one cannot run here.
 
     An engine may fail when it is made or when it is first prepared for a size, for example because the driver is too
-    old or the compiler fails.  Each fallback is logged once per process, with the reason.
+    old or the compiler fails, and it may lack the preset that is asked for.
+    Each fallback is logged once per process, with the reason.
     """
 
     def __init__(self, choices: Sequence[Choice]) -> None:
@@ -64,7 +65,14 @@ class AutoEngine(Engine):
         self.presets, self.preset = self._engine.presets, self._engine.preset
 
     def use(self, preset: Preset) -> None:
-        self._engine.use(preset)
+        try:
+            self._engine.use(preset)
+        except EngineUnavailable as error:
+            if not self._choices:
+                raise
+            self._engine.close()
+            self._chosen = preset
+            self._make_next(error)
         self.preset = self._chosen = preset
 
     def prepare(self, height: int, width: int) -> None:
@@ -92,6 +100,9 @@ class AutoEngine(Engine):
 
     def collect(self) -> Fused:
         return self._engine.collect()
+
+    def collect_picture(self) -> Collected:
+        return self._engine.collect_picture()
 
     @property
     def pending(self) -> int:

@@ -24,11 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.color import Plane, Raw
-from streamfuse.errors import EngineError, UsageError, is_out_of_memory
+from streamfuse.errors import EngineError, EngineUnavailable, UsageError, is_out_of_memory
 from streamfuse.frames import Role
 from streamfuse.network.checkpoint import WeightsInfo, default_weights, read_info
 from streamfuse.network.config import MIN_SIDE, Output, Preset
 from streamfuse.support.closeable import Closeable
+from streamfuse.tone import HostPicture, RawPicture
 
 
 class Precision(enum.StrEnum):
@@ -47,6 +48,15 @@ class Fused(NamedTuple):
     """The result of one submitted pair."""
 
     raw: Raw
+    tag: Any
+    """The object that was passed to `Engine.submit` with the pair."""
+
+
+class Collected(NamedTuple):
+    """The result of one submitted pair, in the memory of the engine's device."""
+
+    picture: RawPicture
+    """Valid until the next pair is submitted."""
     tag: Any
     """The object that was passed to `Engine.submit` with the pair."""
 
@@ -76,10 +86,13 @@ class Engine(Closeable):
     """The preset in use."""
 
     def use(self, preset: Preset) -> None:
-        """Switch to another preset; the next `prepare` builds for it.  Raises EngineError if it is not available."""
+        """Switch to another preset; the next `prepare` builds for it.
+
+        Raises EngineUnavailable if this engine does not have it, EngineError if its weights are missing.
+        """
         if preset not in self.presets:
             available = ", ".join(self.presets)
-            raise EngineError(f"engine {self.name} on {self.device} has no preset {preset}: use {available}")
+            raise EngineUnavailable(f"engine {self.name} on {self.device} has no preset {preset}: use {available}")
         self.preset = preset
 
     @abstractmethod
@@ -115,6 +128,14 @@ class Engine(Closeable):
         if not self._fused:
             raise EngineError("no pair is in flight: submit one first")
         return self._fused.popleft()
+
+    def collect_picture(self) -> Collected:
+        """Wait for the oldest pair in flight as `collect` does, but leave its raw output where it was computed.
+
+        A tone then makes luma of it there: on a GPU that saves three of four bytes of the copy to the host.
+        """
+        raw, tag = self.collect()
+        return Collected(HostPicture(raw), tag)
 
     @property
     def pending(self) -> int:
@@ -198,7 +219,8 @@ class NetworkEngine(Engine):
         self.prepare(height, width)
         with self._explained(height, width):
             raw = self._infer(ir, vis)
-        return self._checked(raw)
+        self._check_finite(raw)
+        return raw
 
     def _check_pair(self, ir: Plane, vis: Plane) -> tuple[int, int]:
         """Validate a pair and return its (height, width); raises EngineError."""
@@ -213,11 +235,10 @@ class NetworkEngine(Engine):
         height, width = ir.shape
         return height, width
 
-    def _checked(self, raw: Raw) -> Raw:
-        if not np.isfinite(raw).all():
+    def _check_finite(self, values: npt.ArrayLike) -> None:
+        if not np.isfinite(values).all():
             cure = "the weights file is unusable" if self.precision is Precision.FP32 else "try precision fp32"
             raise EngineError(f"{self.name} in {self.precision}: the fused picture is not finite (NaN); {cure}")
-        return raw
 
     def close(self) -> None:
         super().close()

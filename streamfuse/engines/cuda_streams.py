@@ -1,14 +1,15 @@
 """Engines on a GPU that overlap copies with computation.
 
-A pair is uploaded on one stream, computed on a second and downloaded on a third, so that in the best case the GPU
-computes without a pause.  Input and device buffers are doubled: one is filled while the other is used.  Results are
-kept in separate host buffers until they are collected.
+A pair is uploaded on one stream, computed on a second and finished on a third, so that in the best case the GPU
+computes without a pause.  Input buffers are doubled: one is filled while the other is used.  Every pair in flight has
+its own output, which stays on the device: the tone is applied there, and only luma is downloaded.
 
-    host      wait up(n-2)                     write pair n into pinned memory
-    upload    wait done(n-2)                   pinned memory to device, record up(n)
-    compute   wait up(n), wait out(n-2)        the network, record done(n)
-    download  wait done(n)                     device to pinned memory, record out(n)
-    host      wait out(n)                      read result n
+    host     wait up(n-2)      write pair n into pinned memory
+    upload   wait done(n-2)    pinned memory to device, record up(n)
+    compute  wait up(n)        the network, its least and largest value to pinned memory, record done(n)
+    host     wait done(n)      collect pair n, check that its values are finite
+    finish                     measure or stretch output n, the result to pinned memory, record out
+    host     wait out          read the result; when the next pair is submitted, output n may be overwritten
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ import torch
 from torch import Tensor
 
 from streamfuse.color import Plane, Raw
-from streamfuse.engines.base import Fused, NetworkEngine, Precision, first_line
+from streamfuse.engines.base import Collected, Fused, NetworkEngine, Precision, first_line
 from streamfuse.engines.device import Device, Event, Work
 from streamfuse.errors import EngineError, EngineUnavailable, is_out_of_memory
+from streamfuse.tone import quantile_rank, sample_step, stretching
 
 Compute: TypeAlias = Callable[[Tensor, Tensor], None]
 """Enqueues the computation from (2, H, W) uint8, infrared and visible, to (H, W) float32, both on the device."""
@@ -41,30 +43,114 @@ PAIRS = 2
 DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 
 
-class _Buffers:
-    """Buffers of a pair's input and output, and the events that guard them."""
+class _Input:
+    """Buffers of a pair's pictures, and the events that guard them."""
 
     def __init__(self, device: Device, height: int, width: int) -> None:
         self.host = device.pinned((2, height, width), torch.uint8)
-        self.input = device.buffer((2, height, width), torch.uint8)
-        self.output = device.buffer((height, width), torch.float32)
+        self.device = device.buffer((2, height, width), torch.uint8)
         self.up = device.event()
         """Reached when `host` has been read."""
         self.done = device.event()
-        """Reached when `input` has been read and `output` written."""
-        self.out = device.event()
-        """Reached when `output` has been read; the event of the result that it was copied to."""
+        """Reached when `device` has been read; the event of the output that was computed from it."""
 
 
-class _Result:
-    """Host buffer of a pair's result."""
+class _Output:
+    """Buffers of a pair's raw output."""
 
     def __init__(self, device: Device, height: int, width: int) -> None:
-        self.host = device.pinned((height, width), torch.float32)
-        self.out: Event = device.event()
-        """Reached when `host` has been written."""
+        self.raw = device.buffer((height, width), torch.float32)
+        self.extremes = device.buffer((2,), torch.float32)
+        self.host_extremes = device.pinned((2,), torch.float32)
+        self.done: Event = device.event()
+        """Reached when all of them have been written."""
         self.tag: Any = None
         """The object that was submitted with the pair."""
+
+
+class DevicePicture:
+    """A `streamfuse.tone.RawPicture` on a device: it is measured and stretched there, on a stream of its own.
+
+    The pictures of a ring share its buffers, so that every method waits until its work is done.
+    """
+
+    def __init__(self, device: Device, height: int, width: int) -> None:
+        self._device = device
+        self._stream = device.stream()
+        self._out = device.event()
+        self._levels = device.buffer((height, width), torch.float32)
+        self._luma = device.buffer((height, width), torch.uint8)
+        self._numbers = device.buffer((2,), torch.float64)
+        self._host_raw = device.pinned((height, width), torch.float32)
+        self._host_luma = device.pinned((height, width), torch.uint8)
+        self._host_numbers = device.pinned((2,), torch.float64)
+        self._output: _Output | None = None
+
+    def show(self, output: _Output | None) -> None:
+        """Become the picture of another output, or of none."""
+        self._output = output
+
+    def _shown(self) -> _Output:
+        if self._output is None:
+            raise EngineError("this picture is no longer there: another pair was submitted")
+        return self._output
+
+    def _run(self, work: Work) -> None:
+        self._device.run(self._stream, work)
+        self._out.record(self._stream)
+        self._out.synchronize()
+
+    def extremes(self) -> tuple[float, float]:
+        low, high = self._shown().host_extremes.tolist()
+        return low, high
+
+    def level(self) -> float:
+        raw = self._shown().raw
+
+        def work() -> None:
+            torch.clamp(raw, 0, 1, out=self._levels)
+            self._numbers[0].copy_(self._levels.mean(dtype=torch.float64))
+            self._host_numbers.copy_(self._numbers, non_blocking=True)
+
+        self._run(work)
+        return float(self._host_numbers[0])
+
+    def quantiles(self, share: float, samples: int) -> tuple[float, float]:
+        raw = self._shown().raw
+        step = sample_step(raw.numel(), samples)
+
+        def work() -> None:
+            ordered = raw[::step, ::step].flatten().sort().values
+            rank = quantile_rank(share, len(ordered))
+            self._numbers[0].copy_(ordered[rank])
+            self._numbers[1].copy_(ordered[len(ordered) - 1 - rank])
+            self._host_numbers.copy_(self._numbers, non_blocking=True)
+
+        self._run(work)
+        low, high = self._host_numbers.tolist()
+        return low, high
+
+    def stretch(self, low: float, high: float, guard: float = 0.0) -> Plane:
+        raw = self._shown().raw
+        scale, shift = (float(number) for number in stretching(low, high, guard))
+
+        def work() -> None:
+            torch.mul(raw, scale, out=self._levels)
+            self._levels.add_(shift).clamp_(0, 255)
+            self._luma.copy_(self._levels)
+            self._host_luma.copy_(self._luma, non_blocking=True)
+
+        self._run(work)
+        return np.array(self._host_luma.numpy())
+
+    def numpy(self) -> Raw:
+        """Download the raw output, (H, W) float32; it belongs to the caller."""
+        self._run(_copying(self._shown().raw, self._host_raw))
+        return np.array(self._host_raw.numpy())
+
+    def synchronize(self) -> None:
+        """Wait for work that an error left behind."""
+        self._stream.synchronize()
 
 
 class Ring:
@@ -77,9 +163,10 @@ class Ring:
         self.depth = depth
         self._device = device
         self._compute = compute
-        self._upload, self.stream, self._download = (device.stream() for _ in range(3))
-        self._buffers = [_Buffers(device, height, width) for _ in range(min(PAIRS, depth))]
-        self._results = [_Result(device, height, width) for _ in range(depth)]
+        self._upload, self.stream = device.stream(), device.stream()
+        self._picture = DevicePicture(device, height, width)
+        self._inputs = [_Input(device, height, width) for _ in range(min(PAIRS, depth))]
+        self._outputs = [_Output(device, height, width) for _ in range(depth)]
         self._submitted = self._collected = 0
 
     @property
@@ -94,51 +181,55 @@ class Ring:
         """
         if self.pending == self.depth:
             raise EngineError(f"{self.depth} pairs are in flight: collect one before the next is submitted")
-        buffers = self._buffers[self._submitted % len(self._buffers)]
-        result = self._results[self._submitted % self.depth]
+        pictures = self._inputs[self._submitted % len(self._inputs)]
+        output = self._outputs[self._submitted % self.depth]
+        self._picture.show(None)
 
-        buffers.up.synchronize()
-        host = buffers.host.numpy()
+        pictures.up.synchronize()
+        host = pictures.host.numpy()
         host[0], host[1] = ir, vis
 
-        self._upload.wait_event(buffers.done)
-        self._device.run(self._upload, _copying(buffers.host, buffers.input))
-        buffers.up.record(self._upload)
+        self._upload.wait_event(pictures.done)
+        self._device.run(self._upload, _copying(pictures.host, pictures.device))
+        pictures.up.record(self._upload)
 
-        self.stream.wait_event(buffers.up)
-        self.stream.wait_event(buffers.out)
-        self._device.run(self.stream, lambda: self._compute(buffers.input, buffers.output))
-        buffers.done.record(self.stream)
+        def work() -> None:
+            self._compute(pictures.device, output.raw)
+            torch.aminmax(output.raw, out=(output.extremes[0], output.extremes[1]))
+            output.host_extremes.copy_(output.extremes, non_blocking=True)
 
-        self._download.wait_event(buffers.done)
-        self._device.run(self._download, _copying(buffers.output, result.host))
-        result.out.record(self._download)
-        buffers.out = result.out
+        self.stream.wait_event(pictures.up)
+        self._device.run(self.stream, work)
+        output.done.record(self.stream)
+        pictures.done = output.done
 
-        result.tag = tag
+        output.tag = tag
         self._submitted += 1
 
-    def collect(self) -> Fused:
-        """Wait for the oldest pair; return its tag and its result, which belongs to the caller.
+    def collect(self) -> tuple[DevicePicture, Any]:
+        """Wait for the oldest pair; return its picture, which is valid until the next pair is submitted, and its tag.
 
         Raises EngineError if no pair is in flight.
         """
         if not self.pending:
             raise EngineError("no pair is in flight: submit one first")
-        result = self._results[self._collected % self.depth]
+        output = self._outputs[self._collected % self.depth]
         self._collected += 1  # also after an error: the next call returns the next pair
-        tag, result.tag = result.tag, None  # do not keep the pair's tag alive
-        result.out.synchronize()
-        return Fused(np.array(result.host.numpy()), tag)
+        tag, output.tag = output.tag, None  # do not keep the pair's tag alive
+        self._picture.show(None)
+        output.done.synchronize()
+        self._picture.show(output)
+        return self._picture, tag
 
     def close(self) -> None:
         """Wait for the pairs in flight, as the device still writes to memory that is about to be freed; drop them."""
-        for stream in (self._upload, self.stream, self._download):
+        self._picture.show(None)
+        for stream in (self._upload, self.stream, self._picture):
             with contextlib.suppress(RuntimeError):  # a device that failed has been reported already
                 stream.synchronize()
         self._collected = self._submitted
-        for result in self._results:
-            result.tag = None
+        for output in self._outputs:
+            output.tag = None
 
 
 def _copying(source: Tensor, target: Tensor) -> Work:
@@ -188,7 +279,7 @@ class StreamedEngine(NetworkEngine):
             nothing = np.zeros((height, width), np.uint8)
             for _ in range(self.depth):  # the first runs are slow
                 self._ring.submit(nothing, nothing)
-                self._ring.collect()
+                self._ring.collect()[0].stretch(0, 1)
         except RuntimeError as error:
             self._drop()
             if is_out_of_memory(error):
@@ -210,15 +301,22 @@ class StreamedEngine(NetworkEngine):
 
     def collect(self) -> Fused:
         with self._explained(*(self._shape or (0, 0))):
-            fused = self._working().collect()
-        return fused._replace(raw=self._checked(fused.raw))
+            picture, tag = self._working().collect()
+            self._check_finite(picture.extremes())
+            return Fused(picture.numpy(), tag)
+
+    def collect_picture(self) -> Collected:
+        with self._explained(*(self._shape or (0, 0))):
+            picture, tag = self._working().collect()
+        self._check_finite(picture.extremes())
+        return Collected(picture, tag)
 
     def _infer(self, ir: Plane, vis: Plane) -> Raw:
         ring = self._working()
         if ring.pending:
             raise EngineError("pairs are in flight: collect them before fusing a single one")
         ring.submit(ir, vis)
-        return ring.collect().raw
+        return ring.collect()[0].numpy()
 
     def time_network(self, ir: Plane, vis: Plane, runs: int) -> npt.NDArray[np.float64]:
         self.fuse(ir, vis)

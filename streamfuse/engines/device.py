@@ -90,7 +90,7 @@ class ComputeDevice(Device, Protocol):
         """
 
     def allocations(self) -> int:
-        """How often memory was taken on the device since the start."""
+        """Return how many blocks of memory were taken on the device since the start."""
 
 
 def gpu_names() -> list[str]:
@@ -178,8 +178,8 @@ class CudaDevice:
         return [begin.elapsed_time(end) for begin, end in zip(marks[::2], marks[1::2], strict=True)]
 
     def allocations(self) -> int:
-        """Return the number of memory allocations on this GPU since the start, for tests."""
-        return int(torch.cuda.memory_stats(self.torch)["allocation.all.allocated"])
+        """Return how many blocks of memory PyTorch has taken from the driver since the start, for tests."""
+        return int(torch.cuda.memory_stats(self.torch)["segment.all.allocated"])
 
 
 class _HostStream:

@@ -27,7 +27,7 @@ from streamfuse.network.config import Preset
 log = logging.getLogger("streamfuse")
 
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
-"""Where Inductor keeps what it compiles."""
+"""The variable that sets the directory in which Inductor keeps compiled code."""
 _CHOSEN = CACHE_VARIABLE in os.environ
 """True if the user has chosen a directory; later PyTorch itself sets the variable."""
 

@@ -26,7 +26,7 @@ class SkipBorder(enum.StrEnum):
     """Padding of the shallow skip's 3x3 mean outside the picture."""
 
     ZEROS = "zeros"
-    """As published.  At the border the mean is too small: a network not trained with this shows a frame there."""
+    """Zeros, as published: means at the border are too small, and a network not trained with them shows a frame."""
     REFLECT = "reflect"
     """Reflection at the outermost pixels."""
 

@@ -178,10 +178,11 @@ def _respond(block: DenseBlock, rows: int, lit: list[int], turned: bool = False)
 
 
 def _transforms(kernel: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the real Fourier analysis of `size` rows, the kernel's spectrum, and the synthesis of the valid rows.
+    """Return the parts of a convolution of `size` rows in the Fourier domain: analysis, spectrum and synthesis.
 
-    Analysis: matrix (size, size), its rows in pairs.  Spectrum: grouped conv weights (size * outputs, 2 * inputs,
-    1, 9), one group for each pair.  Synthesis: matrix (size - 8, size).
+    Analysis: the real Fourier transform, a matrix (size, size) with two rows for each frequency.  Spectrum: that of
+    the kernel, weights of a grouped conv (size * outputs, 2 * inputs, 1, 9), one group for each frequency.  Synthesis:
+    the inverse transform of the rows that need no padding, a matrix (size - 8, size).
     """
     outputs, inputs, reach, _ = kernel.shape
     pairs = size // 2
@@ -268,11 +269,11 @@ def _cross(module: CrossAttention, other: Tensor, own: Tensor, batch: int, index
 
 
 class FoldedDecoder(Decoder):
-    """A decoder whose convs after the first are composed to one 3x3 conv at 1/8 scale and a pixel shuffle.
+    """A decoder in which one 3x3 conv at 1/8 scale and a pixel shuffle replace all convs after the first.
 
-    Reflecting a nearest-upsampled picture by one pixel repeats its outermost pixel, and that repetition passes
-    through a conv and the next upsampling unchanged.  So all reflections after the first conv equal a repetition of
-    the border pixels of its result, and the composition is valid up to the border.
+    This is exact at the border too.  A reflection of a nearest-upsampled picture by one pixel only repeats its border
+    pixel, and a conv and another upsampling keep that repetition.  It is therefore enough to repeat the border pixels
+    of the first conv's result.
     """
 
     def __init__(self, decoder: Decoder) -> None:

@@ -44,7 +44,7 @@ class DeepScaled(nn.Module):
         self.decoder, self._bound = network.decoder, network.bound
 
     def forward(self, ir: Tensor, vis: Tensor) -> Tensor:
-        """As `CrossFuse.forward`."""
+        """Compute the same as `CrossFuse.forward`, with the deep path at the smaller scale."""
         ir, vis = ir / 255, vis / 255
         return self.finish(self.deep_picture(ir, vis), ir, vis)
 

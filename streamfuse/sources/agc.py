@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from streamfuse.color import Plane
 from streamfuse.errors import UsageError
-from streamfuse.tone import RangeFollower
+from streamfuse.tone import HostPicture, RangeFollower, sample_step
 
 log = logging.getLogger("streamfuse")
 
@@ -45,7 +45,7 @@ class Percentile:
         self._range = RangeFollower()
 
     def to_luma(self, grey: Grey, stamp_ns: int) -> Plane:
-        low, high = self._range.update(grey, stamp_ns)
+        low, high = self._range.update(HostPicture(grey), stamp_ns)
         scale = 255.0 / max(high - low, 1.0)
         levels = (grey.astype(np.float32) - np.float32(low)) * np.float32(scale)
         luma: Plane = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
@@ -195,7 +195,7 @@ class FlatFieldGuard:
 
 
 def _sample(grey: Grey) -> npt.NDArray[np.int32]:
-    step = max(1, math.isqrt(grey.size // RangeFollower.SAMPLES))
+    step = sample_step(grey.size, RangeFollower.SAMPLES)
     return grey[::step, ::step].astype(np.int32)
 
 

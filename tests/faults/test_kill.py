@@ -112,8 +112,8 @@ def test_killed_recording_subscriber(tmp_path: Path, faults: FaultTable) -> None
 
     def publish() -> None:
         for k in count():
+            numbers[0] = k  # before it is sent, because it may be recorded at once
             sink.write(published(k, luma=luma_of(k)))
-            numbers[0] = k
             if ending.wait(1 / FPS):
                 return
 
@@ -131,7 +131,8 @@ def test_killed_recording_subscriber(tmp_path: Path, faults: FaultTable) -> None
                     process.kill()
                     at = numbers[0]
                 _, pictures = read_video(path)
-                lost.append((at - number_of(pictures[-1])) % 70)
+                # The encoder changes the level, and so the number by up to 2
+                lost.append(max((at - number_of(pictures[-1]) + 35) % 70 - 35, 0))
                 for _ in range(5):
                     next(frames)
             statistics = other.statistics()
