@@ -130,6 +130,19 @@ def test_range_allowed_by_the_brighter_source() -> None:
     assert loss(-5, 0, 0) == loss(260, 255, 0) == pytest.approx(5)
 
 
+def test_warmth_is_the_contrast_that_a_warm_thing_lacks_in_front_of_smoke() -> None:
+    ir = torch.full((1, 1, 160, 160), 60.0)
+    ir[:, :, 70:90, 70:90] = 220  # a warm body
+    smoke, dark = torch.full_like(ir, 250), torch.full_like(ir, 90)
+    assert float(losses.warmth(ir, ir, smoke)) == 0
+    assert float(losses.warmth(60 + 0.75 * (ir - 60), ir, smoke)) == pytest.approx(0, abs=1e-6)
+    hidden = float(losses.warmth(smoke, ir, smoke))
+    body = (ir - losses._spread(ir, 16))[:, :, 70:90, 70:90]
+    assert hidden == pytest.approx(float(0.75 * body.mean()) / 255 * (20 / 160) ** 2, rel=0.1)
+    assert float(losses.warmth(smoke, 255 - ir, smoke)) < hidden / 4  # cold things are not warm
+    assert float(losses.warmth(dark, ir, dark)) == 0  # others see to it there
+
+
 def test_steadiness_is_the_change_relative_to_the_target() -> None:
     target = torch.cat((images(0), images(0)))[[0, 2, 1, 3]]  # two frames of each of two scenes
     assert float(losses.steadiness(target + 30, target)) == pytest.approx(0, abs=1e-4)

@@ -55,7 +55,7 @@ def draw_weather(recipe: Recipe, rng: np.random.Generator) -> Weather:
         faint=rng.uniform(0.1, 0.6) if rng.random() < recipe.faint else 1.0,
         glare=_draw_glare(rng) if rng.random() < recipe.glare else None,
         smoke=_draw_smoke(rng) if rng.random() < recipe.smoke else None,
-        smoke_level=rng.uniform(90, 220),
+        smoke_level=rng.uniform(90, 280),
         shift=(rng.uniform(-1, 1) * recipe.shift, rng.uniform(-1, 1) * recipe.shift),
     )
 
@@ -66,7 +66,7 @@ def _draw_glare(rng: np.random.Generator) -> tuple[float, float, float, float]:
 
 def _draw_smoke(rng: np.random.Generator) -> Floats:
     grid = rng.normal(0, 1, (int(rng.integers(3, 7)),) * 2) + rng.uniform(-0.5, 1.0)
-    opaque: Floats = (rng.uniform(0.4, 0.97) * np.clip(grid, 0, 1)).astype(np.float32)
+    opaque: Floats = (rng.uniform(0.4, 1.0) * np.clip(grid, 0, 1)).astype(np.float32)
     return opaque
 
 

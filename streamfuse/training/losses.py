@@ -253,6 +253,24 @@ def out_of_range(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
     return ((floor - fused).clamp_min(0) + (fused - ceiling).clamp_min(0)).mean() / 255
 
 
+STANDING_OUT = 0.75
+"""Share of a warm thing's contrast in infrared that the fused image must keep where the visible one hides it."""
+HIDING = 128.0
+"""Visible level above which smoke, glare or sky begins to hide what is warm; it does completely `WARM` levels above."""
+
+
+def warmth(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
+    """Mean contrast / 255 that warm things lack in front of what is bright in the visible image.
+
+    A warm thing is brighter in infrared than the mean within 16 pixels.  Where the visible image is dark, the other
+    losses keep it.
+    """
+    stands_out = (ir - _spread(ir, 16)).clamp_min(0)
+    hidden = ((_spread(vis, 16) - HIDING) / WARM).clamp(0, 1)
+    lacking = (STANDING_OUT * stands_out - (fused - _spread(fused, 16))).clamp_min(0)
+    return ((stands_out / WARM).clamp(0, 1) * hidden * lacking).mean() / 255
+
+
 def texture(fused: Tensor, target: Tensor) -> Tensor:
     """Mean |grad F - grad T| / 255, T the target, whose details are those of the source that varies more."""
     return (_sobel(fused) - _sobel(target)).abs().mean() / 255
@@ -301,6 +319,7 @@ FUSION_LOSSES: dict[str, Loss] = {
     "information": information,
     "quality": quality,
     "range": out_of_range,
+    "warmth": warmth,
 }
 """Losses by their names in recipes; each maps (fused, ir, vis) to a scalar."""
 TARGET_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -53,6 +53,7 @@ LOSSES = (
     "similarity",
     "range",
     "steadiness",
+    "warmth",
     "imitation",
     "likeness",
 )

@@ -1,8 +1,8 @@
 """The training target: a fused picture, computed by a formula, that keeps the range.
 
 Both sources are split into Laplacian pyramids.  At each level and position the detail is taken from the source that
-varies more; the base is the brighter of the two, pixel by pixel.  Nothing is subtracted and nothing is clamped: values
-beyond the range are compressed into it.
+varies more; the base is the brighter of the two, pixel by pixel, with bright visible levels compressed, so that warm
+things stand out from white smoke and sky.  Nothing is clamped: values beyond the range are compressed into it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from streamfuse.network.crossfuse import bend
 
 LEVELS = 4
 """Levels of the pyramids: details of 1, 2, 4 and 8 pixels."""
+KNEE, SLOPE = 160.0, 0.35
+"""Visible base level above which the rest of the level is multiplied by `SLOPE`."""
 POWER = 6.0
 """Exponent of the energies that weigh the details; a high one selects, 1 mixes them."""
 SIGMA = 2.0
@@ -84,7 +86,7 @@ def pyramid_target(ir: Tensor, vis: Tensor) -> Tensor:
         share = torch.sigmoid(POWER * (logs[:, :1] - logs[:, 1:]))
         details.append(share * detail[:, :1] + (1 - share) * detail[:, 1:])
         ir, vis = smaller.chunk(2, dim=1)
-    fused = torch.maximum(ir, vis)
+    fused = torch.maximum(ir, torch.where(vis > KNEE, KNEE + SLOPE * (vis - KNEE), vis))
     for detail in reversed(details):
         height, width = detail.shape[2:]
         fused = _apply(_up(height), fused, _up(width)) + detail
