@@ -189,23 +189,23 @@ _REPLACE = dataclasses.replace
 
 PUBLISHED = Recipe(steps=20_000, batch=8, lr=1e-3, schedule="steps", warmup=0, bf16=False, network=CrossFuseConfig())
 _SCENES: dict[str, Any] = {
-    "zoom": 1.6,
-    "noise": 1.5,
-    "light": 0.25,
-    "night": 0.3,
-    "glare": 0.1,
-    "smoke": 0.1,
-    "faint": 0.15,
-    "inverted": 0.1,
+    "zoom": 1.2,
+    "noise": 0.4,
+    "light": 0.1,
+    "night": 0.12,
+    "glare": 0.05,
+    "smoke": 0.15,
+    "faint": 0.06,
+    "inverted": 0.03,
     "shift": 0.5,
 }
 _KEPT = {
     "texture": 10.0,
-    "quality": 5.0,
-    "fidelity": 2.0,
+    "fidelity": 2.5,
     "information": 2.0,
     "differences": 0.4,
     "range": 50.0,
+    "warmth": 600.0,
 }
 DEFAULT = Recipe(
     steps=4000,
@@ -237,7 +237,7 @@ RANGE = Recipe(
     **_SCENES,
     train=Train.ALL,
     norm=Norm.FROZEN,
-    losses={"pyramid": 6.0, "similarity": 1.0, **_KEPT},
+    losses={"pyramid": 6.0, "similarity": 2.0, "quality": 8.0, **_KEPT},
     network=_RANGE,
     factor=4,
 )
@@ -297,7 +297,7 @@ STUDENTS: dict[str, Recipe] = {
         **_SCENES,
         train=Train.ALL,
         norm=Norm.FROZEN,
-        losses={"imitation": 8.0, "likeness": 1.0, **_KEPT},
+        losses={"imitation": 25.0, "likeness": 4.0, "quality": 4.0, **_KEPT},
         network=dataclasses.replace(_RANGE, shallow=8, deep=32, growth=16),
         factor=4,
     ),
