@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fault_table import FaultTable
@@ -16,15 +18,24 @@ if WORKER is not None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 LONG = (
     "test_readme.py",
+    "test_training.py",
     "test_batch.py",
+    "test_calibration_scene.py",
     "test_engines.py",
-    "test_examples.py",
+    "test_gpu_check.py",
+    "test_inductor.py",
+    "test_int8.py",
     "test_calibration_cli.py",
+    "test_evaluation_metrics.py",
     "test_batch_segments.py",
+    "test_examples.py",
+    "test_golden.py",
+    "test_package.py",
+    "test_doctor.py",
+    "test_batch_cluster.py",
+    "test_contributing.py",
     "test_cli.py",
     "test_evaluate.py",
-    "test_training.py",
-    "test_contributing.py",
 )
 """The slowest files: workers start with them, so that none runs alone at the end."""
 
@@ -91,6 +102,27 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     directory = (base if WORKER is None else base.parent) / "compiled-networks"
     directory.mkdir(exist_ok=True)
     os.environ["STREAMFUSE_CACHE"] = str(directory)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _converted_once() -> Iterator[None]:
+    """Convert each network to OpenVINO once for each size in this process: it takes seconds, compiling does not."""
+    from streamfuse.engines.base import Precision
+    from streamfuse.engines.openvino import OpenvinoEngine
+
+    convert, models = OpenvinoEngine._convert, dict[tuple[object, ...], Any]()
+
+    def once(engine: OpenvinoEngine, height: int, width: int) -> Any:
+        if engine.precision is Precision.INT8:  # its model is changed later
+            return convert(engine, height, width)
+        key = (engine.weights.digest, engine.weights.config, height, width, engine.preset)
+        if key not in models:
+            models[key] = convert(engine, height, width)
+        return models[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OpenvinoEngine, "_convert", once)
+        yield
 
 
 @pytest.fixture(scope="session")

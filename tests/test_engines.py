@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -196,22 +195,6 @@ def test_output_that_is_not_finite_is_an_error(weights: Path, tmp_path: Path, na
 
 
 # The cache of compiled networks
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _converted_once() -> Iterator[None]:
-    """Convert each network once for this file, as that takes seconds; it is compiled every time."""
-    convert, kept = OpenvinoEngine._convert, dict[tuple[object, ...], object]()
-
-    def once(engine: OpenvinoEngine, height: int, width: int) -> object:
-        key = engine.weights.digest, engine.preset, height, width
-        if key not in kept:
-            kept[key] = convert(engine, height, width)
-        return kept[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(OpenvinoEngine, "_convert", once)
-        yield
 
 
 SECOND_START = """

@@ -39,19 +39,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> Times:
     found = Times()
     monkeypatch.setattr(openvino, "_time_in_turns", found)
     monkeypatch.setattr(openvino, "read_cpu", lambda: Cpu("a CPU with BF16", frozenset({"avx512_bf16"})))
-    monkeypatch.setattr(OpenvinoEngine, "_convert", converted_once)
     return found
-
-
-CONVERT = OpenvinoEngine._convert
-MODELS: dict[tuple[int, int], Any] = {}
-
-
-def converted_once(engine: OpenvinoEngine, height: int, width: int) -> Any:
-    """Convert the network of `weights` once for each size, which takes seconds."""
-    if (height, width) not in MODELS:
-        MODELS[height, width] = CONVERT(engine, height, width)
-    return MODELS[height, width]
 
 
 def prepared(weights: Path, cache: Cache, size: tuple[int, int] = SIZE) -> Precision:
