@@ -255,8 +255,8 @@ def out_of_range(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
 
 STANDING_OUT = 0.75
 """Share of a warm thing's contrast in infrared that the fused image must keep where the visible one hides it."""
-HIDING = 128.0
-"""Visible level above which smoke, glare or sky begins to hide what is warm; it does completely `WARM` levels above."""
+HIDING, HIDDEN = 190.0, 240.0
+"""Visible levels from which smoke, glare or sky begins to hide what is warm, and hides it completely."""
 
 
 def warmth(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
@@ -266,7 +266,7 @@ def warmth(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
     losses keep it.
     """
     stands_out = (ir - _spread(ir, 16)).clamp_min(0)
-    hidden = ((_spread(vis, 16) - HIDING) / WARM).clamp(0, 1)
+    hidden = ((_spread(vis, 16) - HIDING) / (HIDDEN - HIDING)).clamp(0, 1)
     lacking = (STANDING_OUT * stands_out - (fused - _spread(fused, 16))).clamp_min(0)
     return ((stands_out / WARM).clamp(0, 1) * hidden * lacking).mean() / 255
 

@@ -16,7 +16,7 @@ from streamfuse.network.crossfuse import bend
 
 LEVELS = 4
 """Levels of the pyramids: details of 1, 2, 4 and 8 pixels."""
-KNEE, SLOPE = 160.0, 0.35
+KNEE, SLOPE = 190.0, 0.5
 """Visible base level above which the rest of the level is multiplied by `SLOPE`."""
 POWER = 6.0
 """Exponent of the energies that weigh the details; a high one selects, 1 mixes them."""
