@@ -224,7 +224,7 @@ GPU_SIZE = (480, 640)
 
 def test_falls_back_where_a_preset_is_missing(notes: Callable[[], list[str]]) -> None:
     first, second = (Fragile(name, 200, EngineUnavailable("too large")) for name in ("first", "second"))
-    first.presets = (Preset.QUALITY, Preset.BALANCED)  # as TensorRT
+    first.presets = (Preset.QUALITY, Preset.BALANCED)
     engine = AutoEngine([("first", lambda: first), ("second", lambda: second)])
     engine.use(Preset.BALANCED)
     assert (engine.name, first.preset, notes()) == ("first", Preset.BALANCED, [])

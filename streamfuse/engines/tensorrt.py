@@ -148,8 +148,7 @@ class TensorrtEngine(StreamedEngine):
     """The network compiled by TensorRT, on an NVIDIA GPU."""
 
     name = "tensorrt"
-    presets = (Preset.QUALITY, Preset.BALANCED)
-    """Without REALTIME, because TensorRT-RTX fails to compile the small network and gives no reason."""
+    presets = tuple(Preset)
     keeps_builds = True
 
     def __init__(

@@ -118,7 +118,8 @@ class SelfAttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, 256, 512) for (N, 256, 512)."""
-        q, k, v = self.qkv(layer_norm(self.norm1, x)).chunk(3, dim=-1)
+        # Not chunk: TensorRT-RTX fails on the slices of a small biased product, as in one window with few tokens.
+        q, k, v = self.qkv(layer_norm(self.norm1, x)).unflatten(2, (3, -1)).unbind(2)
         x = x + self.proj(attend(q, k, v, sign=1.0))
         out: Tensor = x + self.mlp(layer_norm(self.norm2, x))
         return out

@@ -33,8 +33,18 @@ from streamfuse.engines.tensorrt import (
     network_to_compile,
 )
 from streamfuse.errors import EngineUnavailable
-from streamfuse.network.checkpoint import default_weights
-from streamfuse.network.config import Preset
+from streamfuse.network.checkpoint import default_weights, read_info, save
+from streamfuse.network.config import (
+    CrossFuseConfig,
+    Ends,
+    Output,
+    Preset,
+    SkipArea,
+    SkipBorder,
+    SkipWeights,
+    Window,
+)
+from streamfuse.network.crossfuse import CrossFuse
 
 try:
     importlib.metadata.version("torch-tensorrt-rtx")
@@ -180,15 +190,50 @@ def test_engine_computes_in_fp16_except_in_the_islands(
     assert {dtype for kind, dtype in kinds if kind in {"NORMALIZATION", "SOFTMAX"}} == {"FLOAT"}
 
 
-def test_reduced_deep_path_is_one_engine(compiler: Compiler) -> None:
-    scaled = network_to_compile(default_weights(), Precision.FP16, 480, 640, Preset.BALANCED)
-    total, taken, parts = operations(*export(scaled, 480, 640))
+def compile_to_one_engine(compiler: Compiler, network: nn.Module, height: int, width: int) -> Built:
+    """Compile the network; check that TensorRT takes all of it, and that its products are in FP16."""
+    total, taken, parts = operations(*export(network, height, width))
     assert total == taken > 300
     assert parts == ["_run_on_acc_0"]
-    built = compiler(scaled, 480, 640)
-    assert set(built.bindings.values()) == {("HALF", (1, 1, 480, 640))}
+    built = compiler(network, height, width)
+    assert set(built.bindings.values()) == {("HALF", (1, 1, height, width))}
     assert {layer.dtype for layer in built.layers if layer.kind in {"CONVOLUTION", "MATRIX_MULTIPLY"}} == {"HALF"}
-    assert fp32_outside_islands(built.layers) == []
+    return built
+
+
+def test_reduced_deep_path_is_one_engine(compiler: Compiler) -> None:
+    scaled = network_to_compile(default_weights(), Precision.FP16, 480, 640, Preset.BALANCED)
+    assert fp32_outside_islands(compile_to_one_engine(compiler, scaled, 480, 640).layers) == []
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES[:2])
+def test_small_network_is_one_engine(compiler: Compiler, height: int, width: int) -> None:
+    weights = read_info(default_weights()).lite()
+    assert weights is not None
+    small = network_to_compile(weights.path, Precision.FP16, height, width, Preset.REALTIME)
+    left = fp32_outside_islands(compile_to_one_engine(compiler, small, height, width).layers)
+    assert len(left) == 2  # the skip's sums of both modalities, continued by reflection
+    assert all("reflection_pad2d" in layer.name for layer in left)
+
+
+@pytest.mark.parametrize("preset", [Preset.QUALITY, Preset.BALANCED])
+def test_network_with_every_option_is_one_engine(tmp_path: Path, compiler: Compiler, preset: Preset) -> None:
+    config = CrossFuseConfig(
+        skip_weights=SkipWeights.MAGNITUDE,
+        output=Output.DIRECT,
+        skip_border=SkipBorder.REFLECT,
+        shallow=8,
+        deep=32,
+        growth=16,
+        skip_power=8,
+        skip_infrared=1.0,
+        skip_area=SkipArea.BLOCK,
+        window=Window.FITTED,
+        ends=Ends.BENT,
+    )
+    save(CrossFuse(config), tmp_path / "random.safetensors")
+    optioned = network_to_compile(tmp_path / "random.safetensors", Precision.FP16, 256, 256, preset)
+    compile_to_one_engine(compiler, optioned, 256, 256)
 
 
 def test_fp32_network_is_detected(compiler: Compiler) -> None:
