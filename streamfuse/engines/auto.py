@@ -23,8 +23,8 @@ class AutoEngine(Engine):
     """The first of several engines that works; it falls back to the next when one cannot run here.
 
     An engine may fail when it is made or when it is first prepared for a size, for example because the driver is too
-    old or the compiler fails, and it may lack the preset that is asked for.
-    Each fallback is logged once per process, with the reason.
+    old or the compiler fails, and it may lack the preset that is asked for.  Each fallback is logged once per process,
+    with the reason.
     """
 
     def __init__(self, choices: Sequence[Choice]) -> None:
