@@ -26,6 +26,9 @@ TONES = "per-frame, smooth or fixed:LO,HI"
 class RawPicture(Protocol):
     """Raw output for one pair, (H, W) float32 of any range, in the memory of the host or of a device."""
 
+    def numpy(self) -> Raw:
+        """Return the values in the memory of the host; they belong to the caller."""
+
     def extremes(self) -> tuple[float, float]:
         """Return the least and the largest value."""
 
@@ -66,6 +69,13 @@ class HostPicture:
 
     def __init__(self, raw: Raw | npt.NDArray[np.uint16]) -> None:
         self._raw = raw
+
+    def numpy(self) -> Raw:
+        return np.asarray(self._raw, np.float32)
+
+    def finite(self) -> bool:
+        """Return True if all values are finite."""
+        return bool(np.isfinite(self._raw).all())
 
     def extremes(self) -> tuple[float, float]:
         return float(self._raw.min()), float(self._raw.max())

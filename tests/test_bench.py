@@ -19,7 +19,7 @@ from streamfuse.bench.counting import _ByteCounter, count_work
 from streamfuse.bench.peak import measure_peak
 from streamfuse.bench.timing import Times, rate_in_flight
 from streamfuse.color import Plane, Raw
-from streamfuse.engines.base import Engine, Fused, Precision
+from streamfuse.engines.base import Collected, Engine, Precision
 from streamfuse.network.config import CrossFuseConfig, Output, Preset
 from streamfuse.network.crossfuse import HEAD, CrossFuse
 
@@ -104,9 +104,9 @@ class Counting(Engine):
         self.most = max(self.most, self.pending + 1)
         return np.zeros(ir.shape, np.float32)
 
-    def collect(self) -> Fused:
+    def collect_picture(self) -> Collected:
         self.collected += 1
-        return super().collect()
+        return super().collect_picture()
 
 
 def test_pairs_in_flight_are_all_collected() -> None:
@@ -149,12 +149,16 @@ def test_missing_gpu(tmp_path: Path, command: list[str]) -> None:
 
 def test_build_stores_the_compiled_network(tmp_path: Path) -> None:
     build = ["build", "--engine", "openvino", "--precision", "fp32", "--size", "64x64", "--size", "80x64"]
-    first, second = (streamfuse(*build, STREAMFUSE_CACHE=str(tmp_path)) for _ in range(2))
+    first = streamfuse(*build, STREAMFUSE_CACHE=str(tmp_path))
+    stored = set(tmp_path.iterdir())
+    second = streamfuse(*build, STREAMFUSE_CACHE=str(tmp_path))
     assert first.returncode == second.returncode == 0, first.stderr
     assert first.stderr.count("compiling the network") == 2
     assert "openvino fp32, preset balanced, for 80x64 on CPU" in first.stderr
     assert "compiling" not in second.stderr
-    assert [path.suffix for path in tmp_path.iterdir()] == [".engine"] * 2
+    # Two networks; the code of the shallow path, and its weights.
+    assert [path.suffix for path in stored] == [".engine"] * 4
+    assert set(tmp_path.iterdir()) == stored
     fails(2, "compiles nothing: it needs no build", "build", "--engine", "torch", "--device", "cpu", "--size", "64x64")
     fails(2, "WIDTHxHEIGHT", "build", "--size", "64")
 

@@ -38,7 +38,8 @@ def test_calibrated_network_is_close_to_fp32(tmp_path: Path) -> None:
         engine.prepare(*size)
     with OpenvinoEngine(lite.path, "int8", 1, cache) as again, OpenvinoEngine(lite.path, "fp32", 1, cache) as exact:
         quantized, wanted = again.fuse(*pairs[0]), exact.fuse(*pairs[0])
-    assert 30 < psnr(quantized, wanted, Output.DIRECT) < 60
+    # Only the deep path is quantized.
+    assert 40 < psnr(quantized, wanted, Output.DIRECT) < 90
 
 
 def test_build_command_and_run_share_the_cache(tmp_path: Path) -> None:

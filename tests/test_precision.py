@@ -76,7 +76,6 @@ def test_psnr_of_luma() -> None:
     exact = np.full((4, 4), 0.5, np.float32)
     assert openvino._psnr_db(exact, exact) == np.inf
     assert openvino._psnr_db(exact + np.float32(0.1), exact) == pytest.approx(20, abs=1e-3)
-    assert openvino._psnr_db(exact + 9, exact + 5) == np.inf  # both are white
 
 
 def test_damaged_choice_is_made_again(weights: Path, tmp_path: Path, times: Times) -> None:

@@ -23,7 +23,7 @@ from streamfuse.network.config import (
     Window,
 )
 from streamfuse.network.crossfuse import CrossFuse
-from streamfuse.network.scaled import DeepScaled, FoldedDeepScaled
+from streamfuse.network.scaled import DeepPicture, DeepScaled, FoldedDeepScaled
 from streamfuse.sources.scene.scene import Scene
 
 Picture = npt.NDArray[np.float32]
@@ -90,12 +90,21 @@ def test_small_pictures_are_not_reduced_and_other_factors_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "factor"), [((480, 640), 4), ((576, 1024), 4), ((1080, 1920), 8), ((2160, 3840), 16), ((64, 64), 4)]
+    ("size", "factor"),
+    [
+        ((480, 640), 8),
+        ((240, 320), 4),
+        ((1080, 1920), 16),
+        ((2160, 3840), 32),
+        ((64, 64), 4),
+        ((63, 1000), 2),
+        ((16, 16), 1),
+    ],
 )
-def test_realtime_needs_one_attention_window(size: tuple[int, int], factor: int) -> None:
-    """So no edges between windows appear, and the cost is bounded."""
+def test_deep_path_sees_pictures_of_bounded_size(size: tuple[int, int], factor: int) -> None:
+    """So one attention window holds them, no edges between windows appear, and the cost is bounded."""
     assert Preset.REALTIME.factor(*size) == Preset.BALANCED.factor(*size) == factor
-    assert max(size) / factor <= 256
+    assert factor < 4 or max(size) / factor <= 128
 
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -109,7 +118,7 @@ FORMS: dict[str, dict[str, Any]] = {
 
 @functools.cache
 def narrow(form: str = "zeros") -> CrossFuse:
-    """A random network, narrow enough for blocks of pixels, with norms that are not the identity."""
+    """A narrow random network with norms that are not the identity."""
     torch.manual_seed(3)
     config = CrossFuseConfig(
         skip_weights=SkipWeights.MAGNITUDE,
@@ -127,20 +136,28 @@ def narrow(form: str = "zeros") -> CrossFuse:
     return small
 
 
-@pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("size", [(96, 128), (98, 142), (97, 141)])
 @pytest.mark.parametrize("factor", [1, 2, 4])
 @pytest.mark.parametrize("form", FORMS)
-def test_composed_network_equals_the_trainable_one(size: tuple[int, int], factor: int, folded: bool, form: str) -> None:
+def test_composed_network_equals_the_trainable_one(size: tuple[int, int], factor: int, form: str) -> None:
     pair, small = scene(*size), narrow(form)
-    whole, composed = DeepScaled(small, *size, factor), FoldedDeepScaled(small, *size, factor, folded=folded)
-    blocks = folded and factor > 1 and size[0] % 2 == 0
-    assert (composed.blocks is not None) == blocks
+    whole, composed = DeepScaled(small, *size, factor), FoldedDeepScaled(small, *size, factor)
     with torch.inference_mode():
         a, b = whole(*pair), composed(*pair)
     # 0.1 levels: rounding errors where both shallow features have nearly equal weights
     assert float((a - b).abs().max()) < 0.1 / 255 * max(1.0, float(a.abs().max()))
     assert float((a - b).abs().mean()) < 1e-5
+
+
+@pytest.mark.parametrize("size", [(96, 128), (97, 141)])
+@pytest.mark.parametrize("form", FORMS)
+def test_deep_path_alone_equals_that_of_the_network(size: tuple[int, int], form: str) -> None:
+    pair, small = [picture / 255 for picture in scene(*size)], narrow(form)
+    whole = DeepScaled(small, *size, 4)
+    with torch.inference_mode():
+        expected = whole.deep_picture(*pair)[0, 0]
+        got = DeepPicture(small, *size, 4)(*(whole._smaller(picture)[0, 0] for picture in pair))
+    assert float((got - expected).abs().max()) < 1e-5
 
 
 def test_a_scaled_network_can_be_trained() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from streamfuse import __version__
 from streamfuse.doctor.report import Check, failed, ok, warning
 from streamfuse.engines import has_gpu
-from streamfuse.engines.base import read_cpu
+from streamfuse.engines.base import read_cpu, usable_cpus
 from streamfuse.errors import EngineUnavailable
 
 FAST_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
@@ -77,7 +77,7 @@ def installed_version(package: str) -> str | None:
 
 def check_processor() -> Iterator[Check]:
     cpu = read_cpu()
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = usable_cpus()
     fast = [flag for flag in FAST_FLAGS if flag in cpu.flags]
     text = f"{cpu.model}, {usable} of {os.cpu_count()} usable; {', '.join(fast) or 'its instruction sets are unknown'}"
     values = {"model": cpu.model, "usable": usable, "flags": fast}

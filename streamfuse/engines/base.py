@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import functools
+import os
 import platform
 import re
 import time
@@ -18,7 +19,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -120,24 +121,28 @@ class Engine(Closeable):
         """
         if self.pending == self.depth:
             raise EngineError(f"{self.depth} pairs are in flight: collect one before the next is submitted")
-        self._fused.append(Fused(self.fuse(ir, vis), tag))
+        self._fused.append(Collected(self.fuse_picture(ir, vis), tag))
+
+    def fuse_picture(self, ir: Plane, vis: Plane) -> RawPicture:
+        """Fuse as `fuse` does, and return a picture that is valid until the next call."""
+        return HostPicture(self.fuse(ir, vis))
 
     def collect(self) -> Fused:
         """Wait for the oldest pair in flight and return its tag and its raw output, which belongs to the caller.
 
         Raises EngineError if no pair is in flight, and for output that is not finite; that pair counts as collected.
         """
-        if not self._fused:
-            raise EngineError("no pair is in flight: submit one first")
-        return self._fused.popleft()
+        picture, tag = self.collect_picture()
+        return Fused(picture.numpy(), tag)
 
     def collect_picture(self) -> Collected:
         """Wait for the oldest pair in flight as `collect` does, but leave its raw output where it was computed.
 
         A tone then makes luma of it there: on a GPU that saves three of four bytes of the copy to the host.
         """
-        raw, tag = self.collect()
-        return Collected(HostPicture(raw), tag)
+        if not self._fused:
+            raise EngineError("no pair is in flight: submit one first")
+        return self._fused.popleft()
 
     @property
     def pending(self) -> int:
@@ -145,7 +150,7 @@ class Engine(Closeable):
         return len(self._fused)
 
     @functools.cached_property
-    def _fused(self) -> deque[Fused]:
+    def _fused(self) -> deque[Collected]:
         return deque()
 
     def time_network(self, ir: Plane, vis: Plane, runs: int) -> npt.NDArray[np.float64]:
@@ -202,7 +207,7 @@ class NetworkEngine(Engine):
     def _build(self, height: int, width: int) -> None: ...
 
     @abstractmethod
-    def _infer(self, ir: Plane, vis: Plane) -> Raw: ...
+    def _infer(self, ir: Plane, vis: Plane) -> HostPicture: ...
 
     def prepare(self, height: int, width: int) -> None:
         if self._shape == (height, width):
@@ -217,12 +222,16 @@ class NetworkEngine(Engine):
         self._shape = (height, width)
 
     def fuse(self, ir: Plane, vis: Plane) -> Raw:
+        return self.fuse_picture(ir, vis).numpy()
+
+    def fuse_picture(self, ir: Plane, vis: Plane) -> RawPicture:
         height, width = self._check_pair(ir, vis)
         self.prepare(height, width)
         with self._explained(height, width):
-            raw = self._infer(ir, vis)
-        self._check_finite(raw)
-        return raw
+            picture = self._infer(ir, vis)
+        if not picture.finite():
+            self._refuse_nan()
+        return picture
 
     def _check_pair(self, ir: Plane, vis: Plane) -> tuple[int, int]:
         """Validate a pair and return its (height, width); raises EngineError."""
@@ -237,10 +246,9 @@ class NetworkEngine(Engine):
         height, width = ir.shape
         return height, width
 
-    def _check_finite(self, values: npt.ArrayLike) -> None:
-        if not np.isfinite(values).all():
-            cure = "the weights file is unusable" if self.precision is Precision.FP32 else "try precision fp32"
-            raise EngineError(f"{self.name} in {self.precision}: the fused picture is not finite (NaN); {cure}")
+    def _refuse_nan(self) -> NoReturn:
+        cure = "the weights file is unusable" if self.precision is Precision.FP32 else "try precision fp32"
+        raise EngineError(f"{self.name} in {self.precision}: the fused picture is not finite (NaN); {cure}")
 
     def close(self) -> None:
         super().close()
@@ -309,6 +317,11 @@ class Cpu:
     def has_bf16(self) -> bool:
         """True if the CPU has BF16 instructions; otherwise BF16 is emulated, slower than FP32."""
         return not self.flags.isdisjoint({"avx512_bf16", "amx_bf16"})
+
+
+def usable_cpus() -> int:
+    """Return the number of CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache

@@ -30,7 +30,7 @@ from streamfuse.color import Plane, Raw
 from streamfuse.engines.base import Collected, Fused, NetworkEngine, Precision, first_line
 from streamfuse.engines.device import Device, Event, Work
 from streamfuse.errors import EngineError, EngineUnavailable, is_out_of_memory
-from streamfuse.tone import quantile_rank, sample_step, stretching
+from streamfuse.tone import HostPicture, quantile_rank, sample_step, stretching
 
 Compute: TypeAlias = Callable[[Tensor, Tensor], None]
 """Enqueues the computation from (2, H, W) uint8, infrared and visible, to (H, W) float32, both on the device."""
@@ -302,21 +302,25 @@ class StreamedEngine(NetworkEngine):
     def collect(self) -> Fused:
         with self._explained(*(self._shape or (0, 0))):
             picture, tag = self._working().collect()
-            self._check_finite(picture.extremes())
+            self._check_finite(picture)
             return Fused(picture.numpy(), tag)
 
     def collect_picture(self) -> Collected:
         with self._explained(*(self._shape or (0, 0))):
             picture, tag = self._working().collect()
-        self._check_finite(picture.extremes())
+        self._check_finite(picture)
         return Collected(picture, tag)
 
-    def _infer(self, ir: Plane, vis: Plane) -> Raw:
+    def _check_finite(self, picture: DevicePicture) -> None:
+        if not np.isfinite(picture.extremes()).all():
+            self._refuse_nan()
+
+    def _infer(self, ir: Plane, vis: Plane) -> HostPicture:
         ring = self._working()
         if ring.pending:
             raise EngineError("pairs are in flight: collect them before fusing a single one")
         ring.submit(ir, vis)
-        return ring.collect()[0].numpy()
+        return HostPicture(ring.collect()[0].numpy())
 
     def time_network(self, ir: Plane, vis: Plane, runs: int) -> npt.NDArray[np.float64]:
         self.fuse(ir, vis)

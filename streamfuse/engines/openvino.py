@@ -1,5 +1,8 @@
 """The OpenVINO engine, the fastest on a CPU.
 
+With presets `balanced` and `realtime` it runs the deep path, on small pictures; the shallow path, on whole ones, is one
+compiled pass (`streamfuse.engines.shallow`).
+
 Conversion takes seconds and needs torch; compiled networks are therefore cached on disk, and later starts load them
 without torch.  With precision auto, the first build for a size also times the network in each precision, and the
 choice is kept in the cache: that a CPU lists BF16 instructions does not mean that it is faster with them.  Speed: see
@@ -20,13 +23,24 @@ from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from streamfuse.color import Plane, Raw
-from streamfuse.engines.base import NetworkEngine, Precision, first_line, parse_precision, pick_precision, read_cpu
+from streamfuse.engines.base import (
+    NetworkEngine,
+    Precision,
+    first_line,
+    parse_precision,
+    pick_precision,
+    read_cpu,
+    usable_cpus,
+)
 from streamfuse.engines.cache import Cache, code_digest, entry_key
 from streamfuse.engines.quantize import quantize
+from streamfuse.engines.shallow import ShallowPass, load_functions, shallow_weights, smaller
 from streamfuse.errors import EngineError, UsageError
 from streamfuse.network.config import Output, Preset
+from streamfuse.tone import HostPicture
 
 # At import and at every conversion, openvino sends usage data to its vendor without asking if it finds its telemetry
 # package.  Hide that package.
@@ -85,6 +99,7 @@ class OpenvinoEngine(NetworkEngine):
         self._best = best
         self._threads = threads
         self._request: openvino.InferRequest | None = None
+        self._pass: ShallowPass | None = None
 
     def _options(self) -> dict[str, Any]:
         """Return OpenVINO's options for the precision in use."""
@@ -99,7 +114,7 @@ class OpenvinoEngine(NetworkEngine):
         return options
 
     def _build(self, height: int, width: int) -> None:
-        self._request = None
+        self._drop()
         chosen = self._load_choice(height, width) if self.measures_precision else self.precision
         self.precision = chosen or self.precision
         compiled = self._load(self._key(height, width)) if chosen is not None else None
@@ -117,7 +132,28 @@ class OpenvinoEngine(NetworkEngine):
             model = self._convert(height, width)
             compiled = self._compile_fastest(model, height, width) if chosen is None else self._compile(model)
             self._store(compiled, height, width)
+        if self._factor(height, width) > 1:
+            rows, columns = compiled.output(0).shape
+            self._pass = self._make_pass(height, width, (rows, columns))
         self._request = compiled.create_infer_request()
+
+    def _factor(self, height: int, width: int) -> int:
+        return self.preset.factor(height, width)
+
+    def _make_pass(self, height: int, width: int, deep: tuple[int, int]) -> ShallowPass:
+        weights, threads = self.weights, self._threads or usable_cpus()
+        key = self._key(0, 0, "shallow weights")  # the same for every size
+        stored = self._cache.load(key)
+        if stored is None:
+            from streamfuse.network.checkpoint import load
+
+            values = shallow_weights(load(weights.path))
+            self._cache.store(key, values.tobytes())
+        else:
+            values = np.frombuffer(stored, np.float32)
+        functions = load_functions(weights.config, read_cpu(), self._cache)
+        factor = self._factor(height, width)
+        return ShallowPass(functions, weights.config, values, (height, width), factor, deep, threads)
 
     def _choice_key(self, height: int, width: int) -> str:
         # Another number of threads may make another precision the fastest.
@@ -140,7 +176,7 @@ class OpenvinoEngine(NetworkEngine):
 
         `precision` is set to it, and the choice is kept in the cache.
         """
-        pair = _test_pair(height, width)
+        pair = self._inputs(*_test_pair(height, width))
         compiled, requests = {}, {}
         for precision in _HINTS:
             self.precision = precision
@@ -170,7 +206,15 @@ class OpenvinoEngine(NetworkEngine):
         height, width = pairs[0][0].shape
         self._shape = None
         with self._explained(height, width):
-            self._store(self._compile(quantize(self._convert(height, width), pairs)), height, width)
+            inputs = [self._inputs(*pair) for pair in pairs]
+            self._store(self._compile(quantize(self._convert(height, width), inputs)), height, width)
+
+    def _inputs(self, ir: Plane, vis: Plane) -> list[npt.NDArray[Any]]:
+        """Return what the compiled network takes for a pair: the pair itself, or the deep path's smaller pictures."""
+        factor = self._factor(*ir.shape)
+        if factor == 1:
+            return [np.ascontiguousarray(ir), np.ascontiguousarray(vis)]
+        return [smaller(plane, factor) for plane in (ir, vis)]
 
     def _compile(self, model: openvino.Model) -> openvino.CompiledModel:
         return _core().compile_model(model, "CPU", self._options())
@@ -207,31 +251,43 @@ class OpenvinoEngine(NetworkEngine):
         import torch
 
         from streamfuse.network.checkpoint import load
-        from streamfuse.network.folding import OnPictures
-        from streamfuse.network.scaled import for_size
+        from streamfuse.network.folding import OnPictures, fold
+        from streamfuse.network.scaled import DeepPicture
 
+        factor = self._factor(height, width)
+        rows, columns = -(-height // factor), -(-width // factor)
         # Two tensors: export treats one that is given twice as a single input.
-        pair = tuple(torch.zeros((height, width), dtype=torch.uint8) for _ in range(2))
+        pair = tuple(torch.zeros(rows, columns, dtype=torch.uint8 if factor == 1 else None) for _ in range(2))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # both libraries warn about their own code
             # Exported instead of traced: export propagates shapes only, without computing a picture.
-            spectral = self.precision is not Precision.INT8
-            network = for_size(load(self.weights.path), height, width, self.preset, folded=True, spectral=spectral)
-            program = torch.export.export(OnPictures(network), pair)
+            if factor == 1:
+                spectral = self.precision is not Precision.INT8
+                network: torch.nn.Module = OnPictures(fold(load(self.weights.path), height, width, spectral=spectral))
+            else:
+                network = DeepPicture(load(self.weights.path), height, width, factor)
+            program = torch.export.export(network, pair)
             model = openvino.convert_model(program)
-        model.reshape({port: [height, width] for port in model.inputs})
+        model.reshape({port: [rows, columns] for port in model.inputs})
         return model
 
-    def _infer(self, ir: Plane, vis: Plane) -> Raw:
+    def _infer(self, ir: Plane, vis: Plane) -> HostPicture:
         if self._request is None:
             raise RuntimeError("not prepared")
-        self._request.infer([np.ascontiguousarray(ir), np.ascontiguousarray(vis)], share_inputs=True)
-        raw: Raw = np.array(self._request.get_output_tensor().data)
-        return raw
+        if self._pass is None:
+            self._request.infer(self._inputs(ir, vis), share_inputs=True)
+            return HostPicture(np.array(self._request.get_output_tensor().data))
+        self._request.infer(list(self._pass.shrink(ir, vis)), share_inputs=True)
+        return self._pass.finish(ir, vis, self._request.get_output_tensor().data)
+
+    def _drop(self) -> None:
+        if self._pass is not None:
+            self._pass.close()
+        self._request = self._pass = None
 
     def close(self) -> None:
         super().close()
-        self._request = None
+        self._drop()
 
 
 def _test_pair(height: int, width: int) -> list[Plane]:
@@ -257,8 +313,8 @@ def _time_in_turns(requests: Mapping[Precision, openvino.InferRequest], pair: li
 
 
 def _psnr_db(raw: Raw, exact: Raw) -> float:
-    """Return the PSNR of two raw outputs of a direct network as luma."""
-    error = float(np.mean(np.square(np.clip(raw, 0, 1) - np.clip(exact, 0, 1), dtype=np.float64)))
+    """Return the PSNR of two raw outputs of a direct network, or of the deep path's part of them."""
+    error = float(np.mean(np.square(raw - exact, dtype=np.float64)))
     return math.inf if error == 0 else -10 * math.log10(error)
 
 

@@ -16,19 +16,18 @@ from io import StringIO
 from types import ModuleType
 from typing import Any, cast
 
-import numpy as np
+import numpy.typing as npt
 
-from streamfuse.color import Plane
 from streamfuse.errors import UsageError
 
 
-def quantize(model: Any, pairs: Sequence[tuple[Plane, Plane]]) -> Any:
-    """Quantize an openvino.Model with two (H, W) uint8 inputs, calibrated on `pairs`; takes minutes.
+def quantize(model: Any, inputs: Sequence[Sequence[npt.NDArray[Any]]]) -> Any:
+    """Quantize an openvino.Model, calibrated on `inputs`, what it takes for each pair of pictures; takes minutes.
 
     Raises UsageError if NNCF is not installed.
     """
     nncf = _import_nncf()
-    data = nncf.Dataset(pairs, lambda pair: [np.ascontiguousarray(plane) for plane in pair])
+    data = nncf.Dataset(inputs)
     log = logging.getLogger("nncf")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -39,7 +38,7 @@ def quantize(model: Any, pairs: Sequence[tuple[Plane, Plane]]) -> Any:
             return nncf.quantize(
                 model,
                 data,
-                subset_size=len(pairs),
+                subset_size=len(inputs),
                 preset=nncf.QuantizationPreset.MIXED,
                 model_type=nncf.ModelType.TRANSFORMER,
             )

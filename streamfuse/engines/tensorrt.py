@@ -95,7 +95,7 @@ def network_to_compile(
     network = load(path)
     factor = preset.factor(height, width)
     if factor > 1:
-        return FoldedDeepScaled(network, height, width, factor, folded=False).to(DTYPES[precision])
+        return FoldedDeepScaled(network, height, width, factor).to(DTYPES[precision])
     network.decoder = FoldedDecoder(network.decoder)
     return network.to(DTYPES[precision])
 

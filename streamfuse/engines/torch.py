@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from streamfuse.color import Plane, Raw
+from streamfuse.color import Plane
 from streamfuse.engines.base import Engine, NetworkEngine, Precision, parse_device, pick_precision, read_cpu
 from streamfuse.engines.cuda_streams import DEPTH, DTYPES, Program, StreamedEngine
 from streamfuse.engines.device import ComputeDevice, CudaDevice
@@ -20,6 +20,7 @@ from streamfuse.errors import EngineUnavailable
 from streamfuse.network.checkpoint import load
 from streamfuse.network.config import Preset
 from streamfuse.network.scaled import for_size
+from streamfuse.tone import HostPicture
 
 _N = TypeVar("_N", bound=nn.Module)
 
@@ -60,14 +61,13 @@ class TorchEngine(NetworkEngine):
         self._network = _channels_last(network.to(DTYPES[self.precision]))
         self._pair = torch.zeros((2, 1, 1, height, width), dtype=torch.uint8)
 
-    def _infer(self, ir: Plane, vis: Plane) -> Raw:
+    def _infer(self, ir: Plane, vis: Plane) -> HostPicture:
         if self._network is None:
             raise RuntimeError("not prepared")
         pair = self._pair.numpy()
         pair[0, 0, 0], pair[1, 0, 0] = ir, vis  # the planes may be strided or read-only, which torch rejects
         with torch.inference_mode():
-            raw: Raw = self._network(*self._pair.to(DTYPES[self.precision]))[0, 0].float().numpy()
-        return raw
+            return HostPicture(self._network(*self._pair.to(DTYPES[self.precision]))[0, 0].float().numpy())
 
     def close(self) -> None:
         super().close()

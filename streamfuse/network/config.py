@@ -9,8 +9,10 @@ MIN_SIDE = 16
 """Smallest side of a picture: the deep features are then 2 pixels wide, the minimum for reflection padding."""
 
 
-WINDOW_SIDE = 256
-"""Side of an attention window in pixels of the picture: 32 deep pixels."""
+DEEP_SIDE = 128
+"""Longest side of the reduced picture that the deep path sees with presets `balanced` and `realtime`.
+
+It then fits into one attention window, and costs the same for pictures of all sizes."""
 
 
 class SkipWeights(enum.StrEnum):
@@ -93,7 +95,7 @@ class Preset(enum.StrEnum):
     QUALITY = "quality"
     """The network as published."""
     BALANCED = "balanced"
-    """The deep path at 1/4 of the width and height, or less, so that the picture fits into one attention window."""
+    """The deep path at 1/4 of the width and height, or less: it sees `DEEP_SIDE` pixels a side at most."""
     REALTIME = "realtime"
     """The same with the small network beside the weights, which is distilled from them."""
 
@@ -102,8 +104,10 @@ class Preset(enum.StrEnum):
         if self is Preset.QUALITY:
             return 1
         factor = 4
-        while max(height, width) > factor * WINDOW_SIDE:
+        while max(height, width) > factor * DEEP_SIDE:
             factor *= 2
+        while factor > 1 and min(height, width) < factor * MIN_SIDE:
+            factor //= 2
         return factor
 
 

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamfuse.network.blocks import BLOCK, WIDEST, BlockedDetail
 from streamfuse.network.config import MIN_SIDE, Preset
 from streamfuse.network.crossfuse import (
     CrossFuse,
@@ -50,7 +49,11 @@ class DeepScaled(nn.Module):
 
     def deep_picture(self, ir: Tensor, vis: Tensor) -> Tensor:
         """Compute the part of the deep features, (B, 1, 8h, 8w), not enlarged, from two (B, 1, H, W) in 0..1."""
-        deep = self.encoder_ir(self._smaller(ir))[1], self.encoder_vis(self._smaller(vis))[1]
+        return self.from_smaller(self._smaller(ir), self._smaller(vis))
+
+    def from_smaller(self, ir: Tensor, vis: Tensor) -> Tensor:
+        """Compute the same from two pictures that are already smaller by `factor`."""
+        deep = self.encoder_ir(ir)[1], self.encoder_vis(vis)[1]
         return self._picture(self.cam(*deep), deep)
 
     def finish(self, x: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
@@ -98,28 +101,14 @@ class DeepScaled(nn.Module):
 
 
 class FoldedDeepScaled(DeepScaled):
-    """The same with composed weights, which takes less work.  `folded`: also use rewrites that are faster on a CPU."""
+    """The same with composed weights, which takes less work."""
 
     decoder: FoldedDecoder
 
-    def __init__(self, network: CrossFuse, height: int, width: int, factor: int, *, folded: bool) -> None:
+    def __init__(self, network: CrossFuse, height: int, width: int, factor: int) -> None:
         super().__init__(network, height, width, factor)
-        # For pictures this small the rewritten encoders are slower, by 1 ms of 33.
-        if folded:
-            self.cam = fold_attention(network.cam)
         self.decoder = FoldedDecoder(network.decoder)
-        convs = network.encoder_ir.conv, network.encoder_vis.conv
-        self.blocks: BlockedDetail | None = None
-        if folded and self.factor > 1 and network.config.shallow <= WIDEST and not (height % BLOCK or width % BLOCK):
-            self.blocks = BlockedDetail(*convs, self.decoder.skip_weight, self.decoder.skip, self.factor)
-        else:
-            self.sum_ir, self.sum_vis = (_summed(conv) for conv in convs)
-
-    def _finish(self, x: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
-        if self.blocks is None:
-            return super()._finish(x, ir, vis)
-        out: Tensor = self.blocks(self._whole(x, *ir.shape[2:]), ir, vis)
-        return out
+        self.sum_ir, self.sum_vis = (_summed(conv) for conv in (network.encoder_ir.conv, network.encoder_vis.conv))
 
     def _picture(self, x: Tensor, deep: tuple[Tensor, Tensor]) -> Tensor:
         return self.decoder.picture(x, deep)
@@ -130,6 +119,21 @@ class FoldedDeepScaled(DeepScaled):
         skip = self.decoder.skip
         means = (mean3x3(one.float(), skip.border) for one in (self.sum_ir(ir), self.sum_vis(vis)))
         return F.conv2d(skip.weigh(*shallow, *means), self.decoder.skip_weight)
+
+
+class DeepPicture(nn.Module):
+    """The deep path alone, for engines that compute the shallow path themselves, with rewrites for a CPU."""
+
+    def __init__(self, network: CrossFuse, height: int, width: int, factor: int) -> None:
+        super().__init__()
+        self._scaled = FoldedDeepScaled(network, height, width, factor)
+        # For pictures this small the rewritten encoders are slower, by 1 ms of 33.
+        self._scaled.cam = fold_attention(network.cam)
+
+    def forward(self, ir: Tensor, vis: Tensor) -> Tensor:
+        """Compute `DeepScaled.deep_picture`, (8h, 8w), of two (H / factor, W / factor) in 0..1, sides rounded up."""
+        picture: Tensor = self._scaled.from_smaller(ir[None, None], vis[None, None])[0, 0]
+        return picture
 
 
 def _repeat_ends(x: Tensor, dim: int, before: int, after: int) -> Tensor:
@@ -144,11 +148,11 @@ def for_size(
 ) -> nn.Module:
     """Return the form of `network` that `preset` runs for pictures of one size.
 
-    `folded`: rewrite it to compute the same with less work.  `spectral`: see `fold`.
+    `folded`: rewrite the whole network, which is faster on a CPU.  `spectral`: see `fold`.
     """
     factor = preset.factor(height, width)
     if factor > 1:
-        return FoldedDeepScaled(network, height, width, factor, folded=folded)
+        return FoldedDeepScaled(network, height, width, factor)
     return fold(network, height, width, spectral=spectral) if folded else network
 
 

@@ -253,20 +253,26 @@ def out_of_range(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
     return ((floor - fused).clamp_min(0) + (fused - ceiling).clamp_min(0)).mean() / 255
 
 
-STANDING_OUT = 0.75
+STANDING_OUT = 0.45
 """Share of a warm thing's contrast in infrared that the fused image must keep where the visible one hides it."""
 HIDING, HIDDEN = 190.0, 240.0
 """Visible levels from which smoke, glare or sky begins to hide what is warm, and hides it completely."""
+TEXTURED, FLAT = 12.0, 4.0
+"""Local deviation with which a bright visible image shows a thing's surface, and with which it shows nothing."""
 
 
 def warmth(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
-    """Mean contrast / 255 that warm things lack in front of what is bright in the visible image.
+    """Mean contrast / 255 that warm things lack in front of what is bright and flat in the visible image.
 
-    A warm thing is brighter in infrared than the mean within 16 pixels.  Where the visible image is dark, the other
-    losses keep it.
+    A warm thing is brighter in infrared than the mean within 16 pixels.  Where the visible image is dark or has
+    texture, the other losses keep it.
     """
     stands_out = (ir - _spread(ir, 16)).clamp_min(0)
-    hidden = ((_spread(vis, 16) - HIDING) / (HIDDEN - HIDING)).clamp(0, 1)
+    level = _spread(vis, 16)
+    deviation = (_spread(vis.square(), 16) - level.square()).clamp_min(0).sqrt()
+    hidden = ((level - HIDING) / (HIDDEN - HIDING)).clamp(0, 1) * ((TEXTURED - deviation) / (TEXTURED - FLAT)).clamp(
+        0, 1
+    )
     lacking = (STANDING_OUT * stands_out - (fused - _spread(fused, 16))).clamp_min(0)
     return ((stands_out / WARM).clamp(0, 1) * hidden * lacking).mean() / 255
 
@@ -294,6 +300,16 @@ def leaning(taught: Tensor, ir: Tensor, vis: Tensor, share: float) -> Tensor:
     """
     warm = (_spread(ir - vis, 3) / WARM).clamp(0, 1)
     return taught + share * (1 - warm) * _busier(vis, ir) * (vis - taught)
+
+
+CRUSHED, KEPT = 12.0, 36.0
+"""Levels of the teacher's picture below which nothing of it is kept, and above which all of it."""
+
+
+def repaired(taught: Tensor, target: Tensor) -> Tensor:
+    """The teacher's picture, with its dark parts replaced by the target: what it crushed to black is shown again."""
+    kept = ((_spread(taught, 2) - CRUSHED) / (KEPT - CRUSHED)).clamp(0, 1)
+    return kept * taught + (1 - kept) * target
 
 
 def imitation(fused: Tensor, taught: Tensor) -> Tensor:

@@ -140,6 +140,8 @@ class Recipe:
     """Reduction of the deep path's width and height; see `streamfuse.network.scaled`."""
     lean: float = 0.0
     """Visible bias of the teacher's picture in distillation, 0..1; see `losses.leaning`."""
+    repair: bool = False
+    """True: replace dark parts of the teacher's picture in distillation by the target; see `losses.repaired`."""
 
     @property
     def preset(self) -> Preset:

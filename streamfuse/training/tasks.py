@@ -24,6 +24,7 @@ from streamfuse.training.losses import (
     IMITATION_LOSSES,
     TARGET_LOSSES,
     leaning,
+    repaired,
     reconstruction,
     steadiness,
 )
@@ -203,9 +204,11 @@ class DistillTask(FusionTask):
             [self._teacher.fuse(np.ascontiguousarray(ir), np.ascontiguousarray(vis)) for ir, vis in pictures]
         )
         wanted = torch.from_numpy(taught).to(rendered)[:, None].clamp(0, 1) * 255
+        ir, vis = batch[:, 2:3], batch[:, 3:4]
         if self.recipe.lean:
-            ir, vis = batch[:, 2:3], batch[:, 3:4]
             wanted = leaning(wanted, ir, vis, self.recipe.lean)
+        if self.recipe.repair:
+            wanted = repaired(wanted, pyramid_target(ir, vis))
         return {name: IMITATION_LOSSES[name](rendered, wanted) for name in names}
 
 
