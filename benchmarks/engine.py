@@ -3,7 +3,7 @@
 There are two baselines in eager FP32 PyTorch: `plain` is `streamfuse.network.crossfuse`; `published` computes the same
 in the way of the published code, window by window and with the two filters as full convolutions.  Runs are interleaved
 (A, B, C, A, B, C ...), so that other load on the machine affects all alike.  Engines are named by precision and preset;
-the two blends and the Laplacian pyramid of `peers` are measured for comparison.
+the methods of `peers` are measured for comparison.
 
     python benchmarks/engine.py [--size 640x480] [--runs N] [--engines openvino:bf16:quality,torch:bf16] [--json FILE]
 
@@ -124,6 +124,7 @@ def measure(size: tuple[int, int], runs: int, names: list[str]) -> dict[str, Any
         "opencv blend": peers.opencv_blend,
         "ffmpeg blend": peers.ffmpeg_blend(*size),
         "laplacian pyramid": peers.laplacian_pyramid,
+        "two convs": peers.two_convs(*size),
     }
     starts: dict[str, float] = {}
     for name in names:

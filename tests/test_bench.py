@@ -128,8 +128,10 @@ def test_bench_prints_a_table_and_writes_all_figures(tmp_path: Path) -> None:
     assert figures["network"]["runs"] == 4
     assert 0 < figures["network"]["p50_ms"] <= figures["network"]["p95_ms"] <= figures["network"]["p99_ms"]
     assert figures["end_to_end_fps"] > 0
-    expected = figures["work"]["flops"] / figures["network"]["p50_ms"] * 1000 / figures["peak"]["flops_per_s"]
-    assert figures["flops_share"] == pytest.approx(expected)
+    arithmetic_ms = 1000 * figures["work"]["flops"] / figures["peak"]["flops_per_s"]
+    memory_ms = 1000 * figures["work"]["least_bytes"] / figures["peak"]["bytes_per_s"]
+    assert (figures["arithmetic_ms"], figures["memory_ms"]) == pytest.approx((arithmetic_ms, memory_ms))
+    assert figures["times_floor"] == pytest.approx(figures["network"]["p50_ms"] / max(arithmetic_ms, memory_ms))
     fails(5, "exists: choose another name", "bench", *small, "--json", out)
 
 

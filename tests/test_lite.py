@@ -25,6 +25,7 @@ from streamfuse.training.export import export_weights
 from streamfuse.training.losses import leaning
 from streamfuse.training.pairs import Pair, find_pairs
 from streamfuse.training.recipe import STUDENTS, Recipe, Train
+from streamfuse.training.target import pyramid_target
 from streamfuse.training.tasks import DistillTask, FusionTask, start_network
 from streamfuse.training.trainer import Plan, Trainer
 
@@ -119,6 +120,15 @@ def test_teacher_picture_is_biased_to_the_visible_one() -> None:
     assert float(task.losses(torch.maximum(ir, vis), batch)["imitation"]) > 0.003
 
 
+def test_dark_parts_of_the_teacher_are_replaced_by_the_target() -> None:
+    recipe = dataclasses.replace(RECIPE, losses={"imitation": 1.0}, repair=True)
+    assert (recipe.preset, RECIPE.preset) == (Preset.BALANCED, Preset.REALTIME)
+    task = DistillTask(recipe, start_network(recipe, None, None), Bright())
+    batch = torch.stack([torch.from_numpy(picture(seed)) for seed in (0, 100, 0, 100)])[None, :, :64, :64].float() / 20
+    ir, vis = batch[:, :1], batch[:, 1:2]
+    assert float(task.losses(pyramid_target(ir, vis), batch)["imitation"]) == pytest.approx(0, abs=1e-4)
+
+
 def test_invalid_recipes_for_distillation_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="loss imitation needs a teacher: streamfuse train distill"):
         FusionTask(RECIPE, CrossFuse(SMALL))
@@ -127,8 +137,10 @@ def test_invalid_recipes_for_distillation_are_refused(tmp_path: Path) -> None:
         DistillTask(dataclasses.replace(RECIPE, network=minmax), CrossFuse(minmax), Bright())
     with pytest.raises(UsageError, match="trains all, or fusion"):
         Recipe(factor=4, train=Train.SHALLOW)
-    with pytest.raises(UsageError, match="for a lean above 0 the loss imitation or likeness"):
+    with pytest.raises(UsageError, match="it and repair need the loss imitation or likeness"):
         Recipe(lean=0.5)
+    with pytest.raises(UsageError, match="it and repair need the loss imitation or likeness"):
+        Recipe(repair=True)
     with pytest.raises(UsageError, match="a factor of 1, 2, 4 or 8"):
         Recipe(factor=3, train=Train.ALL)
 

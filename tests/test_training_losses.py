@@ -69,7 +69,7 @@ def test_differences_of_a_sum_are_perfectly_correlated() -> None:
 def test_every_loss_has_a_gradient_that_leads_down(name: str) -> None:
     ir, vis = images(0), images(10)
     if name == "warmth":
-        vis = 0.2 * vis + 200  # it is 0 where the visible image hides nothing
+        vis = 0.02 * vis + 235  # it is 0 where the visible image hides nothing
     level = -200 if name == "range" else 20  # the loss is 0 within the range
     fused = (0.4 * ir + 0.3 * vis + level).requires_grad_()
     loss = losses.FUSION_LOSSES[name]
@@ -137,12 +137,25 @@ def test_warmth_is_the_contrast_that_a_warm_thing_lacks_in_front_of_smoke() -> N
     ir[:, :, 70:90, 70:90] = 220  # a warm body
     smoke, dark = torch.full_like(ir, 250), torch.full_like(ir, 90)
     assert float(losses.warmth(ir, ir, smoke)) == 0
-    assert float(losses.warmth(60 + 0.75 * (ir - 60), ir, smoke)) == pytest.approx(0, abs=1e-6)
+    assert float(losses.warmth(60 + 0.45 * (ir - 60), ir, smoke)) == pytest.approx(0, abs=1e-6)
     hidden = float(losses.warmth(smoke, ir, smoke))
     body = (ir - losses._spread(ir, 16))[:, :, 70:90, 70:90]
-    assert hidden == pytest.approx(float(0.75 * body.mean()) / 255 * (20 / 160) ** 2, rel=0.1)
+    assert hidden == pytest.approx(float(0.45 * body.mean()) / 255 * (20 / 160) ** 2, rel=0.1)
     assert float(losses.warmth(smoke, 255 - ir, smoke)) < hidden / 4  # cold things are not warm
+    stripes = 230 + 20 * torch.cos(torch.arange(160.0)).expand_as(ir)
+    assert float(losses.warmth(smoke, ir, stripes)) == 0  # texture shows what is there
     assert float(losses.warmth(dark, ir, dark)) == 0  # others see to it there
+
+
+def test_what_the_teacher_crushed_is_repaired_and_the_rest_is_kept() -> None:
+    target = torch.full((1, 1, 64, 96), 40.0)
+    taught = torch.full_like(target, 90)
+    taught[:, :, :, :48] = 2
+    repaired = losses.repaired(taught, target)
+    assert torch.equal(repaired[:, :, :, :32], target[:, :, :, :32])
+    assert torch.equal(repaired[:, :, :, 64:], taught[:, :, :, 64:])
+    half = torch.full_like(target, 24)
+    assert torch.allclose(losses.repaired(half, target), (half + target) / 2)
 
 
 def test_steadiness_is_the_change_relative_to_the_target() -> None:

@@ -26,6 +26,7 @@ from streamfuse.fuser import Fuser
 from streamfuse.network.config import CrossFuseConfig
 from streamfuse.pipeline import Pipeline
 from streamfuse.sinks.video import VideoSink
+from streamfuse.sinks.video_format import VideoFormat
 from streamfuse.sources.file import VideoFile
 
 WARM_UP = 3
@@ -61,20 +62,27 @@ class Result:
     peak: Peak
 
     @property
-    def flops_share(self) -> float:
-        """Share of the peak: operations of the network as written, divided by its median time."""
-        return self.work.flops / (self.network.p50_ms / 1000) / self.peak.flops_per_s
+    def arithmetic_ms(self) -> float:
+        """Least time for the operations of the network as written, at the machine's peak."""
+        return 1000 * self.work.flops / self.peak.flops_per_s
 
     @property
-    def bytes_share(self) -> float:
-        return self.work.moved_bytes / (self.network.p50_ms / 1000) / self.peak.bytes_per_s
+    def memory_ms(self) -> float:
+        """Least time to read the weights and both pictures once and to write the result, at the machine's peak."""
+        return 1000 * self.work.least_bytes / self.peak.bytes_per_s
+
+    @property
+    def times_floor(self) -> float:
+        """The network's median time as a multiple of the longer of both."""
+        return self.network.p50_ms / max(self.arithmetic_ms, self.memory_ms)
 
     def as_dict(self) -> dict[str, Any]:
         """Convert to plain values for JSON, in which an infinite PSNR is None."""
         plain = asdict(self)
         if not math.isfinite(self.similarity.psnr_db):
             plain["similarity"]["psnr_db"] = None
-        return {**plain, "flops_share": self.flops_share, "bytes_share": self.bytes_share}
+        floors = {name: getattr(self, name) for name in ("arithmetic_ms", "memory_ms", "times_floor")}
+        return {**plain, **floors}
 
 
 def bench(
@@ -156,7 +164,9 @@ def peak_memory_mb() -> float:
     return most / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
-def fuse_files(fuser: Fuser, ir: Path, vis: Path, frames: int, out: Path | None = None) -> float:
+def fuse_files(
+    fuser: Fuser, ir: Path, vis: Path, frames: int, out: Path | None = None, video: VideoFormat | None = None
+) -> float:
     """Return frames per second from the start of the pipeline to the closed file; `out` None: a file beside `vis`."""
     closed: list[float] = []
 
@@ -165,7 +175,7 @@ def fuse_files(fuser: Fuser, ir: Path, vis: Path, frames: int, out: Path | None 
             super().close(failed=failed)
             closed.append(time.perf_counter())
 
-    sink = Timed(out or vis.with_name("fused.mp4"), period_ns=40_000_000)
+    sink = Timed(out or vis.with_name("fused.mp4"), video, force=True, period_ns=40_000_000)
     run = Pipeline(ir, vis, sinks=[sink], fuser=fuser, frames=frames)
     begin = time.perf_counter()
     summary = run.run()

@@ -24,8 +24,8 @@ from streamfuse.training.losses import (
     IMITATION_LOSSES,
     TARGET_LOSSES,
     leaning,
-    repaired,
     reconstruction,
+    repaired,
     steadiness,
 )
 from streamfuse.training.recipe import Norm, Recipe, Train
