@@ -1,7 +1,9 @@
 """Measure the speed figures of docs/performance.md and write them into that page.
 
-    python benchmarks/performance.py                 measure for a quarter of an hour; write JSON and the page
-    python benchmarks/performance.py --render        write the page from docs/performance.json
+    python benchmarks/performance.py [--section amx]    measure for a quarter of an hour; write JSON and the page
+    python benchmarks/performance.py --render           write the page from docs/performance*.json
+
+Section `plain` is for a CPU without AMX.  On a CPU with AMX, ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 hides it.
 
 The machine should be otherwise idle.  If STREAMFUSE_DATA is set, engines are compared on a real pair, and INT8 networks
 are calibrated on its training pairs; otherwise INT8 is left out.
@@ -24,15 +26,24 @@ from typing import Any
 from streamfuse.bench.recording import record_scene
 
 ROOT = Path(__file__).resolve().parent.parent
-FIGURES = ROOT / "docs/performance.json"
+SECTIONS = {"plain": ROOT / "docs/performance.json", "amx": ROOT / "docs/performance-amx.json"}
+"""Parts of the page, and their figures."""
 PAGE = ROOT / "docs/performance.md"
 FILES = {
     "quality": ("640x480",),
     "balanced": ("320x240", "640x480", "1280x720"),
-    "realtime": ("320x240", "640x480", "1280x720", "1920x1080"),
+    "realtime": ("320x240", "640x480", "1280x720", "1920x1080", "3840x2160"),
 }
 """Sizes of the recordings to fuse, by preset."""
-BEGIN, END = "<!-- performance: python benchmarks/performance.py -->\n", "<!-- end of performance -->\n"
+BLENDS = (
+    ("balanced", "640x480", "veryfast"),
+    ("realtime", "640x480", "veryfast"),
+    ("realtime", "1280x720", "veryfast"),
+    ("realtime", "1920x1080", "ultrafast"),
+)
+"""Preset, size and x264's preset of the runs that are compared with a blend of the same files."""
+BEGIN, END = "<!-- performance {}: python benchmarks/performance.py -->\n", "<!-- end of performance {} -->\n"
+"""Marks around a section of the page, with its name."""
 
 
 def measure() -> dict[str, Any]:
@@ -50,6 +61,7 @@ def measure() -> dict[str, Any]:
             "date": datetime.now(UTC).date().isoformat(),
             "engines": json.loads(engines.read_text()),
             "files": [_bench(preset, size, Path(scratch)) for preset, sizes in FILES.items() for size in sizes],
+            "blends": [_blend(*case, Path(scratch)) for case in BLENDS],
             "start": {preset: _start_s(preset, Path(scratch)) for preset in ("balanced", "realtime")},
         }
 
@@ -57,6 +69,16 @@ def measure() -> dict[str, Any]:
 def _bench(preset: str, size: str, scratch: Path) -> dict[str, Any]:
     out = scratch / f"{preset}-{size}.json"
     _streamfuse("bench", "--preset", preset, "--size", size, "--frames", "30", "--json", str(out))
+    row: dict[str, Any] = json.loads(out.read_text())
+    return row
+
+
+def _blend(preset: str, size: str, encoder_preset: str, scratch: Path) -> dict[str, Any]:
+    out = scratch / f"blend-{preset}-{size}.json"
+    _python(
+        *("benchmarks/files.py", "--preset", preset, "--size", size, "--encoder-preset", encoder_preset),
+        *("--frames", "100", "--json", str(out)),
+    )
     row: dict[str, Any] = json.loads(out.read_text())
     return row
 
@@ -109,12 +131,23 @@ def render(figures: Mapping[str, Any]) -> str:
         "Files to file: two H.264 files are decoded and fused, and one is encoded, all on the same cores. Each row is "
         "a separate process on the demo scene; memory is its peak:",
         "",
-        f"| {figures['files'][0]['engine']} | size | network, ms | files to file, fps | memory, MB |",
-        "|---|---|---|---|---|",
+        f"| {figures['files'][0]['engine']} | size | network, ms | x least | files to file, fps | memory, MB |",
+        "|---|---|---|---|---|---|",
         *(
             f"| {row['precision']} {row['preset']} | {row['size']} | {row['network']['p50_ms']:.1f} "
-            f"| {row['end_to_end_fps']:.1f} | {row['memory_mb']:.0f} |"
+            f"| {row['times_floor']:.1f} | {row['end_to_end_fps']:.1f} | {row['memory_mb']:.0f} |"
             for row in figures["files"]
+        ),
+        "",
+        "The same beside a blend of the same files by FFmpeg's filter, with x264's preset; medians of five interleaved "
+        "runs (`benchmarks/files.py`):",
+        "",
+        f"| {figures['files'][0]['engine']} | size | x264 | files to file, fps | blend, fps | share of it |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {row['precision']} {row['preset']} | {row['size']} | {row['encoder_preset']} "
+            f"| {row['fps']['streamfuse']:.1f} | {row['fps']['blend']:.1f} | {row['share']:.2f} |"
+            for row in figures["blends"]
         ),
         "",
         "From the start of the command to the first fused frame, with the compiled network in the cache: "
@@ -122,7 +155,7 @@ def render(figures: Mapping[str, Any]) -> str:
         + ".",
         "",
         "To measure another machine, run `python benchmarks/performance.py`, or `streamfuse bench --sweep` for every "
-        "combination with memory, metrics and the share of the hardware's peak. docs/performance.json has more.",
+        "combination with memory, metrics and the least possible time.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -139,18 +172,22 @@ def _engine_rows(rows: Mapping[str, Any]) -> list[str]:
     return out
 
 
-def write(figures: Mapping[str, Any]) -> None:
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{render(figures)}\n{END}{after}")
+def write(section: str, figures: Mapping[str, Any]) -> None:
+    begin, end = BEGIN.format(section), END.format(section)
+    before, _, rest = PAGE.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    PAGE.write_text(f"{before}{begin}\n{render(figures)}\n{end}{after}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--section", choices=list(SECTIONS), default="plain")
     parser.add_argument("--render", action="store_true")
-    if not parser.parse_args().render:
-        FIGURES.write_text(json.dumps(measure(), indent=1, allow_nan=False) + "\n")
-    write(json.loads(FIGURES.read_text()))
+    args = parser.parse_args()
+    if not args.render:
+        SECTIONS[args.section].write_text(json.dumps(measure(), indent=1, allow_nan=False) + "\n")
+    for section, figures in SECTIONS.items():
+        write(section, json.loads(figures.read_text()))
 
 
 if __name__ == "__main__":

@@ -18,14 +18,15 @@ import performance  # noqa: E402
 
 
 def test_writing_replaces_one_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    figures = json.loads(performance.FIGURES.read_text())
+    figures = json.loads(performance.SECTIONS["plain"].read_text())
+    begin, end = performance.BEGIN.format("plain"), performance.END.format("plain")
     page = tmp_path / "performance.md"
-    page.write_text(f"above\n{performance.BEGIN}old\n{performance.END}below\n")
+    page.write_text(f"above\n{begin}old\n{end}below\n")
     monkeypatch.setattr(performance, "PAGE", page)
-    performance.write(figures)
+    performance.write("plain", figures)
     text = page.read_text()
-    assert text.startswith(f"above\n{performance.BEGIN}\n{performance.render(figures)}")
-    assert text.endswith(f"{performance.END}below\n")
+    assert text.startswith(f"above\n{begin}\n{performance.render(figures)}")
+    assert text.endswith(f"{end}below\n")
     assert "old" not in text
 
 
@@ -35,5 +36,6 @@ def test_peers_fuse() -> None:
     for fuse in (peers.opencv_blend, peers.ffmpeg_blend(*ir.shape)):
         assert np.abs(fuse(ir, vis) - mean).max() < 1.01 / 255
     assert np.abs(peers.laplacian_pyramid(ir, ir) - ir / 255).max() < 1e-5
+    assert peers.two_convs(*ir.shape)(ir, vis).shape == ir.shape
     both = peers.laplacian_pyramid(ir, vis)
     assert both.std() > mean.std()

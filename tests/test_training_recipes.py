@@ -10,7 +10,7 @@ import torch
 from small import RECIPE, fuse_task, images
 
 from streamfuse.errors import UsageError
-from streamfuse.network.checkpoint import load, save
+from streamfuse.network.checkpoint import default_weights, load, read_info, save
 from streamfuse.network.config import Attention
 from streamfuse.network.crossfuse import CrossFuse
 from streamfuse.training.losses import FUSION_LOSSES, IMITATION_LOSSES, TARGET_LOSSES
@@ -85,11 +85,16 @@ def test_bad_recipes_are_refused(tmp_path: Path, text: str) -> None:
 
 def test_recipes_of_the_shipped_weights_can_be_read() -> None:
     files = sorted((Path(__file__).parent.parent / "weights" / "recipes").glob("*.toml"))
-    numbered = [f"{name}-{n}" for name, runs in (("lite", 4), ("range", 5)) for n in range(1, runs + 1)]
-    assert [file.stem for file in files] == ["1", "2", "3", "4", "5", "6", *numbered]
+    numbered = [f"{name}-{n}" for name, runs in (("lite", 5), ("range", 5)) for n in range(1, runs + 1)]
+    assert [file.stem for file in files] == ["1", "2", "3", "4", "5", "6", *numbered, "repair"]
     assert {read_recipe(str(file), RECIPES).network for file in files[:6]} == {RECIPES["default"].network}
     assert {read_recipe(str(file), STUDENTS).network for file in files[6:10]} == {STUDENTS["default"].network}
-    last = [read_recipe(str(file), RECIPES) for file in files[10:]][-1]
+    shipped = [read_recipe(str(file), STUDENTS).network for file in (files[-1], files[10])]
+    weights = read_info(default_weights())
+    lite = weights.lite()
+    assert lite is not None
+    assert shipped == [weights.config, lite.config]
+    last = read_recipe(str(files[-2]), RECIPES)
     assert (last.network, last.factor) == (RECIPES["range"].network, RECIPES["range"].factor)
 
 

@@ -22,23 +22,15 @@ from streamfuse.color import Plane, Raw
 from streamfuse.engines import native
 from streamfuse.engines.base import Cpu
 from streamfuse.engines.cache import Cache, code_digest, entry_key
+from streamfuse.engines.shallow_layout import memory_size
 from streamfuse.network.config import CrossFuseConfig, Ends, SkipArea, SkipBorder
 from streamfuse.tone import HostPicture, stretching
 
-KERNEL = Path(__file__).with_name("shallow_kernel.py")
+KERNEL, LAYOUT = (Path(__file__).with_name(f"shallow_{name}.py") for name in ("kernel", "layout"))
 STRIPS = 2
 """Strips of the picture per thread: with one, the slowest thread, which shares its core, would decide."""
 LEAST_ROWS = 16
 """Least height of a strip in blocks of 2x2 pixels; each strip computes two of its neighbours' again."""
-RING = 8
-"""Rows of pixels that a strip keeps; see `streamfuse.engines.shallow_kernel`."""
-PAD = 8
-"""Elements of a plane besides its pixels, at least 2."""
-_PLANES = 2 * RING * 2 + 2 * 4 * 2 + 8 + 8 + 4
-"""Planes that a strip needs: pixels, sums over the channels, their means, the picture, scratch."""
-_PLANES_PER_CHANNEL = 16
-"""Strengths of four rows of blocks, differences of two."""
-
 log = logging.getLogger("streamfuse")
 
 Function = Callable[..., None]
@@ -61,7 +53,7 @@ def load_functions(config: CrossFuseConfig, cpu: Cpu, cache: Cache) -> Functions
         version=native.VERSION,
         config=repr(form),
         device=f"{cpu.model}: {' '.join(sorted(cpu.flags))}",
-        code=code_digest(Path(native.__file__)) + code_digest(KERNEL) + code_digest(Path(__file__)),
+        code="".join(code_digest(path) for path in (Path(native.__file__), KERNEL, LAYOUT)),
     )
     if key in _loaded:
         functions, code = _loaded[key]
@@ -139,8 +131,7 @@ class ShallowPass:
         blocks = -(-height // 2)
         strips = max(1, min(STRIPS * threads, blocks // LEAST_ROWS))
         ends = [blocks * strip // strips for strip in range(strips + 1)]
-        stride = -(-width // 2) + PAD
-        size = (_PLANES + _PLANES_PER_CHANNEL * config.shallow) * stride + deep[1]
+        size = memory_size(width, config.shallow, deep[1])
         self._memory = np.zeros((strips, size), np.float32)
         self._raw: Raw = np.zeros(shape, np.float32)
         self._sums = np.zeros((strips, 2))

@@ -20,7 +20,7 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, cfunc, njit, types
 
-from streamfuse.engines.shallow import PAD, RING
+from streamfuse.engines.shallow_layout import PAD, RING
 
 F = np.float32
 EPS = F(1e-6)
