@@ -1,9 +1,9 @@
 """Speed of every engine compared with the network as written, in one process.
 
-There are two baselines in eager FP32 PyTorch: `plain` is `streamfuse.network.crossfuse`; `published` computes the same
-in the way of the published code, window by window and with the two filters as full convolutions.  Runs are interleaved
-(A, B, C, A, B, C ...), so that other load on the machine affects all alike.  Engines are named by precision and preset;
-the methods of `peers` are measured for comparison.
+There are two baselines in eager FP32 PyTorch: `plain` is `streamfuse.network.crossfuse`; `published` computes it in the
+way of the published code, in adjacent windows of 256 pixels, one by one, and with the two filters as full convolutions.
+Runs are interleaved (A, B, C, A, B, C ...), so that other load on the machine affects all alike.  Engines are named by
+precision and preset; the methods of `peers` are measured for comparison.
 
     python benchmarks/engine.py [--size 640x480] [--runs N] [--engines openvino:bf16:quality,torch:bf16] [--json FILE]
 
@@ -65,9 +65,9 @@ class _WindowByWindow(crossfuse.CrossAttentionModule):
 
 def _filter_as_convolution(x: Tensor, border: SkipBorder = SkipBorder.ZEROS) -> Tensor:
     """Compute `crossfuse.channel_sum_mean` as the published code does, with a conv from all channels to all."""
-    assert border is SkipBorder.ZEROS
     channels = x.shape[1]
-    return F.conv2d(x, torch.full((channels, channels, 3, 3), 1 / 9), padding=1)
+    padded = F.pad(x, (1, 1, 1, 1), mode="reflect" if border is SkipBorder.REFLECT else "constant")
+    return F.conv2d(padded, torch.full((channels, channels, 3, 3), 1 / 9))
 
 
 def published_form(network: crossfuse.CrossFuse) -> Callable[[Tensor, Tensor], Tensor]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import os
 import sys
 import time
 import warnings
@@ -233,6 +234,7 @@ class OpenvinoEngine(NetworkEngine):
             preset=self.preset,
             precision=precision or self.precision,
             device=f"{cpu.model}: {' '.join(sorted(cpu.flags))}",
+            limit=os.environ.get("ONEDNN_MAX_CPU_ISA", ""),  # hides instructions from openvino
             code=code_digest(Path(__file__)),
         )
 
