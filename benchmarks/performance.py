@@ -187,7 +187,8 @@ def main() -> None:
     if not args.render:
         SECTIONS[args.section].write_text(json.dumps(measure(), indent=1, allow_nan=False) + "\n")
     for section, figures in SECTIONS.items():
-        write(section, json.loads(figures.read_text()))
+        if figures.exists():
+            write(section, json.loads(figures.read_text()))
 
 
 if __name__ == "__main__":
