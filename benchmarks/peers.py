@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from fractions import Fraction
 from itertools import count
@@ -63,7 +64,9 @@ def two_convs(height: int, width: int) -> Fuse:
         torch.nn.Conv2d(2, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 1, 3, padding=1), torch.nn.Sigmoid()
     )
     pair = torch.zeros((1, 2, height, width))
-    model = openvino.convert_model(torch.export.export(network.eval(), (pair,)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # both libraries warn about their own code
+        model = openvino.convert_model(torch.export.export(network.eval(), (pair,)))
     request = openvino.Core().compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
 
     def fuse(ir: Plane, vis: Plane) -> Raw:
