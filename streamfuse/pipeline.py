@@ -199,11 +199,18 @@ class Pipeline(Closeable):
             self._started = True
 
     def _start(self) -> None:
-        for role in self._sources:
-            self._spawn(f"read {role}", self._read, role)
-        self._spawn("compute", self._compute)
-        for sink, channel in zip(self._sinks, self._outputs, strict=True):
-            self._spawn(f"write {sink.name}", self._write, sink, channel)
+        waiting = list(zip(self._sinks, self._outputs, strict=True))
+        try:
+            for role in self._sources:
+                self._spawn(f"read {role}", self._read, role)
+            self._spawn("compute", self._compute)
+            while waiting:
+                self._spawn(f"write {waiting[0][0].name}", self._write, *waiting[0])
+                waiting.pop(0)
+        except RuntimeError:  # no memory for another thread
+            for sink, _ in waiting if self._threads else ():  # without any, `close` does it
+                sink.close(failed=True)
+            raise
 
     def _spawn(self, name: str, target: Callable[..., None], *args: object) -> None:
         def guarded() -> None:
@@ -215,8 +222,8 @@ class Pipeline(Closeable):
         thread = threading.Thread(
             target=contextvars.copy_context().run, args=(guarded,), name=f"streamfuse {name}", daemon=True
         )
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     def _fail(self, error: BaseException) -> None:
         with self._lock:

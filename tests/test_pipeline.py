@@ -479,6 +479,26 @@ def test_sources_opened_by_the_pipeline_are_closed(monkeypatch: pytest.MonkeyPat
     assert [source.closed for source in opened] == [True, True]
 
 
+@pytest.mark.parametrize("started", [0, 2, 4])
+def test_no_memory_for_another_thread(started: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, names = threading.Thread.start, list[str]()
+
+    def limited(thread: threading.Thread) -> None:
+        if thread.name.startswith("streamfuse"):
+            names.append(thread.name)
+            if len(names) > started:
+                raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    kept = [Keep(), Keep()]
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        Pipeline(frames(2), frames(2), sinks=list(kept), fuser=fuser()).run()
+    assert len(names) == started + 1
+    assert [len(keep.closed) for keep in kept] == [1, 1]
+    assert kept[1].closed == [True]
+
+
 def test_a_sink_that_refuses_the_run_closes_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     class Refusing(Keep):
         def attach(self, state: object) -> None:

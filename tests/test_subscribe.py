@@ -466,8 +466,8 @@ def test_recording_continues_after_a_restart_of_the_publisher(tmp_path: Path) ->
 
 def test_run_publishes(tmp_path: Path) -> None:
     """End to end: two recordings, the network, a socket, and a subscriber in another process."""
-    ir = write_video(tmp_path / "ir.mp4", every(40, 40))
-    vis = write_video(tmp_path / "vis.mp4", every(40, 40), u=100, v=160)
+    ir = write_video(tmp_path / "ir.mp4", every(40, 500))
+    vis = write_video(tmp_path / "vis.mp4", every(40, 500), u=100, v=160)
     url = f"ipc://{tmp_path}/s"
     with Subscriber(url, stream="street", mode="every", timeout_s=60) as subscriber:
         done = process(
@@ -476,7 +476,7 @@ def test_run_publishes(tmp_path: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         frame = subscriber.latest()
-    assert "40 to ipc://" in done.stderr
+    assert "500 to ipc://" in done.stderr
     _, pictures = read_video(tmp_path / "out.mkv")
     assert np.array_equal(frame.luma, pictures[frame.header.seq])
     header = frame.header

@@ -83,10 +83,11 @@ def create_engine(
 def _create(name: str, weights: Path | None, precision: str, threads: int | None, device: str) -> Engine:
     try:
         create = importlib.import_module(_ENGINES[name]).create
-    except ImportError as error:
-        if is_out_of_memory(error):
+    except (ImportError, OSError) as error:  # llvmlite raises OSError for a library that cannot be loaded
+        reasons = (error, error.__cause__, error.__context__)
+        if any(isinstance(reason, Exception) and is_out_of_memory(reason) for reason in reasons):
             raise EngineError(f"out of memory while loading engine {name}: allow more memory") from error
-        package = error.name or name
+        package = getattr(error, "name", None) or name
         raise EngineUnavailable(f"engine {name} is not installed ({error}): pip install {package}") from error
     engine: Engine = create(weights, precision, threads, device)
     return engine
