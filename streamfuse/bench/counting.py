@@ -55,7 +55,7 @@ def count_work(
 ) -> Work:
     """Count the work for one pair of pictures of (height, width), with tensors of `dtype`."""
     with torch.device("meta"):
-        network = for_size(CrossFuse(config).eval(), height, width, preset, folded=False).to(dtype)
+        network = for_size(CrossFuse(config).eval(), height, width, preset).to(dtype)
         pair = torch.empty(2, 1, 1, height, width, dtype=dtype)
     # In two runs: the flop counter decomposes operations, so bytes would be counted for their components.
     with torch.inference_mode(), FlopCounterMode(display=False) as flops:

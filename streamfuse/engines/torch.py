@@ -57,7 +57,7 @@ class TorchEngine(NetworkEngine):
 
     def _build(self, height: int, width: int) -> None:
         # Loaded again for each preset: its derived weights must be computed from the exact ones, on the CPU.
-        network = for_size(load(self.weights.path), height, width, self.preset, folded=False)
+        network = for_size(load(self.weights.path), height, width, self.preset)
         self._network = _channels_last(network.to(DTYPES[self.precision]))
         self._pair = torch.zeros((2, 1, 1, height, width), dtype=torch.uint8)
 
@@ -89,7 +89,7 @@ class TorchCudaEngine(StreamedEngine):
 
     def _make_program(self, height: int, width: int) -> Program:
         dtype = DTYPES[self.precision]
-        network = for_size(load(self.weights.path), height, width, self.preset, folded=False)
+        network = for_size(load(self.weights.path), height, width, self.preset)
         network = _channels_last(network.to(self._compute.torch, dtype))
         pair = self._compute.buffer((2, 1, 1, height, width), dtype)
         raw = self._compute.buffer((1, 1, height, width), dtype)

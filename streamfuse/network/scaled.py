@@ -2,7 +2,7 @@
 
 Encoders, attention and decoder, which do all but a thousandth of the multiplications, see pictures averaged over 4x4
 or more pixels; the shallow path, which carries the fine detail, stays at full scale.  The deep features contribute a
-smooth picture, which is enlarged.  The full network was not trained in this form; weights/README.md has the figures.
+smooth picture, which is enlarged.  The shipped networks were trained in this form; weights/README.md has the figures.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from streamfuse.network.crossfuse import (
     conv3x3,
     mean3x3,
 )
-from streamfuse.network.folding import FoldedDecoder, fold, fold_attention
+from streamfuse.network.folding import FoldedDecoder, fold_attention
 
 FACTORS = (1, 2, 4, 8, 16, 32)
 """Possible reductions of the deep path's width and height."""
@@ -143,17 +143,10 @@ def _repeat_ends(x: Tensor, dim: int, before: int, after: int) -> Tensor:
     return torch.cat((*[first] * before, x, *[last] * after), dim=dim)
 
 
-def for_size(
-    network: CrossFuse, height: int, width: int, preset: Preset, *, folded: bool, spectral: bool = True
-) -> nn.Module:
-    """Return the form of `network` that `preset` runs for pictures of one size.
-
-    `folded`: rewrite the whole network, which is faster on a CPU.  `spectral`: see `fold`.
-    """
+def for_size(network: CrossFuse, height: int, width: int, preset: Preset) -> nn.Module:
+    """Return the form of `network` that `preset` runs for pictures of one size."""
     factor = preset.factor(height, width)
-    if factor > 1:
-        return FoldedDeepScaled(network, height, width, factor)
-    return fold(network, height, width, spectral=spectral) if folded else network
+    return FoldedDeepScaled(network, height, width, factor) if factor > 1 else network
 
 
 def _skip(decoder: Decoder) -> Tensor:
