@@ -195,7 +195,7 @@ def test_state_of_the_run_and_of_its_streams(browser: Browser) -> None:
         page.get_by_text("Waiting for the first picture").wait_for()
         sink.write(picture(0))
         page.locator("#figures").get_by_text(re.compile(r"fps . .* skew \+4\.0\sms . 3 dropped")).wait_for()
-        assert page.locator("#shown").inner_text() == "Fused"
+        page.locator("#shown").get_by_text("Fused", exact=True).wait_for()
         page.get_by_text("visible: late: by far").wait_for()
         page.get_by_role("row", name=re.compile("fuse 20.0 20.0")).wait_for()
         sink.write(picture(1, content=Content.INFRARED))
