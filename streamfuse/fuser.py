@@ -144,6 +144,15 @@ class Fuser(Closeable):
         timings_ns = {"align": pair.align_ns, "fuse": fused - pair.submitted_ns, "tone": toned - fused}
         return FusedLuma(luma, pair.infrared, pair.visible, timings_ns, pair.tag)
 
+    def use_calibration(self, calibration: Calibration | None, crop: bool = False) -> None:
+        """Align the pairs from the next one on by another calibration, as if the fuser had been made with it.
+
+        Raises UsageError for `crop` without a calibration, EngineError if pairs are in flight.
+        """
+        if self.engine.pending:
+            raise EngineError("pairs are in flight: finish them before the calibration changes")
+        self._aligner = Aligner(calibration, crop)
+
     def place_infrared(self, ir: Plane, shape: tuple[int, int]) -> Plane:
         """Warp infrared (h, w) onto a black visible picture of `shape` (H, W), without fusion."""
         return self._aligner.align(ir, np.zeros(shape, np.uint8))[0]

@@ -10,6 +10,7 @@ from streamfuse.sources.options import DEFAULT
 from streamfuse.sources.options import SourceOptions as SourceOptions
 from streamfuse.support.urls import SCHEME, expand, has_scheme, redact
 
+FLIR_RECORDINGS = frozenset({".seq", ".csq"})
 KINDS = (
     "a video file, a directory or pattern of images, a camera (cam0), rtsp://, http(s):// or udp://, an SDP file, "
     "or synthetic:ir / synthetic:vis"
@@ -43,6 +44,10 @@ def open_source(text: str, options: SourceOptions = DEFAULT, *, fps: float | Non
     try:
         if is_image_list(text):
             return open_images(text, options)
+        if Path(text).suffix.lower() in FLIR_RECORDINGS:
+            from streamfuse.sources.thermal.recording import FlirRecording
+
+            return FlirRecording(Path(text), options)
         from streamfuse.sources.file import VideoFile
 
         return VideoFile(Path(text), options)
@@ -51,13 +56,22 @@ def open_source(text: str, options: SourceOptions = DEFAULT, *, fps: float | Non
 
 
 def open_pair(
-    ir: str, vis: str, options: SourceOptions = DEFAULT, *, fps: float | None = None
+    ir: str, vis: str | None, options: SourceOptions = DEFAULT, *, fps: float | None = None
 ) -> tuple[Source, Source]:
-    """Open an infrared and a visible source on one time line; arguments and errors as for `open_source`."""
+    """Open an infrared and a visible source on one time line; arguments and errors as for `open_source`.
+
+    `vis` is None where the files of `ir` hold both pictures, or lie beside the visible ones, as thermal cameras write
+    them.
+    """
     from streamfuse.sources.address import parse_address
-    from streamfuse.sources.sequence import is_image_list, open_image_pair
+    from streamfuse.sources.sequence import is_image_list, open_image_pair, open_stored_pair
 
     options = options.with_fps(fps)
+    if vis is None:
+        try:
+            return open_stored_pair(expand(ir), options)
+        except OSError as error:
+            raise InputError(f"{error.filename or ir} cannot be read: {error.strerror}") from None
     paths = expand(ir), expand(vis)
     plain = not any(text.startswith("synthetic:") or has_scheme(text) or parse_address(text) for text in paths)
     try:
@@ -71,3 +85,11 @@ def open_pair(
     except BaseException:
         first.close()
         raise
+
+
+def images_exist(text: str) -> bool:
+    """Tell whether a source is a directory of images, or an image, that exists."""
+    from streamfuse.sources.sequence import is_image_list
+
+    text = expand(text)
+    return Path(text).exists() and is_image_list(text)

@@ -158,6 +158,8 @@ class FlatFieldGuard:
         self._contrast = 0.0
         self._pause_ns: int | None = None
         self._certain = False
+        self.repeats = False
+        """The last result of `to_luma` was the last good picture again."""
         self._uncounted = self._paused_ns = self._still_ns = 0
 
     def to_luma(self, grey: Grey, stamp_ns: int) -> Plane:
@@ -172,7 +174,9 @@ class FlatFieldGuard:
             if paused_s <= self.LONGEST_S:
                 self._paused_ns += gap_ns
                 self._count(FROZEN if frozen else SHUTTER, closed or paused_s >= self.FROZEN_S)
+                self.repeats = True
                 return self._good
+        self.repeats = False
         sample = _sample(grey)
         if self._certain:
             self._still_ns += self._paused_ns
