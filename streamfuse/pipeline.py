@@ -323,7 +323,7 @@ class Pipeline(Closeable):
     def _begin(self, index: int, pair: FramePair) -> None:
         self._telemetry.pair_made(pair.skew_ns, pair.ir.clock, pair.vis.clock)
         begun = _Begun(index, pair, time.monotonic_ns())
-        self._fuser.begin_luma(pair.ir.luma, pair.vis.luma, pair.vis.stamp_ns, begun)
+        self._fuser.begin_luma(pair.ir.luma, pair.vis.luma, pair.vis.stamp_ns, begun, pair.ir.temperature)
 
     def _finish(self, most: int) -> None:
         """Pass on pairs in flight, the oldest first, until at most `most` are left."""
@@ -352,12 +352,14 @@ class Pipeline(Closeable):
             timings_ns=fused.timings_ns,
             infrared=fused.infrared,
             visible=fused.visible,
+            temperature=fused.temperature,
         )
 
     def _pass_through(self, index: int, role: Role, frame: Frame, shape: tuple[int, int]) -> FusedFrame:
         self._telemetry.frame_passed_through(role)
         infrared = role is Role.IR
         luma = self._fuser.place_infrared(frame.luma, shape) if infrared else self._fuser.cut_visible(frame.luma)
+        warm = frame.temperature if infrared else None
         return FusedFrame(
             luma=luma,
             chroma=None if infrared else self._fuser.cut_chroma(frame.chroma, *shape),
@@ -370,6 +372,7 @@ class Pipeline(Closeable):
             content=Content.INFRARED if infrared else Content.VISIBLE,
             infrared=luma if infrared else None,
             visible=None if infrared else luma,
+            temperature=None if warm is None else self._fuser.place_temperature(warm, shape),
             arrival_ns=frame.arrival_ns,
         )
 

@@ -23,7 +23,7 @@ from test_calibration_points import marked, write
 from test_push import server
 from test_rtsp import HAS_PEER, Peer
 from test_time_offset import picture, waving
-from thermal_files import Container, counts_of, dji_jpeg, warm_spot, write_recording
+from thermal_files import Container, counts_of, dji_jpeg, warm_spot, write_recording, write_y16
 
 from streamfuse.calibration.geometry import inverse
 from streamfuse.color import Plane
@@ -78,6 +78,8 @@ def _thermal(stage: Path) -> None:
         (stage / "dji" / f"{name}_T.JPG").write_bytes(dji_jpeg(np.full((120, 160), 18_500, np.uint16)))
         assert cv2.imwrite(str(stage / "dji" / f"{name}_W.JPG"), visible)
     write_recording(stage / "walk.seq")
+    values = [np.full((96, 112), 19_000 + k, np.uint16) for k in range(12)]
+    write_y16(stage / "ir.mkv", values)
 
 
 def _boards(stage: Path) -> None:

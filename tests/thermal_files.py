@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+import av
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -141,4 +142,60 @@ def write_recording(path: Path, count: int = 3, step_ms: int = 40) -> Path:
         for k in range(count)
     ]
     path.write_bytes(b"junk".join(parts))
+    return path
+
+
+def infiray_frame(celsius: npt.NDArray[np.float64], extra: str = "") -> Counts:
+    """A frame of 16 bits a pixel as InfiRay's cameras send it: grey of their own above, K * 64 below.
+
+    `extra`: "below" or "between", where two rows of other data are.
+    """
+    values = np.rint((celsius + 273.15) * 64).astype(np.uint16)
+    grey = np.full(values.shape, 0x8000 | 200, np.uint16)  # Y 200, chroma 128
+    rows = np.random.default_rng(0).integers(0, 65_536, (2, values.shape[1])).astype(np.uint16)
+    parts = {"": (grey, values), "below": (grey, values, rows), "between": (grey, rows, values)}[extra]
+    return np.concatenate(parts)
+
+
+def write_infiray(path: Path, frames: list[npt.NDArray[np.float64]], *, rate: int = 25) -> Path:
+    """Write frames as uncompressed YUYV: a stand-in for the camera, byte by byte what its driver delivers."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("rawvideo", rate=rate)
+        first = infiray_frame(frames[0])
+        stream.height, stream.width, stream.pix_fmt = *first.shape, "yuyv422"
+        for index, celsius in enumerate(frames):
+            made = av.VideoFrame(first.shape[1], first.shape[0], "yuyv422")
+            plane = made.planes[0]
+            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(first.shape[0], plane.line_size)
+            rows[:, : 2 * first.shape[1]] = infiray_frame(celsius).astype("<u2").view(np.uint8)
+            made.pts = index
+            output.mux(stream.encode(made))
+        output.mux(stream.encode(None))
+    return path
+
+
+def lepton_frame(
+    celsius: npt.NDArray[np.float64], *, above: bool = False, ffc: bool = False, step_k: float | None = 0.01
+) -> Counts:
+    """A Y16 frame of a Lepton 3 (120x160) or 2 (60x80) with telemetry."""
+    values = np.rint((celsius + 273.15) / (step_k or 0.01)).astype(np.uint16)
+    width = values.shape[1]
+    words = np.zeros({160: 320, 80: 240}[width], np.uint16)
+    words[0], words[3], words[24] = 0x0E0D, 0x20 if ffc else 0x30, 301_00
+    words[208], words[209] = step_k is not None, step_k == 0.01
+    rows = words.reshape(-1, width)
+    return np.concatenate((rows, values) if above else (values, rows))
+
+
+def write_y16(path: Path, frames: list[Counts], *, rate: int = 25) -> Path:
+    """Write frames of 16 bits a pixel, lossless."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("ffv1", rate=rate)
+        stream.height, stream.width = frames[0].shape
+        stream.pix_fmt = "gray16le"
+        for index, frame in enumerate(frames):
+            made = av.VideoFrame.from_ndarray(frame, format="gray16le")
+            made.pts = index
+            output.mux(stream.encode(made))
+        output.mux(stream.encode(None))
     return path

@@ -162,11 +162,16 @@ class FlatFieldGuard:
         """The last result of `to_luma` was the last good picture again."""
         self._uncounted = self._paused_ns = self._still_ns = 0
 
-    def to_luma(self, grey: Grey, stamp_ns: int) -> Plane:
-        """Return the luma of the gain control, or the last good picture again."""
+    def to_luma(self, grey: Grey, stamp_ns: int, ffc: bool | None = None) -> Plane:
+        """Return the luma of the gain control, or the last good picture again.
+
+        `ffc`: the camera says that it corrects, or that it does not; None: the pictures tell.
+        """
         frozen = self._before is not None and np.array_equal(grey, self._before)
         contrast, structured = (self._contrast, True) if frozen else _contrast(grey)
         closed = not structured and contrast < self.PLAIN * self._contrast
+        if ffc is not None:
+            frozen, closed = frozen and ffc, ffc
         gap_ns, self._before, self._before_ns = stamp_ns - self._before_ns, grey, stamp_ns
         if self._good is not None and (frozen or closed) and self._good.shape == grey.shape:
             self._pause_ns = stamp_ns if self._pause_ns is None else self._pause_ns
@@ -211,5 +216,6 @@ def _contrast(grey: Grey) -> tuple[float, bool]:
     low, high = np.percentile(small, (1, 99))
     things = cv2.GaussianBlur(small, (0, 0), 1.0) - cv2.GaussianBlur(small, (0, 0), 6.0)
     rows = grey[:: max(height // 128, 1)].astype(np.float32)
-    noise = float(np.median(np.abs(np.diff(rows, axis=1)))) / 0.954  # of the difference of two: 0.6745 * sqrt(2)
+    steps = np.diff(rows, axis=1) if width > 1 else np.zeros((1, 1), np.float32)
+    noise = float(np.median(np.abs(steps))) / 0.954  # of the difference of two: 0.6745 * sqrt(2)
     return float(high - low), float(things.std()) > FlatFieldGuard.NOISE * max(noise, 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -16,11 +17,15 @@ from streamfuse.sources.agc import FlatFieldGuard, make_agc
 from streamfuse.sources.decode import Pixels, decode_image
 from streamfuse.sources.limits import MAX_PIXELS
 from streamfuse.sources.options import DEFAULT, SourceOptions
+from streamfuse.sources.thermal.degrees import parse_degrees
+from streamfuse.sources.thermal.layouts import NO_TELEMETRY, Layout, Telemetry, cut, guess
 from streamfuse.sources.thermal.radiometric import read_radiometric
 from streamfuse.temperature import Counts, TemperaturePlane
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
+
+log = logging.getLogger("streamfuse")
 
 _PLANAR = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"}
 _LIMITED, _FULL = 1, 2  # AVCOL_RANGE_MPEG, AVCOL_RANGE_JPEG
@@ -48,6 +53,10 @@ class PixelReader:
         """
         self._sixteen = FlatFieldGuard(make_agc(options.agc), name, Counter() if repeated is None else repeated)
         self._temperature: TemperaturePlane | None = None
+        self._name = name
+        self._layout = Layout(options.layout)
+        self._degrees = parse_degrees(options.temperature) if options.temperature else None
+        self._told: set[str] = set()
 
     def read(self, frame: VideoFrame, stamp_ns: int) -> Picture:
         """Return the full-range luma and the unchanged chroma of a decoded frame.
@@ -56,6 +65,8 @@ class PixelReader:
         """
         quarter_turns = round(frame.rotation / 90) % 4
         name = frame.format.name
+        if name == "yuyv422" and (layout := self._layout_of_yuyv(frame)) is not Layout.PLAIN:
+            return _turn(self._read_infrared(_words(frame), layout, stamp_ns), quarter_turns)
         if name not in _PLANAR:
             if frame.format.is_rgb or name == "pal8":
                 bgr = cast(Pixels, frame.to_ndarray(format="bgr24"))
@@ -76,24 +87,75 @@ class PixelReader:
         chroma = Chroma(u, v, full_range=full, matrix=_MATRICES.get(int(frame.colorspace), unspecified))
         return _turn(Picture(y if full else widen_luma(y), chroma), quarter_turns)
 
+    def _layout_of_yuyv(self, frame: VideoFrame) -> Layout:
+        """Return the layout of a YUYV frame whose bytes are 16-bit values; plain for a colour picture."""
+        if self._layout is not Layout.AUTO:
+            return self._layout
+        layout = guess(frame.height, frame.width, yuyv=True)
+        if layout is not Layout.PLAIN:
+            self._tell(
+                f"frames of {frame.width}x{frame.height} in YUYV are taken as two pictures of a thermal camera: the "
+                "lower half is used (layout=plain takes the whole frame)"
+            )
+        return layout
+
+    def _read_infrared(self, frame: Counts, layout: Layout, stamp_ns: int) -> Picture:
+        """Cut the picture out of a 16-bit frame, and return its luma and temperatures."""
+        if layout is Layout.AUTO:
+            layout = guess(*frame.shape, yuyv=False)
+            if layout is Layout.LEPTON:
+                self._tell("frames have the rows of a Lepton's telemetry, which are cut off (layout=plain keeps them)")
+        found = cut(frame, layout)
+        if found is None:
+            height, width = frame.shape
+            raise InputError(f"{self._name}: frames of {width}x{height} do not have the layout {layout}: give another")
+        return self.read_counts(found.counts, None, stamp_ns, found.telemetry)
+
+    def _tell(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            log.info("%s: %s", self._name, text)
+
     def read_image(self, pixels: Pixels, stamp_ns: int) -> Picture:
-        """Return luma and chroma of an image as `decode_image` gives it: grey or BGR, 8 or 16 bit."""
+        """Return luma and chroma of an image as `decode_image` gives it: grey or BGR, 8 or 16 bit.
+
+        16-bit grey is infrared: its layout and its temperatures are those of the options.
+        """
         if pixels.ndim == 3:
             eight = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
             return Picture(*split_bgr(cast("npt.NDArray[np.uint8]", eight)))
         if pixels.dtype == np.uint16:
-            return self.read_counts(cast(Counts, pixels), None, stamp_ns)
+            return self._read_infrared(cast(Counts, pixels), self._layout, stamp_ns)
         return Picture(cast(Plane, pixels))
 
-    def read_counts(self, counts: Counts, temperature: TemperaturePlane | None, stamp_ns: int) -> Picture:
+    def _temperatures(self, counts: Counts, telemetry: Telemetry) -> TemperaturePlane | None:
+        assert self._degrees is not None
+        plane = self._degrees(counts, telemetry)
+        if plane is None:
+            self._tell("the camera does not say that its counts are temperatures (TLinear): there are none")
+        return plane
+
+    def read_counts(
+        self, counts: Counts, temperature: TemperaturePlane | None, stamp_ns: int, telemetry: Telemetry = NO_TELEMETRY
+    ) -> Picture:
         """Return the luma of 16-bit infrared (H, W), by the gain control, with its temperatures.
 
-        While the last good picture is repeated (FFC), so are its temperatures.
+        `temperature`: by the file's own constants; the option replaces them.  While the last good picture is repeated
+        (FFC), so are its temperatures.
         """
-        luma = self._sixteen.to_luma(counts, stamp_ns)
+        if self._degrees is not None:
+            temperature = self._temperatures(counts, telemetry)
+        luma = self._sixteen.to_luma(counts, stamp_ns, telemetry.ffc)
         if not self._sixteen.repeats:
             self._temperature = temperature
         return Picture(luma, None, self._temperature)
+
+
+def _words(frame: VideoFrame) -> Counts:
+    """The bytes of a YUYV frame as values of 16 bits, (H, W)."""
+    plane = frame.planes[0]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+    return np.ascontiguousarray(rows[:, : 2 * frame.width]).view("<u2").astype(np.uint16, copy=False)
 
 
 def _plane(frame: VideoFrame, index: int) -> Plane:

@@ -247,8 +247,10 @@ def _epoch_stamps(*lists: Sequence[Path]) -> list[list[int]] | None:
     return [[stamp - start for stamp in found] for found in stamps]
 
 
-def open_image_pair(ir: str, vis: str, options: SourceOptions = DEFAULT) -> tuple[ImageSequence, ImageSequence]:
-    """Open two lists of images on one time line."""
+def open_image_pair(
+    ir: str, vis: str, options: SourceOptions = DEFAULT, vis_options: SourceOptions | None = None
+) -> tuple[ImageSequence, ImageSequence]:
+    """Open two lists of images on one time line; `vis_options`: of the visible one, if they differ."""
     lists = list_images(ir), list_images(vis)
     period_ns = _period_ns(options)
     stamps = _epoch_stamps(*lists)
@@ -258,8 +260,8 @@ def open_image_pair(ir: str, vis: str, options: SourceOptions = DEFAULT) -> tupl
             log.warning("no infrared image has the name or number of a visible one: pairing them in order")
         stamps = [_stamps(indices, options) for indices in (ir_indices, vis_indices)]
     return tuple(  # type: ignore[return-value]
-        ImageSequence(text, sorted(zip(paths, found, strict=True), key=lambda image: image[1]), period_ns, options)
-        for text, paths, found in zip((ir, vis), lists, stamps, strict=True)
+        ImageSequence(text, sorted(zip(paths, found, strict=True), key=lambda image: image[1]), period_ns, own)
+        for text, paths, found, own in zip((ir, vis), lists, stamps, (options, vis_options or options), strict=True)
     )
 
 
