@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -17,6 +18,18 @@ ZERO_CELSIUS_K = 273.15
 NONE, OVER = 0, 65_535
 """The ends of every scale: 0 where a pixel has no value (nothing was measured there, or it is colder than the scale
 reaches), 65,535 where it is hotter than the scale reaches.  Neither may be mixed with its neighbours."""
+
+
+_NUMBER = re.compile(r"([+-]?\d{1,5}(?:\.\d{1,4})?)\s?(C|F|K)", re.ASCII | re.IGNORECASE)
+
+
+def parse_celsius(text: str) -> float:
+    """Return the degC of a text such as 30C, -4F or 300K; raises ValueError, which says what to write."""
+    match = _NUMBER.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no temperature: write it as in 30C, 86F or 303K")
+    value = float(match[1])
+    return {"C": value, "F": (value - 32) / 1.8, "K": value - ZERO_CELSIUS_K}[match[2].upper()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from command_line import streamfuse
 from media import PassThrough, write_images, write_video
-from thermal_files import PLANCK, counts_of, infiray_frame, lepton_frame, warm_spot, write_infiray
+from thermal_files import PLANCK, counts_of, infiray_frame, lepton_frame, warm_spot, write_infiray, write_y16
 
 from streamfuse.alignment import Aligner
 from streamfuse.calibration.model import Calibration
@@ -263,6 +264,9 @@ def test_nothing_is_interpolated_with_the_ends_of_the_scale() -> None:
         assert known.max() < plane.scale.value(50)
         assert (values == OVER).any()
         assert (values == NONE).any()
+    over = np.array(np.nonzero(Aligner(calibration()).align_temperature(plane, VIS).values == OVER)).mean(axis=1)
+    x, y, _ = calibration().homography @ (34.5, 24.5, 1)
+    assert np.abs(over - (y, x)).max() < 0.5
     covered = Aligner(calibration()).align_temperature(plane_of(celsius), VIS)
     assert covered.values[0, 0] == NONE
     extremes = covered.extremes()
@@ -294,3 +298,29 @@ def test_temperatures_stay_with_their_picture_through_the_pipeline(tmp_path: Pat
         hot = np.array(np.nonzero(frame.temperature.celsius() > 35)).mean(axis=1)
         assert np.abs(hot - ((40 + 10 * k + 1) * 2 - 0.5, 101 * 2 - 0.5)).max() < 1
         assert hottest(frame.temperature)[2] == pytest.approx(40 + k, abs=0.05)
+
+
+# A fixed span of temperatures.
+
+
+def test_grey_means_the_same_whatever_else_is_in_the_picture() -> None:
+    for unit in ("10C..40C", "50F..104F", "283.15K..313.15K"):
+        reader = PixelReader(SourceOptions(agc=f"temperature:{unit}", temperature="kelvin/64"))
+        for k, hot in enumerate((25.0, 600.0, 39.0)):
+            celsius = warm_spot((60, 80), celsius=hot)
+            luma = reader.read_image(np.rint((celsius + 273.15) * 64).astype(np.uint16), k * 40_000_000).luma
+            assert luma[0, 0] == 85  # 20 degC, a third of the way
+            assert luma[20, 30] == pytest.approx(min((hot - 10) / 30 * 255, 255), abs=0.6)
+
+
+@pytest.mark.parametrize("span", ["10C", "10..40", "40C..10C", "10C..40X", "10C..10C"])
+def test_impossible_spans_are_refused(span: str, tmp_path: Path) -> None:
+    done = streamfuse("run", "--ir", "a.mkv", "--vis", "b.mp4", "--agc", f"temperature:{span}")
+    assert done.returncode == 2
+    assert "temperature:10C..40C" in done.stderr or "must rise" in done.stderr or "write it as in 30C" in done.stderr
+
+
+def test_a_span_needs_temperatures(tmp_path: Path) -> None:
+    path = write_y16(tmp_path / "ir.mkv", [np.full((48, 64), 19_000, np.uint16)])
+    with pytest.raises(InputError, match="has no temperatures, which --agc temperature needs: add temperature="):
+        list(open_source(str(path), SourceOptions(agc="temperature:10C..40C")))

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from streamfuse.color import Plane
 from streamfuse.errors import UsageError
+from streamfuse.temperature import ZERO_CELSIUS_K, Scale, parse_celsius
 from streamfuse.tone import HostPicture, RangeFollower, sample_step
 
 log = logging.getLogger("streamfuse")
@@ -26,6 +27,8 @@ Grey: TypeAlias = npt.NDArray[np.uint16]
 """(H, W) uint16, of any part of the 65,536 levels."""
 
 AGCS = ("percentile", "plateau")
+SPAN = "temperature:"
+"""Begin of the name of a gain control with a fixed span of temperatures."""
 SHUTTER = "shutter closed"
 FROZEN = "picture frozen"
 
@@ -120,13 +123,52 @@ def _shown(curve: npt.NDArray[np.uint8], histogram: npt.NDArray[np.float32]) -> 
     return np.bincount(curve >> 3, histogram, minlength=32).astype(np.float64)
 
 
+class TemperatureSpan:
+    """A fixed span of temperatures: the lower end is black, the upper one white, whatever the picture shows."""
+
+    def __init__(self, low_c: float, high_c: float) -> None:
+        """`low_c` and `high_c`: the ends, degC; raises UsageError unless they rise."""
+        if not low_c < high_c:
+            raise UsageError(f"the span of temperatures must rise, not go from {low_c:g} to {high_c:g} degC")
+        self._low_c, self._high_c = low_c, high_c
+        self._scale: Scale | None = None
+        self._curve: Plane = np.zeros(65_536, np.uint8)
+
+    def use(self, scale: Scale) -> None:
+        """Take the following pictures as values of this scale."""
+        if scale != self._scale:
+            self._scale = scale
+            celsius = np.arange(65_536) * scale.step + scale.offset - ZERO_CELSIUS_K
+            share = (celsius - self._low_c) / (self._high_c - self._low_c)
+            self._curve = np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
+
+    def to_luma(self, grey: Grey, stamp_ns: int) -> Plane:
+        luma: Plane = self._curve[grey]
+        return luma
+
+    def shift(self, levels: int) -> None:  # a camera that corrects its levels delivers better temperatures
+        pass
+
+
+def _parse_span(text: str) -> TemperatureSpan:
+    low, found, high = text.partition("..")
+    try:
+        if not found:
+            raise ValueError("its ends are missing: write it as in temperature:10C..40C")
+        return TemperatureSpan(parse_celsius(low), parse_celsius(high))
+    except ValueError as error:
+        raise UsageError(f"gain control temperature:{text}: {error}") from None
+
+
 def make_agc(name: str) -> Agc:
-    """Make a gain control by its name, one of AGCS; raises UsageError for any other."""
+    """Make a gain control by its name, one of AGCS or `temperature:10C..40C`; raises UsageError for any other."""
+    if name.startswith(SPAN):
+        return _parse_span(name.removeprefix(SPAN))
     if name == "percentile":
         return Percentile()
     if name == "plateau":
         return Plateau()
-    raise UsageError(f"unknown gain control {name!r}: use {' or '.join(AGCS)}")
+    raise UsageError(f"unknown gain control {name!r}: use {', '.join(AGCS)} or {SPAN}10C..40C")
 
 
 class FlatFieldGuard:

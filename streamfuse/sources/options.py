@@ -19,7 +19,8 @@ class SourceOptions:
     fps: float | None = None
     """Frames per second of images; None: as the sequence says, else 25.  Other sources have their own rate."""
     agc: str = "percentile"
-    """Gain control for grey of more than 8 bits: one of `streamfuse.sources.agc.AGCS`."""
+    """Gain control for grey of more than 8 bits: one of `streamfuse.sources.agc.AGCS`, or a span of
+    temperatures such as temperature:10C..40C."""
     gpu: int | None = None
     """Index of the NVIDIA GPU that decodes video files, if it can; None: the CPU decodes."""
     max_pixels: int = MAX_PIXELS

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from streamfuse.color import Chroma, Matrix, Plane
 from streamfuse.color_conversion import split_bgr, widen_luma
 from streamfuse.errors import InputError
-from streamfuse.sources.agc import FlatFieldGuard, make_agc
+from streamfuse.sources.agc import FlatFieldGuard, TemperatureSpan, make_agc
 from streamfuse.sources.decode import Pixels, decode_image
 from streamfuse.sources.limits import MAX_PIXELS
 from streamfuse.sources.options import DEFAULT, SourceOptions
@@ -51,7 +51,9 @@ class PixelReader:
 
         Raises UsageError for an unknown `options.agc`.
         """
-        self._sixteen = FlatFieldGuard(make_agc(options.agc), name, Counter() if repeated is None else repeated)
+        agc = make_agc(options.agc)
+        self._span = agc if isinstance(agc, TemperatureSpan) else None
+        self._sixteen = FlatFieldGuard(agc, name, Counter() if repeated is None else repeated)
         self._temperature: TemperaturePlane | None = None
         self._name = name
         self._layout = Layout(options.layout)
@@ -145,6 +147,14 @@ class PixelReader:
         """
         if self._degrees is not None:
             temperature = self._temperatures(counts, telemetry)
+        if self._span is not None:
+            if temperature is None:
+                raise InputError(
+                    f"{self._name or 'the picture'} has no temperatures, which --agc temperature needs: add "
+                    "temperature=, such as temperature=kelvin/100, to its address"
+                )
+            self._span.use(temperature.scale)
+            counts = temperature.values
         luma = self._sixteen.to_luma(counts, stamp_ns, telemetry.ffc)
         if not self._sixteen.repeats:
             self._temperature = temperature
