@@ -259,7 +259,14 @@ TARGETS = {
             _SOCKET.encode().replace(b"Version: 13", b"Version: \xff"),
         ),
     ),
-    "browser": Target(browser, (b'{"views": ["fused", "visible"]}\n{"shown": 1}', b'{"views": []}')),
+    "browser": Target(
+        browser,
+        (
+            b'{"views": ["fused", "visible"]}\n{"shown": 1}',
+            b'{"views": []}',
+            b'{"measure": {"point": [0.5, 1], "area": [0, 0, 0.5, 1]}}',
+        ),
+    ),
     "answer": Target(
         answer,
         (
