@@ -141,6 +141,8 @@ class FusedFrame:
     """Visible input in the shape of `luma`; None while that stream is away."""
     temperature: TemperaturePlane | None = None
     """Temperatures, aligned, in the shape of `luma`; without a value where infrared does not cover the picture."""
+    alarms: tuple[str, ...] = ()
+    """Alarms that are active, in their own words."""
     arrival_ns: int = 0
     """`time.monotonic_ns()` when the earlier frame of the pair arrived; the picture's age counts from here."""
     timings_ns: Mapping[str, int] = field(default_factory=dict)

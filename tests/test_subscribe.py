@@ -116,6 +116,7 @@ def test_second_process_gets_every_field_and_exact_luma(transport: str, encoding
             "vis_clock": "arrival", "skew_ns": -8_000_333, "time_ns": frame.time_ns, "width": 65, "height": 47,
             "step": step, "encoding": encoding, "matrix": "bt709" if encoding is Encoding.YUV420P else None,
             "calibration": "0123456789ab", "model": "cd" * 32, "resent": header["resent"], "temperature": None,
+            "alarms": [],
         }  # fmt: skip
         assert shape == [47, 65, 3]
         if encoding is not Encoding.BGR8:

@@ -314,9 +314,9 @@ def test_foreign_page_gets_nothing(browser: Browser) -> None:
 
 
 def warm_picture(index: int = 0) -> FusedFrame:
-    """20 degC at the left to 36 degC at the right, 80 degC in row 12, column 16, nothing in the first row."""
+    """20 degC at the left to 36 degC at the right, 80 degC in row 12, column 40, nothing in the first row."""
     celsius = np.tile(np.linspace(20, 36, 64), (48, 1))
-    celsius[12, 16] = 80.0
+    celsius[12, 40] = 80.0
     plane = TemperaturePlane(np.rint((celsius + 273.15) * 64).astype(np.uint16), Scale(1 / 64))
     plane.values[0] = NONE
     return picture(index, temperature=plane)
@@ -339,17 +339,17 @@ def test_temperatures_under_the_pointer_and_of_an_area(browser: Browser) -> None
         hot, box = page.locator("#hot").bounding_box(), page.locator("#pictures").bounding_box()
         assert hot is not None
         assert box is not None
-        assert (hot["x"] + hot["width"] / 2 - box["x"]) / box["width"] * 64 == pytest.approx(16.5, abs=0.3)
+        assert (hot["x"] + hot["width"] / 2 - box["x"]) / box["width"] * 64 == pytest.approx(40.5, abs=0.3)
         assert (hot["y"] + hot["height"] / 2 - box["y"]) / box["height"] * 48 == pytest.approx(12.5, abs=0.3)
         point_at(page, 63, 30)
         probe.get_by_text("36.0\u00a0\u00b0C").wait_for()
-        point_at(page, 16, 12)
+        point_at(page, 40, 12)
         probe.get_by_text("80.0\u00a0\u00b0C").wait_for()
         point_at(page, 5, 0)
         probe.get_by_text("no temperature here").wait_for()
         page.get_by_label("\u00b0F").check()
         page.locator("#hot").get_by_text("176.0\u00a0\u00b0F").wait_for()
-        point_at(page, 16, 12)
+        point_at(page, 40, 12)
         probe.get_by_text("176.0\u00a0\u00b0F").wait_for()
         page.get_by_label("\u00b0C").check()
         point_at(page, 32, 20)

@@ -88,8 +88,13 @@ def test_temperatures_round_trip() -> None:
     assert unpack(message(without)) == without
     nowhere = header(temperature=replace(WARM, part=False, min=None, mean=None, max=None, min_at=None, max_at=None))
     assert unpack(message(nowhere)) == nowhere
+    raised = header(alarms=("max > 60C for 2s",))
+    assert unpack(message(raised)) == raised
+    for alarms in (None, "x", [1], ["a\n"], ["a" * 101], ["a"] * 33):
+        with pytest.raises(Malformed, match="alarms"):
+            unpack(message(header(), alarms=alarms))
     old = json.loads(pack(header()))
-    del old["temperature"]  # as an older publisher
+    del old["temperature"], old["alarms"]  # as an older publisher
     assert unpack([message(header())[0], json.dumps(old).encode(), message(header())[2]]) == header()
 
 
@@ -172,7 +177,7 @@ def test_header_with_an_invalid_value_is_refused(change: dict[str, Any]) -> None
         unpack(message(header(), **change))
 
 
-@pytest.mark.parametrize("name", sorted(asdict(header()).keys() - {"temperature"}))
+@pytest.mark.parametrize("name", sorted(asdict(header()).keys() - {"temperature", "alarms"}))
 def test_header_without_a_key_is_refused(name: str) -> None:
     parts = message(header())
     values = json.loads(parts[1])

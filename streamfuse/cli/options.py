@@ -21,6 +21,7 @@ from streamfuse.cli.logs import silence_notes as silence_notes
 from streamfuse.cli.preview import Preview as Preview
 from streamfuse.cli.preview import preview as preview
 from streamfuse.cli.publish import publish as publish
+from streamfuse.cli.thermal import thermal as thermal
 from streamfuse.errors import UsageError
 from streamfuse.options import EngineChoice as EngineChoice
 from streamfuse.options import FusionOptions as FusionOptions

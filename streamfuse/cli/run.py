@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from streamfuse.pipeline import Pipeline
     from streamfuse.sinks.base import Sink
     from streamfuse.sources.base import Source
+    from streamfuse.thermometry.finish import ThermalFinish
 
 
 @click.command()
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 @options.force
 @options.fusion
 @options.live
+@options.thermal
 @options.publish
 @options.preview
 @click.option("--frames", type=click.IntRange(1), help="Stop after this many pairs.")
@@ -63,6 +65,7 @@ def command(
     max_age_ms: float,
     policy: str,
     on_loss: str,
+    finish: ThermalFinish | None,
     publish: Publication | None,
     preview: options.Preview,
     frames: int | None,
@@ -124,6 +127,7 @@ def command(
             max_age_ms=max_age_ms,
             policy=Policy(policy),
             on_loss=OnLoss(on_loss),
+            finish=finish,
         )
         made.set_result(pipeline)
         if only_preview and preview.open and shown is not None:

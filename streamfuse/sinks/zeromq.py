@@ -110,6 +110,7 @@ class ZeroMQSink(Sink):
             model=self._model,
             resent=resent,
             temperature=describe_temperature(frame.temperature, part=self._temperature) if frame.temperature else None,
+            alarms=frame.alarms,
         )
 
     def _encode(self, frame: FusedFrame) -> tuple[Buffer, ...]:

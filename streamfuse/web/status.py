@@ -60,6 +60,7 @@ def status(summary: Summary, hub: Hub) -> dict[str, Any]:
         "content": None if shown is None else str(shown.frame.content),
         "size": None if shown is None else _size(shown.frame.luma),
         "temperature": None if shown is None else shown.measure(Wanted()),
+        "alarms": [] if shown is None else list(shown.frame.alarms),
         "read": summary.read,
         "paired": summary.pairs,
         "fused": summary.fused,

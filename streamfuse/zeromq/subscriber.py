@@ -118,6 +118,7 @@ class Received:
             skew_ns=h.skew_ns,
             content=h.content,
             temperature=temperature_of(h, self.values),
+            alarms=h.alarms,
         )
 
 

@@ -27,6 +27,8 @@ PARTS = 3
 MAX_HEADER_BYTES = 16_384
 """Size limit of a header; real ones have under 1,000 bytes."""
 MAX_SIDE = 16_384
+MAX_ALARMS, MAX_ALARM = 32, 100
+"""Most alarms in a header, and most characters of each."""
 STREAM = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 """Valid name of a stream."""
 STREAM_RULE = "use 1 to 64 letters, digits, points, - and _"
@@ -138,6 +140,8 @@ class Header:
     """True for a frame sent again for a new subscriber; others may have received it already."""
     temperature: TemperatureHeader | None = None
     """None where the frame has no temperatures."""
+    alarms: tuple[str, ...] = ()
+    """Alarms that are active, in their own words."""
 
 
 _NAMES = tuple(field.name for field in fields(Header))
@@ -291,6 +295,14 @@ def _temperature(value: Any) -> TemperatureHeader:
     return TemperatureHeader(**{name: rule(value[name]) for name, rule in _TEMPERATURE.items()})
 
 
+def _alarms(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > MAX_ALARMS:
+        raise ValueError
+    if not all(isinstance(text, str) and text.isprintable() and len(text) <= MAX_ALARM for text in value):
+        raise ValueError
+    return tuple(value)
+
+
 _TEMPERATURE: dict[str, _Rule] = {
     "unit": _unit,
     "scale": _step,
@@ -317,6 +329,7 @@ _RULES: dict[str, _Rule] = {
     **dict.fromkeys(("calibration", "model"), _or_null(_text(r"[0-9a-f]{1,64}"))),
     "resent": _boolean,
     "temperature": _or_null(_temperature),
+    "alarms": _alarms,
 }
-_LATER = frozenset({"temperature"})
+_LATER = frozenset({"temperature", "alarms"})
 """Keys that were added to the schema later: older publishers do not send them."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from fuzz_target import Target, file
 from test_hostile_text import none_if_refused
@@ -14,6 +16,7 @@ from streamfuse.sources.thermal.degrees import parse_degrees
 from streamfuse.sources.thermal.layouts import Telemetry
 from streamfuse.sources.thermal.radiometric import read_radiometric
 from streamfuse.sources.thermal.recording import FlirRecording
+from streamfuse.thermometry.finish import ThermalFinish
 
 MOST = 1 << 20
 
@@ -52,6 +55,8 @@ def stream(data: bytes) -> object:
 def degrees(data: bytes) -> object:
     text = data.decode("utf-8", "replace")
     none_if_refused(lambda: split_thermal(text, SourceOptions()))
+    for options in ({"overlay": [text]}, {"palette": "iron", "palette_from": text}, {"alarms": [text]}):
+        none_if_refused(partial(ThermalFinish, **options))
     found = none_if_refused(lambda: parse_degrees(text))
     return found and found(np.arange(9, dtype=np.uint16).reshape(3, 3), Telemetry(step_k=0.1))
 
@@ -89,6 +94,9 @@ TARGETS = {
             b"kelvin/64",
             b"celsius/10-100",
             b"lepton",
+            b"area:1,2,3,4",
+            b"30C..80.5F",
+            b"max > 60C for 2s",
             b"planck:17000,0.01,1440,1,-2000,0.95,1,20,20,0.5",
             b"cam0?size=256x384&layout=infiray&temperature=kelvin/64",
         ),
