@@ -206,6 +206,7 @@ def test_dji_pictures_are_paired_by_name(tmp_path: Path) -> None:
         "DJI_20240101120000_0001_W.png",
         "DJI_20240101120001_0002_V.png",
     ]
+    assert "DJI's temperatures need its Thermal SDK" in done.stderr
     fused = read(tmp_path / "out" / "DJI_20240101120000_0001_W.png")
     row, column = spot_in(fused.max(axis=2))
     assert abs(row - 119.5) < 3
@@ -224,6 +225,24 @@ def test_dji_without_degrees_is_said_once(tmp_path: Path, caplog: pytest.LogCapt
         frames = list(open_source(str(tmp_path)))
     assert [frame.temperature for frame in frames] == [None, None]
     assert sum("DJI's temperatures need its Thermal SDK" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_dji_counts_become_degrees_where_the_user_says_how(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "1.jpg").write_bytes(dji_jpeg(np.full((512, 640), 19_000, np.uint16)))
+    with caplog.at_level("INFO", "streamfuse"):
+        frame = next(iter(open_source(f"{tmp_path}?temperature=kelvin/64")))
+    assert frame.temperature is not None
+    assert frame.temperature.celsius()[0, 0] == pytest.approx(23.725)
+    assert "without degrees" not in caplog.text
+
+
+def test_raw_values_of_unknown_layout_are_said_and_the_picture_is_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "1.jpg").write_bytes(dji_jpeg(np.full((300, 500), 19_000, np.uint16)))
+    frame = next(iter(open_source(str(tmp_path))))
+    assert frame.luma.shape == (24, 32)
+    assert "holds 300,000 bytes of raw values, whose layout is not known: its picture is used instead" in caplog.text
 
 
 def test_recording_has_the_times_of_its_pictures_and_temperatures(tmp_path: Path) -> None:

@@ -189,6 +189,15 @@ def test_wrong_values_are_refused(options: list[str]) -> None:
     assert options[0] in done.stderr or options[-2] in done.stderr or "palette" in done.stderr
 
 
+def test_a_span_without_temperatures_is_said(tmp_path: Path) -> None:
+    pair = [write_video(tmp_path / f"{name}.mp4", every(40, 3)) for name in ("ir", "vis")]
+    done = streamfuse(
+        *("run", "--ir", pair[0], "--vis", pair[1], "-o", tmp_path / "a.mp4", "--agc", "temperature:10C..40C"), *SMALL
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the infrared stream has no temperatures, which --agc temperature" in done.stderr
+
+
 def test_too_many_alarms_are_refused() -> None:
     with pytest.raises(UsageError, match="at most 32"):
         ThermalFinish(alarms=[f"max > {k}C" for k in range(33)])

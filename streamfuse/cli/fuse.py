@@ -169,7 +169,7 @@ def _fuse_all(fuser: Fuser, jobs: list[Job], max_pixels: int, crop: bool | None)
         for done, job in enumerate(jobs):
             update(done)
             try:
-                fused = _fuse_pair(fuser, job, max_pixels, crop)
+                fused = _fuse_pair(fuser, job, max_pixels, crop, say=done == 0)
             except InputError as error:
                 if len(jobs) == 1:
                     raise
@@ -179,21 +179,25 @@ def _fuse_all(fuser: Fuser, jobs: list[Job], max_pixels: int, crop: bool | None)
     return failed
 
 
-def _fuse_pair(fuser: Fuser, job: Job, max_pixels: int, crop: bool | None) -> npt.NDArray[np.uint8]:
+def _fuse_pair(fuser: Fuser, job: Job, max_pixels: int, crop: bool | None, *, say: bool) -> npt.NDArray[np.uint8]:
+    """Fuse one pair; `say`: describe the file of a thermal camera."""
     from streamfuse.color_conversion import to_bgr
     from streamfuse.sources.pixels import read_image_file
+    from streamfuse.sources.thermal.radiometric import read_radiometric
 
     if job.vis is None:
-        (ir_luma, _), (vis_luma, chroma) = _read_stored(fuser, job, max_pixels, crop)
+        (ir_luma, _), (vis_luma, chroma) = _read_stored(fuser, job, max_pixels, crop, say=say)
     else:
         ir_luma, _ = read_image_file(job.ir, max_pixels)
+        if say and (found := read_radiometric(job.ir.read_bytes(), str(job.ir), max_pixels)) is not None:
+            logs.log.info("%s: %s", job.ir.name, found.describe())
         vis_luma, chroma = read_image_file(job.vis, max_pixels)
     luma = fuser.fuse_luma(ir_luma, vis_luma, stamp_ns=0).luma
     chroma = fuser.cut_chroma(chroma, *vis_luma.shape)
     return luma if chroma is None else to_bgr(luma, chroma)
 
 
-def _read_stored(fuser: Fuser, job: Job, max_pixels: int, crop: bool | None) -> tuple[Split, Split]:
+def _read_stored(fuser: Fuser, job: Job, max_pixels: int, crop: bool | None, *, say: bool) -> tuple[Split, Split]:
     """Read both pictures of a radiometric image, and align by its geometry unless `crop` is None."""
     from streamfuse.calibration.stored import stored_calibration
     from streamfuse.sources.pixels import PixelReader
@@ -201,7 +205,8 @@ def _read_stored(fuser: Fuser, job: Job, max_pixels: int, crop: bool | None) -> 
 
     found = read_stored(job.ir, max_pixels)
     assert found.visible is not None
-    logs.log.info("%s: %s", job.ir.name, found.describe())
+    if say:
+        logs.log.info("%s: %s", job.ir.name, found.describe())
     if crop is not None:
         position = placement(found)
         fuser.use_calibration(None if position is None else stored_calibration(position, str(job.ir)), crop)

@@ -89,8 +89,13 @@ def command(
     from streamfuse.pairing.live import Policy
     from streamfuse.pipeline import Pipeline
     from streamfuse.sinks import open_sinks
+    from streamfuse.sources.agc import SPAN
     from streamfuse.sources.paced import PacedSource
 
+    if finish is None and fusion.sources.agc.startswith(SPAN):
+        from streamfuse.thermometry.finish import ThermalFinish
+
+        finish = ThermalFinish()  # says so where there are no temperatures
     only_preview = not outputs and publish is None and preview.address is None
     with ExitStack() as stack:
         ir_source, vis_source = _open_sources(ir, vis, vot, fusion)

@@ -84,6 +84,7 @@ class ImageSequence(Source):
         self._start_ns: int | None = None
         self._embedded = embedded
         self._told = False
+        self._has_degrees = bool(options.temperature)
         self._max_pixels = options.max_pixels
         self._pixels = PixelReader(options, name, self.repeated)
         if missing:
@@ -137,7 +138,7 @@ class ImageSequence(Source):
     def _tell(self, radiometric: Radiometric) -> None:
         if not self._told:
             self._told = True
-            log.info("%s: %s", self.name, radiometric.describe())
+            log.info("%s: %s", self.name, radiometric.describe(note=not self._has_degrees))
 
 
 def is_image_list(text: str) -> bool:

@@ -44,8 +44,8 @@ class ThermalFinish:
         if frame.temperature is None and frame.infrared is not None and not self._missing:
             self._missing = True
             log.warning(
-                "the infrared stream has no temperatures, so that there are no overlay, palette and alarms: "
-                "add temperature=, such as temperature=kelvin/100, to its address"
+                "the infrared stream has no temperatures, which --agc temperature, --overlay, --palette and --alarm "
+                "need: add temperature=, such as temperature=kelvin/100, to its address"
             )
         extremes = frame.temperature.extremes() if self._alarms and frame.temperature is not None else None
         if extremes is not None:

@@ -18,11 +18,14 @@ import numpy as np
 from streamfuse.sources.decode import Pixels
 from streamfuse.sources.limits import MAX_PIXELS, check_pixels
 from streamfuse.sources.thermal.fff import MAGIC, Facts, Geometry, read_fff
+from streamfuse.support.notes import warn_once
 from streamfuse.temperature import Counts, TemperaturePlane
 
 MOST_SEGMENTS = 1000
 DJI_SIZES = ((512, 640), (1024, 1280), (256, 320), (120, 160))
 """(height, width) of the raw values of DJI's cameras."""
+LEAST_DJI_BYTES = 100_000
+"""Smaller segments hold no raw values; XT S: APP3 has 32 KB of calibration, and APP4 the values."""
 NO_DJI = "DJI's temperatures need its Thermal SDK, which streamfuse does not use: raw values without degrees"
 NO_PLANCK = "it has no Planck constants: raw values without degrees"
 
@@ -42,8 +45,8 @@ class Radiometric:
     note: str = ""
     """The reason why there are no temperatures."""
 
-    def describe(self) -> str:
-        """Return the facts of the file and the range of its temperatures, for people."""
+    def describe(self, *, note: bool = True) -> str:
+        """Return the facts of the file and the range of its temperatures, for people; `note`: with `note`."""
         height, width = self.raw.shape
         said = [self.facts.camera] if self.facts.camera else []
         said.append(f"infrared {width}x{height}")
@@ -54,7 +57,7 @@ class Radiometric:
             said.append(f"{extremes.coldest.celsius:.1f} to {extremes.hottest.celsius:.1f} degC")
             if self.facts.emissivity is not None and self.facts.distance_m is not None:
                 said.append(f"emissivity {self.facts.emissivity:.2g} at {self.facts.distance_m:.3g} m")
-        return ", ".join([*said, self.note] if self.note else said)
+        return ", ".join([*said, self.note] if self.note and note else said)
 
 
 def read_radiometric(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Radiometric | None:
@@ -102,6 +105,12 @@ def _dji(found: list[tuple[int, memoryview]], name: str, max_pixels: int) -> Rad
             check_pixels(name, size[1], size[0], max_pixels)
             raw = np.frombuffer(b"".join(parts), "<u2").astype(np.uint16).reshape(size)
             return Radiometric(raw, None, None, None, Facts("DJI"), NO_DJI)
+        if length >= LEAST_DJI_BYTES:
+            warn_once(
+                f"a DJI picture holds {length:,} bytes of raw values, whose layout is not known: "
+                "its picture is used instead"
+            )
+            return None
     return None
 
 
