@@ -34,13 +34,13 @@ from streamfuse.engines.base import (
     parse_precision,
     pick_precision,
     read_cpu,
-    usable_cpus,
 )
 from streamfuse.engines.cache import Cache, code_digest, entry_key
 from streamfuse.engines.quantize import quantize
 from streamfuse.engines.shallow import ShallowPass, load_functions, shallow_weights, smaller
 from streamfuse.errors import EngineError, UsageError
 from streamfuse.network.config import Output, Preset
+from streamfuse.support.cpus import usable_cpus
 from streamfuse.tone import HostPicture
 
 # At import and at every conversion, openvino sends usage data to its vendor without asking if it finds its telemetry
