@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TypeAlias, cast
 
 import cv2
@@ -23,16 +25,28 @@ def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Pixels
     if shape is None or 0 in shape:
         return None
     check_pixels(name, shape[1], shape[0], max_pixels)
-    try:
-        # Unlike IMREAD_UNCHANGED these turn a picture upright as its EXIF tag asks.
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
-    except cv2.error:
-        pixels = None
-    if pixels is None and data[:4] in (b"II*\0", b"MM\0*"):
+    tiff = data[:4] in (b"II*\0", b"MM\0*")
+    with _quiet() if tiff else contextlib.nullcontext():
+        try:
+            # Unlike IMREAD_UNCHANGED these turn a picture upright as its EXIF tag asks.
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+        except cv2.error:
+            pixels = None
+    if pixels is None and tiff:
         pixels = decode_grey(data, "tiff", max_pixels)  # without a photometric tag, as some thermal cameras write it
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
         return None
     return cast(Pixels, pixels)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep OpenCV from writing to stderr what is unusual in a TIFF."""
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
 
 def decode_grey(data: bytes, codec: str, max_pixels: int) -> npt.NDArray[np.uint16] | None:
