@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -80,10 +81,20 @@ def test_values_beyond_the_ends_of_a_scale_are_no_temperatures() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"r1": float("nan")}, {"b": 0.0}, {"emissivity": 0.0}, {"emissivity": 1.5}, {"air_k": 0.0}, {"humidity": -1.0}],
+    [
+        {"r1": float("nan")},
+        {"b": 0.0},
+        {"emissivity": 0.0},
+        {"emissivity": 1.5},
+        {"air_k": 0.0},
+        {"humidity": -1.0},
+        {"distance_m": 1e6},
+        {"f": math.exp(PLANCK.b / PLANCK.air_k)},
+        {"r2": 1e-300},
+    ],
 )
 def test_impossible_constants_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"must be|impossible"):
+    with pytest.raises(ValueError, match="must"):
         replace(PLANCK, **wrong)
 
 

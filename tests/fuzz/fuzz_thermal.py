@@ -86,7 +86,7 @@ TARGETS = {
                 ("seek", np.full((156, 208), 3, np.uint16)),
             )
         ),
-        (b"\0\0" + bytes(40),),
+        (b"\0\0" + bytes(40), bytes((LAYOUTS.index("infiray"), 3)) + bytes(40)),
     ),
     "degrees": Target(
         degrees,

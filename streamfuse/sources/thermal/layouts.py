@@ -81,7 +81,7 @@ def cut(frame: Counts, layout: Layout) -> Cut | None:
     """Cut the picture out of a frame (H, W) of 16 bits a pixel; None if the frame cannot have this layout."""
     height, width = frame.shape
     if layout is Layout.INFIRAY:
-        return _lower_half(frame) if height >= 4 else None
+        return _lower_half(frame) if height >= 4 and height % 2 == 0 else None
     if layout is Layout.LEPTON:
         return _lepton(frame)
     if layout is Layout.SEEK and (height, width) in _SEEK:

@@ -68,8 +68,14 @@ class Planck:
             raise ValueError("the distance must be 0 to 1,000,000 m and the humidity 0 to 1")
         if not all(100 <= kelvin <= 5000 for kelvin in (self.reflected_k, self.air_k, self.window_k)):
             raise ValueError("the temperatures of surroundings, air and window must be -173 to 4727 degC")
-        if not 0 < self.air_transmission() <= 1.5:
-            raise ValueError("the constants of the air's transmission are impossible")
+        if not 0.001 < self.air_transmission() <= 1.5:
+            raise ValueError("the distance and the constants of the air's transmission must let radiation through")
+        try:
+            signals = [self.signal(kelvin) for kelvin in (self.reflected_k, self.air_k, self.window_k)]
+        except (ZeroDivisionError, OverflowError):
+            signals = [math.nan]
+        if not all(abs(signal) < 1e12 for signal in signals):
+            raise ValueError("the Planck constants must give finite signals for the surroundings, air and window")
 
     @property
     def scale(self) -> Scale:
