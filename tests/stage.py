@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import bags
 import cv2
 import numpy as np
 from batches import write_archive
@@ -64,6 +65,19 @@ def _pairs(stage: Path) -> None:
             assert cv2.imwrite(str(stage / name / f"{k:06d}.{suffix}"), one)
     assert cv2.imwrite(str(stage / "ir.png"), views[0])
     assert cv2.imwrite(str(stage / "vis.png"), scenes[0])
+
+
+def _bags(stage: Path) -> None:
+    """Write the same pairs into bags, infrared with 16 bits."""
+    sent = []
+    for k in range(3):
+        ir, vis = (cv2.imread(str(stage / name / f"{k + 1:06d}.png")) for name in ("ir", "vis"))
+        assert ir is not None
+        assert vis is not None
+        sent.append(bags.image("/boson/image_raw", ir[..., 0].astype(np.uint16) * 16, "mono16", k))
+        sent.append(bags.compressed("/eo/image/compressed", vis, "jpeg", k))
+    for kind in ("mcap", "ros1", "sqlite"):
+        bags.CONTAINERS[kind](stage, sent)
 
 
 def _boards(stage: Path) -> None:
@@ -156,7 +170,7 @@ def staged(directory: Path) -> Iterator[Stage]:
     for name in LINKED:
         if (ROOT / name).exists():
             (directory / name).symlink_to(ROOT / name)
-    for make in (_pairs, _boards, _hand):
+    for make in (_pairs, _bags, _boards, _hand):
         make(directory)
     for name in ("ir", "vis"):
         (directory / "PAIRS" / name).mkdir(parents=True)

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--ir", type=options.SOURCE, help="Infrared: a video, images, cam0, rtsp://..., or synthetic:ir.")
+@click.option(
+    "--ir",
+    type=options.SOURCE,
+    help="Infrared: a video, images, walk.bag?topic=/ir, cam0, rtsp://..., or synthetic:ir.",
+)
 @click.option("--vis", type=options.SOURCE, help="Visible: the same kinds, or synthetic:vis.")
 @options.vot
 @click.option(
@@ -66,6 +70,7 @@ def command(
     streamfuse run --ir cam0 --vis cam1
     streamfuse run --ir rtsp://camera/ir --vis rtsp://camera/rgb -o fused.mp4 --preview 127.0.0.1:8080
     streamfuse run --ir ir.mp4 --vis vis.mp4 -o fused.mp4
+    streamfuse run --ir 'walk.mcap?topic=/ir/image_raw' --vis 'walk.mcap?topic=/rgb/image_raw' -o fused.mp4
     streamfuse run --vot sequences/street -o street.mp4
     streamfuse run --ir 'synthetic:ir?seconds=10' --vis 'synthetic:vis?seconds=10' -o demo.mp4
 

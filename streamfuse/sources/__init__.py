@@ -11,8 +11,8 @@ from streamfuse.sources.options import SourceOptions as SourceOptions
 from streamfuse.support.urls import SCHEME, expand, has_scheme, redact
 
 KINDS = (
-    "a video file, a directory or pattern of images, a camera (cam0), rtsp://, http(s):// or udp://, an SDP file, "
-    "or synthetic:ir / synthetic:vis"
+    "a video file, a directory or pattern of images, a topic of a bag (walk.mcap?topic=/ir), a camera (cam0), rtsp://, "
+    "http(s):// or udp://, an SDP file, or synthetic:ir / synthetic:vis"
 )
 
 
@@ -24,6 +24,7 @@ def open_source(text: str, options: SourceOptions = DEFAULT, *, fps: float | Non
     UsageError for a text that is not understood.
     """
     from streamfuse.sources.address import parse_address
+    from streamfuse.sources.bags.address import parse_bag
     from streamfuse.sources.sequence import is_image_list, open_images
 
     options = options.with_fps(fps)
@@ -41,6 +42,10 @@ def open_source(text: str, options: SourceOptions = DEFAULT, *, fps: float | Non
     if match := SCHEME.match(text):
         raise UsageError(f"{redact(text)}: {match[1].lower()}:// sources are not supported; give {KINDS}")
     try:
+        if (bag := parse_bag(text)) is not None:
+            from streamfuse.sources.bags.source import BagSource
+
+            return BagSource(bag, options)
         if is_image_list(text):
             return open_images(text, options)
         from streamfuse.sources.file import VideoFile
@@ -55,19 +60,31 @@ def open_pair(
 ) -> tuple[Source, Source]:
     """Open an infrared and a visible source on one time line; arguments and errors as for `open_source`."""
     from streamfuse.sources.address import parse_address
+    from streamfuse.sources.bags.address import parse_bag
     from streamfuse.sources.sequence import is_image_list, open_image_pair
 
     options = options.with_fps(fps)
     paths = expand(ir), expand(vis)
     plain = not any(text.startswith("synthetic:") or has_scheme(text) or parse_address(text) for text in paths)
     try:
+        plain = plain and not any(map(parse_bag, paths))
         if plain and all(paths) and all(map(is_image_list, paths)):
             return open_image_pair(*paths, options)
     except OSError as error:
         raise InputError(f"{error.filename or ir} cannot be read: {error.strerror}") from None
     first = open_source(ir, options)
     try:
-        return first, open_source(vis, options)
+        second = open_source(vis, options)
     except BaseException:
         first.close()
         raise
+    _share_epoch(first, second)
+    return first, second
+
+
+def _share_epoch(first: Source, second: Source) -> None:
+    """Put the stamps of two topics on one time line: that of the earlier one."""
+    if first.epoch_ns is not None and second.epoch_ns is not None:
+        epoch_ns = min(first.epoch_ns, second.epoch_ns)
+        for source in (first, second):
+            source.set_epoch(epoch_ns)

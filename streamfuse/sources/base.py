@@ -46,6 +46,8 @@ class Source(Closeable):
     """Nominal time between frames, ns."""
     first_stamp_ns: int | None = None
     """Start of the time line, ns, from the header."""
+    epoch_ns: int | None = None
+    """Time of stamp 0, ns since 1970; None: not known."""
     files: Sequence[Path] = ()
     """Files that it reads; an output must not be one of them."""
     damage: str | None = None
@@ -72,6 +74,9 @@ class Source(Closeable):
 
         Frames before `stamp_ns` may come, too.  Call it only before the source is iterated.
         """
+
+    def set_epoch(self, epoch_ns: int) -> None:  # only sources with an `epoch_ns` have a choice
+        """Choose another time of stamp 0, ns since 1970; call it only before the source is iterated."""
 
     @property
     def state(self) -> State:
