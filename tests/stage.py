@@ -19,6 +19,7 @@ from media import every, write_images, write_video
 from published_weights import write_published
 from rig import TILTED, board_pose, draw_board, infrared_look, seen, structure
 from streams import camera_server, free_port
+from test_bag_topics import rig
 from test_calibration_import import STEREO, opencv_file
 from test_calibration_points import marked, write
 from test_push import server
@@ -78,6 +79,8 @@ def _bags(stage: Path) -> None:
         sent.append(bags.compressed("/eo/image/compressed", vis, "jpeg", k))
     for kind in ("mcap", "ros1", "sqlite"):
         bags.CONTAINERS[kind](stage, sent)
+    (stage / "bags").mkdir()
+    bags.CONTAINERS["mcap"](stage / "bags", rig()).rename(stage / "bags/rig.mcap")
 
 
 def _boards(stage: Path) -> None:

@@ -53,6 +53,8 @@ force = click.option("--force", is_flag=True, help="Replace an output that exist
 
 vot = click.option("--vot", type=click.Path(path_type=Path), help="A VOT-RGBT sequence, for both channels.")
 
+bag = click.option("--bag", type=click.Path(path_type=Path), help="A bag with both cameras; its topics are found.")
+
 _video = together(
     click.option("--codec", default="h264", show_default=True, help="h264, hevc, or ffv1 (lossless, only in .mkv)."),
     click.option("--crf", type=int, default=20, show_default=True, help="Quality of h264 and hevc: 0 (best) to 51."),
@@ -133,6 +135,10 @@ calibration = together(
     click.option("--crop", type=click.Choice(["overlap"]), help="Crop the result to the area that both cameras see."),
 )
 """--calib and --crop."""
+
+ignore_camera_info = click.option(
+    "--ignore-camera-info", is_flag=True, help="Bags: do not use the calibration in camera_info and /tf_static."
+)
 
 
 max_pixels = click.option(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from streamfuse.cli import logs, options, summary
-from streamfuse.errors import StreamfuseError
+from streamfuse.errors import StreamfuseError, UsageError
 
 if TYPE_CHECKING:
     from streamfuse.cli.publish import Publication
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 )
 @click.option("--vis", type=options.SOURCE, help="Visible: the same kinds, or synthetic:vis.")
 @options.vot
+@options.bag
 @click.option(
     "-o",
     "--output",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 )
 @options.force
 @options.fusion
+@options.ignore_camera_info
 @options.live
 @options.publish
 @options.preview
@@ -54,9 +56,11 @@ def command(
     ir: str | None,
     vis: str | None,
     vot: Path | None,
+    bag: Path | None,
     outputs: tuple[str, ...],
     force: bool,
     fusion: options.FusionOptions,
+    ignore_camera_info: bool,
     max_age_ms: float,
     policy: str,
     on_loss: str,
@@ -71,6 +75,7 @@ def command(
     streamfuse run --ir rtsp://camera/ir --vis rtsp://camera/rgb -o fused.mp4 --preview 127.0.0.1:8080
     streamfuse run --ir ir.mp4 --vis vis.mp4 -o fused.mp4
     streamfuse run --ir 'walk.mcap?topic=/ir/image_raw' --vis 'walk.mcap?topic=/rgb/image_raw' -o fused.mp4
+    streamfuse run --bag walk.bag -o fused.mp4
     streamfuse run --vot sequences/street -o street.mp4
     streamfuse run --ir 'synthetic:ir?seconds=10' --vis 'synthetic:vis?seconds=10' -o demo.mp4
 
@@ -79,6 +84,7 @@ def command(
 
     Ctrl-C stops cleanly: fused frames are written and the file is finished.  A second Ctrl-C stops at once.
     """
+    from streamfuse.calibration.bag import calibration_of
     from streamfuse.cli.browser import open_browser
     from streamfuse.pairing.flow import OnLoss
     from streamfuse.pairing.live import Policy
@@ -88,9 +94,12 @@ def command(
 
     only_preview = not outputs and publish is None and preview.address is None
     with ExitStack() as stack:
-        ir_source, vis_source = _open_sources(ir, vis, vot, fusion)
+        ir_source, vis_source = _open_sources(ir, vis, vot, bag, fusion)
         sources = stack.enter_context(ir_source), stack.enter_context(vis_source)
-        fuser = stack.enter_context(fusion.fuser())
+        found = None if ignore_camera_info or fusion.calib is not None else calibration_of(*sources)
+        if found is not None:
+            logs.log.info("calibration: %s", "; ".join([found.calibration.method, *found.details, *found.warnings]))
+        fuser = stack.enter_context(fusion.fuser(None if found is None else found.calibration))
         made: Future[Pipeline] = Future()
         # Before the outputs announce themselves: whoever reads of one may stop the run from then on
         received = stack.enter_context(stopping_on_signals(lambda: made.result().stop()))
@@ -130,11 +139,17 @@ def command(
 
 
 def _open_sources(
-    ir: str | None, vis: str | None, vot: Path | None, fusion: options.FusionOptions
+    ir: str | None, vis: str | None, vot: Path | None, bag: Path | None, fusion: options.FusionOptions
 ) -> tuple[Source, Source]:
     from streamfuse.sources import open_pair
     from streamfuse.sources.vot import open_vot
 
+    if bag is not None:
+        from streamfuse.sources.bags.choose import open_bag
+
+        if (ir, vis, vot) != (None, None, None):
+            raise UsageError("--bag has both channels: leave out --ir, --vis and --vot")
+        return open_bag(bag, fusion.sources)
     ir, vis = options.two_sources(ir, vis, vot)
     return open_vot(vot, fusion.sources) if vot is not None else open_pair(ir, vis, fusion.sources)
 

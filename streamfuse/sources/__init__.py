@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from streamfuse.errors import InputError, UsageError
-from streamfuse.sources.base import Source
+from streamfuse.sources.base import Source, share_epoch
 from streamfuse.sources.options import DEFAULT
 from streamfuse.sources.options import SourceOptions as SourceOptions
 from streamfuse.support.urls import SCHEME, expand, has_scheme, redact
@@ -78,13 +78,5 @@ def open_pair(
     except BaseException:
         first.close()
         raise
-    _share_epoch(first, second)
+    share_epoch(first, second)
     return first, second
-
-
-def _share_epoch(first: Source, second: Source) -> None:
-    """Put the stamps of two topics on one time line: that of the earlier one."""
-    if first.epoch_ns is not None and second.epoch_ns is not None:
-        epoch_ns = min(first.epoch_ns, second.epoch_ns)
-        for source in (first, second):
-            source.set_epoch(epoch_ns)

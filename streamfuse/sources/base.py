@@ -88,3 +88,11 @@ class Source(Closeable):
 
     def close(self) -> None:  # many sources have nothing to close
         """Release files and devices.  Calling it twice is fine."""
+
+
+def share_epoch(first: Source, second: Source) -> None:
+    """Put the stamps of two recordings with an `epoch_ns` on one time line: that of the earlier one."""
+    if first.epoch_ns is not None and second.epoch_ns is not None:
+        epoch_ns = min(first.epoch_ns, second.epoch_ns)
+        for source in (first, second):
+            source.set_epoch(epoch_ns)

@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from streamfuse.errors import InputError
@@ -53,6 +54,7 @@ class Bag(Closeable):
                 raise InputError(f"{path} holds no bag: no file in it ends in {', '.join(SUFFIXES)}")
             self._directory: tempfile.TemporaryDirectory[str] | None = None
             self._containers: list[Container] = []
+            self._span_ns: tuple[int, int] | None = None
             try:
                 for file in self.files:
                     self._containers.append(self._open(file))
@@ -126,8 +128,22 @@ class Bag(Closeable):
                 found[topic.name] = Topic(topic.name, topic.type, topic.coding, count)
         return [found[name] for name in sorted(found)]
 
+    def count(self) -> list[Topic]:
+        """Read the whole bag and list its topics with their numbers of messages."""
+        counts: dict[str, int] = {}
+        first_ns: int | None = None
+        last_ns = 0
+        for message in self.messages(None):
+            counts[message.topic.name] = counts.get(message.topic.name, 0) + 1
+            first_ns = message.log_ns if first_ns is None else min(first_ns, message.log_ns)
+            last_ns = max(last_ns, message.log_ns)
+        self._span_ns = None if first_ns is None else (first_ns, last_ns)
+        return [replace(topic, count=counts.get(topic.name, 0)) for topic in self.topics()]
+
     def span_ns(self) -> tuple[int, int] | None:
-        """Return the log times of the first and the last message, ns; None: not known."""
+        """Return the log times of the first and the last message, ns; None: not known, without an index and `count`."""
+        if self._span_ns is not None:
+            return self._span_ns
         indices = [container.index for container in self._containers]
         starts = [index.start_ns for index in indices if index is not None and index.start_ns is not None]
         ends = [index.end_ns for index in indices if index is not None and index.end_ns is not None]

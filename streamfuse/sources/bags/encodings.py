@@ -24,7 +24,7 @@ from streamfuse.sources.pixels import PixelReader, Pixels, decode_image
 log = logging.getLogger("streamfuse")
 
 _DEPTH = {"8": np.uint8, "16": np.uint16}
-_GREY = {
+GREY_ENCODINGS = {
     "mono8": np.uint8,
     "8uc1": np.uint8,
     "mono16": np.uint16,
@@ -57,7 +57,8 @@ _BAYER = {
 _PACKED = {"yuv422": (0, (1, 0, 2)), "uyvy": (0, (1, 0, 2)), "yuv422_yuy2": (0, (0, 1, 3)), "yuyv": (0, (0, 1, 3))}
 _BIPLANAR = {"nv12": (2, 0), "nv21": (2, 1), "nv24": (1, 0)}
 """Rows and columns of luma for one of chroma, and the offset of Cb in its pairs."""
-KNOWN = ", ".join((*_GREY, *_COLOR, *(f"{name}{bits}" for name in _BAYER for bits in _DEPTH), *_PACKED, *_BIPLANAR))
+COLOR_ENCODINGS = frozenset((*_COLOR, *(f"{name}{bits}" for name in _BAYER for bits in _DEPTH), *_PACKED, *_BIPLANAR))
+KNOWN = ", ".join((*GREY_ENCODINGS, *sorted(COLOR_ENCODINGS)))
 DEPTH_HEADER = 12
 """Bytes before the PNG in a message of `compressedDepth`."""
 
@@ -92,7 +93,7 @@ class EncodingReader:
 
     def _to_pixels(self, picture: Picture, encoding: str) -> Pixels | None:
         """Return grey (H, W) or BGR (H, W, 3) pixels; None for too few bytes."""
-        if (grey := _GREY.get(encoding)) is not None:
+        if (grey := GREY_ENCODINGS.get(encoding)) is not None:
             values = _array(picture, 1, np.dtype(grey))
             if values is None or values.dtype in (np.uint8, np.uint16):
                 return cast("Pixels | None", values)

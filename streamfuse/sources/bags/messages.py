@@ -62,7 +62,9 @@ def typestore(coding: str) -> Typestore:
     with ros_packages():
         from rosbags.typesys import Stores, get_types_from_msg, get_typestore
     if coding == "ros1":
-        return get_typestore(Stores.ROS1_NOETIC)
+        store = get_typestore(Stores.ROS1_NOETIC)
+        store.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms\n", "tf2_msgs/msg/TFMessage"))
+        return store
     store = get_typestore(Stores.ROS2_HUMBLE)
     for name, definition in FOXGLOVE.items():
         store.register(get_types_from_msg(definition, name))

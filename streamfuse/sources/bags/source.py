@@ -17,7 +17,7 @@ from streamfuse.sources.bags.encodings import EncodingReader
 from streamfuse.sources.bags.messages import Picture, read_picture
 from streamfuse.sources.bags.records import Damaged
 from streamfuse.sources.bags.topic import Message, Topic
-from streamfuse.sources.base import Source
+from streamfuse.sources.base import Source, share_epoch
 from streamfuse.sources.file import BACKWARDS
 from streamfuse.sources.image_header import image_shape
 from streamfuse.sources.options import DEFAULT, SourceOptions
@@ -61,6 +61,7 @@ class BagSource(Source):
         picture, and where a package is missing.
         """
         super().__init__()
+        self.path = address.path
         self._bag = Bag(address.path)
         try:
             self._topic = _find(self._bag, address)
@@ -96,7 +97,7 @@ class BagSource(Source):
             if len(found) == FIRST:
                 break
         if not found:
-            raise InputError(f"{self.name} has no picture that can be read{_because(self._bag)}")
+            raise InputError(f"{self.name} has no picture that can be read{because(self._bag)}")
         unset = all(picture.stamp_ns == 0 for picture, _ in found)
         if unset:
             log.warning("%s: its headers have no stamps; the times at which it was recorded are used", self.name)
@@ -173,6 +174,18 @@ class BagSource(Source):
         self._bag.close()
 
 
+def open_topics(ir: BagAddress, vis: BagAddress, options: SourceOptions = DEFAULT) -> tuple[BagSource, BagSource]:
+    """Open two topics on one time line; raises InputError and UsageError."""
+    first = BagSource(ir, options)
+    try:
+        second = BagSource(vis, options)
+    except BaseException:
+        first.close()
+        raise
+    share_epoch(first, second)
+    return first, second
+
+
 def _find(bag: Bag, address: BagAddress) -> Topic:
     """Return the topic of an address; raises InputError and UsageError."""
     if address.topic is not None and not bag.indexed:  # its first message shows it, if it is there
@@ -194,19 +207,20 @@ def _find(bag: Bag, address: BagAddress) -> Topic:
                     f"topics of pictures: {listed}"
                 )
             return topic
-    raise InputError(f"{address}: there is no such topic{_because(bag)}; topics of pictures: {listed}")
+    raise InputError(f"{address}: there is no such topic{because(bag)}; topics of pictures: {listed}")
 
 
-def _because(bag: Bag) -> str:
+def because(bag: Bag) -> str:
+    """Return the damage of a bag, as an addition to a message."""
     return f" ({bag.damage})" if bag.damage is not None else ""
 
 
-BEGIN_NS = 30_000_000_000
+BEGIN_NS = 10_000_000_000
 """Time of a recording in which every topic is taken to have had a message, ns."""
 
 
 def read_begin(bag: Bag) -> dict[str, Message]:
-    """Return the first message of each topic of the first half minute; with an index, of topics of pictures only."""
+    """Return the first message of each topic of the first ten seconds; with an index, of topics of pictures only."""
     first: dict[str, Message] = {}
     start_ns: int | None = None
     wanted = {topic.name for topic in bag.topics() if topic.is_image and topic.count} if bag.indexed else None
