@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class Sent:
     log_ns: int
 
 
-Write = Callable[[Path, Sequence[Sent]], Path]
+Write = Callable[[Path, Iterable[Sent]], Path]
 """Writes messages into a bag in a directory and returns what a user would name."""
 
 
@@ -144,13 +144,13 @@ def ros1(sent: Sent) -> bytes:
     return bytes(ROS1.serialize_ros1(build(ROS1, sent.type, sent.fields), sent.type))
 
 
-def write_ros1(compression: str = "none") -> Write:
-    def write(directory: Path, messages: Sequence[Sent]) -> Path:
+def write_ros1(compression: str = "none", chunk_size: int = 20_000) -> Write:
+    def write(directory: Path, messages: Iterable[Sent]) -> Path:
         path = directory / "walk.bag"
         writer = Writer1(path)
         if compression != "none":
             writer.set_compression(getattr(Writer1.CompressionFormat, compression.upper()))
-        writer.chunk_threshold = 20_000
+        writer.chunk_threshold = chunk_size
         with writer:
             made: dict[str, Any] = {}
             for sent in messages:
@@ -163,7 +163,7 @@ def write_ros1(compression: str = "none") -> Write:
 
 
 def write_ros2(storage: str, compression: str = "none") -> Write:
-    def write(directory: Path, messages: Sequence[Sent]) -> Path:
+    def write(directory: Path, messages: Iterable[Sent]) -> Path:
         path = directory / "walk"
         plugin = StoragePlugin.SQLITE3 if storage == "sqlite" else StoragePlugin.MCAP
         writer = Writer2(path, version=9, storage_plugin=plugin)
@@ -181,15 +181,21 @@ def write_ros2(storage: str, compression: str = "none") -> Write:
 
 
 def write_mcap(
-    compression: str = "none", *, coding: str = "cdr", indexed: bool = True, chunked: bool = True, footer: bool = True
+    compression: str = "none",
+    *,
+    coding: str = "cdr",
+    indexed: bool = True,
+    chunked: bool = True,
+    footer: bool = True,
+    chunk_size: int = 20_000,
 ) -> Write:
-    def write(directory: Path, messages: Sequence[Sent]) -> Path:
+    def write(directory: Path, messages: Iterable[Sent]) -> Path:
         path = directory / "walk.mcap"
         store = ROS2 if coding == "cdr" else ROS1
         with path.open("wb") as file:
             writer = mcap.writer.Writer(
                 file,
-                chunk_size=20_000,
+                chunk_size=chunk_size,
                 compression=mcap.writer.CompressionType[compression.upper()],
                 index_types=mcap.writer.IndexType.ALL if indexed else mcap.writer.IndexType.NONE,
                 use_chunking=chunked,

@@ -179,13 +179,14 @@ def test_a_bag_without_calibration_is_nothing_special(tmp_path: Path, caplog: py
     assert "calibration" not in caplog.text
 
 
+def small_rig() -> list[Sent]:
+    """The calibration of the cameras of `walk`, 60 mm apart."""
+    infos = [camera_info(f"/{name}/camera_info", SIZE, frame=name) for name in ("boson", "eo")]
+    return [transform("boson", "eo", (0.06, 0, 0)), *infos]
+
+
 def test_run_finds_topics_and_calibration(tmp_path: Path) -> None:
-    sent = walk(6)
-    infos = [camera_info(f"/{name}/camera_info", SIZE, frame=name) for name in ("boson", "eo/image")]
-    infos[1] = Sent("/eo/camera_info", infos[1].type, infos[1].fields, infos[1].log_ns)
-    for one in (infos[0], infos[1]):
-        one.fields["frame_id"] = "ir" if "boson" in one.topic else "eo"
-    path = CONTAINERS["mcap"](tmp_path, [transform("ir", "eo", (0.06, 0, 0)), *infos, *sent])
+    path = CONTAINERS["mcap"](tmp_path, [*small_rig(), *walk(6)])
     done = streamfuse("run", "--bag", path, "-o", tmp_path / "fused.mp4")
     assert done.returncode == 0, done.stderr
     assert "infrared is /boson/image_raw (mono16, 32x24), visible /eo/image/compressed (jpeg, 32x24)" in done.stderr

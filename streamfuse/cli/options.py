@@ -56,7 +56,12 @@ vot = click.option("--vot", type=click.Path(path_type=Path), help="A VOT-RGBT se
 bag = click.option("--bag", type=click.Path(path_type=Path), help="A bag with both cameras; its topics are found.")
 
 _video = together(
-    click.option("--codec", default="h264", show_default=True, help="h264, hevc, or ffv1 (lossless, only in .mkv)."),
+    click.option(
+        "--codec",
+        default="h264",
+        show_default=True,
+        help="h264, hevc, ffv1 (lossless, only in .mkv) or jpeg (only in .mcap).",
+    ),
     click.option("--crf", type=int, default=20, show_default=True, help="Quality of h264 and hevc: 0 (best) to 51."),
     click.option(
         "--encoder-preset",

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     "outputs",
     metavar="FILE|URL",
     multiple=True,
-    help="out.mp4, out.mkv, images: out/%06d.png, or rtsp://server/path; may be given several times.  "
+    help="out.mp4, out.mkv, out.mcap, images: out/%06d.png, or rtsp://server/path; may be given several times.  "
     "Default: a preview in the browser.",
 )
 @options.force
@@ -90,6 +90,7 @@ def command(
     from streamfuse.pairing.live import Policy
     from streamfuse.pipeline import Pipeline
     from streamfuse.sinks import open_sinks
+    from streamfuse.sinks.about import About
     from streamfuse.sources.paced import PacedSource
 
     only_preview = not outputs and publish is None and preview.address is None
@@ -117,7 +118,11 @@ def command(
                 add(shown)
             if publish is not None:
                 add(publish.open(fusion.engine.weights, fusion.calib))
-            for sink in open_sinks(outputs, video=fusion.video, force=force, period_ns=period_ns, inputs=files):
+            calibration = fuser.calibration
+            about = About(sources[1].epoch_ns, None if calibration is None else calibration.to_toml())
+            for sink in open_sinks(
+                outputs, video=fusion.video, force=force, period_ns=period_ns, inputs=files, about=about
+            ):
                 add(sink)
             opened.pop_all()
         pipeline = Pipeline(

@@ -77,6 +77,10 @@ def deserialize(message: Message) -> Any:
     try:
         if message.topic.coding == "ros1":
             return store.deserialize_ros1(message.data, message.topic.type)
+        if message.topic.type in FOXGLOVE:  # newer versions have more fields behind those that are read here
+            kind = store.get_msgdef(message.topic.type)
+            read = kind.deserialize_cdr_le if message.data[1] else kind.deserialize_cdr_be
+            return read(message.data[4:], 0, kind.cls, store)[0]
         return store.deserialize_cdr(message.data, message.topic.type)
     except Exception as error:  # generated code: struct, index, Unicode and its own errors, by where the bytes end
         raise Damaged(f"a message that is no {message.topic.type} ({type(error).__name__})") from None
