@@ -59,6 +59,8 @@ class FusionOptions:
     """Calibration file."""
     crop: bool = False
     """Cut the result to the area that both cameras see."""
+    ignore_camera_info: bool = False
+    """Do not use the calibration that a bag holds."""
     ir_offset_ms: float = 0.0
     """Added to every infrared stamp."""
     tolerance_ms: float | None = None

@@ -33,10 +33,11 @@ SIZE = (24, 32)
 
 
 def thermal(index: int) -> npt.NDArray[np.uint16]:
-    """A 16-bit picture: noise on a ramp, and a warm spot that moves."""
+    """A 16-bit picture: noise on a ramp, and a warm spot that moves through it again and again."""
     rng = np.random.default_rng(index)
     picture = 7400 + 4 * np.arange(SIZE[1]) + rng.integers(0, 30, SIZE)
-    picture[4:9, 2 * index : 2 * index + 5] += 900
+    column = 2 * index % 26
+    picture[4:9, column : column + 5] += 900
     return picture.astype(np.uint16)
 
 

@@ -141,7 +141,7 @@ calibration = together(
 )
 """--calib and --crop."""
 
-ignore_camera_info = click.option(
+_camera_info = click.option(
     "--ignore-camera-info", is_flag=True, help="Bags: do not use the calibration in camera_info and /tf_static."
 )
 
@@ -159,7 +159,7 @@ max_pixels = click.option(
 def fusion(function: F) -> F:
     """Add the options that `run` and `batch` share, passed to the command as one `fusion`, a FusionOptions."""
 
-    @together(_video, engine, _hardware, calibration, _pairing, max_pixels)
+    @together(_video, engine, _hardware, calibration, _camera_info, _pairing, max_pixels)
     @functools.wraps(function)
     def wrapper(
         *args: Any,
@@ -172,6 +172,7 @@ def fusion(function: F) -> F:
         hw_encode: bool,
         calib: Path | None,
         crop: str | None,
+        ignore_camera_info: bool,
         fps: float | None,
         agc: str,
         ir_offset_ms: float,
@@ -191,6 +192,7 @@ def fusion(function: F) -> F:
             tone,
             calib,
             crop == "overlap",
+            ignore_camera_info,
             ir_offset_ms,
             tolerance_ms,
         )

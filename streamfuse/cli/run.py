@@ -38,12 +38,11 @@ if TYPE_CHECKING:
     "outputs",
     metavar="FILE|URL",
     multiple=True,
-    help="out.mp4, out.mkv, out.mcap, images: out/%06d.png, or rtsp://server/path; may be given several times.  "
+    help="out.mp4, out.mkv, out.mcap, images: out/%06d.png, vot:DIR, or rtsp://server/path; may be repeated.  "
     "Default: a preview in the browser.",
 )
 @options.force
 @options.fusion
-@options.ignore_camera_info
 @options.live
 @options.publish
 @options.preview
@@ -60,7 +59,6 @@ def command(
     outputs: tuple[str, ...],
     force: bool,
     fusion: options.FusionOptions,
-    ignore_camera_info: bool,
     max_age_ms: float,
     policy: str,
     on_loss: str,
@@ -76,7 +74,7 @@ def command(
     streamfuse run --ir ir.mp4 --vis vis.mp4 -o fused.mp4
     streamfuse run --ir 'walk.mcap?topic=/ir/image_raw' --vis 'walk.mcap?topic=/rgb/image_raw' -o fused.mp4
     streamfuse run --bag walk.bag -o fused.mp4
-    streamfuse run --vot sequences/street -o street.mp4
+    streamfuse run --vot sequences/street -o street.mp4 -o vot:fused/street
     streamfuse run --ir 'synthetic:ir?seconds=10' --vis 'synthetic:vis?seconds=10' -o demo.mp4
 
     Without an output the result is shown in a browser, on the first free port from 8080 of this machine; recordings
@@ -97,7 +95,7 @@ def command(
     with ExitStack() as stack:
         ir_source, vis_source = _open_sources(ir, vis, vot, bag, fusion)
         sources = stack.enter_context(ir_source), stack.enter_context(vis_source)
-        found = None if ignore_camera_info or fusion.calib is not None else calibration_of(*sources)
+        found = None if fusion.ignore_camera_info or fusion.calib is not None else calibration_of(*sources)
         if found is not None:
             logs.log.info("calibration: %s", "; ".join([found.calibration.method, *found.details, *found.warnings]))
         fuser = stack.enter_context(fusion.fuser(None if found is None else found.calibration))
@@ -119,7 +117,8 @@ def command(
             if publish is not None:
                 add(publish.open(fusion.engine.weights, fusion.calib))
             calibration = fuser.calibration
-            about = About(sources[1].epoch_ns, None if calibration is None else calibration.to_toml())
+            text = None if calibration is None else calibration.to_toml()
+            about = About(sources[1].epoch_ns, text, None if fusion.crop else vot)  # a crop moves the ground truth
             for sink in open_sinks(
                 outputs, video=fusion.video, force=force, period_ns=period_ns, inputs=files, about=about
             ):

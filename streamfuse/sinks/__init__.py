@@ -25,7 +25,7 @@ def open_sink(
     inputs: Sequence[Path] = (),
     about: About = NOTHING,
 ) -> Sink:
-    """A sink from what a user writes: a video or MCAP file, a pattern of images (out/%06d.png) or rtsp:// of a server.
+    """A sink from what a user writes: a video or MCAP file, images (out/%06d.png, vot:DIR) or rtsp:// of a server.
 
     `inputs` are files that must not be written over; `about`: facts for outputs that keep them.  Raises UsageError or
     OutputError before anything has been read or computed.
@@ -33,6 +33,15 @@ def open_sink(
     from streamfuse.sources.sequence import is_pattern
     from streamfuse.support.urls import has_scheme, redact
 
+    if target.startswith("vot:"):
+        from streamfuse.sinks.vot import VotSink, check_inputs
+
+        directory = Path(target.removeprefix("vot:"))
+        try:
+            check_inputs(directory, inputs)
+            return VotSink(directory, force=force, period_ns=period_ns, about=about)
+        except OSError as error:
+            raise OutputError(f"cannot write {target}: {error.strerror}") from None
     if has_scheme(target):
         from streamfuse.sinks.push import SCHEMES, PushSink
 

@@ -23,6 +23,11 @@ class BagAddress:
         return str(self.path) if self.topic is None else f"{self.path}{_MARK}{self.topic}"
 
 
+def without_topic(text: str) -> str:
+    """Return an address without its topic: the path of the bag, or of another recording."""
+    return text.partition(_MARK)[0]
+
+
 def parse_bag(text: str) -> BagAddress | None:
     """Parse the address of a bag, with or without a topic; None for any other text.  Raises UsageError.
 
