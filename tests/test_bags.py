@@ -100,6 +100,18 @@ def test_a_bag_is_read_as_the_same_pictures_in_a_directory(kind: str, tmp_path: 
     assert (ir.damage is None) is (kind != "mcap-without-end")
 
 
+def test_topics_of_two_bags_share_a_time_line(tmp_path: Path) -> None:
+    for name in ("ir", "vis"):
+        (tmp_path / name).mkdir()
+    ir = CONTAINERS["ros1"](tmp_path / "ir", [image("/ir", thermal(k), "mono16", k) for k in (5, 6)])
+    vis = CONTAINERS["sqlite"](tmp_path / "vis", [compressed("/vis", colour(k), "png", k) for k in (3, 5, 6)])
+    first, second = open_pair(str(ir), topic(vis, "/vis"))
+    assert first.epoch_ns == second.epoch_ns == EPOCH_NS + 3 * PERIOD_NS
+    assert (first.first_stamp_ns, second.first_stamp_ns) == (2 * PERIOD_NS, 0)
+    assert [frame.stamp_ns for frame in read(first)] == [2 * PERIOD_NS, 3 * PERIOD_NS]
+    assert [frame.stamp_ns for frame in read(second)] == [0, 2 * PERIOD_NS, 3 * PERIOD_NS]
+
+
 def mosaic(bgr: npt.NDArray[np.uint8], first: str) -> npt.NDArray[np.uint8]:
     """A picture as a sensor sees it through colour filters; `first`: the four of the first two rows, such as rggb."""
     out = np.empty(bgr.shape[:2], np.uint8)
@@ -332,6 +344,7 @@ def test_a_ros1_bag_that_was_never_closed_is_read(tmp_path: Path) -> None:
     data = path.read_bytes()
     at = data.index(b"index_pos=") + len(b"index_pos=")
     end = int.from_bytes(data[at : at + 8], "little")
+    path = tmp_path / "walk.bag.active"
     path.write_bytes(data[:at] + bytes(8) + data[at + 8 : end])
     with open_source(topic(path, "/boson/image_raw")) as source:
         assert source.frame_count is None
@@ -489,8 +502,10 @@ def varint(value: int) -> bytes:
     return bytes([*out, value])
 
 
-def test_messages_of_foxglove_for_ros_are_read(tmp_path: Path) -> None:
+def test_messages_of_foxglove_for_ros_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sent = image("/ir", thermal(0), "mono16")
+    before = bags.cdr
+    monkeypatch.setattr(bags, "cdr", lambda sent: before(sent) + b"\5\0\0\0uuid\0")  # fields of a newer version
     raw = Sent("/raw", "foxglove_msgs/msg/RawImage", sent.fields, sent.log_ns)
     small = compressed("/png", thermal(0), "png")
     path = CONTAINERS["mcap"](

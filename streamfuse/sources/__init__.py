@@ -60,14 +60,12 @@ def open_pair(
 ) -> tuple[Source, Source]:
     """Open an infrared and a visible source on one time line; arguments and errors as for `open_source`."""
     from streamfuse.sources.address import parse_address
-    from streamfuse.sources.bags.address import parse_bag
     from streamfuse.sources.sequence import is_image_list, open_image_pair
 
     options = options.with_fps(fps)
     paths = expand(ir), expand(vis)
     plain = not any(text.startswith("synthetic:") or has_scheme(text) or parse_address(text) for text in paths)
     try:
-        plain = plain and not any(map(parse_bag, paths))
         if plain and all(paths) and all(map(is_image_list, paths)):
             return open_image_pair(*paths, options)
     except OSError as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamfuse.errors import UsageError
-from streamfuse.sources.bags.bag import PACKED, SUFFIXES, is_bag
+from streamfuse.sources.bags.bag import is_bag
 
 _MARK = "?topic="
 
@@ -36,7 +36,7 @@ def parse_bag(text: str) -> BagAddress | None:
     base, mark, topic = text.partition(_MARK)
     if "\0" in text or not is_bag(Path(base)):
         head, question, query = text.partition("?")
-        if question and head.removesuffix(PACKED).lower().endswith(SUFFIXES):
+        if question and is_bag(Path(head)):
             raise UsageError(
                 f"{text}: a bag has no option {query.partition('=')[0]!r}; it has topic, as in {head}{_MARK}/ir"
             )

@@ -19,6 +19,8 @@ from streamfuse.support.closeable import Closeable
 SUFFIXES = (".bag", ".mcap", ".db3")
 PACKED = ".zstd"
 """Suffix of a file that the recorder of ROS 2 has compressed as a whole, as in walk_0.db3.zstd."""
+ACTIVE = ".active"
+"""Suffix of a file that the recorder of ROS 1 has not closed, as in walk.bag.active."""
 _ZSTD = b"\x28\xb5\x2f\xfd"
 """First bytes of a message that the recorder has compressed; no message of ROS 2 begins so."""
 _COPY = 1 << 22
@@ -34,7 +36,7 @@ def is_bag(path: Path) -> bool:
 
 
 def _suffix(path: Path) -> str:
-    return Path(path.name.removesuffix(PACKED)).suffix.lower()
+    return Path(path.name.removesuffix(PACKED).removesuffix(ACTIVE)).suffix.lower()
 
 
 def _parts(directory: Path) -> list[Path]:
@@ -71,11 +73,11 @@ class Bag(Closeable):
             file = self._unpacked(file)
         if file.stat().st_size == 0:
             raise InputError(f"{file} is empty (0 bytes)")
-        if file.suffix.lower() == ".bag":
+        if _suffix(file) == ".bag":
             from streamfuse.sources.bags.ros1_file import Ros1File
 
             return Ros1File(file)
-        if file.suffix.lower() == ".mcap":
+        if _suffix(file) == ".mcap":
             from streamfuse.sources.bags.mcap_file import McapFile
 
             return McapFile(file)

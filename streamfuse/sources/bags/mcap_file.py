@@ -36,7 +36,7 @@ MAGIC = b"\x89MCAP0\r\n"
 _FOOTER = 9 + 20 + len(MAGIC)
 _HEAD = struct.Struct("<BQ")
 _MESSAGE = struct.Struct("<HIQQ")
-_PARSE_ERRORS = (mcap.exceptions.McapError, struct.error, ValueError)
+_PARSE_ERRORS = (mcap.exceptions.McapError, struct.error, ValueError, OverflowError)
 
 
 class McapFile(Container):

@@ -16,6 +16,8 @@ from streamfuse.sources.bags.sqlite_pages import Pages
 from streamfuse.sources.bags.topic import Message, Topic
 
 MAGIC = b"SQLite format 3\0"
+ERRORS = (sqlite3.Error, UnicodeDecodeError, OverflowError)
+"""Errors of the module `sqlite3` for a damaged database; the second one where its own message quotes damaged text."""
 
 
 class SqliteFile(Container):
@@ -36,7 +38,7 @@ class SqliteFile(Container):
                 self._query("PRAGMA writable_schema = ON")
             self._read_topics()
             self.index = None if self._cut else self._read_index()
-        except sqlite3.Error as error:
+        except ERRORS as error:
             self._database.close()
             raise InputError(
                 f"{path} is not a bag of ROS 2, or is cut off before its list of topics ({error}): copy it again"
@@ -78,7 +80,7 @@ class SqliteFile(Container):
                     yield Message(self._topics[number], log_ns, data)
                 else:
                     self.note("a message without time or data")
-        except sqlite3.Error as error:
+        except ERRORS as error:
             self.note(str(error))
             yield from self._salvage(wanted, last)
 
@@ -120,12 +122,12 @@ def _connect(path: Path, logged: bool) -> sqlite3.Connection:
     mode = "mode=ro" if logged else "immutable=1"
     try:
         database = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{mode}", uri=True, check_same_thread=False)
-    except sqlite3.Error as error:
+    except ERRORS as error:
         raise InputError(f"{path} cannot be opened: {error}") from None
     database.text_factory = lambda text: text.decode(errors="replace")
     database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST)
     for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0", "query_only = ON"):
-        with contextlib.suppress(sqlite3.DatabaseError):
+        with contextlib.suppress(*ERRORS):
             database.execute(f"PRAGMA {pragma}")
     return database
 
