@@ -14,7 +14,7 @@ from streamfuse.color import Chroma, Matrix, Plane
 from streamfuse.color_conversion import split_bgr, widen_luma
 from streamfuse.errors import InputError
 from streamfuse.sources.agc import FlatFieldGuard, make_agc
-from streamfuse.sources.image_header import image_shape
+from streamfuse.sources.image_header import image_shape, png_complete
 from streamfuse.sources.limits import MAX_PIXELS, check_pixels
 from streamfuse.sources.options import DEFAULT, SourceOptions
 
@@ -104,6 +104,8 @@ def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Pixels
     if shape is None or 0 in shape:
         return None
     check_pixels(name, shape[1], shape[0], max_pixels)
+    if not png_complete(data):
+        return None
     try:
         # Unlike IMREAD_UNCHANGED these turn a picture upright as its EXIF tag asks.
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)

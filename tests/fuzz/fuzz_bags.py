@@ -98,13 +98,34 @@ def _messages() -> tuple[bytes, ...]:
     )
 
 
+def _long_chunk() -> bytes:
+    """An MCAP file whose first chunk claims more data than any file can have."""
+    seed = _seeds()["mcap"]
+    at = seed.index(b"\6", 8) + 9 + 32  # opcode and length, then times, size, checksum and the name of no compression
+    assert int.from_bytes(seed[at : at + 8], "little") < len(seed)
+    return seed[:at] + b"\xff" * 8 + seed[at + 8 :]
+
+
+def _png(length: bytes) -> bytes:
+    """A message with a PNG whose chunk claims another length."""
+    seed = cdr(compressed("/a", _COLOR, "png"))
+    at = seed.index(b"IDAT") - 4
+    return b"\0\1" + seed[:at] + length + seed[at + 4 :]
+
+
 TARGETS = {
     "bag-ros1": Target(
         lambda data: bag(data, ".bag"), tuple(_seeds()[name] for name in ("ros1", "ros1-bz2", "ros1-lz4"))
     ),
-    "bag-sqlite": Target(lambda data: bag(data, ".db3"), (_seeds()["sqlite"],)),
-    "bag-mcap": Target(
-        lambda data: bag(data, ".mcap"), tuple(_seeds()[name] for name in ("mcap", "mcap-zstd", "mcap-without-chunks"))
+    "bag-sqlite": Target(
+        lambda data: bag(data, ".db3"),
+        (_seeds()["sqlite"],),
+        (_seeds()["sqlite"].replace(b"TABLE messages", b"TABL\xff messages"),),
     ),
-    "bag-message": Target(message, _messages()),
+    "bag-mcap": Target(
+        lambda data: bag(data, ".mcap"),
+        tuple(_seeds()[name] for name in ("mcap", "mcap-zstd", "mcap-without-chunks")),
+        (_long_chunk(),),
+    ),
+    "bag-message": Target(message, _messages(), (_png(b"\x7f\xff\xff\xff"),)),
 }
