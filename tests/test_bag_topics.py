@@ -53,6 +53,10 @@ CHOICES = {
         [deep("/d435/depth/image_rect_raw"), color("/d435/color/image_raw"), deep("/boson/image_raw")],
         ("/boson/image_raw", "/d435/color/image_raw"),
     ),
+    "a depth camera beside one without a name": (
+        [deep("/d435/depth/image_rect_raw"), color("/d435/color/image_raw"), deep("/a/image")],
+        ("/a/image", "/d435/color/image_raw"),
+    ),
     "several colours": (
         [deep("/ir/image"), color("/rgb/image"), color("/fisheye/image")],
         ("/ir/image", "/rgb/image"),
