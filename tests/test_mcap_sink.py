@@ -130,6 +130,18 @@ def test_a_run_keeps_frame_accounting_calibration_and_time(tmp_path: Path) -> No
     assert load(tmp_path / "again.toml").id == load(calib).id
 
 
+@pytest.mark.parametrize("codec", ["h264", "jpeg"])
+def test_the_preset_of_a_live_stream_is_one_that_keeps_up(
+    codec: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No preset is fast enough for a frame a nanosecond, and then the fastest is taken."""
+    caplog.set_level("INFO", "streamfuse")
+    sink = open_sink(str(tmp_path / "fused.mcap"), video=VideoFormat(codec))
+    sink.prepare(fused_frames(1)[0], 1)
+    sink.close()
+    assert ("encoder preset ultrafast" in caplog.text) is (codec == "h264")
+
+
 def test_mcap_reads_every_message(tmp_path: Path) -> None:
     write_images(tmp_path / "ir", [f"{k}.png" for k in range(6)])
     sink = open_sink(str(tmp_path / "fused.mcap"))

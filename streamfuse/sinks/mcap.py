@@ -27,6 +27,7 @@ from streamfuse.frames import DEFAULT_PERIOD_NS, FusedFrame, Role
 from streamfuse.sinks.about import NOTHING, About
 from streamfuse.sinks.base import Sink
 from streamfuse.sinks.encoder import Encoder
+from streamfuse.sinks.encoder_preset import keep_up
 from streamfuse.sinks.images import encode_image
 from streamfuse.sinks.target import Target
 from streamfuse.sinks.video_format import JPEG, VideoFormat
@@ -88,6 +89,11 @@ class McapSink(Sink):
 
     def attach(self, state: Callable[[], Summary]) -> None:
         self._state = state
+
+    def prepare(self, example: FusedFrame, period_ns: int) -> None:
+        if self._format.codec != JPEG:
+            with self._errors():
+                self._format = keep_up(self._format, example, period_ns, self.name)
 
     def write(self, frame: FusedFrame) -> None:
         if self._epoch_ns is None:
