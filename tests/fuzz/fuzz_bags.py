@@ -84,6 +84,11 @@ def _messages() -> tuple[bytes, ...]:
     return (
         b"\0\0" + cdr(image("/a", _GREY, "mono16")),
         b"\0\1" + cdr(compressed("/a", _COLOR, "png")),
+        b"\0\0" + cdr(image("/a", _GREY.astype(np.float32), "32FC1")),
+        b"\0\0" + cdr(image("/a", _GREY.astype(np.float64), "64FC1")),
+        b"\0\0" + cdr(image("/a", _GREY, "bayer_rggb16")),
+        b"\0\0" + cdr(image("/a", _GREY.view(np.uint8), "yuv422", width=5)),
+        b"\0\0" + cdr(image("/a", _GREY.view(np.uint8), "nv12", height=2, width=6)),
         b"\0\2" + cdr(calibrated),
         b"\0\3" + cdr(moved),
         b"\1\0" + ros1(image("/a", _COLOR, "bgr8")),

@@ -175,8 +175,12 @@ class _Levels:
     KELVIN = 200.0
     """Least median of a picture in kelvin; a scene in degrees Celsius with that median would be an oven."""
 
+    LARGEST = 1e30
+    """Larger values, as some drivers have for pixels without a value, do not count for the scale."""
+
     def __init__(self, first: npt.NDArray[np.generic], name: str) -> None:
-        finite = first[np.isfinite(first.astype(np.float64))].astype(np.float64)
+        values = first.astype(np.float64)
+        finite = values[np.abs(values) < self.LARGEST]
         low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
         unit, celsius, kelvin = self.CANDIDATES
         kind = unit if low >= 0 and high <= 1 else kelvin if np.median(finite) >= self.KELVIN else celsius
@@ -191,5 +195,6 @@ class _Levels:
 
     def apply(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint16]:
         """Return (H, W) uint16; what is not a number becomes 0."""
-        levels = (values.astype(np.float64) - self._low) * self._scale
+        limited = np.clip(values.astype(np.float64), -self.LARGEST, self.LARGEST)
+        levels = (limited - self._low) * self._scale
         return np.clip(np.rint(np.nan_to_num(levels, nan=0, posinf=65535, neginf=0)), 0, 65535).astype(np.uint16)
