@@ -101,6 +101,11 @@ class Fuser(Closeable):
             self._tone = make_tone(tone, str(engine.output))
             made.pop_all()
 
+    @property
+    def calibration(self) -> Calibration | None:
+        """Calibration in use; None: only sizes may differ."""
+        return self._aligner.calibration
+
     def fuse(self, ir: Image, vis: Image) -> Image:
         """Fuse an infrared and a visible picture; the result has the visible one's shape (with `crop`, the overlap's).
 

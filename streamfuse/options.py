@@ -10,6 +10,7 @@ from streamfuse.sinks.video_format import VideoFormat
 from streamfuse.sources.options import SourceOptions
 
 if TYPE_CHECKING:
+    from streamfuse.calibration.model import Calibration
     from streamfuse.engines.base import Engine
     from streamfuse.fuser import Fuser
 
@@ -38,7 +39,7 @@ class EngineChoice:
             preset=self.preset,
         )
 
-    def fuser(self, tone: str, calib: Path | None = None, crop: bool = False) -> Fuser:
+    def fuser(self, tone: str, calib: Calibration | Path | None = None, crop: bool = False) -> Fuser:
         """Create a Fuser with an engine of its own.  Raises EngineError, InputError and UsageError."""
         from streamfuse.fuser import Fuser
 
@@ -58,14 +59,19 @@ class FusionOptions:
     """Calibration file."""
     crop: bool = False
     """Cut the result to the area that both cameras see."""
+    ignore_camera_info: bool = False
+    """Do not use the calibration that a bag holds."""
     ir_offset_ms: float = 0.0
     """Added to every infrared stamp."""
     tolerance_ms: float | None = None
     """Largest time between the two frames of a pair; None: half the frame interval of the slower stream."""
 
-    def fuser(self) -> Fuser:
-        """Create the Fuser; raises EngineError, InputError and UsageError."""
-        return self.engine.fuser(self.tone, self.calib, self.crop)
+    def fuser(self, calibration: Calibration | None = None) -> Fuser:
+        """Create the Fuser; raises EngineError, InputError and UsageError.
+
+        `calibration`: that of the recording, where there is no calibration file.
+        """
+        return self.engine.fuser(self.tone, self.calib or calibration, self.crop)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all values by the names of the command line's options, as JSON has them."""

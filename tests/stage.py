@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import bags
 import cv2
 import numpy as np
 from batches import write_archive
@@ -18,6 +19,7 @@ from media import every, write_images, write_video
 from published_weights import write_published
 from rig import TILTED, board_pose, draw_board, infrared_look, seen, structure
 from streams import camera_server, free_port
+from test_bag_topics import rig
 from test_calibration_import import STEREO, opencv_file
 from test_calibration_points import marked, write
 from test_push import server
@@ -80,6 +82,21 @@ def _thermal(stage: Path) -> None:
     write_recording(stage / "walk.seq")
     values = [np.full((96, 112), 19_000 + k, np.uint16) for k in range(12)]
     write_y16(stage / "ir.mkv", values)
+
+
+def _bags(stage: Path) -> None:
+    """Write the same pairs into bags, infrared with 16 bits."""
+    sent = []
+    for k in range(3):
+        ir, vis = (cv2.imread(str(stage / name / f"{k + 1:06d}.png")) for name in ("ir", "vis"))
+        assert ir is not None
+        assert vis is not None
+        sent.append(bags.image("/boson/image_raw", ir[..., 0].astype(np.uint16) * 16, "mono16", k))
+        sent.append(bags.compressed("/eo/image/compressed", vis, "jpeg", k))
+    for kind in ("mcap", "ros1", "sqlite"):
+        bags.CONTAINERS[kind](stage, sent)
+    (stage / "bags").mkdir()
+    bags.CONTAINERS["mcap"](stage / "bags", rig()).rename(stage / "bags/rig.mcap")
 
 
 def _boards(stage: Path) -> None:
@@ -172,7 +189,7 @@ def staged(directory: Path) -> Iterator[Stage]:
     for name in LINKED:
         if (ROOT / name).exists():
             (directory / name).symlink_to(ROOT / name)
-    for make in (_pairs, _boards, _hand, _thermal):
+    for make in (_pairs, _bags, _boards, _hand, _thermal):
         make(directory)
     for name in ("ir", "vis"):
         (directory / "PAIRS" / name).mkdir(parents=True)

@@ -225,6 +225,17 @@ def test_ffmpeg_applies_the_limit_to_later_pictures() -> None:
         context.open()
 
 
+def test_png_whose_chunk_claims_gigabytes_takes_no_time() -> None:
+    """OpenCV alone takes seconds."""
+    data = cv2.imencode(".png", np.zeros((48, 64), np.uint8))[1].tobytes()
+    at = data.index(b"IDAT") - 4
+    assert decode_image(data, "a.png") is not None
+    began = time.process_time()
+    assert decode_image(data[:at] + b"\x7f\xff\xff\xff" + data[at + 4 :], "a.png") is None
+    assert decode_image(data[:-14], "a.png") is None
+    assert time.process_time() - began < 0.2
+
+
 def test_header_that_points_beyond_any_file() -> None:
     assert image_shape(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 1 << 63)) is None
     assert image_shape(b"\0\0\0\x0cjP  \r\n\x87\n" + struct.pack(">I4sQ", 1, b"x", (1 << 64) - 1)) is None

@@ -12,6 +12,7 @@ from streamfuse.errors import EngineError, StreamfuseError
 from streamfuse.options import FusionOptions
 
 if TYPE_CHECKING:
+    from streamfuse.calibration.model import Calibration
     from streamfuse.engines.base import Engine
     from streamfuse.fuser import Fuser
 
@@ -20,10 +21,11 @@ _idle: dict[tuple[object, ...], list[Engine]] = {}
 
 
 @contextmanager
-def warm_fuser(options: BatchOptions, fusion: FusionOptions) -> Iterator[Fuser]:
+def warm_fuser(options: BatchOptions, fusion: FusionOptions, calibration: Calibration | None = None) -> Iterator[Fuser]:
     """Provide a fuser with its own tone and an engine that is kept afterwards, unless the engine failed.
 
-    `fusion`: the options of the recording, as `BatchOptions.for_recording` gives them.
+    `fusion`: the options of the recording, as `BatchOptions.for_recording` gives them; `calibration`: that of the
+    recording, where there is no calibration file.
     """
     from streamfuse.fuser import Fuser
 
@@ -34,7 +36,7 @@ def warm_fuser(options: BatchOptions, fusion: FusionOptions) -> Iterator[Fuser]:
         engine = _make_engine(options)
     kept = False
     try:
-        yield Fuser(engine=engine, tone=fusion.tone, calibration=fusion.calib, crop=fusion.crop)
+        yield Fuser(engine=engine, tone=fusion.tone, calibration=fusion.calib or calibration, crop=fusion.crop)
         kept = True
     except StreamfuseError as error:
         kept = not isinstance(error, EngineError) and engine.pending == 0

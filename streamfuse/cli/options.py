@@ -54,8 +54,15 @@ force = click.option("--force", is_flag=True, help="Replace an output that exist
 
 vot = click.option("--vot", type=click.Path(path_type=Path), help="A VOT-RGBT sequence, for both channels.")
 
+bag = click.option("--bag", type=click.Path(path_type=Path), help="A bag with both cameras; its topics are found.")
+
 _video = together(
-    click.option("--codec", default="h264", show_default=True, help="h264, hevc, or ffv1 (lossless, only in .mkv)."),
+    click.option(
+        "--codec",
+        default="h264",
+        show_default=True,
+        help="h264, hevc, ffv1 (lossless, only in .mkv) or jpeg (only in .mcap).",
+    ),
     click.option("--crf", type=int, default=20, show_default=True, help="Quality of h264 and hevc: 0 (best) to 51."),
     click.option(
         "--encoder-preset",
@@ -147,6 +154,10 @@ calibration = together(
 )
 """--calib and --crop."""
 
+_camera_info = click.option(
+    "--ignore-camera-info", is_flag=True, help="Bags: do not use the calibration in camera_info and /tf_static."
+)
+
 
 max_pixels = click.option(
     "--max-pixels",
@@ -161,7 +172,7 @@ max_pixels = click.option(
 def fusion(function: F) -> F:
     """Add the options that `run` and `batch` share, passed to the command as one `fusion`, a FusionOptions."""
 
-    @together(_video, engine, _hardware, calibration, _pairing, max_pixels)
+    @together(_video, engine, _hardware, calibration, _camera_info, _pairing, max_pixels)
     @functools.wraps(function)
     def wrapper(
         *args: Any,
@@ -174,6 +185,7 @@ def fusion(function: F) -> F:
         hw_encode: bool,
         calib: Path | None,
         crop: str | None,
+        ignore_camera_info: bool,
         fps: float | None,
         agc: str,
         ir_offset_ms: float,
@@ -193,6 +205,7 @@ def fusion(function: F) -> F:
             tone,
             calib,
             crop == "overlap",
+            ignore_camera_info,
             ir_offset_ms,
             tolerance_ms,
         )

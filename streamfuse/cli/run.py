@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from streamfuse.cli import logs, options, summary
-from streamfuse.errors import StreamfuseError
+from streamfuse.errors import StreamfuseError, UsageError
 
 if TYPE_CHECKING:
     from streamfuse.cli.publish import Publication
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--ir", type=options.SOURCE, help="Infrared: a video, images, cam0, rtsp://..., or synthetic:ir.")
+@click.option(
+    "--ir",
+    type=options.SOURCE,
+    help="Infrared: a video, images, walk.bag?topic=/ir, cam0, rtsp://..., or synthetic:ir.",
+)
 @click.option(
     "--vis",
     type=options.SOURCE,
@@ -35,13 +39,14 @@ if TYPE_CHECKING:
     "that lie beside the visible ones.",
 )
 @options.vot
+@options.bag
 @click.option(
     "-o",
     "--output",
     "outputs",
     metavar="FILE|URL",
     multiple=True,
-    help="out.mp4, out.mkv, images: out/%06d.png, or rtsp://server/path; may be given several times.  "
+    help="out.mp4, out.mkv, out.mcap, images: out/%06d.png, vot:DIR, or rtsp://server/path; may be repeated.  "
     "Default: a preview in the browser.",
 )
 @options.force
@@ -59,6 +64,7 @@ def command(
     ir: str | None,
     vis: str | None,
     vot: Path | None,
+    bag: Path | None,
     outputs: tuple[str, ...],
     force: bool,
     fusion: options.FusionOptions,
@@ -76,7 +82,9 @@ def command(
     streamfuse run --ir cam0 --vis cam1
     streamfuse run --ir rtsp://camera/ir --vis rtsp://camera/rgb -o fused.mp4 --preview 127.0.0.1:8080
     streamfuse run --ir ir.mp4 --vis vis.mp4 -o fused.mp4
-    streamfuse run --vot sequences/street -o street.mp4
+    streamfuse run --ir 'walk.mcap?topic=/ir/image_raw' --vis 'walk.mcap?topic=/rgb/image_raw' -o fused.mp4
+    streamfuse run --bag walk.bag -o fused.mp4
+    streamfuse run --vot sequences/street -o street.mp4 -o vot:fused/street
     streamfuse run --ir 'synthetic:ir?seconds=10' --vis 'synthetic:vis?seconds=10' -o demo.mp4
 
     Without an output the result is shown in a browser, on the first free port from 8080 of this machine; recordings
@@ -89,6 +97,7 @@ def command(
     from streamfuse.pairing.live import Policy
     from streamfuse.pipeline import Pipeline
     from streamfuse.sinks import open_sinks
+    from streamfuse.sinks.about import About
     from streamfuse.sources.agc import SPAN
     from streamfuse.sources.paced import PacedSource
 
@@ -98,9 +107,9 @@ def command(
         finish = ThermalFinish()  # says so where there are no temperatures
     only_preview = not outputs and publish is None and preview.address is None
     with ExitStack() as stack:
-        ir_source, vis_source = _open_sources(ir, vis, vot, fusion)
+        ir_source, vis_source = _open_sources(ir, vis, vot, bag, fusion)
         sources = stack.enter_context(ir_source), stack.enter_context(vis_source)
-        fuser = stack.enter_context(_make_fuser(fusion, ir_source))
+        fuser = stack.enter_context(_make_fuser(fusion, *sources))
         made: Future[Pipeline] = Future()
         # Before the outputs announce themselves: whoever reads of one may stop the run from then on
         received = stack.enter_context(stopping_on_signals(lambda: made.result().stop()))
@@ -118,7 +127,12 @@ def command(
                 add(shown)
             if publish is not None:
                 add(publish.open(fusion.engine.weights, fusion.calib))
-            for sink in open_sinks(outputs, video=fusion.video, force=force, period_ns=period_ns, inputs=files):
+            calibration = fuser.calibration
+            text = None if calibration is None else calibration.to_toml()
+            about = About(sources[1].epoch_ns, text, None if fusion.crop else vot)  # a crop moves the ground truth
+            for sink in open_sinks(
+                outputs, video=fusion.video, force=force, period_ns=period_ns, inputs=files, about=about
+            ):
                 add(sink)
             opened.pop_all()
         pipeline = Pipeline(
@@ -141,21 +155,32 @@ def command(
 
 
 def _open_sources(
-    ir: str | None, vis: str | None, vot: Path | None, fusion: options.FusionOptions
+    ir: str | None, vis: str | None, vot: Path | None, bag: Path | None, fusion: options.FusionOptions
 ) -> tuple[Source, Source]:
     from streamfuse.sources import images_exist, open_pair
     from streamfuse.sources.vot import open_vot
 
+    if bag is not None:
+        from streamfuse.sources.bags.choose import open_bag
+
+        if (ir, vis, vot) != (None, None, None):
+            raise UsageError("--bag has both channels: leave out --ir, --vis and --vot")
+        return open_bag(bag, fusion.sources)
     if ir is not None and vis is None and vot is None and images_exist(ir):
         return open_pair(ir, None, fusion.sources)
     ir, vis = options.two_sources(ir, vis, vot)
     return open_vot(vot, fusion.sources) if vot is not None else open_pair(ir, vis, fusion.sources)
 
 
-def _make_fuser(fusion: options.FusionOptions, ir: Source) -> Fuser:
-    """Make the fuser; without --calib, the infrared files may tell the calibration."""
+def _make_fuser(fusion: options.FusionOptions, ir: Source, vis: Source) -> Fuser:
+    """Make the fuser; without --calib, the files of the infrared camera or a bag may tell the calibration."""
+    from streamfuse.calibration.bag import calibration_of
+
     if fusion.calib is not None or ir.placement is None:
-        return fusion.fuser()
+        found = None if fusion.ignore_camera_info or fusion.calib is not None else calibration_of(ir, vis)
+        if found is not None:
+            logs.log.info("calibration: %s", "; ".join([found.calibration.method, *found.details, *found.warnings]))
+        return fusion.fuser(None if found is None else found.calibration)
     from streamfuse.calibration.stored import stored_calibration
 
     fuser = replace(fusion, crop=False).fuser()

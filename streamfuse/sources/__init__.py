@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from streamfuse.errors import InputError, UsageError
-from streamfuse.sources.base import Source
+from streamfuse.sources.base import Source, share_epoch
 from streamfuse.sources.options import DEFAULT
 from streamfuse.sources.options import SourceOptions as SourceOptions
 from streamfuse.sources.thermal.address import split_thermal
@@ -13,8 +13,8 @@ from streamfuse.support.urls import SCHEME, expand, has_scheme, redact
 
 FLIR_RECORDINGS = frozenset({".seq", ".csq"})
 KINDS = (
-    "a video file, a directory or pattern of images, a camera (cam0), rtsp://, http(s):// or udp://, an SDP file, "
-    "or synthetic:ir / synthetic:vis"
+    "a video file, a directory or pattern of images, a topic of a bag (walk.mcap?topic=/ir), a camera (cam0), rtsp://, "
+    "http(s):// or udp://, an SDP file, or synthetic:ir / synthetic:vis"
 )
 
 
@@ -30,6 +30,7 @@ def open_source(text: str, options: SourceOptions = DEFAULT, *, fps: float | Non
 
 def _open(text: str, options: SourceOptions) -> Source:
     from streamfuse.sources.address import parse_address
+    from streamfuse.sources.bags.address import parse_bag
     from streamfuse.sources.sequence import is_image_list, open_images
 
     if not text:
@@ -45,6 +46,10 @@ def _open(text: str, options: SourceOptions) -> Source:
     if match := SCHEME.match(text):
         raise UsageError(f"{redact(text)}: {match[1].lower()}:// sources are not supported; give {KINDS}")
     try:
+        if (bag := parse_bag(text)) is not None:
+            from streamfuse.sources.bags.source import BagSource
+
+            return BagSource(bag, options)
         if is_image_list(text):
             return open_images(text, options)
         if Path(text).suffix.lower() in FLIR_RECORDINGS:
@@ -84,10 +89,12 @@ def open_pair(
         raise InputError(f"{error.filename or ir} cannot be read: {error.strerror}") from None
     first = _open(ir, ir_options)
     try:
-        return first, _open(vis, vis_options)
+        second = _open(vis, vis_options)
     except BaseException:
         first.close()
         raise
+    share_epoch(first, second)
+    return first, second
 
 
 def images_exist(text: str) -> bool:

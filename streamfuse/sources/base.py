@@ -61,6 +61,8 @@ class Source(Closeable):
     """Nominal time between frames, ns."""
     first_stamp_ns: int | None = None
     """Start of the time line, ns, from the header."""
+    epoch_ns: int | None = None
+    """Time of stamp 0, ns since 1970; None: not known."""
     files: Sequence[Path] = ()
     """Files that it reads; an output must not be one of them."""
     damage: str | None = None
@@ -91,6 +93,9 @@ class Source(Closeable):
         Frames before `stamp_ns` may come, too.  Call it only before the source is iterated.
         """
 
+    def set_epoch(self, epoch_ns: int) -> None:  # only sources with an `epoch_ns` have a choice
+        """Choose another time of stamp 0, ns since 1970; call it only before the source is iterated."""
+
     @property
     def state(self) -> State:
         """State; recordings are live until they end.  Any thread may read it."""
@@ -101,3 +106,11 @@ class Source(Closeable):
 
     def close(self) -> None:  # many sources have nothing to close
         """Release files and devices.  Calling it twice is fine."""
+
+
+def share_epoch(first: Source, second: Source) -> None:
+    """Put the stamps of two recordings with an `epoch_ns` on one time line: that of the earlier one."""
+    if first.epoch_ns is not None and second.epoch_ns is not None:
+        epoch_ns = min(first.epoch_ns, second.epoch_ns)
+        for source in (first, second):
+            source.set_epoch(epoch_ns)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.sources.image_header import image_shape
+from streamfuse.sources.image_header import image_shape, png_complete
 from streamfuse.sources.limits import MAX_PIXELS, check_pixels
 
 Pixels: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -25,6 +25,8 @@ def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Pixels
     if shape is None or 0 in shape:
         return None
     check_pixels(name, shape[1], shape[0], max_pixels)
+    if not png_complete(data):
+        return None
     tiff = data[:4] in (b"II*\0", b"MM\0*")
     with _quiet() if tiff else contextlib.nullcontext():
         try:

@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 from streamfuse.errors import InputError
 from streamfuse.frames import Clock, Frame
+from streamfuse.sources.bags.address import parse_bag
 from streamfuse.sources.base import Source
 from streamfuse.sources.decode import decode_image
 from streamfuse.sources.options import DEFAULT, SourceOptions
@@ -142,7 +143,9 @@ class ImageSequence(Source):
 
 
 def is_image_list(text: str) -> bool:
-    """Tell whether `text` names a directory, a pattern (%06d), a glob or one image."""
+    """Tell whether `text` names a directory, a pattern (%06d), a glob or one image, and not a bag."""
+    if parse_bag(text) is not None:
+        return False
     path = Path(text)
     if path.is_dir():
         return True
