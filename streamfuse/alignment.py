@@ -8,7 +8,9 @@ differ, infrared is resized to the visible picture.
 from __future__ import annotations
 
 import logging
-from typing import cast
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias, cast
 
 import cv2
 import numpy as np
@@ -20,11 +22,15 @@ from streamfuse.calibration.overlap import FEATHER_PX, FILL_PX, Box, Mask, feath
 from streamfuse.color import Chroma, Plane
 from streamfuse.errors import InputError, UsageError
 from streamfuse.network.config import MIN_SIDE
+from streamfuse.temperature import NONE, OVER, Counts, TemperaturePlane
 
 log = logging.getLogger("streamfuse")
 
 Weights = npt.NDArray[np.float32]
 """(H, W) blending weight, 0..1."""
+
+Values: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+"""(h, w), values of a scale."""
 
 MAX_STEP = 1.25
 """Infrared pixels per visible pixel above which infrared is averaged before it is sampled."""
@@ -58,6 +64,23 @@ class Aligner:
             self._warp = _Warp(self.calibration, size_of(ir.shape), overlap)
         vis = self.cut(vis)
         return overlap.fill(self._warp.apply(ir), vis), vis
+
+    def align_temperature(self, plane: TemperaturePlane, vis_shape: tuple[int, ...]) -> TemperaturePlane:
+        """Align temperatures as `align` does infrared of the same shape; `vis_shape`: (H, W) of the visible picture.
+
+        Outside the area that infrared covers there is no value.  Values are interpolated between neighbours, but never
+        with the ends of the scale.  Raises InputError as `align` does.
+        """
+        values = plane.values
+        if self.calibration is None:
+            found = (
+                values if values.shape == vis_shape else interpolate(values, partial(_resize_values, shape=vis_shape))
+            )
+            return TemperaturePlane(found, plane.scale)
+        overlap = self._overlap_of(self.calibration, vis_shape)
+        if self._warp is None or not self._warp.fits(values.shape, overlap):
+            self._warp = _Warp(self.calibration, size_of(values.shape), overlap)
+        return TemperaturePlane(overlap.keep_covered(interpolate(values, self._warp.apply_values)), plane.scale)
 
     def cut(self, vis: Plane) -> Plane:
         """Crop a visible picture as `align` does."""
@@ -115,6 +138,7 @@ class _Overlap:
         self.x, self.y = self.box.cut(x), self.box.cut(y)
         """(H, W) infrared coordinates of each visible pixel, px of the calibration's own size."""
         covered = np.ascontiguousarray(self.box.cut(mask).astype(bool))
+        self._covered = covered
         self._whole = bool(covered.all())
         self._fill = _with_complement(feather(covered, 0, FILL_PX))
         self._feather = _with_complement(feather(covered, FILL_PX, FEATHER_PX))
@@ -126,6 +150,10 @@ class _Overlap:
     def blend(self, fused: Plane, vis: Plane) -> Plane:
         """Blend the fused picture into `vis`, (H, W) each; exactly `vis` outside the covered area."""
         return self._blend(fused, vis, self._feather)
+
+    def keep_covered(self, values: Counts) -> Counts:
+        """Values (H, W) where infrared covers the picture, and none elsewhere."""
+        return values if self._whole else np.where(self._covered, values, np.uint16(NONE))
 
     def _blend(self, inside: Plane, outside: Plane, weights: tuple[Weights, Weights]) -> Plane:
         if self._whole:
@@ -149,6 +177,7 @@ class _Warp:
         x = np.clip(overlap.x * scale[0, 0] + scale[0, 2], -2, resized[1] + 1).astype(np.float32)
         y = np.clip(overlap.y * scale[1, 1] + scale[1, 2], -2, resized[0] + 1).astype(np.float32)
         self._coordinates, self._fractions = cv2.convertMaps(x, y, cv2.CV_16SC2)
+        self._nearest, _ = cv2.convertMaps(np.rint(x), np.rint(y), cv2.CV_16SC2)
         self._ir_size, self._resized, self._overlap = ir_size, resized, overlap
 
     def fits(self, shape: tuple[int, ...], overlap: _Overlap) -> bool:
@@ -159,6 +188,36 @@ class _Warp:
         # The border is replicated so that the last pixels can be interpolated; pixels beyond are blended away.
         warped = cv2.remap(ir, self._coordinates, self._fractions, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         return cast(Plane, warped)
+
+    def apply_values(self, values: Values, method: int) -> Values:
+        """Warp values (h, w) of 8 or 16 bits; `method`: cv2.INTER_NEAREST or cv2.INTER_LINEAR."""
+        if values.shape != self._resized:
+            values = _resize_values(values, method, self._resized)
+        nearest = method == cv2.INTER_NEAREST
+        x_y, fractions = (self._nearest, np.zeros(0)) if nearest else (self._coordinates, self._fractions)
+        return cast(Values, cv2.remap(values, x_y, fractions, method, borderMode=cv2.BORDER_REPLICATE))
+
+
+def interpolate(values: Counts, warp: Callable[[Values, int], Values]) -> Counts:
+    """Warp values of a scale by interpolation, and by the nearest value wherever an end of the scale is involved.
+
+    `warp`: maps an array by an interpolation method of OpenCV.
+    """
+    smooth = warp(values, cv2.INTER_LINEAR)
+    ends = (values == NONE) | (values == OVER)
+    if ends.any():
+        touched = warp(ends.astype(np.uint8) * np.uint8(255), cv2.INTER_LINEAR) > 0
+        smooth = np.where(touched, warp(values, cv2.INTER_NEAREST), smooth)
+    return cast(Counts, smooth)
+
+
+def _resize_values(values: Values, method: int, shape: tuple[int, ...]) -> Values:
+    shrinks = shape[0] <= values.shape[0] and shape[1] <= values.shape[1]
+    if method == cv2.INTER_LINEAR and shrinks:
+        method = cv2.INTER_AREA
+    elif method == cv2.INTER_NEAREST:
+        method = cv2.INTER_NEAREST_EXACT  # the other one is shifted by half a pixel
+    return cast(Values, cv2.resize(values, (shape[1], shape[0]), interpolation=method))
 
 
 def _pixels_per_step(x: Plane | Points, y: Plane | Points) -> float:

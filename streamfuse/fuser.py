@@ -21,6 +21,7 @@ from streamfuse.errors import EngineError, InputError
 from streamfuse.frames import DEFAULT_PERIOD_NS, Role
 from streamfuse.network.config import MIN_SIDE
 from streamfuse.support.closeable import Closeable
+from streamfuse.temperature import TemperaturePlane
 from streamfuse.tone import make_tone
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class FusedLuma(NamedTuple):
     """Durations by stage name, ns."""
     tag: Any = None
     """The object that was passed to `Fuser.begin_luma` with the pair."""
+    temperature: TemperaturePlane | None = None
+    """Temperatures, aligned to the visible picture, if they were passed with the pair."""
 
 
 class _Begun(NamedTuple):
@@ -52,6 +55,7 @@ class _Begun(NamedTuple):
     align_ns: int
     submitted_ns: int
     tag: Any
+    temperature: TemperaturePlane | None
 
 
 class Fuser(Closeable):
@@ -127,17 +131,21 @@ class Fuser(Closeable):
         self.begin_luma(ir, vis, stamp_ns)
         return self.finish_luma()
 
-    def begin_luma(self, ir: Plane, vis: Plane, stamp_ns: int, tag: Any = None) -> None:
+    def begin_luma(
+        self, ir: Plane, vis: Plane, stamp_ns: int, tag: Any = None, temperature: TemperaturePlane | None = None
+    ) -> None:
         """Start to fuse a pair as `fuse_luma` does; up to `engine.depth` pairs may be in flight, all of one shape.
 
         The planes must not be changed before the pair is finished.  `tag`: any object; `finish_luma` returns it with
-        the result of this pair.
+        the result of this pair.  `temperature`: of `ir`, in its shape; it is aligned like it.
         """
         _check_size(*vis.shape)
         begin = time.monotonic_ns()
+        if temperature is not None:
+            temperature = self._aligner.align_temperature(temperature, vis.shape)
         ir, vis = self._aligner.align(ir, vis)
         aligned = time.monotonic_ns()
-        self.engine.submit(ir, vis, _Begun(ir, vis, stamp_ns, aligned - begin, aligned, tag))
+        self.engine.submit(ir, vis, _Begun(ir, vis, stamp_ns, aligned - begin, aligned, tag, temperature))
 
     def finish_luma(self) -> FusedLuma:
         """Wait for the oldest pair in flight and return it fused.  Raises EngineError if none is in flight."""
@@ -147,11 +155,24 @@ class Fuser(Closeable):
         luma = self._aligner.finish(self._tone.render(picture, pair.stamp_ns), pair.visible)
         toned = time.monotonic_ns()
         timings_ns = {"align": pair.align_ns, "fuse": fused - pair.submitted_ns, "tone": toned - fused}
-        return FusedLuma(luma, pair.infrared, pair.visible, timings_ns, pair.tag)
+        return FusedLuma(luma, pair.infrared, pair.visible, timings_ns, pair.tag, pair.temperature)
+
+    def use_calibration(self, calibration: Calibration | None, crop: bool = False) -> None:
+        """Align the pairs from the next one on by another calibration, as if the fuser had been made with it.
+
+        Raises UsageError for `crop` without a calibration, EngineError if pairs are in flight.
+        """
+        if self.engine.pending:
+            raise EngineError("pairs are in flight: finish them before the calibration changes")
+        self._aligner = Aligner(calibration, crop)
 
     def place_infrared(self, ir: Plane, shape: tuple[int, int]) -> Plane:
         """Warp infrared (h, w) onto a black visible picture of `shape` (H, W), without fusion."""
         return self._aligner.align(ir, np.zeros(shape, np.uint8))[0]
+
+    def place_temperature(self, temperature: TemperaturePlane, shape: tuple[int, int]) -> TemperaturePlane:
+        """Align temperatures (h, w) to a visible picture of `shape` (H, W), without fusion."""
+        return self._aligner.align_temperature(temperature, shape)
 
     def cut_visible(self, vis: Plane) -> Plane:
         """Cut a visible picture as the fused ones are, without fusion."""

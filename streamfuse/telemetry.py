@@ -128,6 +128,8 @@ class Summary:
     silent_s: dict[Role, float] = field(default_factory=dict)
     """Time since the last frame of each source that has delivered one, s."""
     engine_loaded: bool = False
+    alarms: dict[str, int] = field(default_factory=dict)
+    """Times that each alarm was raised."""
 
     @property
     def dropped(self) -> int:

@@ -27,10 +27,11 @@ from streamfuse.pipeline import Pipeline
 from streamfuse.sources import open_pair
 from streamfuse.sources.address import parse_address
 from streamfuse.sources.connection import Connection, Lost
+from streamfuse.sources.decode import decode_image
 from streamfuse.sources.file import CORRUPT, VideoFile
 from streamfuse.sources.image_header import image_shape
 from streamfuse.sources.options import SourceOptions
-from streamfuse.sources.pixels import decode_image, read_image_file
+from streamfuse.sources.pixels import read_image_file
 from streamfuse.sources.vot import open_vot
 
 KINDS = (".png", ".jpg", ".tif", ".bmp", ".pgm", ".ppm", ".webp", ".jp2")

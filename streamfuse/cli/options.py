@@ -21,6 +21,7 @@ from streamfuse.cli.logs import silence_notes as silence_notes
 from streamfuse.cli.preview import Preview as Preview
 from streamfuse.cli.preview import preview as preview
 from streamfuse.cli.publish import publish as publish
+from streamfuse.cli.thermal import thermal as thermal
 from streamfuse.errors import UsageError
 from streamfuse.options import EngineChoice as EngineChoice
 from streamfuse.options import FusionOptions as FusionOptions
@@ -85,15 +86,26 @@ _hardware = together(
 )
 """--hw-decode and --hw-encode."""
 
+
+def _check_agc(ctx: click.Context, param: click.Parameter, text: str) -> str:
+    """Raise UsageError for an unknown gain control."""
+    if text not in ("percentile", "plateau"):  # the others are known without loading OpenCV
+        from streamfuse.sources.agc import make_agc
+
+        make_agc(text)
+    return text
+
+
 _pairing = together(
     click.option("--fps", type=RATE, help="Frame rate of images; default: that of the sequence, else 25."),
     click.option(
         "--agc",
-        type=click.Choice(["percentile", "plateau"]),
+        metavar="percentile|plateau|temperature:LO..HI",
         default="percentile",
         show_default=True,
+        callback=_check_agc,
         help="Conversion of 16-bit infrared to 8 bits: percentile is linear; plateau equalises the histogram, which "
-        "shows more detail and more noise.",
+        "shows more detail and more noise; temperature:10C..40C is a fixed span, for sources with temperatures.",
     ),
     click.option(
         "--ir-offset-ms", type=FiniteRange(-1e12, 1e12), default=0.0, help="Offset added to every infrared time stamp."

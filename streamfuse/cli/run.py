@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -18,9 +19,11 @@ from streamfuse.errors import StreamfuseError, UsageError
 
 if TYPE_CHECKING:
     from streamfuse.cli.publish import Publication
+    from streamfuse.fuser import Fuser
     from streamfuse.pipeline import Pipeline
     from streamfuse.sinks.base import Sink
     from streamfuse.sources.base import Source
+    from streamfuse.thermometry.finish import ThermalFinish
 
 
 @click.command()
@@ -29,7 +32,12 @@ if TYPE_CHECKING:
     type=options.SOURCE,
     help="Infrared: a video, images, walk.bag?topic=/ir, cam0, rtsp://..., or synthetic:ir.",
 )
-@click.option("--vis", type=options.SOURCE, help="Visible: the same kinds, or synthetic:vis.")
+@click.option(
+    "--vis",
+    type=options.SOURCE,
+    help="Visible: the same kinds, or synthetic:vis.  Not needed for the images of a thermal camera that hold both, or "
+    "that lie beside the visible ones.",
+)
 @options.vot
 @options.bag
 @click.option(
@@ -44,6 +52,7 @@ if TYPE_CHECKING:
 @options.force
 @options.fusion
 @options.live
+@options.thermal
 @options.publish
 @options.preview
 @click.option("--frames", type=click.IntRange(1), help="Stop after this many pairs.")
@@ -62,6 +71,7 @@ def command(
     max_age_ms: float,
     policy: str,
     on_loss: str,
+    finish: ThermalFinish | None,
     publish: Publication | None,
     preview: options.Preview,
     frames: int | None,
@@ -82,23 +92,24 @@ def command(
 
     Ctrl-C stops cleanly: fused frames are written and the file is finished.  A second Ctrl-C stops at once.
     """
-    from streamfuse.calibration.bag import calibration_of
     from streamfuse.cli.browser import open_browser
     from streamfuse.pairing.flow import OnLoss
     from streamfuse.pairing.live import Policy
     from streamfuse.pipeline import Pipeline
     from streamfuse.sinks import open_sinks
     from streamfuse.sinks.about import About
+    from streamfuse.sources.agc import SPAN
     from streamfuse.sources.paced import PacedSource
 
+    if finish is None and fusion.sources.agc.startswith(SPAN):
+        from streamfuse.thermometry.finish import ThermalFinish
+
+        finish = ThermalFinish()  # says so where there are no temperatures
     only_preview = not outputs and publish is None and preview.address is None
     with ExitStack() as stack:
         ir_source, vis_source = _open_sources(ir, vis, vot, bag, fusion)
         sources = stack.enter_context(ir_source), stack.enter_context(vis_source)
-        found = None if fusion.ignore_camera_info or fusion.calib is not None else calibration_of(*sources)
-        if found is not None:
-            logs.log.info("calibration: %s", "; ".join([found.calibration.method, *found.details, *found.warnings]))
-        fuser = stack.enter_context(fusion.fuser(None if found is None else found.calibration))
+        fuser = stack.enter_context(_make_fuser(fusion, *sources))
         made: Future[Pipeline] = Future()
         # Before the outputs announce themselves: whoever reads of one may stop the run from then on
         received = stack.enter_context(stopping_on_signals(lambda: made.result().stop()))
@@ -135,6 +146,7 @@ def command(
             max_age_ms=max_age_ms,
             policy=Policy(policy),
             on_loss=OnLoss(on_loss),
+            finish=finish,
         )
         made.set_result(pipeline)
         if only_preview and preview.open and shown is not None:
@@ -145,7 +157,7 @@ def command(
 def _open_sources(
     ir: str | None, vis: str | None, vot: Path | None, bag: Path | None, fusion: options.FusionOptions
 ) -> tuple[Source, Source]:
-    from streamfuse.sources import open_pair
+    from streamfuse.sources import images_exist, open_pair
     from streamfuse.sources.vot import open_vot
 
     if bag is not None:
@@ -154,8 +166,31 @@ def _open_sources(
         if (ir, vis, vot) != (None, None, None):
             raise UsageError("--bag has both channels: leave out --ir, --vis and --vot")
         return open_bag(bag, fusion.sources)
+    if ir is not None and vis is None and vot is None and images_exist(ir):
+        return open_pair(ir, None, fusion.sources)
     ir, vis = options.two_sources(ir, vis, vot)
     return open_vot(vot, fusion.sources) if vot is not None else open_pair(ir, vis, fusion.sources)
+
+
+def _make_fuser(fusion: options.FusionOptions, ir: Source, vis: Source) -> Fuser:
+    """Make the fuser; without --calib, a bag or the infrared files may tell the calibration."""
+    from streamfuse.calibration.bag import calibration_of
+    from streamfuse.calibration.stored import stored_calibration
+
+    found = None if fusion.ignore_camera_info or fusion.calib is not None else calibration_of(ir, vis)
+    if found is not None:
+        logs.log.info("calibration: %s", "; ".join([found.calibration.method, *found.details, *found.warnings]))
+        return fusion.fuser(found.calibration)
+    if fusion.calib is not None or ir.placement is None:
+        return fusion.fuser()
+
+    fuser = replace(fusion, crop=False).fuser()
+    try:
+        fuser.use_calibration(stored_calibration(ir.placement, ir.name), fusion.crop)
+    except BaseException:
+        fuser.close()
+        raise
+    return fuser
 
 
 def watch(pipeline: Pipeline, received: list[int]) -> int:

@@ -6,7 +6,11 @@ import enum
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from streamfuse.frames import Clock, Frame
 from streamfuse.support.closeable import Closeable
@@ -20,6 +24,17 @@ class State(enum.StrEnum):
     STALLED = "stalled"
     """Connected, but no frame has come for a while."""
     BACKOFF = "waiting to reconnect"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Placement:
+    """The position of infrared in visible pictures, as the camera's own files tell it."""
+
+    homography: npt.NDArray[np.float64]
+    """(3, 3) infrared to visible pixels."""
+    ir_size: tuple[int, int]
+    """(height, width), px."""
+    vis_size: tuple[int, int]
 
 
 class Source(Closeable):
@@ -52,6 +67,9 @@ class Source(Closeable):
     """Files that it reads; an output must not be one of them."""
     damage: str | None = None
     """Description of what is missing from a recording that ended too early; None: nothing."""
+
+    placement: Placement | None = None
+    """Position of its pictures in those of the visible source that was opened with it; None: not known from files."""
 
     def __init__(self) -> None:
         self.drops: Counter[str] = Counter()

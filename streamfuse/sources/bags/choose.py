@@ -19,9 +19,9 @@ from streamfuse.sources.bags.messages import Picture, read_picture
 from streamfuse.sources.bags.records import Damaged
 from streamfuse.sources.bags.source import BagSource, because, open_topics, read_begin
 from streamfuse.sources.bags.topic import Topic
+from streamfuse.sources.decode import decode_image
 from streamfuse.sources.limits import MAX_PIXELS
 from streamfuse.sources.options import DEFAULT, SourceOptions
-from streamfuse.sources.pixels import decode_image
 
 log = logging.getLogger("streamfuse")
 

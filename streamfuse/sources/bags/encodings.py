@@ -17,9 +17,11 @@ from streamfuse.color import Chroma, Matrix, Plane
 from streamfuse.color_conversion import widen_luma
 from streamfuse.errors import InputError
 from streamfuse.sources.bags.messages import Picture
+from streamfuse.sources.decode import Pixels, decode_image
 from streamfuse.sources.limits import check_pixels
 from streamfuse.sources.options import SourceOptions
-from streamfuse.sources.pixels import PixelReader, Pixels, decode_image
+from streamfuse.sources.pixels import Picture as Planes
+from streamfuse.sources.pixels import PixelReader
 
 log = logging.getLogger("streamfuse")
 
@@ -71,8 +73,8 @@ class EncodingReader:
         self._name, self._pixels, self._max_pixels = name, pixels, options.max_pixels
         self._levels: _Levels | None = None
 
-    def read(self, picture: Picture, stamp_ns: int) -> tuple[Plane, Chroma | None] | None:
-        """Return full-range luma and chroma; None for a picture that is damaged.
+    def read(self, picture: Picture, stamp_ns: int) -> Planes | None:
+        """Return luma, chroma and temperatures; None for a picture that is damaged.
 
         Raises InputError for an encoding that is unknown, and for more pixels than the options allow.
         """
@@ -139,7 +141,7 @@ def _array(picture: Picture, channels: int, kind: np.dtype[np.generic]) -> npt.N
     return values.reshape((picture.height, picture.width, channels)[: 3 if channels > 1 else 2]).view(kind)
 
 
-def _packed(picture: Picture, y: int, cb: int, cr: int) -> tuple[Plane, Chroma] | None:
+def _packed(picture: Picture, y: int, cb: int, cr: int) -> Planes | None:
     """Split 4:2:2 of which two pixels have four bytes; `y`, `cb`, `cr`: offsets in these.  Levels are limited range."""
     pairs = picture.width // 2
     rows = _rows(picture, picture.height, picture.width * 2)
@@ -149,10 +151,10 @@ def _packed(picture: Picture, y: int, cb: int, cr: int) -> tuple[Plane, Chroma] 
     if picture.width % 2:  # a single pixel at the end has no chroma of its own
         luma = luma[:, : 2 * pairs]
     u, v = (np.ascontiguousarray(rows[:, at : 4 * pairs : 4]) for at in (cb, cr))
-    return luma, Chroma(u, v, matrix=Matrix.BT601)
+    return Planes(luma, Chroma(u, v, matrix=Matrix.BT601))
 
 
-def _biplanar(picture: Picture, down: int, cb: int) -> tuple[Plane, Chroma] | None:
+def _biplanar(picture: Picture, down: int, cb: int) -> Planes | None:
     """Split a plane of luma with a plane of chroma pairs below it.  Levels are limited range."""
     step = picture.step or picture.width
     columns, lines = -(-picture.width // down), -(-picture.height // down)
@@ -161,7 +163,7 @@ def _biplanar(picture: Picture, down: int, cb: int) -> tuple[Plane, Chroma] | No
     if luma is None or chroma is None:
         return None
     u, v = (np.ascontiguousarray(chroma[:, at::2]) for at in (cb, 1 - cb))
-    return widen_luma(np.ascontiguousarray(luma)), Chroma(u, v, matrix=Matrix.BT601)
+    return Planes(widen_luma(np.ascontiguousarray(luma)), Chroma(u, v, matrix=Matrix.BT601))
 
 
 class _Levels:

@@ -132,7 +132,10 @@ class BagSource(Source):
                 continue
             last_ns = stamp_ns
             now = time.monotonic_ns()
-            yield Frame(*planes, stamp_ns, self.clock, index, self.name, now, now - began)
+            yield Frame(
+                *(planes.luma, planes.chroma, stamp_ns, self.clock, index, self.name, now, now - began),
+                temperature=planes.temperature,
+            )
             began = time.monotonic_ns()
         self.damage = self._bag.damage
 
