@@ -69,21 +69,6 @@ def _pairs(stage: Path) -> None:
     assert cv2.imwrite(str(stage / "vis.png"), scenes[0])
 
 
-def _thermal(stage: Path) -> None:
-    """Write files of thermal cameras."""
-    visible = np.full((96, 128, 3), 90, np.uint8)
-    for k in range(1, 4):
-        container = Container(counts_of(warm_spot((48, 64))), visible=visible, geometry=(1.5, 4, -2))
-        container.write(stage / "flir" / f"FLIR{k:04}.jpg")
-        name = f"DJI_20240101120000_{k:04}"
-        (stage / "dji").mkdir(exist_ok=True)
-        (stage / "dji" / f"{name}_T.JPG").write_bytes(dji_jpeg(np.full((120, 160), 18_500, np.uint16)))
-        assert cv2.imwrite(str(stage / "dji" / f"{name}_W.JPG"), visible)
-    write_recording(stage / "walk.seq")
-    values = [np.full((96, 112), 19_000 + k, np.uint16) for k in range(12)]
-    write_y16(stage / "ir.mkv", values)
-
-
 def _bags(stage: Path) -> None:
     """Write the same pairs into bags, infrared with 16 bits."""
     sent = []
@@ -97,6 +82,21 @@ def _bags(stage: Path) -> None:
         bags.CONTAINERS[kind](stage, sent)
     (stage / "bags").mkdir()
     bags.CONTAINERS["mcap"](stage / "bags", rig()).rename(stage / "bags/rig.mcap")
+
+
+def _thermal(stage: Path) -> None:
+    """Write files of thermal cameras."""
+    visible = np.full((96, 128, 3), 90, np.uint8)
+    for k in range(1, 4):
+        container = Container(counts_of(warm_spot((48, 64))), visible=visible, geometry=(1.5, 4, -2))
+        container.write(stage / "flir" / f"FLIR{k:04}.jpg")
+        name = f"DJI_20240101120000_{k:04}"
+        (stage / "dji").mkdir(exist_ok=True)
+        (stage / "dji" / f"{name}_T.JPG").write_bytes(dji_jpeg(np.full((120, 160), 18_500, np.uint16)))
+        assert cv2.imwrite(str(stage / "dji" / f"{name}_W.JPG"), visible)
+    write_recording(stage / "walk.seq")
+    values = [np.full((96, 112), 19_000 + k, np.uint16) for k in range(12)]
+    write_y16(stage / "ir.mkv", values)
 
 
 def _boards(stage: Path) -> None:

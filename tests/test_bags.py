@@ -401,6 +401,14 @@ def test_headers_without_stamps_get_the_time_of_the_recorder(tmp_path: Path, cap
     assert "have no stamps" in caplog.text
 
 
+def test_counts_of_a_topic_become_temperatures(tmp_path: Path) -> None:
+    path = CONTAINERS["mcap"](tmp_path, [image("/ir", thermal(k), "mono16", k) for k in range(2)])
+    frames = read(open_source(f"{topic(path, '/ir')}&temperature=kelvin/100"))
+    temperature = frames[1].temperature
+    assert temperature is not None
+    np.testing.assert_allclose(temperature.celsius(), thermal(1) / 100 - 273.15, atol=0.01)
+
+
 def test_what_is_no_picture_is_counted(tmp_path: Path) -> None:
     sent = [image("/ir", thermal(k), "mono16", k) for k in range(9)]
     sent[2].fields["data"] = sent[2].fields["data"][:100]

@@ -173,15 +173,16 @@ def _open_sources(
 
 
 def _make_fuser(fusion: options.FusionOptions, ir: Source, vis: Source) -> Fuser:
-    """Make the fuser; without --calib, the files of the infrared camera or a bag may tell the calibration."""
+    """Make the fuser; without --calib, a bag or the infrared files may tell the calibration."""
     from streamfuse.calibration.bag import calibration_of
-
-    if fusion.calib is not None or ir.placement is None:
-        found = None if fusion.ignore_camera_info or fusion.calib is not None else calibration_of(ir, vis)
-        if found is not None:
-            logs.log.info("calibration: %s", "; ".join([found.calibration.method, *found.details, *found.warnings]))
-        return fusion.fuser(None if found is None else found.calibration)
     from streamfuse.calibration.stored import stored_calibration
+
+    found = None if fusion.ignore_camera_info or fusion.calib is not None else calibration_of(ir, vis)
+    if found is not None:
+        logs.log.info("calibration: %s", "; ".join([found.calibration.method, *found.details, *found.warnings]))
+        return fusion.fuser(found.calibration)
+    if fusion.calib is not None or ir.placement is None:
+        return fusion.fuser()
 
     fuser = replace(fusion, crop=False).fuser()
     try:

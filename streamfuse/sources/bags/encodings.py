@@ -74,7 +74,7 @@ class EncodingReader:
         self._levels: _Levels | None = None
 
     def read(self, picture: Picture, stamp_ns: int) -> Planes | None:
-        """Return full-range luma, chroma and temperatures; None for a picture that is damaged.
+        """Return luma, chroma and temperatures; None for a picture that is damaged.
 
         Raises InputError for an encoding that is unknown, and for more pixels than the options allow.
         """

@@ -133,14 +133,7 @@ class BagSource(Source):
             last_ns = stamp_ns
             now = time.monotonic_ns()
             yield Frame(
-                planes.luma,
-                planes.chroma,
-                stamp_ns,
-                self.clock,
-                index,
-                self.name,
-                now,
-                now - began,
+                *(planes.luma, planes.chroma, stamp_ns, self.clock, index, self.name, now, now - began),
                 temperature=planes.temperature,
             )
             began = time.monotonic_ns()
