@@ -8,6 +8,7 @@ from datetime import date
 from itertools import islice
 from pathlib import Path
 
+import bags
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -218,6 +219,14 @@ def test_options_belong_to_one_of_two_lists_of_images(tmp_path: Path) -> None:
     ir, vis = open_pair(f"{tmp_path}/ir?temperature=kelvin/64", str(tmp_path / "vis"))
     assert hottest(next(iter(ir)).temperature)[2] == pytest.approx(23.725)
     assert next(iter(vis)).temperature is None
+
+
+def test_temperatures_of_a_topic_in_a_bag(tmp_path: Path) -> None:
+    counts = np.rint((warm_spot((60, 80), 20, 30, 50.0) + 273.15) * 100).astype(np.uint16)
+    walk = bags.write_mcap()(tmp_path, [bags.image("/boson/image_raw", counts, "mono16", k) for k in range(2)])
+    with open_source(f"{walk}?topic=/boson/image_raw&temperature=kelvin/100") as source:
+        frames = list(source)
+    assert hottest(frames[0].temperature) == pytest.approx((18, 28, 50), abs=0.02)
 
 
 # The warp.
