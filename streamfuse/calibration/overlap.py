@@ -56,7 +56,11 @@ class Box:
 
 
 def infrared_coordinates(calibration: Calibration) -> tuple[Points, Mask]:
-    """Infrared coordinates of every visible pixel, (H * W, 2) px, and the coverage mask, (H, W)."""
+    """Infrared coordinates of every visible pixel, (H * W, 2) px, and the coverage mask, (H, W).
+
+    A calibration with parallax is taken at its own distance.
+    """
+    calibration = calibration.at()
     height, width = calibration.vis_size
     x, y = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
     visible: Points = np.stack((x.ravel(), y.ravel()), axis=1)

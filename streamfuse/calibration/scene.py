@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from streamfuse.calibration.geometry import evenly_spaced
+from streamfuse.calibration.model import Calibration, normalized
 from streamfuse.calibration.outcome import Outcome, make_calibration
+from streamfuse.calibration.parallax import at_distance
+from streamfuse.calibration.placing import focal_px
 from streamfuse.calibration.registration import register
 from streamfuse.color import Plane
 from streamfuse.errors import InputError
@@ -26,6 +33,11 @@ MAX_FRAMES = 1500
 MIN_PAIRS = 3
 """Default of `--min-pairs`: a single scene may be near or blurred, and only other scenes can show that."""
 
+RULER_ERROR_M = 0.003
+"""Error of the distance between two lenses that is measured from outside, m."""
+ANGLE_ERROR = 0.03
+"""Error of an angle of view in a data sheet, as a share of the focal length."""
+
 PlanePair = tuple[Plane, Plane]
 
 
@@ -36,11 +48,15 @@ def calibrate_scene(
     *,
     distance_m: float | None = None,
     min_pairs: int = MIN_PAIRS,
+    ruler: Ruler | None = None,
 ) -> Outcome:
     """Calibrate from natural scenes.
 
-    `ir`, `vis`: images, directories of them, or recordings as for `streamfuse run`.  Raises InputError for input that
-    cannot be read, and where the pictures do not determine the alignment with certainty.
+    `distance_m`: distance of the scenes, far unless given.  `ruler`: gives the parallax; the calibration is then valid
+    at every distance.  `ir`, `vis`: images, directories of them, or recordings as for `streamfuse run`.
+
+    Raises InputError for input that cannot be read, and where the pictures do not determine the alignment with
+    certainty.
     """
     pairs, notes = _load(ir, vis, options)
     if len(pairs) < min_pairs:
@@ -62,6 +78,8 @@ def calibrate_scene(
         rms_px=found.rms_px,
         distance_m=distance_m,
     )
+    if ruler is not None:
+        calibration = with_ruler(calibration, ruler)
     details = [
         f"{count}; {found.agreeing} of {found.blocks} blocks agree",
         f"fits to two halves of the blocks differ by {found.halves_px:.1f} px at the corners of the overlap",
@@ -70,6 +88,37 @@ def calibrate_scene(
     if len(pairs) == 1:
         warnings.append("calibrated from a single pair: several scenes make the result more certain")
     return Outcome(calibration, details, warnings, pairs[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Ruler:
+    """The place of the infrared camera beside the visible one, measured by hand."""
+
+    right_m: float
+    """How far it is to the right of the visible camera, seen from behind the cameras, m; negative to the left."""
+    down_m: float
+    """How far it is below the visible camera, m; negative above."""
+    fov_deg: float
+    """Horizontal angle of view of the visible camera, degrees."""
+
+
+def with_ruler(calibration: Calibration, ruler: Ruler) -> Calibration:
+    """Add the parallax to a calibration for the distance of its scenes.
+
+    With cameras that look the same way, e = (f right, f down, 0), f in visible pixels.
+    """
+    focal = focal_px(ruler.fov_deg, calibration.vis_size[1])
+    parallax = focal * np.array([ruler.right_m, ruler.down_m, 0.0])
+    error = np.hypot(focal * RULER_ERROR_M, parallax[:2] * ANGLE_ERROR)
+    there = calibration.distance_m or math.inf
+    far = at_distance(calibration.homography, parallax, -1 / there)
+    return replace(
+        calibration,
+        homography=normalized(far),
+        parallax=parallax / far[2, 2],
+        parallax_sd=error,
+        method=f"{calibration.method}, ruler",
+    )
 
 
 def _load(ir: str, vis: str, options: SourceOptions) -> tuple[list[PlanePair], list[str]]:
