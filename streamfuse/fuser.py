@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.alignment import Aligner
+from streamfuse.alignment import Aligner, parse_distance
 from streamfuse.calibration.model import Calibration, load
 from streamfuse.color import Chroma, Plane
 from streamfuse.color_conversion import split_bgr, to_bgr
@@ -70,6 +70,7 @@ class Fuser(Closeable):
         crop: bool = False,
         preset: str = "auto",
         device: str = "auto",
+        distance_m: float | str | None = None,
     ) -> None:
         """`weights`: a safetensors file, None for the shipped one.  `engine`: auto, openvino, tensorrt,
         inductor, torch, or an Engine.  `device`: auto, cpu, cuda or cuda:N, where the engine runs.
@@ -77,14 +78,15 @@ class Fuser(Closeable):
         `tone`: per-frame, smooth or fixed:LO,HI (see `streamfuse.tone`).  `calibration`: position of infrared in the
         visible picture, or its file; None: only sizes may differ.  `crop`: cut results to what both cameras see.
         `preset`: quality, balanced, realtime, or auto: the one that suits the weights best, or in real time a
-        cheaper one if this machine does not keep up.
+        cheaper one if this machine does not keep up.  `distance_m`: distance in metres of what must coincide, or
+        "far", for a calibration with parallax; None: the calibration's own.
 
         The fuser closes `engine` when it is closed; if this fails, only an engine that was made here.  Raises
         EngineError (WeightsError), InputError for the calibration, and UsageError.
         """
         if isinstance(calibration, str | PathLike):
             calibration = load(Path(calibration))
-        self._aligner = Aligner(calibration, crop)
+        self._aligner = Aligner(calibration, crop, None if distance_m is None else parse_distance(distance_m))
         self._automatic = preset == "auto"
         self._calls = 0
         with contextlib.ExitStack() as made:
@@ -143,6 +145,19 @@ class Fuser(Closeable):
         toned = time.monotonic_ns()
         timings_ns = {"align": pair.align_ns, "fuse": fused - pair.submitted_ns, "tone": toned - fused}
         return FusedLuma(luma, pair.infrared, pair.visible, timings_ns, pair.tag)
+
+    @property
+    def distance_m(self) -> float | None:
+        """Distance for which infrared was warped last, m, infinity for far; None without parallax."""
+        return self._aligner.distance_m
+
+    def set_distance(self, distance_m: float | str) -> None:
+        """Warp infrared for another distance, m, or "far".  Any thread may call it while pictures are fused.
+
+        The warp moves there smoothly, by at most half a pixel a frame.  Raises UsageError where the calibration has no
+        parallax.
+        """
+        self._aligner.set_distance(parse_distance(distance_m))
 
     def place_infrared(self, ir: Plane, shape: tuple[int, int]) -> Plane:
         """Warp infrared (h, w) onto a black visible picture of `shape` (H, W), without fusion."""

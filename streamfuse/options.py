@@ -38,11 +38,11 @@ class EngineChoice:
             preset=self.preset,
         )
 
-    def fuser(self, tone: str, calib: Path | None = None, crop: bool = False) -> Fuser:
+    def fuser(self, tone: str, calib: Path | None = None, crop: bool = False, distance_m: str | None = None) -> Fuser:
         """Create a Fuser with an engine of its own.  Raises EngineError, InputError and UsageError."""
         from streamfuse.fuser import Fuser
 
-        return Fuser(self.weights, self.engine, self.precision, tone, calib, crop, self.preset, self.device)
+        return Fuser(self.weights, self.engine, self.precision, tone, calib, crop, self.preset, self.device, distance_m)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,8 @@ class FusionOptions:
     """Calibration file."""
     crop: bool = False
     """Cut the result to the area that both cameras see."""
+    distance_m: str | None = None
+    """Distance of what must coincide, metres or far; None: that of the calibration."""
     ir_offset_ms: float = 0.0
     """Added to every infrared stamp."""
     tolerance_ms: float | None = None
@@ -65,7 +67,7 @@ class FusionOptions:
 
     def fuser(self) -> Fuser:
         """Create the Fuser; raises EngineError, InputError and UsageError."""
-        return self.engine.fuser(self.tone, self.calib, self.crop)
+        return self.engine.fuser(self.tone, self.calib, self.crop, self.distance_m)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all values by the names of the command line's options, as JSON has them."""

@@ -472,6 +472,13 @@ class Pipeline(Closeable):
             )
         return f"no infrared frame is within {self._tolerance_ns / 1e6:.1f} ms of a visible one: {advice}"
 
+    def set_distance(self, distance_m: float | str) -> None:
+        """Warp infrared for another distance, as `Fuser.set_distance`; any thread may call it, before and during a run.
+
+        Raises UsageError where the calibration has no parallax.
+        """
+        self._fuser.set_distance(distance_m)
+
     def summary(self) -> Summary:
         """Return the state of the run; any thread may call it."""
         summary = self._telemetry.summary()

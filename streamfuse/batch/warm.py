@@ -34,7 +34,13 @@ def warm_fuser(options: BatchOptions, fusion: FusionOptions) -> Iterator[Fuser]:
         engine = _make_engine(options)
     kept = False
     try:
-        yield Fuser(engine=engine, tone=fusion.tone, calibration=fusion.calib, crop=fusion.crop)
+        yield Fuser(
+            engine=engine,
+            tone=fusion.tone,
+            calibration=fusion.calib,
+            crop=fusion.crop,
+            distance_m=fusion.distance_m,
+        )
         kept = True
     except StreamfuseError as error:
         kept = not isinstance(error, EngineError) and engine.pending == 0

@@ -44,6 +44,7 @@ def command(
     engine: options.EngineChoice,
     calib: Path | None,
     crop: str | None,
+    distance_m: str | None,
     max_pixels: int,
 ) -> None:
     """Fuse two images, or two directories of images: grey or colour, 8 or 16 bits.
@@ -62,7 +63,7 @@ def command(
         _check_outputs(jobs, force)
     except OSError as error:
         raise InputError(f"{error.filename or ir} cannot be read: {error.strerror}") from None
-    with engine.fuser(tone, calib, crop == "overlap") as fuser:
+    with engine.fuser(tone, calib, crop == "overlap", distance_m) as fuser:
         failed = _fuse_all(fuser, jobs, max_pixels)
     if failed:
         raise DamagedInput(f"{len(failed)} of {len(jobs)} pairs could not be fused: {'; '.join(failed[:3])}")

@@ -131,8 +131,13 @@ calibration = together(
         help="Calibration file made by `streamfuse calibrate`; infrared is warped onto the visible picture.",
     ),
     click.option("--crop", type=click.Choice(["overlap"]), help="Crop the result to the area that both cameras see."),
+    click.option(
+        "--distance-m",
+        metavar="METRES|far",
+        help="Distance of what must coincide, for a calibration with parallax; default: that of the calibration.",
+    ),
 )
-"""--calib and --crop."""
+"""--calib, --crop and --distance-m."""
 
 
 max_pixels = click.option(
@@ -161,6 +166,7 @@ def fusion(function: F) -> F:
         hw_encode: bool,
         calib: Path | None,
         crop: str | None,
+        distance_m: str | None,
         fps: float | None,
         agc: str,
         ir_offset_ms: float,
@@ -180,6 +186,7 @@ def fusion(function: F) -> F:
             tone,
             calib,
             crop == "overlap",
+            distance_m,
             ir_offset_ms,
             tolerance_ms,
         )
