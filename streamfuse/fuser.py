@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from os import PathLike
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.alignment import Aligner, parse_distance
+from streamfuse.alignment import Aligner, check_distance, parse_distance
 from streamfuse.calibration.model import Calibration, load
 from streamfuse.color import Chroma, Plane
 from streamfuse.color_conversion import split_bgr, to_bgr
 from streamfuse.engines import create_engine
 from streamfuse.engines.presets import choose_preset, parse_preset
 from streamfuse.errors import EngineError, InputError
+from streamfuse.following import DistanceFollower, Followed
 from streamfuse.frames import DEFAULT_PERIOD_NS, Role
 from streamfuse.network.config import MIN_SIDE
 from streamfuse.support.closeable import Closeable
@@ -79,14 +81,23 @@ class Fuser(Closeable):
         visible picture, or its file; None: only sizes may differ.  `crop`: cut results to what both cameras see.
         `preset`: quality, balanced, realtime, or auto: the one that suits the weights best, or in real time a
         cheaper one if this machine does not keep up.  `distance_m`: distance in metres of what must coincide, or
-        "far", for a calibration with parallax; None: the calibration's own.
+        "far", for a calibration with parallax, or "auto": that of most of the scene, looked for all the time; None: the
+        calibration's own.
 
         The fuser closes `engine` when it is closed; if this fails, only an engine that was made here.  Raises
         EngineError (WeightsError), InputError for the calibration, and UsageError.
         """
         if isinstance(calibration, str | PathLike):
             calibration = load(Path(calibration))
-        self._aligner = Aligner(calibration, crop, None if distance_m is None else parse_distance(distance_m))
+        self._aligner = Aligner(calibration, crop)
+        self._follower: DistanceFollower | None = None
+        if distance_m == "auto":
+            self._follower = DistanceFollower(self._aligner)
+        elif distance_m is not None:
+            self._aligner.set_distance(parse_distance(distance_m), jump=True)
+        self._distance_lock = threading.Lock()
+        self._waits = True
+        """Answers of the distance auto are waited for: not with sources in real time."""
         self._automatic = preset == "auto"
         self._calls = 0
         with contextlib.ExitStack() as made:
@@ -132,6 +143,8 @@ class Fuser(Closeable):
         """
         _check_size(*vis.shape)
         begin = time.monotonic_ns()
+        if (follower := self._follower) is not None:
+            follower.offer(ir, vis, stamp_ns)
         ir, vis = self._aligner.align(ir, vis)
         aligned = time.monotonic_ns()
         self.engine.submit(ir, vis, _Begun(ir, vis, stamp_ns, aligned - begin, aligned, tag))
@@ -152,12 +165,29 @@ class Fuser(Closeable):
         return self._aligner.distance_m
 
     def set_distance(self, distance_m: float | str) -> None:
-        """Warp infrared for another distance, m, or "far".  Any thread may call it while pictures are fused.
+        """Warp infrared for another distance, m, "far" or "auto".  Any thread may call it while pictures are fused.
 
         The warp moves there smoothly, by at most half a pixel a frame.  Raises UsageError where the calibration has no
         parallax.
         """
-        self._aligner.set_distance(parse_distance(distance_m))
+        with self._distance_lock:
+            before = self._follower
+            if distance_m == "auto":
+                if before is None:
+                    self._follower = DistanceFollower(self._aligner, waits=self._waits)
+                return
+            wanted = parse_distance(distance_m)
+            check_distance(self._aligner.calibration, wanted)
+            self._follower = None
+            if before is not None:
+                before.close()
+            self._aligner.set_distance(wanted)
+
+    @property
+    def followed(self) -> Followed | None:
+        """State of the distance "auto"; None while the distance is a given one.  Any thread may read it."""
+        follower = self._follower
+        return None if follower is None else follower.state
 
     def place_infrared(self, ir: Plane, shape: tuple[int, int]) -> Plane:
         """Warp infrared (h, w) onto a black visible picture of `shape` (H, W), without fusion."""
@@ -178,12 +208,17 @@ class Fuser(Closeable):
         """
         _check_size(height, width)
         shape = self._aligner.output_shape(height, width)
+        self._waits = period_ns is None
+        if self._follower is not None:
+            self._follower.waits = self._waits
         if self._automatic and period_ns is not None:
             self._automatic = False
             choose_preset(self.engine, *shape, period_ns)
         self.engine.prepare(*shape)
 
     def close(self) -> None:
+        if self._follower is not None:
+            self._follower.close()
         self.engine.close()
 
 

@@ -59,7 +59,7 @@ class FusionOptions:
     crop: bool = False
     """Cut the result to the area that both cameras see."""
     distance_m: str | None = None
-    """Distance of what must coincide, metres or far; None: that of the calibration."""
+    """Distance of what must coincide: metres, far or auto; None: that of the calibration."""
     ir_offset_ms: float = 0.0
     """Added to every infrared stamp."""
     tolerance_ms: float | None = None

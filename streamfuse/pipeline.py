@@ -32,7 +32,7 @@ from streamfuse.sources import open_pair
 from streamfuse.sources.base import Source
 from streamfuse.support.channel import Channel
 from streamfuse.support.closeable import Closeable
-from streamfuse.telemetry import TO_FUSED, SourceSummary, Summary, Telemetry, add_counts
+from streamfuse.telemetry import TO_FUSED, AlignmentSummary, SourceSummary, Summary, Telemetry, add_counts
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -495,7 +495,15 @@ class Pipeline(Closeable):
             for role, source in self._sources.items()
             if source.live
         }
-        return replace(summary, sources=sources)
+        return replace(summary, sources=sources, alignment=self._alignment())
+
+    def _alignment(self) -> AlignmentSummary | None:
+        distance_m, followed = self._fuser.distance_m, self._fuser.followed
+        if distance_m is None:
+            return None
+        if followed is None:
+            return AlignmentSummary(distance_m)
+        return AlignmentSummary(distance_m, True, followed.answered, followed.kept, followed.confidence)
 
 
 def _open(ir: str | PathLike[str] | Source, vis: str | PathLike[str] | Source, fps: float | None) -> dict[Role, Source]:

@@ -100,6 +100,22 @@ class SourceSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class AlignmentSummary:
+    """How infrared is aligned."""
+
+    distance_m: float
+    """Distance for which infrared was warped last, m; infinity for far."""
+    automatic: bool = False
+    """True where the distance is that of the scene, found all the time."""
+    answered: int = 0
+    """Pairs that told the distance of the scene."""
+    kept: int = 0
+    """Pairs that did not, so that the last distance was kept."""
+    confidence: float | None = None
+    """Confidence of the last answer, 0..1."""
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """Counts and latencies of a run at one moment."""
 
@@ -128,6 +144,8 @@ class Summary:
     silent_s: dict[Role, float] = field(default_factory=dict)
     """Time since the last frame of each source that has delivered one, s."""
     engine_loaded: bool = False
+    alignment: AlignmentSummary | None = None
+    """How infrared is aligned; None without a calibration that has parallax."""
 
     @property
     def dropped(self) -> int:

@@ -67,6 +67,10 @@ def check(options: BatchOptions, recordings: list[Recording]) -> BatchOptions:
         parse_preset(choice.preset)
     info = read_info(choice.weights or default_weights())
     make_tone(fusion.tone, str(info.config.output))
+    if fusion.distance_m == "auto":
+        raise UsageError(
+            "--distance-m auto follows a scene, and a batch may split it: use `run`, or give metres or far"
+        )
     if fusion.distance_m is not None:
         parse_distance(fusion.distance_m)
     for recording in recordings:

@@ -58,6 +58,8 @@ def command(
     """
     if tone == "smooth":
         raise UsageError("tone smooth needs a stream: for images use --tone per-frame or fixed:LO,HI")
+    if distance_m == "auto":
+        raise UsageError("--distance-m auto needs a stream: for images give metres or far")
     try:
         jobs = _plan(ir, vis, output)
         _check_outputs(jobs, force)

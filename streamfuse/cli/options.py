@@ -133,8 +133,9 @@ calibration = together(
     click.option("--crop", type=click.Choice(["overlap"]), help="Crop the result to the area that both cameras see."),
     click.option(
         "--distance-m",
-        metavar="METRES|far",
-        help="Distance of what must coincide, for a calibration with parallax; default: that of the calibration.",
+        metavar="METRES|far|auto",
+        help="Distance of what must coincide, for a calibration with parallax: metres, far, or auto, that of most of "
+        "the scene at any time.  Default: that of the calibration.",
     ),
 )
 """--calib, --crop and --distance-m."""
