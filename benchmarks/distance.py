@@ -33,7 +33,7 @@ from streamfuse.calibration.dominant import DominantDistance
 from streamfuse.calibration.evidence import Evidence
 from streamfuse.calibration.model import Calibration
 from streamfuse.color import Plane
-from streamfuse.following import DistanceFollower
+from streamfuse.following import AlignmentWatch
 from streamfuse.sources.file import VideoFile
 from streamfuse.sources.scene.paint import View, units_per_metre
 from streamfuse.sources.scene.scene import Scene
@@ -117,7 +117,7 @@ class Row:
 def follow(stream: Stream, row: Row, made: Calibration) -> None:
     """Follow a stream of (infrared, visible, true shift px, changed now)."""
     aligner = Aligner(made)
-    with DistanceFollower(aligner) as follower:
+    with AlignmentWatch(aligner, automatic=True) as follower:
         since, right_at, before = 0, None, None
         clip: list[tuple[float, float]] = []
         for index, (ir, vis, shift, changed) in enumerate(stream):

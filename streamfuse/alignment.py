@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.calibration.geometry import Size, resize_matrix, same_aspect, size_of
-from streamfuse.calibration.grid import CoordinateGrid, Map
+from streamfuse.calibration.grid import UNMOVED, CoordinateGrid, Map
 from streamfuse.calibration.model import Calibration
 from streamfuse.calibration.overlap import FEATHER_PX, FILL_PX, Box, Mask, feather, largest_box
 from streamfuse.calibration.parallax import NEAREST_M
+from streamfuse.calibration.similarity import Similarity
 from streamfuse.color import Chroma, Plane
 from streamfuse.errors import InputError, UsageError
 from streamfuse.network.config import MIN_SIDE
@@ -35,6 +36,8 @@ AnyPlane = TypeVar("AnyPlane", bound=npt.NDArray[np.integer | np.floating])
 MAX_MOVE_PX = 0.5
 """Largest movement of the warp from one frame to the next, visible pixels: slower than the eye notices, and fast enough
 to come from far to 3 m in a second with cameras 6 cm apart."""
+MAX_DRIFT_PX = 0.1
+"""Largest movement of the warp from one frame to the next by a correction, px at a width of 640."""
 MAX_STEP = 1.25
 """Infrared pixels per visible pixel above which infrared is averaged before it is sampled."""
 
@@ -65,6 +68,7 @@ class Aligner:
         """1 / distance that is asked for, and that of the last warp, 1/m."""
         if calibration is not None and calibration.parallax is not None:
             self._wanted = self._inverse_m = 1 / (calibration.distance_m or math.inf)
+        self._moved_wanted = self._moved = UNMOVED
         if distance_m is not None:
             self.set_distance(distance_m, jump=True)
 
@@ -85,6 +89,18 @@ class Aligner:
         if jump:
             self._inverse_m = 1 / distance_m
         self._wanted = 1 / distance_m
+
+    @property
+    def moved(self) -> Similarity:
+        """Correction with which the last picture was warped."""
+        return self._moved
+
+    def set_correction(self, moved: Similarity) -> None:
+        """Displace infrared by a drift of the cameras since the calibration.  Any thread may call it.
+
+        The warp goes there by at most `MAX_DRIFT_PX` a frame.
+        """
+        self._moved_wanted = moved
 
     def align(self, ir: Plane, vis: Plane) -> tuple[Plane, Plane]:
         """Align luma planes (h, w) and (H, W) uint8; both results have the shape (H, W), or that of the crop.
@@ -114,12 +130,16 @@ class Aligner:
         assert self.calibration is not None
         if self._warp is None or not self._warp.fits(plane.shape, overlap):
             self._warp = _Warp(self.calibration, size_of(plane.shape), overlap)
-        return self._warp.apply(plane, self._inverse_m, interpolation)
+        return self._warp.apply(plane, self._inverse_m, self._moved, interpolation)
 
     def _move(self, overlap: _Overlap) -> None:
         """Take the distance of the next picture, a step from that of the last one."""
         wanted = self._wanted
-        overlap.widen(wanted)
+        if self._moved != self._moved_wanted:
+            self._moved = self._moved.toward(
+                self._moved_wanted, MAX_DRIFT_PX * overlap.vis_size[1] / 640, overlap.vis_size
+            )
+        overlap.widen(wanted, self._moved)
         most = MAX_MOVE_PX / max(overlap.shift_px_m, 1e-6)
         self._inverse_m = min(max(wanted, self._inverse_m - most), self._inverse_m + most)
 
@@ -179,6 +199,11 @@ def parse_distance(value: float | str) -> float:
 def check_distance(calibration: Calibration | None, distance_m: float) -> None:
     """Raise UsageError unless a warp for this distance can be computed."""
     parse_distance(distance_m)
+    need_parallax(calibration)
+
+
+def need_parallax(calibration: Calibration | None) -> None:
+    """Raise UsageError unless there is a calibration with parallax."""
     if calibration is None:
         raise UsageError("a distance needs a calibration: give one that has the parallax, as calib/README.md says")
     if calibration.parallax is None:
@@ -202,6 +227,7 @@ class _Overlap:
         self.shift_px_m = float(np.hypot(*scaled.shift_px_m))
         self.grid = CoordinateGrid(scaled)
         self._range = (inverse_m, inverse_m)
+        self._moved = UNMOVED
         mask = self.grid.coverage(inverse_m)
         _check_overlap(mask)
         self.box = Box(0, 0, *vis_size)
@@ -211,13 +237,13 @@ class _Overlap:
             self.box = largest_box(mask)
         self._use(mask)
 
-    def widen(self, inverse_m: float) -> None:
-        """Let the weights be right for this distance too."""
+    def widen(self, inverse_m: float, moved: Similarity) -> None:
+        """Let the weights be right for this distance too, and for this drift of the cameras to a pixel."""
         low, high = self._range
-        if low <= inverse_m <= high:
+        if low <= inverse_m <= high and self._moved.toward(moved, 1.0, self.vis_size) == moved:
             return
-        self._range = min(low, inverse_m), max(high, inverse_m)
-        self._use(self.grid.coverage(self._range[0]) & self.grid.coverage(self._range[1]))
+        self._range, self._moved = (min(low, inverse_m), max(high, inverse_m)), moved
+        self._use(self.grid.coverage(self._range[0], moved) & self.grid.coverage(self._range[1], moved))
 
     def _use(self, mask: Mask) -> None:
         covered = np.ascontiguousarray(self.box.cut(mask).astype(bool))
@@ -253,20 +279,20 @@ class _Warp:
         self._resized = max(round(ir_size[0] * shrink), 2), max(round(ir_size[1] * shrink), 2)
         self._scale = resize_matrix(calibration.ir_size, self._resized)
         self._ir_size, self._overlap = ir_size, overlap
-        self._inverse_m: float | None = None
+        self._place: tuple[float, Similarity] | None = None
         self._maps: tuple[cv2.typing.MatLike, cv2.typing.MatLike]
 
     def fits(self, shape: tuple[int, ...], overlap: _Overlap) -> bool:
         return self._ir_size == shape and self._overlap is overlap
 
-    def apply(self, ir: AnyPlane, inverse_m: float, interpolation: int) -> AnyPlane:
-        if self._inverse_m != inverse_m:
-            x, y = (self._overlap.box.cut(axis) for axis in self._overlap.grid.coordinates(inverse_m))
+    def apply(self, ir: AnyPlane, inverse_m: float, moved: Similarity, interpolation: int) -> AnyPlane:
+        if self._place != (inverse_m, moved):
+            x, y = (self._overlap.box.cut(axis) for axis in self._overlap.grid.coordinates(inverse_m, moved))
             scale = self._scale
             infrared_x = cv2.addWeighted(x, scale[0, 0], x, 0, scale[0, 2])
             infrared_y = cv2.addWeighted(y, scale[1, 1], y, 0, scale[1, 2])
             self._maps = cv2.convertMaps(infrared_x, infrared_y, cv2.CV_16SC2)
-            self._inverse_m = inverse_m
+            self._place = inverse_m, moved
         ir = ir if ir.shape == self._resized else _resize(ir, self._resized)
         # The border is replicated so that the last pixels can be interpolated; pixels beyond are blended away.
         return cast(AnyPlane, cv2.remap(ir, *self._maps, interpolation, borderMode=cv2.BORDER_REPLICATE))

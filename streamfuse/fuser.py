@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.alignment import Aligner, check_distance, parse_distance
+from streamfuse.alignment import Aligner, check_distance, need_parallax, parse_distance
 from streamfuse.calibration.model import Calibration, load
 from streamfuse.color import Chroma, Plane
 from streamfuse.color_conversion import split_bgr, to_bgr
 from streamfuse.engines import create_engine
 from streamfuse.engines.presets import choose_preset, parse_preset
 from streamfuse.errors import EngineError, InputError
-from streamfuse.following import DistanceFollower, Followed
+from streamfuse.following import AlignmentWatch, Followed
 from streamfuse.frames import DEFAULT_PERIOD_NS, Role
 from streamfuse.network.config import MIN_SIDE
 from streamfuse.support.closeable import Closeable
@@ -73,6 +73,7 @@ class Fuser(Closeable):
         preset: str = "auto",
         device: str = "auto",
         distance_m: float | str | None = None,
+        align: str | None = None,
     ) -> None:
         """`weights`: a safetensors file, None for the shipped one.  `engine`: auto, openvino, tensorrt,
         inductor, torch, or an Engine.  `device`: auto, cpu, cuda or cuda:N, where the engine runs.
@@ -82,7 +83,8 @@ class Fuser(Closeable):
         `preset`: quality, balanced, realtime, or auto: the one that suits the weights best, or in real time a
         cheaper one if this machine does not keep up.  `distance_m`: distance in metres of what must coincide, or
         "far", for a calibration with parallax, or "auto": that of most of the scene, looked for all the time; None: the
-        calibration's own.
+        calibration's own.  `align`: "fixed" tells (`followed`, a warning) when the cameras have moved since the
+        calibration, "follow" also corrects it; None: it is not looked for.
 
         The fuser closes `engine` when it is closed; if this fails, only an engine that was made here.  Raises
         EngineError (WeightsError), InputError for the calibration, and UsageError.
@@ -90,14 +92,16 @@ class Fuser(Closeable):
         if isinstance(calibration, str | PathLike):
             calibration = load(Path(calibration))
         self._aligner = Aligner(calibration, crop)
-        self._follower: DistanceFollower | None = None
-        if distance_m == "auto":
-            self._follower = DistanceFollower(self._aligner)
-        elif distance_m is not None:
+        self._watch: AlignmentWatch | None = None
+        if distance_m is not None and distance_m != "auto":
             self._aligner.set_distance(parse_distance(distance_m), jump=True)
+        if distance_m == "auto":
+            need_parallax(calibration)
+        if distance_m == "auto" or (align is not None and calibration is not None):
+            self._watch = AlignmentWatch(self._aligner, automatic=distance_m == "auto", align=align)
         self._distance_lock = threading.Lock()
         self._waits = True
-        """Answers of the distance auto are waited for: not with sources in real time."""
+        """Answers of the watch are waited for: not with sources in real time."""
         self._automatic = preset == "auto"
         self._calls = 0
         with contextlib.ExitStack() as made:
@@ -143,8 +147,8 @@ class Fuser(Closeable):
         """
         _check_size(*vis.shape)
         begin = time.monotonic_ns()
-        if (follower := self._follower) is not None:
-            follower.offer(ir, vis, stamp_ns)
+        if (watch := self._watch) is not None:
+            watch.offer(ir, vis, stamp_ns)
         ir, vis = self._aligner.align(ir, vis)
         aligned = time.monotonic_ns()
         self.engine.submit(ir, vis, _Begun(ir, vis, stamp_ns, aligned - begin, aligned, tag))
@@ -171,23 +175,26 @@ class Fuser(Closeable):
         parallax.
         """
         with self._distance_lock:
-            before = self._follower
             if distance_m == "auto":
-                if before is None:
-                    self._follower = DistanceFollower(self._aligner, waits=self._waits)
+                need_parallax(self._aligner.calibration)
+                if self._watch is None:
+                    self._watch = AlignmentWatch(self._aligner, waits=self._waits)
+                self._watch.follow_distance(True)
                 return
             wanted = parse_distance(distance_m)
             check_distance(self._aligner.calibration, wanted)
-            self._follower = None
-            if before is not None:
-                before.close()
+            if self._watch is not None:
+                self._watch.follow_distance(False)
             self._aligner.set_distance(wanted)
 
     @property
     def followed(self) -> Followed | None:
-        """State of the distance "auto"; None while the distance is a given one.  Any thread may read it."""
-        follower = self._follower
-        return None if follower is None else follower.state
+        """State of the watch over the alignment: distance "auto" and drift; None without it.
+
+        Any thread may read it.
+        """
+        watch = self._watch
+        return None if watch is None else watch.state
 
     def place_infrared(self, ir: Plane, shape: tuple[int, int]) -> Plane:
         """Warp infrared (h, w) onto a black visible picture of `shape` (H, W), without fusion."""
@@ -209,16 +216,16 @@ class Fuser(Closeable):
         _check_size(height, width)
         shape = self._aligner.output_shape(height, width)
         self._waits = period_ns is None
-        if self._follower is not None:
-            self._follower.waits = self._waits
+        if self._watch is not None:
+            self._watch.waits = self._waits
         if self._automatic and period_ns is not None:
             self._automatic = False
             choose_preset(self.engine, *shape, period_ns)
         self.engine.prepare(*shape)
 
     def close(self) -> None:
-        if self._follower is not None:
-            self._follower.close()
+        if self._watch is not None:
+            self._watch.close()
         self.engine.close()
 
 

@@ -38,11 +38,20 @@ class EngineChoice:
             preset=self.preset,
         )
 
-    def fuser(self, tone: str, calib: Path | None = None, crop: bool = False, distance_m: str | None = None) -> Fuser:
+    def fuser(
+        self,
+        tone: str,
+        calib: Path | None = None,
+        crop: bool = False,
+        distance_m: str | None = None,
+        align: str | None = None,
+    ) -> Fuser:
         """Create a Fuser with an engine of its own.  Raises EngineError, InputError and UsageError."""
         from streamfuse.fuser import Fuser
 
-        return Fuser(self.weights, self.engine, self.precision, tone, calib, crop, self.preset, self.device, distance_m)
+        return Fuser(
+            self.weights, self.engine, self.precision, tone, calib, crop, self.preset, self.device, distance_m, align
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +74,12 @@ class FusionOptions:
     tolerance_ms: float | None = None
     """Largest time between the two frames of a pair; None: half the frame interval of the slower stream."""
 
-    def fuser(self) -> Fuser:
-        """Create the Fuser; raises EngineError, InputError and UsageError."""
-        return self.engine.fuser(self.tone, self.calib, self.crop, self.distance_m)
+    def fuser(self, align: str | None = None) -> Fuser:
+        """Create the Fuser; raises EngineError, InputError and UsageError.
+
+        `align`: what is done about a drift of the cameras, as for `Fuser`.
+        """
+        return self.engine.fuser(self.tone, self.calib, self.crop, self.distance_m, align)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all values by the names of the command line's options, as JSON has them."""

@@ -498,12 +498,12 @@ class Pipeline(Closeable):
         return replace(summary, sources=sources, alignment=self._alignment())
 
     def _alignment(self) -> AlignmentSummary | None:
-        distance_m, followed = self._fuser.distance_m, self._fuser.followed
-        if distance_m is None:
-            return None
-        if followed is None:
-            return AlignmentSummary(distance_m)
-        return AlignmentSummary(distance_m, True, followed.answered, followed.kept, followed.confidence)
+        distance_m, state = self._fuser.distance_m, self._fuser.followed
+        if state is None:
+            return None if distance_m is None else AlignmentSummary(distance_m)
+        return AlignmentSummary(
+            distance_m, state.automatic, state.answered, state.kept, state.confidence, state.error_px
+        )
 
 
 def _open(ir: str | PathLike[str] | Source, vis: str | PathLike[str] | Source, fps: float | None) -> dict[Role, Source]:

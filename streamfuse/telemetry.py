@@ -103,8 +103,8 @@ class SourceSummary:
 class AlignmentSummary:
     """How infrared is aligned."""
 
-    distance_m: float
-    """Distance for which infrared was warped last, m; infinity for far."""
+    distance_m: float | None = None
+    """Distance for which infrared was warped last, m; infinity for far; None without parallax."""
     automatic: bool = False
     """True where the distance is that of the scene, found all the time."""
     answered: int = 0
@@ -113,6 +113,8 @@ class AlignmentSummary:
     """Pairs that did not, so that the last distance was kept."""
     confidence: float | None = None
     """Confidence of the last answer, 0..1."""
+    error_px: float | None = None
+    """Misfit of the calibration by a drift of the cameras, px at a width of 640; None while it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ class Summary:
     """Time since the last frame of each source that has delivered one, s."""
     engine_loaded: bool = False
     alignment: AlignmentSummary | None = None
-    """How infrared is aligned; None without a calibration that has parallax."""
+    """How infrared is aligned; None without a calibration."""
 
     @property
     def dropped(self) -> int:

@@ -13,13 +13,15 @@ import pytest
 from media import PassThrough
 from rig import VGA, calibration, infrared_look, structure
 
-from streamfuse.alignment import MAX_MOVE_PX, Aligner
+from streamfuse.alignment import MAX_DRIFT_PX, MAX_MOVE_PX, Aligner
 from streamfuse.calibration.dominant import DominantDistance
 from streamfuse.calibration.evidence import Evidence
+from streamfuse.calibration.geometry import project
 from streamfuse.calibration.model import Calibration
+from streamfuse.calibration.similarity import Similarity
 from streamfuse.color import Plane
 from streamfuse.errors import UsageError
-from streamfuse.following import INTERVAL_NS, DistanceFollower
+from streamfuse.following import INTERVAL_NS, AlignmentWatch, Followed
 from streamfuse.fuser import Fuser
 from streamfuse.pipeline import Pipeline
 from streamfuse.sources.scene.scene import Scene
@@ -80,11 +82,15 @@ def test_house_fronts_of_the_drawn_scene(front_m: float) -> None:
     assert off_px(made, 1 / max(found.inverse_m, 1e-9), front_m) < 1
 
 
-def followed(made: Calibration, pictures: Iterator[tuple[Plane, Plane]]) -> tuple[list[float], DistanceFollower]:
+def is_automatic(fuser: Fuser) -> bool:
+    return fuser.followed is not None and fuser.followed.automatic
+
+
+def followed(made: Calibration, pictures: Iterator[tuple[Plane, Plane]]) -> tuple[list[float], AlignmentWatch]:
     """Offer one frame after the other; return the distance of every warp."""
     aligner = Aligner(made)
     distances = []
-    with DistanceFollower(aligner) as follower:
+    with AlignmentWatch(aligner, automatic=True) as follower:
         for index, (ir, vis) in enumerate(pictures):
             follower.offer(ir, vis, index * PERIOD_NS)
             aligner.align(ir, vis)
@@ -141,7 +147,7 @@ def test_last_distance_is_kept_and_counted_where_nothing_tells_it() -> None:
 def test_every_interval_one_pair_is_looked_at() -> None:
     made = rig()
     aligner = Aligner(made)
-    with DistanceFollower(aligner) as follower:
+    with AlignmentWatch(aligner, automatic=True) as follower:
         for index in range(101):
             follower.offer(*pair(2, made, 4.0), index * INTERVAL_NS // 10)
     assert follower.state.answered == 10, "the last one is still looked at"
@@ -160,16 +166,15 @@ def test_given_distance_ends_the_search_and_auto_begins_it_again() -> None:
         for index in range(60):
             fuser.fuse_luma(ir, vis, index * INTERVAL_NS)
         assert fuser.distance_m == math.inf
-        ended = fuser.followed
-        assert ended is None
+        assert not is_automatic(fuser)
         fuser.set_distance("auto")
-        for index in range(3):
+        for index in range(40):
             fuser.fuse_luma(ir, vis, index * INTERVAL_NS)
         assert off_px(made, fuser.distance_m, 4.0) < 1
 
 
 def test_auto_without_parallax_says_what_to_do() -> None:
-    with pytest.raises(UsageError, match="auto needs a calibration with parallax: calibrate with boards"):
+    with pytest.raises(UsageError, match="one distance only: calibrate with boards"):
         Fuser(engine=PassThrough(), calibration=calibration(), distance_m="auto")
 
 
@@ -186,6 +191,94 @@ def test_pipeline_shows_distance_and_counts() -> None:
                 state = pipeline.summary().alignment
         assert state is not None
         assert (state.automatic, state.kept) == (True, 0)
+        assert state.distance_m is not None
         assert state.answered in (3, 4)
         assert 40 / state.distance_m == pytest.approx(front, abs=1)
     assert all((one == other).all() for one, other in zip(*results, strict=True))
+
+
+# --- drift
+
+
+def drifting(made: Calibration, *parts: tuple[Similarity, int], seed: int = 2) -> Iterator[tuple[Plane, Plane]]:
+    """A scene at 20 m while infrared is displaced: parts of (displacement in the visible picture, frames)."""
+    scene = structure(seed)
+    for moved, count in parts:
+        homography = moved.matrix(VGA) @ made.at(20.0).homography
+        seen = cv2.warpPerspective(scene, homography, VGA[::-1], flags=cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR)
+        random = np.random.default_rng(seed)
+        for _ in range(count):
+            vis = np.asarray(np.clip(scene + random.normal(0, 3, VGA), 0, 255), np.uint8)
+            yield infrared_look(np.asarray(seen, np.uint8), int(random.integers(1000))), vis
+
+
+def watched(made: Calibration, align: str, pictures: Iterator[tuple[Plane, Plane]]) -> tuple[Aligner, list[Followed]]:
+    """Show a frame every quarter of a second; return the aligner and the state after each."""
+    aligner = Aligner(made)
+    states = []
+    with AlignmentWatch(aligner, automatic=made.parallax is not None, align=align) as watch:
+        for index, (ir, vis) in enumerate(pictures):
+            watch.offer(ir, vis, index * INTERVAL_NS)
+            aligner.align(ir, vis)
+            states.append(watch.state)
+    return aligner, states
+
+
+KNOCKED = Similarity(0.0, 5 / 640, math.radians(0.5), 0.01)
+
+
+@pytest.mark.parametrize("made", [rig(), replace(calibration(np.eye(3)))])
+def test_knock_is_noticed_and_reported(made: Calibration, caplog: pytest.LogCaptureFixture) -> None:
+    still = Similarity()
+    _, states = watched(made, "fixed", drifting(rig() if made.parallax is None else made, (still, 16), (KNOCKED, 48)))
+    if made.parallax is None:  # a scene at 20 m is 2 px off for a calibration for far
+        states = states[16:]
+    else:
+        assert max(state.error_px or 0 for state in states[:16]) < 1
+        assert states[16 + 20].error_px == pytest.approx(KNOCKED.rms_px(VGA), abs=1.5), "after five seconds"
+    assert states[-1].drifted
+    assert caplog.text.count("the cameras have moved since the calibration") == 1
+
+
+def test_correction_follows_slowly_and_ends_right() -> None:
+    made = rig()
+    aligner = Aligner(made)
+    moves = []
+    with AlignmentWatch(aligner, automatic=True, align="follow") as watch:
+        before = aligner.moved
+        for index, (ir, vis) in enumerate(drifting(made, (Similarity(), 8), (KNOCKED, 120))):
+            watch.offer(ir, vis, index * INTERVAL_NS)
+            aligner.align(ir, vis)
+            moves.append(Similarity(*(b - a for a, b in zip(before, aligner.moved, strict=True))).rms_px(VGA))
+            before = aligner.moved
+    assert max(moves) < 1.05 * MAX_DRIFT_PX
+    at = np.array([[0.0, 0], [639, 0], [639, 479], [0, 479]])
+    assert aligner.distance_m is not None
+    found = project(aligner.moved.matrix(VGA) @ made.at(aligner.distance_m).homography, at)
+    truth = project(KNOCKED.matrix(VGA) @ made.at(20.0).homography, at)
+    assert np.linalg.norm(found - truth, axis=1).mean() < 1.5
+    assert not watch.state.drifted or watch.state.error_px is not None
+
+
+def test_nothing_is_reported_without_a_knock(caplog: pytest.LogCaptureFixture) -> None:
+    _, states = watched(rig(), "fixed", drifting(rig(), *[(Similarity(), 8)] * 6))
+    assert max(state.error_px or 0 for state in states) < 1
+    assert "moved" not in caplog.text
+
+
+def test_unrelated_pictures_report_no_drift() -> None:
+    made = rig()
+    _, states = watched(made, "follow", ((pair(k, made, 5.0)[0], pair(k + 1, made, 5.0)[1]) for k in range(40)))
+    assert states[-1].error_px is None
+
+
+def test_smallest_pictures_are_not_looked_at() -> None:
+    made = replace(calibration(np.eye(3), (16, 16), (16, 16)), parallax=np.array([20.0, 0, 0]))
+    tiny = np.zeros((16, 16), np.uint8)
+    _, states = watched(made, "follow", iter([(tiny, tiny)] * 12))
+    assert (states[-1].answered, states[-1].error_px) == (0, None)
+
+
+def test_unknown_align_is_refused() -> None:
+    with pytest.raises(UsageError, match="use fixed or follow"):
+        Fuser(engine=PassThrough(), calibration=rig(), align="often")

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.calibration.evidence import COLUMNS, ROWS, Evidence, Surfaces
-from streamfuse.calibration.geometry import parabola_vertex
+from streamfuse.calibration.geometry import Points, parabola_vertex
 
 PAIRS = 4
 """Pairs whose evidence is summed: the last second, at four pairs a second."""
@@ -68,9 +68,9 @@ class DominantDistance:
         """Start again, after a cut."""
         self._kept.clear()
 
-    def add(self, surfaces: Surfaces) -> Estimate:
-        """Add the evidence of a pair and return the present answer."""
-        self._kept.append((self._evidence.curves(surfaces), surfaces.sum(axis=0)))
+    def add(self, surfaces: Surfaces, moved: Points | None = None) -> Estimate:
+        """Add the evidence of a pair and return the present answer; `moved`: as in `Evidence.curves`."""
+        self._kept.append((self._evidence.curves(surfaces, moved), surfaces.sum(axis=0)))
         if len(self._kept) > 1:
             last, before = self._answer(len(self._kept) - 1), self._answer(0)
             apart = abs(last.inverse_m - before.inverse_m) / float(self._evidence.inverse_m[1]) * self._step_px

@@ -83,7 +83,8 @@ class Evidence:
         self._span = high - low
         self.middles = np.array([((c.start + c.stop - 1) / 2, (r.start + r.stop - 1) / 2) for r, c in self._cells])
         """(cells, 2) middle of each cell, reduced px."""
-        self._paths = (self.paths(self.middles) - low).astype(np.float32)
+        self.cell_paths = (self.paths(self.middles) - low).astype(np.float32)
+        """(cells, n, 2) position of every distance in the surface of each cell."""
 
     def paths(self, points: Points) -> npt.NDArray[np.float64]:
         """Shifts, from far, of things that are at `points` when far, for every searched distance, (p, n, 2) px."""
@@ -107,10 +108,13 @@ class Evidence:
             result[index] = cv2.matchTemplate(np.ascontiguousarray(window), cell, cv2.TM_CCORR)
         return result
 
-    def curves(self, surfaces: Surfaces) -> npt.NDArray[np.float32]:
-        """Correlation of every cell at every searched distance, (cells, n)."""
+    def curves(self, surfaces: Surfaces, moved: Points | None = None) -> npt.NDArray[np.float32]:
+        """Correlation of every cell at every searched distance, (cells, n).
+
+        `moved`: displacement of every cell by a drift of the cameras, (cells, 2) reduced px.
+        """
         result = np.empty((len(surfaces), len(self.inverse_m)), np.float32)
         for index, surface in enumerate(surfaces):
-            x, y = self._paths[index].T
+            x, y = (self.cell_paths[index] + (0 if moved is None else moved[index])).astype(np.float32).T
             result[index] = cv2.remap(surface, x[None], y[None], cv2.INTER_CUBIC)[0]
         return result

@@ -14,15 +14,17 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.calibration.geometry import Points
+from streamfuse.calibration.geometry import Points, inverse, project
 from streamfuse.calibration.model import Calibration
 from streamfuse.calibration.overlap import Mask, bend, from_visible, seen_by
+from streamfuse.calibration.similarity import Similarity
 
 Map: TypeAlias = npt.NDArray[np.float32]
 """(H, W) float32 coordinate, infrared px."""
 
 CELL = 8
 """Distance of the grid points, px of the visible picture."""
+UNMOVED = Similarity()
 OUTSIDE = -1e4
 """Coordinate of a pixel that the infrared camera cannot see."""
 ROUNDING_PX = 2e-3
@@ -47,14 +49,17 @@ class CoordinateGrid:
             inside = ((grid >= 0) & (grid < (width, height))).all(axis=1)
             self._seen = seen_by(calibration.vis_lens, self._flat, grid) | ~inside
 
-    def coordinates(self, inverse_m: float) -> tuple[Map, Map]:
-        """Return x and y of every visible pixel at the distance 1 / `inverse_m`, infrared px."""
-        return self._enlarged(self._points(inverse_m))
+    def coordinates(self, inverse_m: float, moved: Similarity = UNMOVED) -> tuple[Map, Map]:
+        """Return x and y of every visible pixel at the distance 1 / `inverse_m`, infrared px.
 
-    def coverage(self, inverse_m: float) -> Mask:
+        `moved`: displacement of infrared by a drift of the cameras, which the maps follow.
+        """
+        return self._enlarged(self._points(inverse_m, moved))
+
+    def coverage(self, inverse_m: float, moved: Similarity = UNMOVED) -> Mask:
         """Return which visible pixels infrared covers at the distance 1 / `inverse_m`, (H, W)."""
         calibration = self._calibration
-        points = from_visible(calibration.at(_distance_m(inverse_m)), self._flat)
+        points = from_visible(calibration.at(_distance_m(inverse_m)), self._unmoved(moved))
         seen = self._seen
         if calibration.ir_lens is not None:
             points, unbent = bend(calibration.ir_lens, points)
@@ -67,9 +72,15 @@ class CoordinateGrid:
             covered &= self._enlarge(seen.astype(np.float32)) > 0.999
         return covered
 
-    def _points(self, inverse_m: float) -> Points:
+    def _unmoved(self, moved: Similarity) -> Points:
+        """Return the visible positions, of a lens without distortion, before the drift."""
+        if moved == UNMOVED:
+            return self._flat
+        return project(inverse(moved.matrix(self._calibration.vis_size)), self._flat)
+
+    def _points(self, inverse_m: float, moved: Similarity) -> Points:
         calibration = self._calibration
-        points = from_visible(calibration.at(_distance_m(inverse_m)), self._flat)
+        points = from_visible(calibration.at(_distance_m(inverse_m)), self._unmoved(moved))
         if calibration.ir_lens is None:
             return points
         valid = np.isfinite(points).all(axis=1, keepdims=True)

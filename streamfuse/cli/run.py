@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from streamfuse.cli import logs, options, summary
-from streamfuse.errors import StreamfuseError
+from streamfuse.errors import StreamfuseError, UsageError
 
 if TYPE_CHECKING:
     from streamfuse.cli.publish import Publication
@@ -41,6 +41,13 @@ if TYPE_CHECKING:
 @options.live
 @options.publish
 @options.preview
+@click.option(
+    "--align",
+    type=click.Choice(["fixed", "follow"]),
+    default="fixed",
+    show_default=True,
+    help="With --calib, when the cameras have moved since the calibration: tell it, or correct it slowly too.",
+)
 @click.option("--frames", type=click.IntRange(1), help="Stop after this many pairs.")
 @options.config
 @options.print_config
@@ -58,6 +65,7 @@ def command(
     on_loss: str,
     publish: Publication | None,
     preview: options.Preview,
+    align: str,
     frames: int | None,
 ) -> int:
     """Fuse an infrared and a visible stream, frame by frame, into a video, images, or a preview in the browser.
@@ -81,11 +89,13 @@ def command(
     from streamfuse.sinks import open_sinks
     from streamfuse.sources.paced import PacedSource
 
+    if align == "follow" and fusion.calib is None:
+        raise UsageError("--align follow needs a calibration: give it with --calib")
     only_preview = not outputs and publish is None and preview.address is None
     with ExitStack() as stack:
         ir_source, vis_source = _open_sources(ir, vis, vot, fusion)
         sources = stack.enter_context(ir_source), stack.enter_context(vis_source)
-        fuser = stack.enter_context(fusion.fuser())
+        fuser = stack.enter_context(fusion.fuser(align))
         made: Future[Pipeline] = Future()
         # Before the outputs announce themselves: whoever reads of one may stop the run from then on
         received = stack.enter_context(stopping_on_signals(lambda: made.result().stop()))

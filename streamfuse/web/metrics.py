@@ -114,7 +114,11 @@ def _sources(summary: Summary) -> Iterator[Metric]:
 def _alignment(alignment: AlignmentSummary | None) -> Iterator[Metric]:
     if alignment is None:
         return
-    yield _gauge("distance_meters", "Distance for which infrared is warped; +Inf for far.", alignment.distance_m)
+    if alignment.error_px is not None:
+        text = "How far infrared is off since the calibration, pixels at a picture width of 640."
+        yield _gauge("alignment_error_px", text, alignment.error_px)
+    if alignment.distance_m is not None:
+        yield _gauge("distance_meters", "Distance for which infrared is warped; +Inf for far.", alignment.distance_m)
     if alignment.automatic:
         answers = {("sure",): alignment.answered, ("kept",): alignment.kept}
         yield _counter("distance_answers", "Pairs that told the distance, or did not.", ["answer"], answers)

@@ -95,6 +95,7 @@ def _alignment(alignment: AlignmentSummary | None) -> dict[str, Any] | None:
     if alignment is None:
         return None
     return {
+        "error_px": _rounded(alignment.error_px),
         "distance_m": "far" if alignment.distance_m == math.inf else _rounded(alignment.distance_m),
         "automatic": alignment.automatic,
         "answered": alignment.answered,
