@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import cv2
@@ -33,15 +34,27 @@ def draw_check(calibration: Calibration, ir: Plane, vis: Plane) -> npt.NDArray[n
     """
     if calibration.parallax is None:
         return _labelled(_drawn(calibration, ir, vis), "over the visible picture: edges must be on the same objects")
+    names = ["far" if distance_m == math.inf else f"{distance_m:g} m" for distance_m in DISTANCES_M]
+    drawn = [(name, calibration.at(distance_m)) for name, distance_m in zip(names, DISTANCES_M, strict=True)]
+    meaning = "edges must be on the same objects where these are at the distance that is written there"
+    return draw_several(drawn, ir, vis, meaning)
+
+
+def draw_several(
+    drawn: Sequence[tuple[str, Calibration]], ir: Plane, vis: Plane, meaning: str
+) -> npt.NDArray[np.uint8]:
+    """Draw check pictures of several calibrations, an even number, two by two: (name, calibration), without parallax.
+
+    `meaning`: the last words of the legend.
+    """
     panels = []
-    for distance_m in DISTANCES_M:
-        panel = _drawn(calibration.at(distance_m), ir, vis)
-        text = "far" if distance_m == math.inf else f"{distance_m:g} m"
+    for text, calibration in drawn:
+        panel = _drawn(calibration, ir, vis)
         for thickness, colour in ((5, (24, 24, 24)), (2, TEXT_BGR)):
             cv2.putText(panel, text, (14, 40), FONT, 1.2, colour, thickness, cv2.LINE_AA)
         panels.append(panel)
-    sheet = np.vstack([np.hstack(panels[:2]), np.hstack(panels[2:])])
-    return _labelled(sheet, "edges must be on the same objects where these are at the distance that is written there")
+    sheet = np.vstack([np.hstack(panels[first : first + 2]) for first in range(0, len(panels), 2)])
+    return _labelled(sheet, meaning)
 
 
 def _drawn(calibration: Calibration, ir: Plane, vis: Plane) -> npt.NDArray[np.uint8]:

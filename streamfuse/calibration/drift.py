@@ -94,9 +94,9 @@ class Drift:
             ).max(axis=1)
         return result
 
-    def estimate(self) -> Misfit | None:
-        """Return the misfit by the evidence of the last seconds; None where there is too little."""
-        if len(self._kept) < MIN_PAIRS:
+    def estimate(self, least: int = MIN_PAIRS) -> Misfit | None:
+        """Return the misfit by the evidence of the last seconds; None where there are fewer than `least` pairs."""
+        if len(self._kept) < least:
             return None
         total = np.sum(self._kept, axis=0)  # (normals, cells, offsets)
         low = total.mean(axis=2, keepdims=True)

@@ -58,15 +58,12 @@ def calibrate_scene(
     Raises InputError for input that cannot be read, and where the pictures do not determine the alignment with
     certainty.
     """
-    pairs, notes = _load(ir, vis, options)
+    pairs, notes = load_pairs(ir, vis, options)
     if len(pairs) < min_pairs:
         raise InputError(
             f"too few pairs of pictures for a certain result: {len(pairs)} (needed: {min_pairs}); "
             f"give more scenes or a recording, or accept the risk with --min-pairs {len(pairs)}"
         )
-    for role, planes in zip(Role, zip(*pairs, strict=True), strict=True):
-        if len({plane.shape for plane in planes}) > 1:
-            raise InputError(f"the {role.label} pictures are of different sizes: use a single size")
     found = register([a for a, _ in pairs], [b for _, b in pairs])
     first, second = pairs[0]
     count = f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''}"
@@ -121,16 +118,25 @@ def with_ruler(calibration: Calibration, ruler: Ruler) -> Calibration:
     )
 
 
-def _load(ir: str, vis: str, options: SourceOptions) -> tuple[list[PlanePair], list[str]]:
+def load_pairs(ir: str, vis: str, options: SourceOptions) -> tuple[list[PlanePair], list[str]]:
+    """Read up to `MAX_PAIRS` pairs of images or of two recordings, spread over them, and notes.  Raises InputError."""
     if all(not has_scheme(text) and not text.startswith("synthetic:") and is_image_list(text) for text in (ir, vis)):
         scenes, notes = pair_images(ir, vis, None)
         chosen = [scenes[k] for k in evenly_spaced(len(scenes), MAX_PAIRS)]
         most = options.max_pixels
-        return [(read_image_file(one.ir, most)[0], read_image_file(one.vis, most)[0]) for one in chosen], notes
+        pairs = [(read_image_file(one.ir, most)[0], read_image_file(one.vis, most)[0]) for one in chosen]
+        return _of_one_size(pairs), notes
     frames = list(_recorded(ir, vis, options))
     if not frames:
         raise InputError(f"{ir} and {vis} have no frames of the same moment: give two streams of one recording")
-    return [frames[k] for k in evenly_spaced(len(frames), MAX_PAIRS)], []
+    return _of_one_size([frames[k] for k in evenly_spaced(len(frames), MAX_PAIRS)]), []
+
+
+def _of_one_size(pairs: list[PlanePair]) -> list[PlanePair]:
+    for role, planes in zip(Role, zip(*pairs, strict=True), strict=True):
+        if len({plane.shape for plane in planes}) > 1:
+            raise InputError(f"the {role.label} pictures are of different sizes: use a single size")
+    return pairs
 
 
 def _recorded(ir: str, vis: str, options: SourceOptions) -> Iterator[PlanePair]:

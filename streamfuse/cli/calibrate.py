@@ -1,4 +1,4 @@
-"""`streamfuse calibrate`: make a calibration by one of four methods, or measure the time offset."""
+"""`streamfuse calibrate`: make a calibration by one of four methods, check it, or measure the time offset."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamfuse.cli import logs, options
+from streamfuse.cli.calibrate_check import check_command
 from streamfuse.cli.calibrate_time import time_command
 from streamfuse.cli.decorators import together
 from streamfuse.errors import OutputError, UsageError
@@ -79,6 +80,7 @@ def command() -> None:
 
 
 command.add_command(time_command, "time")
+command.add_command(check_command, "check")
 
 
 @command.command(short_help="From pictures of distant scenes, without a target.")
