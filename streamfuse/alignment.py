@@ -72,6 +72,12 @@ class Aligner:
         if distance_m is not None:
             self.set_distance(distance_m, jump=True)
 
+    def calibrate(self, calibration: Calibration) -> None:
+        """Align by a calibration without parallax from now on; not to be called while there is another one."""
+        assert self.calibration is None
+        assert calibration.parallax is None
+        self.calibration = calibration
+
     @property
     def distance_m(self) -> float | None:
         """Distance for which the last picture was warped, m; None without parallax."""

@@ -55,6 +55,8 @@ DRIFT_EVERY = 2
 TOLERATED_PX = 2.0
 """Misfit, px at a width of 640, that is reported where it lasts `REPORT_NS`."""
 REPORT_NS = 5_000_000_000
+FOLLOWED = 0.3
+"""Share of the difference to the last estimate by which a correction follows it: estimates differ by half a pixel."""
 NOTICED_PX = 0.75
 """Misfit from which the distance is looked for where the cameras look now."""
 
@@ -108,8 +110,6 @@ class AlignmentWatch(Closeable):
         `waits`: an answer that is due is waited for; otherwise it is taken up once it is there.  Raises UsageError
         where there is no calibration, or one without parallax for `automatic`.
         """
-        if align is not None and align not in list(Align):
-            raise UsageError(f"unknown align {align!r}: use {' or '.join(Align)}")
         if aligner.calibration is None:
             raise UsageError("watching the alignment needs a calibration: give one")
         self._aligner = aligner
@@ -125,6 +125,7 @@ class AlignmentWatch(Closeable):
         self._cut = True
         """The scene is not that of the last sure answer: the warp may jump."""
         self._exceeded_ns: int | None = None
+        self._correction = Similarity()
         self.state = Followed()
         """Counts and last answers; any thread may read it."""
         if automatic:
@@ -206,7 +207,9 @@ class AlignmentWatch(Closeable):
             )
         self.state = replace(self.state, error_px=found.error_px, drifted=drifted)
         if self._align == Align.FOLLOW:
-            self._aligner.set_correction(found.moved)
+            goal = self._correction
+            self._correction = Similarity(*(a + FOLLOWED * (b - a) for a, b in zip(goal, found.moved, strict=True)))
+            self._aligner.set_correction(self._correction)
 
     def close(self) -> None:
         """End the thread; the warp stays where it is."""

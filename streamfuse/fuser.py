@@ -18,8 +18,9 @@ from streamfuse.color import Chroma, Plane
 from streamfuse.color_conversion import split_bgr, to_bgr
 from streamfuse.engines import create_engine
 from streamfuse.engines.presets import choose_preset, parse_preset
-from streamfuse.errors import EngineError, InputError
-from streamfuse.following import AlignmentWatch, Followed
+from streamfuse.errors import EngineError, InputError, UsageError
+from streamfuse.first_look import FirstLook
+from streamfuse.following import Align, AlignmentWatch, Followed
 from streamfuse.frames import DEFAULT_PERIOD_NS, Role
 from streamfuse.network.config import MIN_SIDE
 from streamfuse.support.closeable import Closeable
@@ -84,7 +85,9 @@ class Fuser(Closeable):
         cheaper one if this machine does not keep up.  `distance_m`: distance in metres of what must coincide, or
         "far", for a calibration with parallax, or "auto": that of most of the scene, looked for all the time; None: the
         calibration's own.  `align`: "fixed" tells (`followed`, a warning) when the cameras have moved since the
-        calibration, "follow" also corrects it; None: it is not looked for.
+        calibration, "follow" also corrects it; without a calibration they tell
+        when the streams do not fit each other, and "auto" then makes a calibration of the first seconds.  None: it is
+        not looked for.
 
         The fuser closes `engine` when it is closed; if this fails, only an engine that was made here.  Raises
         EngineError (WeightsError), InputError for the calibration, and UsageError.
@@ -97,6 +100,13 @@ class Fuser(Closeable):
             self._aligner.set_distance(parse_distance(distance_m), jump=True)
         if distance_m == "auto":
             need_parallax(calibration)
+        self._first: FirstLook | None = None
+        if align == "auto" and calibration is not None:
+            raise UsageError("align auto makes a calibration: leave the calibration out, or use follow")
+        if align is not None and align not in (*Align, "auto"):
+            raise UsageError(f"unknown align {align!r}: use auto, {' or '.join(Align)}")
+        if align is not None and calibration is None:
+            self._first = FirstLook(calibrates=align == "auto")
         if distance_m == "auto" or (align is not None and calibration is not None):
             self._watch = AlignmentWatch(self._aligner, automatic=distance_m == "auto", align=align)
         self._distance_lock = threading.Lock()
@@ -149,9 +159,17 @@ class Fuser(Closeable):
         begin = time.monotonic_ns()
         if (watch := self._watch) is not None:
             watch.offer(ir, vis, stamp_ns)
+        if self._first is not None:
+            self._begin_aligned(self._first.offer(ir, vis, stamp_ns))
         ir, vis = self._aligner.align(ir, vis)
         aligned = time.monotonic_ns()
         self.engine.submit(ir, vis, _Begun(ir, vis, stamp_ns, aligned - begin, aligned, tag))
+
+    def _begin_aligned(self, found: Calibration | None) -> None:
+        """Use a calibration that was made of the first pictures."""
+        if found is not None:
+            self._aligner.calibrate(found)
+            self._watch = AlignmentWatch(self._aligner, align=Align.FIXED, waits=self._waits)
 
     def finish_luma(self) -> FusedLuma:
         """Wait for the oldest pair in flight and return it fused.  Raises EngineError if none is in flight."""
@@ -224,6 +242,8 @@ class Fuser(Closeable):
         self.engine.prepare(*shape)
 
     def close(self) -> None:
+        if self._first is not None:
+            self._first.close()
         if self._watch is not None:
             self._watch.close()
         self.engine.close()

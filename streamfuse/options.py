@@ -10,6 +10,7 @@ from streamfuse.sinks.video_format import VideoFormat
 from streamfuse.sources.options import SourceOptions
 
 if TYPE_CHECKING:
+    from streamfuse.calibration.model import Calibration
     from streamfuse.engines.base import Engine
     from streamfuse.fuser import Fuser
 
@@ -41,7 +42,7 @@ class EngineChoice:
     def fuser(
         self,
         tone: str,
-        calib: Path | None = None,
+        calib: Path | Calibration | None = None,
         crop: bool = False,
         distance_m: str | None = None,
         align: str | None = None,
@@ -74,12 +75,14 @@ class FusionOptions:
     tolerance_ms: float | None = None
     """Largest time between the two frames of a pair; None: half the frame interval of the slower stream."""
 
-    def fuser(self, align: str | None = None) -> Fuser:
+    def fuser(self, align: str | None = None, calibration: Calibration | None = None) -> Fuser:
         """Create the Fuser; raises EngineError, InputError and UsageError.
 
-        `align`: what is done about a drift of the cameras, as for `Fuser`.
+        `align`: what is done where infrared does not fit the visible picture, as for `Fuser`.  `calibration`: in place
+        of `calib`.
         """
-        return self.engine.fuser(self.tone, self.calib, self.crop, self.distance_m, align)
+        calib = calibration or self.calib
+        return self.engine.fuser(self.tone, calib, self.crop, self.distance_m, align)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all values by the names of the command line's options, as JSON has them."""

@@ -246,7 +246,7 @@ def test_correction_follows_slowly_and_ends_right() -> None:
     moves = []
     with AlignmentWatch(aligner, automatic=True, align="follow") as watch:
         before = aligner.moved
-        for index, (ir, vis) in enumerate(drifting(made, (Similarity(), 8), (KNOCKED, 120))):
+        for index, (ir, vis) in enumerate(drifting(made, (Similarity(), 8), (KNOCKED, 90))):
             watch.offer(ir, vis, index * INTERVAL_NS)
             aligner.align(ir, vis)
             moves.append(Similarity(*(b - a for a, b in zip(before, aligner.moved, strict=True))).rms_px(VGA))
@@ -280,5 +280,5 @@ def test_smallest_pictures_are_not_looked_at() -> None:
 
 
 def test_unknown_align_is_refused() -> None:
-    with pytest.raises(UsageError, match="use fixed or follow"):
+    with pytest.raises(UsageError, match="use auto, fixed or follow"):
         Fuser(engine=PassThrough(), calibration=rig(), align="often")

@@ -32,7 +32,7 @@ LARGEST_TURN_DEG = 1.5
 LARGEST_SCALE = 0.025
 """Largest turn and scale that are searched, and so the limits of a correction; the largest shift is `MARGIN` reduced
 px."""
-FINE_PX = 0.25
+FINE_PX = 0.125
 """Steps of the profiles and of the search, reduced px."""
 COARSE_PX = 0.5
 SURE_PX = 0.75
@@ -90,7 +90,7 @@ class Drift:
         for index, surface in enumerate(surfaces):
             at = (paths[index][None] + self._offsets[:, None, None] * normal).astype(np.float32)
             result[index] = cv2.remap(
-                surface, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+                surface, at[..., 0], at[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
             ).max(axis=1)
         return result
 

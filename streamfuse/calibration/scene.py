@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from streamfuse.calibration.geometry import evenly_spaced
+from streamfuse.calibration.geometry import Matrix3, evenly_spaced
 from streamfuse.calibration.model import Calibration, normalized
 from streamfuse.calibration.outcome import Outcome, make_calibration
 from streamfuse.calibration.parallax import at_distance
 from streamfuse.calibration.placing import focal_px
-from streamfuse.calibration.registration import register
+from streamfuse.calibration.registration import ADVICE, estimate, rejection_reason
+from streamfuse.calibration.several import MIN_SCENES, SeveralScenes, register_several
 from streamfuse.color import Plane
 from streamfuse.errors import InputError
 from streamfuse.frames import DEFAULT_PERIOD_NS, Role
@@ -37,6 +38,11 @@ RULER_ERROR_M = 0.003
 """Error of the distance between two lenses that is measured from outside, m."""
 ANGLE_ERROR = 0.03
 """Error of an angle of view in a data sheet, as a share of the focal length."""
+
+FAR_SHARE = 0.02
+"""Share of the spread of the scenes within which one is as far as the farthest."""
+LARGEST_ANGLE_DEG = 20.0
+"""Largest angle between the parallax of the scenes and that of the ruler, degrees."""
 
 PlanePair = tuple[Plane, Plane]
 
@@ -64,7 +70,15 @@ def calibrate_scene(
             f"too few pairs of pictures for a certain result: {len(pairs)} (needed: {min_pairs}); "
             f"give more scenes or a recording, or accept the risk with --min-pairs {len(pairs)}"
         )
-    found = register([a for a, _ in pairs], [b for _, b in pairs])
+    irs, viss = [a for a, _ in pairs], [b for _, b in pairs]
+    found = estimate(irs, viss)
+    if found is None:
+        raise InputError(f"infrared and visible have no structure in common: {ADVICE}")
+    if reason := rejection_reason(found):
+        several = _several(irs, viss, found.homography, ruler)
+        if several is None:
+            raise InputError(f"{reason}: {ADVICE}")
+        return calibrate_several(several, pairs, notes, ruler, distance_m)
     first, second = pairs[0]
     count = f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''}"
     calibration = make_calibration(
@@ -85,6 +99,56 @@ def calibrate_scene(
     if len(pairs) == 1:
         warnings.append("calibrated from a single pair: several scenes make the result more certain")
     return Outcome(calibration, details, warnings, pairs[0])
+
+
+def _several(ir: list[Plane], vis: list[Plane], homography: Matrix3, ruler: Ruler | None) -> SeveralScenes | None:
+    """Register scenes that are at different distances; None where that is not certain either."""
+    if len(ir) < MIN_SCENES:
+        return None
+    along = np.array([1.0, 0.0] if ruler is None else [ruler.right_m, ruler.down_m])
+    found = register_several(ir, vis, homography, along)
+    return found if found.reason_against() is None else None
+
+
+def calibrate_several(
+    found: SeveralScenes, pairs: list[PlanePair], notes: list[str], ruler: Ruler | None, distance_m: float | None
+) -> Outcome:
+    """Make a calibration of scenes at different distances, the farthest of which counts as far."""
+    first, second = pairs[0]
+    spread = float(np.ptp(found.shifts_px))
+    if ruler is None:
+        raise InputError(
+            f"the scenes are at different distances, up to {spread:.1f} px apart: give --baseline-m and --fov-deg "
+            "(then they make a calibration for every distance), or pictures of far scenes only"
+        )
+    measured = focal_px(ruler.fov_deg, second.shape[1]) * np.array([ruler.right_m, ruler.down_m])
+    length = float(np.hypot(*measured))
+    cosine = float(measured @ found.direction) / length
+    if abs(cosine) < math.cos(math.radians(LARGEST_ANGLE_DEG)):
+        raise InputError(
+            f"the scenes tell a parallax {math.degrees(math.acos(abs(cosine))):.0f} degrees from that of --baseline-m: "
+            "check its two numbers, right and down"
+        )
+    side = math.copysign(1.0, cosine)
+    nearness = side * found.shifts_px
+    nearness = nearness - nearness.min()
+    far = found.homography.copy()
+    far[:2, 2] += side * found.direction * float((side * found.shifts_px).min())
+    calibration = make_calibration(
+        far,
+        (first.shape[0], first.shape[1]),
+        (second.shape[0], second.shape[1]),
+        f"natural scenes at different distances, {len(pairs)} pairs, ruler",
+        rms_px=found.across_px,
+        distance_m=distance_m,
+        parallax=np.append(side * length * found.direction, 0.0),
+    )
+    away = ", ".join("far" if q < FAR_SHARE * spread else f"{length / q:.1f}" for q in nearness)
+    details = [
+        f"{len(pairs)} pairs at different distances; {found.agreeing} of {found.blocks} blocks agree",
+        f"distances, m: {away}",
+    ]
+    return Outcome(calibration, details, notes, pairs[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import click
 
 from streamfuse.cli import logs, options, summary
-from streamfuse.errors import StreamfuseError, UsageError
+from streamfuse.errors import InputError, StreamfuseError, UsageError
 
 if TYPE_CHECKING:
+    from streamfuse.calibration.model import Calibration
     from streamfuse.cli.publish import Publication
     from streamfuse.pipeline import Pipeline
     from streamfuse.sinks.base import Sink
@@ -43,10 +44,11 @@ if TYPE_CHECKING:
 @options.preview
 @click.option(
     "--align",
-    type=click.Choice(["fixed", "follow"]),
+    type=click.Choice(["fixed", "follow", "auto"]),
     default="fixed",
     show_default=True,
-    help="With --calib, when the cameras have moved since the calibration: tell it, or correct it slowly too.",
+    help="When infrared does not fit the visible picture: fixed tells it, follow also corrects slowly what has changed "
+    "since the calibration, auto makes a calibration of the first seconds where there is none.",
 )
 @click.option("--frames", type=click.IntRange(1), help="Stop after this many pairs.")
 @options.config
@@ -91,11 +93,17 @@ def command(
 
     if align == "follow" and fusion.calib is None:
         raise UsageError("--align follow needs a calibration: give it with --calib")
+    if align == "auto" and fusion.calib is not None:
+        raise UsageError("--align auto makes a calibration: leave --calib out, or use --align follow")
     only_preview = not outputs and publish is None and preview.address is None
     with ExitStack() as stack:
         ir_source, vis_source = _open_sources(ir, vis, vot, fusion)
         sources = stack.enter_context(ir_source), stack.enter_context(vis_source)
-        fuser = stack.enter_context(fusion.fuser(align))
+        if align == "auto" and not sources[0].live and ir is not None and vis is not None:
+            own = _calibrated(ir, vis, fusion.sources)
+            fuser = stack.enter_context(fusion.fuser("fixed", own))
+        else:
+            fuser = stack.enter_context(fusion.fuser(align))
         made: Future[Pipeline] = Future()
         # Before the outputs announce themselves: whoever reads of one may stop the run from then on
         received = stack.enter_context(stopping_on_signals(lambda: made.result().stop()))
@@ -142,6 +150,24 @@ def _open_sources(
 
     ir, vis = options.two_sources(ir, vis, vot)
     return open_vot(vot, fusion.sources) if vot is not None else open_pair(ir, vis, fusion.sources)
+
+
+def _calibrated(ir: str, vis: str, sources: options.SourceOptions) -> Calibration | None:
+    """Return a calibration of two recordings, None where they are pixel-aligned.  Raises InputError."""
+    from streamfuse.calibration.scene import load_pairs
+    from streamfuse.first_look import fits, look
+
+    pairs, _ = load_pairs(ir, vis, sources)
+    if fits(pairs):
+        return None
+    found = look(pairs)
+    if found is None:
+        raise InputError(
+            "these recordings do not tell how infrared lies in the visible picture: calibrate with `streamfuse "
+            "calibrate board` or `points`, or leave --align auto out if they are pixel-aligned"
+        )
+    logs.log.warning("infrared and visible do not fit each other by %s: calibrated from these recordings", found[1])
+    return found[0]
 
 
 def watch(pipeline: Pipeline, received: list[int]) -> int:

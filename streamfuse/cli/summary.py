@@ -69,7 +69,8 @@ def _alignment(alignment: AlignmentSummary | None) -> list[str]:
     if alignment.distance_m is not None:
         line = "distance far" if alignment.distance_m == math.inf else f"distance {alignment.distance_m:.1f} m"
         if alignment.automatic:
-            line += f", auto: {alignment.answered} times sure, {alignment.kept} times not, and the last one was kept"
+            line += f", auto: {alignment.answered} times sure"
+            line += f", {alignment.kept} times not, so the last one was kept" if alignment.kept else ""
         lines.append(line)
     if alignment.error_px is not None:
         lines.append(f"fit      infrared is off by {alignment.error_px:.1f} px since the calibration")
