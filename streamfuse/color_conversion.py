@@ -80,18 +80,34 @@ def to_bgr(luma: Plane, chroma: Chroma | None) -> npt.NDArray[np.uint8]:
     """Convert full-range luma (H, W) and its chroma, in any subsampling, range and matrix, to (H, W, 3) uint8 BGR."""
     if chroma is None:
         return cast("npt.NDArray[np.uint8]", cv2.cvtColor(luma, cv2.COLOR_GRAY2BGR))
-    height, width = luma.shape
-    chroma = resize_chroma(chroma, height, width)
-    if chroma.full_range and chroma.matrix is Matrix.BT601:
-        planes = np.dstack((luma, chroma.v, chroma.u))
-        return cast("npt.NDArray[np.uint8]", cv2.cvtColor(planes, cv2.COLOR_YCrCb2BGR))
+    chroma = resize_chroma(chroma, *luma.shape)
     kr, kb = _COEFFICIENTS[chroma.matrix]
-    scale = np.float32(1 if chroma.full_range else 255 / 224)
-    y = luma.astype(np.float32)
-    cb = (chroma.u.astype(np.float32) - 128) * scale
-    cr = (chroma.v.astype(np.float32) - 128) * scale
-    red = y + np.float32(2 * (1 - kr)) * cr
-    blue = y + np.float32(2 * (1 - kb)) * cb
-    green = (y - np.float32(kr) * red - np.float32(kb) * blue) / np.float32(1 - kr - kb)
-    bgr: npt.NDArray[np.uint8] = np.clip(np.rint(np.dstack((blue, green, red))), 0, 255).astype(np.uint8)
-    return bgr
+    kg = 1 - kr - kb
+    scale = 1 if chroma.full_range else 255 / 224
+    red, blue = 2 * (1 - kr) * scale, 2 * (1 - kb) * scale  # of V in R, of U in B
+    rows = ((blue, 0.0), (-kb * blue / kg, -kr * red / kg), (0.0, red))
+    matrix = np.array([(1.0, u, v, -128 * (u + v)) for u, v in rows])
+    return cast("npt.NDArray[np.uint8]", cv2.transform(cv2.merge((luma, chroma.u, chroma.v)), matrix))
+
+
+def to_bt601(luma: Plane, chroma: Chroma) -> tuple[Plane, Chroma]:
+    """Convert full-range luma (H, W) and its chroma, in any range and matrix, to full range and BT.601.
+
+    The chroma keeps its size; what the luma gains from it is interpolated.
+    """
+    if chroma.matrix is Matrix.BT601:
+        return luma, widen_chroma(chroma)
+    kr, kb = _COEFFICIENTS[chroma.matrix]
+    to_kr, to_kb = _COEFFICIENTS[Matrix.BT601]
+    scale = 1 if chroma.full_range else 255 / 224
+    # Effects of U and V on B - Y, R - Y and G - Y, then on the luma of BT.601, Y601 - Y.
+    kg = 1 - kr - kb
+    u, v = np.array((2 * (1 - kb), 0, -2 * kb * (1 - kb) / kg)), np.array((0, 2 * (1 - kr), -2 * kr * (1 - kr) / kg))
+    gain = np.array((to_kb, to_kr, 1 - to_kr - to_kb)) @ np.stack((u, v), 1)
+    rows = gain, ((u[0], v[0]) - gain) / (2 * (1 - to_kb)), ((u[1], v[1]) - gain) / (2 * (1 - to_kr))
+    # As three sums of whole planes, which OpenCV adds up several times faster than it multiplies by a matrix.
+    sums = (cv2.addWeighted(chroma.u, a, chroma.v, b, 128 * (1 - a - b)) for a, b in (row * scale for row in rows))
+    added, new_u, new_v = sums
+    added = cv2.resize(added, luma.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    moved = cast(Plane, cv2.addWeighted(luma, 1, added, 1, -128))
+    return moved, Chroma(cast(Plane, new_u), cast(Plane, new_v), full_range=True, matrix=Matrix.BT601)

@@ -276,6 +276,8 @@ class Pipeline(Closeable):
                     if prepared != shape:  # outside the timings: it happens once
                         self._finish(0)
                         self._fuser.prepare(*shape, self._period_ns() if self._real_time else None)
+                        if self.live and prepared is None:
+                            self._prepare_sinks(item)
                         prepared = shape
                         self._telemetry.engine_loaded()
                         if self.live and self._drop_if_old(item):  # the engine took long
@@ -298,6 +300,12 @@ class Pipeline(Closeable):
                 channel.close()
             if self._consumer is not None:
                 self._consumer.close()
+
+    def _prepare_sinks(self, item: Item) -> None:
+        """Show the sinks, which have no frame yet, what is coming."""
+        frame = item.vis if isinstance(item, FramePair) else item[1]
+        for sink in self._sinks:
+            sink.prepare(FusedFrame(frame.luma, frame.chroma, 0, 0), self._period_ns())
 
     def _drop_if_old(self, item: Item) -> bool:
         """Drop and count an item that exceeds the age budget by now; True if it did."""

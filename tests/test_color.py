@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from streamfuse.color import Chroma, Matrix
-from streamfuse.color_conversion import narrow_chroma, narrow_luma, resize_chroma, split_bgr, to_bgr, widen_luma
+from streamfuse.color_conversion import (
+    narrow_chroma,
+    narrow_luma,
+    resize_chroma,
+    split_bgr,
+    to_bgr,
+    to_bt601,
+    widen_luma,
+)
 
 LEVELS = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -45,6 +53,21 @@ def test_limited_chroma_to_bgr_as_ffmpeg_does(matrix: Matrix, tag: int) -> None:
     expected = frame.to_ndarray(format="bgr24").astype(int)
     chroma = Chroma(planes[1], planes[2], full_range=False, matrix=matrix)
     assert np.abs(to_bgr(widen_luma(planes[0]), chroma) - expected).max() <= 3
+
+
+@pytest.mark.parametrize("full_range", [True, False])
+@pytest.mark.parametrize("matrix", list(Matrix))
+def test_bt601_shows_the_same_colours(matrix: Matrix, full_range: bool) -> None:
+    """Of a smooth picture in 4:2:0 whose colours are inside of BGR in both forms."""
+    y, x = np.mgrid[0:48, 0:66]
+    luma = (90 + y + x * 0.5).astype(np.uint8)
+    u, v = (100 + x[::2, ::2] * 0.7).astype(np.uint8), (150 - y[::2, ::2] * 0.8).astype(np.uint8)
+    chroma = Chroma(u, v, full_range=full_range, matrix=matrix)
+    moved, changed = to_bt601(luma, chroma)
+    assert changed.matrix is Matrix.BT601
+    assert changed.full_range
+    assert changed.u.shape == u.shape
+    assert np.abs(to_bgr(moved, changed).astype(int) - to_bgr(luma, chroma)).max() <= 3
 
 
 def test_grey_to_bgr() -> None:

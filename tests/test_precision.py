@@ -65,11 +65,20 @@ def test_fastest_is_chosen_once(
     assert times.measured == 2
 
 
+@pytest.mark.parametrize(("psnr_db", "chosen"), [(53.0, "fp32"), (55.0, "bf16")])
 def test_a_worse_picture_is_not_chosen(
-    weights: Path, tmp_path: Path, times: Times, monkeypatch: pytest.MonkeyPatch
+    weights: Path,
+    tmp_path: Path,
+    times: Times,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    psnr_db: float,
+    chosen: str,
 ) -> None:
-    monkeypatch.setattr(openvino, "_psnr_db", lambda raw, exact: 39.0)
-    assert prepared(weights, Cache(tmp_path)) == "fp32"
+    caplog.set_level(logging.INFO, "streamfuse")
+    monkeypatch.setattr(openvino, "_psnr_db", lambda raw, exact: psnr_db)
+    assert prepared(weights, Cache(tmp_path)) == chosen
+    assert ("but only 53 dB" in caplog.text) is (chosen == "fp32")
 
 
 def test_psnr_of_luma() -> None:

@@ -253,7 +253,7 @@ def test_unwritable_paths_are_refused_at_once(tmp_path: Path) -> None:
         ("a.mp4", VideoFormat("vp9"), "unknown codec 'vp9': use h264, hevc, ffv1"),
         ("a.mp4", VideoFormat("ffv1"), "goes into .mkv"),
         ("a.mp4", VideoFormat(crf=52), "crf must be 0..51"),
-        ("a.mp4", VideoFormat(preset="warp"), "unknown preset"),
+        ("a.mp4", VideoFormat(preset="warp"), "unknown encoder preset"),
     ],
 )
 def test_invalid_formats_are_refused(tmp_path: Path, name: str, video: VideoFormat, words: str) -> None:

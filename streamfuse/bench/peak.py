@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from streamfuse.engines.device import CudaDevice, Work
+from streamfuse.support.cpus import usable_cpus
 
 RUNS = 7
 CPU_SIDE, GPU_SIDE = 2048, 8192
@@ -36,8 +36,7 @@ def measure_peak(dtype: torch.dtype, gpu: int | None) -> Peak:
     a, b, product = (torch.ones((side, side), dtype=dtype, device=where) for _ in range(3))
     source, target = (torch.zeros(size, dtype=torch.uint8, device=where) for _ in range(2))
     threads = torch.get_num_threads()
-    if hasattr(os, "sched_getaffinity"):
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(usable_cpus())
     try:
         return Peak(
             2 * side**3 / _best_s(device, lambda: _multiply(a, b, product)),

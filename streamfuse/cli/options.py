@@ -58,9 +58,10 @@ _video = together(
     click.option("--crf", type=int, default=20, show_default=True, help="Quality of h264 and hevc: 0 (best) to 51."),
     click.option(
         "--encoder-preset",
-        default="veryfast",
+        default="auto",
         show_default=True,
-        help="FFmpeg's encoder preset, ultrafast to veryslow: slower encoding makes smaller files.",
+        help="FFmpeg's encoder preset, ultrafast to veryslow: slower encoding makes smaller files.  auto: veryfast, "
+        "and for live sources a faster one where veryfast does not keep up.",
     ),
     click.option(
         "--tone",

@@ -17,8 +17,9 @@ from pathlib import Path
 from streamfuse import __version__
 from streamfuse.doctor.report import Check, failed, ok, warning
 from streamfuse.engines import has_gpu
-from streamfuse.engines.base import read_cpu, usable_cpus
+from streamfuse.engines.base import read_cpu
 from streamfuse.errors import EngineUnavailable
+from streamfuse.support.cpus import usable_cpus
 
 FAST_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 """Instruction sets that engines gain from, by Linux's names."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import functools
-import os
 import platform
 import re
 import time
@@ -317,11 +316,6 @@ class Cpu:
     def has_bf16(self) -> bool:
         """True if the CPU has BF16 instructions; otherwise BF16 is emulated, slower than FP32."""
         return not self.flags.isdisjoint({"avx512_bf16", "amx_bf16"})
-
-
-def usable_cpus() -> int:
-    """Return the number of CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache

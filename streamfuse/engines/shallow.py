@@ -22,7 +22,7 @@ from streamfuse.color import Plane, Raw
 from streamfuse.engines import native
 from streamfuse.engines.base import Cpu
 from streamfuse.engines.cache import Cache, code_digest, entry_key
-from streamfuse.engines.shallow_layout import memory_size
+from streamfuse.engines.shallow_layout import LINE, memory_size
 from streamfuse.network.config import CrossFuseConfig, Ends, SkipArea, SkipBorder
 from streamfuse.tone import HostPicture, stretching
 
@@ -132,7 +132,7 @@ class ShallowPass:
         strips = max(1, min(STRIPS * threads, blocks // LEAST_ROWS))
         ends = [blocks * strip // strips for strip in range(strips + 1)]
         size = memory_size(width, config.shallow, deep[1])
-        self._memory = np.zeros((strips, size), np.float32)
+        self._memory = _aligned(strips, size)
         self._raw: Raw = np.zeros(shape, np.float32)
         self._sums = np.zeros((strips, 2))
         zeros = config.skip_border is SkipBorder.ZEROS
@@ -196,6 +196,13 @@ class ShallowPass:
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown()
+
+
+def _aligned(strips: int, size: int) -> npt.NDArray[np.float32]:
+    """Return zeros, (strips, size), of which value 1 of each plane, its first pixel, begins a cache line."""
+    memory = np.zeros(strips * size + LINE, np.float32)
+    begin = (-memory.ctypes.data // memory.itemsize - 1) % LINE
+    return memory[begin : begin + strips * size].reshape(strips, size)
 
 
 class PassPicture(HostPicture):

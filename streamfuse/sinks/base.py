@@ -35,6 +35,12 @@ class Sink(ABC):
         Any thread may call the function.
         """
 
+    def prepare(self, example: FusedFrame, period_ns: int) -> None:  # noqa: B027 - few sinks must keep up
+        """Receive a frame like those that follow, of a live stream with this interval; called once, before the first.
+
+        A sink that can work faster or better measures here what keeps up.
+        """
+
     @abstractmethod
     def write(self, frame: FusedFrame) -> None:
         """Write the next frame."""

@@ -21,7 +21,7 @@ from streamfuse.color import Matrix, Plane
 from streamfuse.color_conversion import narrow_chroma, narrow_luma, resize_chroma, widen_chroma
 from streamfuse.errors import OutputError
 from streamfuse.frames import Content, FusedFrame
-from streamfuse.sinks.video_format import CODECS, PRESETS, VideoFormat
+from streamfuse.sinks.video_format import AUTO, CODECS, DEFAULT_PRESET, PRESETS, VideoFormat
 from streamfuse.support.notes import warn_once
 
 if TYPE_CHECKING:
@@ -73,20 +73,35 @@ class Encoder:
     """
 
     def __init__(
-        self, container: OutputContainer, video: VideoFormat, first: FusedFrame, *, name: str, period_ns: int
+        self,
+        container: OutputContainer,
+        video: VideoFormat,
+        first: FusedFrame,
+        *,
+        name: str,
+        period_ns: int,
+        threads: int | None = None,
     ) -> None:
-        """`name`: of the output, for messages; `period_ns`: nominal time between frames."""
-        self._format = video
+        """`name`: of the output, for messages; `period_ns`: nominal time between frames; `threads`: None for one per
+        core where a frame is large.
+        """
+        self._format = replace(video, preset=DEFAULT_PRESET) if video.preset == AUTO else video
         # FFV1 keeps the full range of the fused luma: limited range has 220 levels instead of 256.
         self._lossless = video.codec == "ffv1"
         self._name = name
         self._period_ns = period_ns
         self._shape = first.luma.shape
+        self._threads = threads or self.threads(*self._shape)
         self._announced: tuple[int, ...] | None = None
         self._origin_ns = min(first.time_ns, 0)
         self._last_pts = -1
         self._pixel_format = self._choose_pixel_format(first)
         self._stream = self._add_stream(container, first)
+
+    @staticmethod
+    def threads(height: int, width: int) -> int:
+        """Number of threads that encode frames of this size."""
+        return 1 if height * width <= SMALL_PIXELS else os.cpu_count() or 1
 
     def encode(self, frame: FusedFrame | None) -> Sequence[Packet[VideoStream]]:
         """Encode a frame and return packets for the container; None flushes the codec.
@@ -115,7 +130,7 @@ class Encoder:
         stream.height, stream.width, stream.pix_fmt = height, width, self._pixel_format
         codec = stream.codec_context
         codec.time_base = stream.time_base = Fraction(1, TICKS)
-        codec.thread_count = 1 if height * width <= SMALL_PIXELS else os.cpu_count() or 1
+        codec.thread_count = self._threads
         codec.color_range = 2 if self._lossless else 1
         matrix = first.chroma.matrix if first.chroma is not None else Matrix.BT601
         codec.colorspace, codec.color_primaries, codec.color_trc = _COLOR_TAGS[matrix]

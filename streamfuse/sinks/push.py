@@ -23,6 +23,7 @@ from streamfuse.errors import UsageError
 from streamfuse.frames import DEFAULT_PERIOD_NS, FusedFrame
 from streamfuse.sinks.base import Sink
 from streamfuse.sinks.encoder import Encoder
+from streamfuse.sinks.encoder_preset import keep_up
 from streamfuse.sinks.video_format import VideoFormat
 from streamfuse.sources.connection import Lost, explain
 from streamfuse.support.backoff import Backoff
@@ -69,6 +70,9 @@ class PushSink(Sink):
         self._next_s = 0.0
         self._told: str | None = None
         self._seen = False
+
+    def prepare(self, example: FusedFrame, period_ns: int) -> None:
+        self._format = keep_up(self._format, example, period_ns, self.name)
 
     def write(self, frame: FusedFrame) -> None:
         if self._push is None:

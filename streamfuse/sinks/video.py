@@ -16,6 +16,7 @@ from streamfuse.errors import OutputError
 from streamfuse.frames import DEFAULT_PERIOD_NS, FusedFrame
 from streamfuse.sinks.base import Sink
 from streamfuse.sinks.encoder import Encoder
+from streamfuse.sinks.encoder_preset import keep_up
 from streamfuse.sinks.target import Target
 from streamfuse.sinks.video_format import VideoFormat
 from streamfuse.support.files import reason
@@ -44,6 +45,10 @@ class VideoSink(Sink):
         self._encoder: Encoder | None = None
         self._first: tuple[FusedFrame, int] | None = None
         self._frames = 0
+
+    def prepare(self, example: FusedFrame, period_ns: int) -> None:
+        with self._errors():
+            self._format = keep_up(self._format, example, period_ns, self.name)
 
     def write(self, frame: FusedFrame) -> None:
         if self._container is None:

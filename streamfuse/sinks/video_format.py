@@ -8,6 +8,9 @@ from pathlib import Path
 from streamfuse.errors import UsageError
 from streamfuse.sinks.target import VIDEO_SUFFIXES
 
+AUTO = "auto"
+"""The preset that is measured for live sources; otherwise `DEFAULT_PRESET`."""
+DEFAULT_PRESET = "veryfast"
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 CODECS = {"h264": "libx264", "hevc": "libx265", "ffv1": "ffv1"}
 """Codec to FFmpeg's encoder on the CPU."""
@@ -21,8 +24,8 @@ class VideoFormat:
     """h264, hevc or ffv1 (lossless, in .mkv)."""
     crf: int = 20
     """Constant quality, 0..51, less is better; not for ffv1."""
-    preset: str = "veryfast"
-    """One of PRESETS; not for ffv1."""
+    preset: str = AUTO
+    """auto or one of PRESETS; not for ffv1."""
     hardware: bool = False
     """Encode on an NVIDIA GPU if it can; `crf` is then a constant quantiser.  Not for ffv1."""
 
@@ -42,5 +45,5 @@ class VideoFormat:
             raise UsageError("ffv1 is encoded on the CPU only: leave out --hw-encode")
         if not 0 <= self.crf <= 51:
             raise UsageError(f"crf must be 0..51, got {self.crf}")
-        if self.preset not in PRESETS:
-            raise UsageError(f"unknown preset {self.preset!r}: use {', '.join(PRESETS)}")
+        if self.preset not in (AUTO, *PRESETS):
+            raise UsageError(f"unknown encoder preset {self.preset!r}: use auto, {', '.join(PRESETS)}")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamfuse.av_frames import to_av
-from streamfuse.color import Chroma, Matrix, Plane
-from streamfuse.color_conversion import resize_chroma, widen_chroma
+from streamfuse.color import Chroma, Plane
+from streamfuse.color_conversion import resize_chroma, to_bt601
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
@@ -32,24 +32,14 @@ class JpegEncoder:
 
         chroma: in any subsampling, range and matrix; None: grey.
         """
-        from av.video.reformatter import Colorspace
-
         height, width = luma.shape
         half = -(-height // 2), -(-width // 2)
         if chroma is None:
             u = v = np.full(half, 128, np.uint8)
         else:
-            full = widen_chroma(resize_chroma(chroma, *half))
-            u, v = full.u, full.v
+            luma, chroma = to_bt601(luma, resize_chroma(chroma, *half))  # the only matrix of JPEG
+            u, v = chroma.u, chroma.v
         picture = to_av(width, height, "yuvj420p", (luma, u, v))
-        if chroma is not None and chroma.matrix is not Matrix.BT601:  # the only matrix of JPEG
-            source = Colorspace.ITU709 if chroma.matrix is Matrix.BT709 else Colorspace.BT2020
-            picture = picture.reformat(
-                src_colorspace=source,
-                dst_colorspace=Colorspace.ITU601,
-                src_color_range=_FULL_RANGE,
-                dst_color_range=_FULL_RANGE,
-            )
         context = self._context
         if context is None or (context.height, context.width) != (height, width):
             context = self._context = _open(height, width)
