@@ -118,7 +118,7 @@ class Aligner:
         overlap = self._overlap_of(self.calibration, vis.shape)
         self._move(overlap)
         vis = self.cut(vis)
-        return overlap.fill(self._warped(ir, overlap, cv2.INTER_CUBIC), vis), vis
+        return overlap.fill(self._warp_of(ir.shape, overlap).apply(ir), vis), vis
 
     def warp(self, plane: AnyPlane, shape: tuple[int, ...]) -> AnyPlane:
         """Warp another plane (h, w) of the infrared camera as `align` warped the last one, without blending.
@@ -130,13 +130,16 @@ class Aligner:
             size = (shape[1], shape[0])
             same = plane.shape == shape
             return plane if same else cast(AnyPlane, cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR))
-        return self._warped(plane, self._overlap_of(self.calibration, shape), cv2.INTER_LINEAR)
+        overlap = self._overlap_of(self.calibration, shape)
+        return self._warp_of(plane.shape, overlap).apply(plane, cv2.INTER_LINEAR)
 
-    def _warped(self, plane: AnyPlane, overlap: _Overlap, interpolation: int) -> AnyPlane:
+    def _warp_of(self, shape: tuple[int, ...], overlap: _Overlap) -> _Warp:
+        """Return the warp of planes of `shape` for the distance and the correction of the last picture."""
         assert self.calibration is not None
-        if self._warp is None or not self._warp.fits(plane.shape, overlap):
-            self._warp = _Warp(self.calibration, size_of(plane.shape), overlap)
-        return self._warp.apply(plane, self._inverse_m, self._moved, interpolation)
+        if self._warp is None or not self._warp.fits(shape, overlap):
+            self._warp = _Warp(self.calibration, size_of(shape), overlap)
+        self._warp.go(self._inverse_m, self._moved)
+        return self._warp
 
     def _move(self, overlap: _Overlap) -> None:
         """Take the distance of the next picture, a step from that of the last one."""
@@ -291,14 +294,18 @@ class _Warp:
     def fits(self, shape: tuple[int, ...], overlap: _Overlap) -> bool:
         return self._ir_size == shape and self._overlap is overlap
 
-    def apply(self, ir: AnyPlane, inverse_m: float, moved: Similarity, interpolation: int) -> AnyPlane:
-        if self._place != (inverse_m, moved):
-            x, y = (self._overlap.box.cut(axis) for axis in self._overlap.grid.coordinates(inverse_m, moved))
-            scale = self._scale
-            infrared_x = cv2.addWeighted(x, scale[0, 0], x, 0, scale[0, 2])
-            infrared_y = cv2.addWeighted(y, scale[1, 1], y, 0, scale[1, 2])
-            self._maps = cv2.convertMaps(infrared_x, infrared_y, cv2.CV_16SC2)
-            self._place = inverse_m, moved
+    def go(self, inverse_m: float, moved: Similarity) -> None:
+        """Compute the maps for a distance and a correction, unless they are those of the last one."""
+        if self._place == (inverse_m, moved):
+            return
+        x, y = (self._overlap.box.cut(axis) for axis in self._overlap.grid.coordinates(inverse_m, moved))
+        scale = self._scale
+        infrared_x = cv2.addWeighted(x, scale[0, 0], x, 0, scale[0, 2])
+        infrared_y = cv2.addWeighted(y, scale[1, 1], y, 0, scale[1, 2])
+        self._maps = cv2.convertMaps(infrared_x, infrared_y, cv2.CV_16SC2)
+        self._place = inverse_m, moved
+
+    def apply(self, ir: AnyPlane, interpolation: int = cv2.INTER_CUBIC) -> AnyPlane:
         ir = ir if ir.shape == self._resized else _resize(ir, self._resized)
         # The border is replicated so that the last pixels can be interpolated; pixels beyond are blended away.
         return cast(AnyPlane, cv2.remap(ir, *self._maps, interpolation, borderMode=cv2.BORDER_REPLICATE))
