@@ -7,16 +7,16 @@ millisecond, so the warp can follow a distance that changes from frame to frame.
 
 from __future__ import annotations
 
-import math
 from typing import TypeAlias, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.calibration.geometry import Points, inverse, project
-from streamfuse.calibration.model import Calibration
+from streamfuse.calibration.geometry import Matrix3, Points, inverse, project
+from streamfuse.calibration.model import Calibration, normalized
 from streamfuse.calibration.overlap import Mask, bend, from_visible, seen_by
+from streamfuse.calibration.parallax import at_distance
 from streamfuse.calibration.similarity import Similarity
 
 Map: TypeAlias = npt.NDArray[np.float32]
@@ -59,7 +59,7 @@ class CoordinateGrid:
     def coverage(self, inverse_m: float, moved: Similarity = UNMOVED) -> Mask:
         """Return which visible pixels infrared covers at the distance 1 / `inverse_m`, (H, W)."""
         calibration = self._calibration
-        points = from_visible(calibration.at(_distance_m(inverse_m)), self._unmoved(moved))
+        points = from_visible(self._homography(inverse_m), self._unmoved(moved))
         seen = self._seen
         if calibration.ir_lens is not None:
             points, unbent = bend(calibration.ir_lens, points)
@@ -72,6 +72,13 @@ class CoordinateGrid:
             covered &= self._enlarge(seen.astype(np.float32)) > 0.999
         return covered
 
+    def _homography(self, inverse_m: float) -> Matrix3:
+        """Return the homography of a distance; every frame may ask, so nothing is checked again."""
+        calibration = self._calibration
+        if calibration.parallax is None:
+            return calibration.homography
+        return normalized(at_distance(calibration.homography, calibration.parallax, inverse_m))
+
     def _unmoved(self, moved: Similarity) -> Points:
         """Return the visible positions, of a lens without distortion, before the drift."""
         if moved == UNMOVED:
@@ -80,7 +87,7 @@ class CoordinateGrid:
 
     def _points(self, inverse_m: float, moved: Similarity) -> Points:
         calibration = self._calibration
-        points = from_visible(calibration.at(_distance_m(inverse_m)), self._unmoved(moved))
+        points = from_visible(self._homography(inverse_m), self._unmoved(moved))
         if calibration.ir_lens is None:
             return points
         valid = np.isfinite(points).all(axis=1, keepdims=True)
@@ -96,7 +103,3 @@ class CoordinateGrid:
         coarse = np.ascontiguousarray(values.reshape(rows, columns))
         large = cv2.resize(coarse, (columns * CELL, rows * CELL), interpolation=cv2.INTER_LINEAR)
         return cast(Map, large[CELL : CELL + height, CELL : CELL + width])
-
-
-def _distance_m(inverse_m: float) -> float:
-    return 1 / inverse_m if inverse_m > 0 else math.inf

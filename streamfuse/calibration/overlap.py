@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.calibration.geometry import LENS_TOLERANCE_PX, Lens, Points, Size, inverse, project
+from streamfuse.calibration.geometry import LENS_TOLERANCE_PX, Lens, Matrix3, Points, Size, inverse, project
 from streamfuse.calibration.model import Calibration
 from streamfuse.color import Chroma, Plane
 from streamfuse.errors import InputError
@@ -69,7 +69,7 @@ def infrared_coordinates(calibration: Calibration) -> tuple[Points, Mask]:
     if calibration.vis_lens is not None:
         flat = calibration.vis_lens.undistort(visible)
         covered &= seen_by(calibration.vis_lens, flat, visible)
-    coordinates = from_visible(calibration, flat)
+    coordinates = from_visible(calibration.homography, flat)
     if calibration.ir_lens is not None:
         coordinates, unbent = bend(calibration.ir_lens, coordinates)
         covered &= unbent
@@ -79,9 +79,9 @@ def infrared_coordinates(calibration: Calibration) -> tuple[Points, Mask]:
     return np.where(np.isfinite(coordinates), coordinates, -1e4), covered.reshape(height, width)
 
 
-def from_visible(calibration: Calibration, points: Points) -> Points:
+def from_visible(homography: Matrix3, points: Points) -> Points:
     """Map points back through the homography; NaN for points behind the infrared camera."""
-    coordinates = project(inverse(calibration.homography), points)
+    coordinates = project(inverse(homography), points)
     with np.errstate(invalid="ignore"):
         return np.where(np.abs(coordinates) < 1e6, coordinates, np.nan)
 
