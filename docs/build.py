@@ -15,7 +15,7 @@ import streamfuse
 
 HARMLESS = (
     # pdoc does not search the module of a NamedTuple; Packet can be subscripted in PyAV's stubs only.
-    r"Error parsing type annotation ForwardRef\('\w+'\) for streamfuse\.[\w.]+\.__init__",
+    r"Error parsing type annotation ForwardRef\('[^']+'\) for streamfuse\.[\w.]+\.__init__",
     r"Error parsing type annotation \S+ for .* type 'av\.packet\.Packet' is not subscriptable",
 )
 

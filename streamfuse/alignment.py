@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TypeVar, cast
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -24,6 +26,7 @@ from streamfuse.calibration.similarity import Similarity
 from streamfuse.color import Chroma, Plane
 from streamfuse.errors import InputError, UsageError
 from streamfuse.network.config import MIN_SIDE
+from streamfuse.temperature import NONE, OVER, Counts, TemperaturePlane
 
 log = logging.getLogger("streamfuse")
 
@@ -38,6 +41,9 @@ MAX_MOVE_PX = 0.5
 to come from far to 3 m in a second with cameras 6 cm apart."""
 MAX_DRIFT_PX = 0.1
 """Largest movement of the warp from one frame to the next by a correction, px at a width of 640."""
+Values: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+"""(h, w), values of a scale."""
+
 MAX_STEP = 1.25
 """Infrared pixels per visible pixel above which infrared is averaged before it is sampled."""
 
@@ -152,6 +158,22 @@ class Aligner:
         most = MAX_MOVE_PX / max(overlap.shift_px_m, 1e-6)
         self._inverse_m = min(max(wanted, self._inverse_m - most), self._inverse_m + most)
 
+    def align_temperature(self, plane: TemperaturePlane, vis_shape: tuple[int, ...]) -> TemperaturePlane:
+        """Align temperatures as `align` does infrared of the same shape; `vis_shape`: (H, W) of the visible picture.
+
+        Outside the area that infrared covers there is no value.  Values are interpolated between neighbours, but never
+        with the ends of the scale.  Raises InputError as `align` does.
+        """
+        values = plane.values
+        if self.calibration is None:
+            found = (
+                values if values.shape == vis_shape else interpolate(values, partial(_resize_values, shape=vis_shape))
+            )
+            return TemperaturePlane(found, plane.scale)
+        overlap = self._overlap_of(self.calibration, vis_shape)
+        warp = self._warp_of(values.shape, overlap)
+        return TemperaturePlane(overlap.keep_covered(interpolate(values, warp.apply_values)), plane.scale)
+
     def cut(self, vis: Plane) -> Plane:
         """Crop a visible picture as `align` does."""
         return vis if self.calibration is None else self._overlap_of(self.calibration, vis.shape).box.cut(vis)
@@ -256,6 +278,7 @@ class _Overlap:
 
     def _use(self, mask: Mask) -> None:
         covered = np.ascontiguousarray(self.box.cut(mask).astype(bool))
+        self._covered = covered
         self._whole = bool(covered.all())
         self._fill = _with_complement(feather(covered, 0, FILL_PX))
         self._feather = _with_complement(feather(covered, FILL_PX, FEATHER_PX))
@@ -267,6 +290,10 @@ class _Overlap:
     def blend(self, fused: Plane, vis: Plane) -> Plane:
         """Blend the fused picture into `vis`, (H, W) each; exactly `vis` outside the covered area."""
         return self._blend(fused, vis, self._feather)
+
+    def keep_covered(self, values: Counts) -> Counts:
+        """Values (H, W) where infrared covers the picture, and none elsewhere."""
+        return values if self._whole else np.where(self._covered, values, np.uint16(NONE))
 
     def _blend(self, inside: Plane, outside: Plane, weights: tuple[Weights, Weights]) -> Plane:
         if self._whole:
@@ -289,6 +316,8 @@ class _Warp:
         self._scale = resize_matrix(calibration.ir_size, self._resized)
         self._ir_size, self._overlap = ir_size, overlap
         self._place: tuple[float, Similarity] | None = None
+        self._x: cv2.typing.MatLike
+        self._y: cv2.typing.MatLike
         self._maps: tuple[cv2.typing.MatLike, cv2.typing.MatLike]
 
     def fits(self, shape: tuple[int, ...], overlap: _Overlap) -> bool:
@@ -300,15 +329,46 @@ class _Warp:
             return
         x, y = (self._overlap.box.cut(axis) for axis in self._overlap.grid.coordinates(inverse_m, moved))
         scale = self._scale
-        infrared_x = cv2.addWeighted(x, scale[0, 0], x, 0, scale[0, 2])
-        infrared_y = cv2.addWeighted(y, scale[1, 1], y, 0, scale[1, 2])
-        self._maps = cv2.convertMaps(infrared_x, infrared_y, cv2.CV_16SC2)
+        self._x = cv2.addWeighted(x, scale[0, 0], x, 0, scale[0, 2])
+        self._y = cv2.addWeighted(y, scale[1, 1], y, 0, scale[1, 2])
+        self._maps = cv2.convertMaps(self._x, self._y, cv2.CV_16SC2)
         self._place = inverse_m, moved
 
     def apply(self, ir: AnyPlane, interpolation: int = cv2.INTER_CUBIC) -> AnyPlane:
         ir = ir if ir.shape == self._resized else _resize(ir, self._resized)
         # The border is replicated so that the last pixels can be interpolated; pixels beyond are blended away.
         return cast(AnyPlane, cv2.remap(ir, *self._maps, interpolation, borderMode=cv2.BORDER_REPLICATE))
+
+    def apply_values(self, values: Values, method: int) -> Values:
+        """Warp values (h, w) of 8 or 16 bits; `method`: cv2.INTER_NEAREST or cv2.INTER_LINEAR."""
+        if values.shape != self._resized:
+            values = _resize_values(values, method, self._resized)
+        if method == cv2.INTER_NEAREST:
+            nearest, _ = cv2.convertMaps(np.rint(self._x), np.rint(self._y), cv2.CV_16SC2)
+            return cast(Values, cv2.remap(values, nearest, np.zeros(0), method, borderMode=cv2.BORDER_REPLICATE))
+        return cast(Values, cv2.remap(values, *self._maps, method, borderMode=cv2.BORDER_REPLICATE))
+
+
+def interpolate(values: Counts, warp: Callable[[Values, int], Values]) -> Counts:
+    """Warp values of a scale by interpolation, and by the nearest value wherever an end of the scale is involved.
+
+    `warp`: maps an array by an interpolation method of OpenCV.
+    """
+    smooth = warp(values, cv2.INTER_LINEAR)
+    ends = (values == NONE) | (values == OVER)
+    if ends.any():
+        touched = warp(ends.astype(np.uint8) * np.uint8(255), cv2.INTER_LINEAR) > 0
+        smooth = np.where(touched, warp(values, cv2.INTER_NEAREST), smooth)
+    return cast(Counts, smooth)
+
+
+def _resize_values(values: Values, method: int, shape: tuple[int, ...]) -> Values:
+    shrinks = shape[0] <= values.shape[0] and shape[1] <= values.shape[1]
+    if method == cv2.INTER_LINEAR and shrinks:
+        method = cv2.INTER_AREA
+    elif method == cv2.INTER_NEAREST:
+        method = cv2.INTER_NEAREST_EXACT  # the other one is shifted by half a pixel
+    return cast(Values, cv2.resize(values, (shape[1], shape[0]), interpolation=method))
 
 
 def _pixels_per_step(x: Map, y: Map) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.color import Chroma, Plane, check_plane
+from streamfuse.temperature import TemperaturePlane
 
 DEFAULT_PERIOD_NS = 40_000_000
 """Frame interval of a stream whose rate is unknown: 25 fps."""
@@ -92,6 +93,8 @@ class Frame:
     """Time taken to read and decode it, ns."""
     tracked_ns: int | None = None
     """Arrival with jitter removed, as in `Clock.ARRIVAL`, ns of the monotonic clock; None: use `arrival_ns`."""
+    temperature: TemperaturePlane | None = None
+    """Temperatures in the shape of `luma`; None where the source has none."""
 
     def __post_init__(self) -> None:
         check_plane("Frame", "luma", self.luma)
@@ -136,6 +139,10 @@ class FusedFrame:
     """Infrared input, aligned, in the shape of `luma`; None while that stream is away."""
     visible: Plane | None = None
     """Visible input in the shape of `luma`; None while that stream is away."""
+    temperature: TemperaturePlane | None = None
+    """Temperatures, aligned, in the shape of `luma`; without a value where infrared does not cover the picture."""
+    alarms: tuple[str, ...] = ()
+    """Alarms that are active, in their own words."""
     arrival_ns: int = 0
     """`time.monotonic_ns()` when the earlier frame of the pair arrived; the picture's age counts from here."""
     timings_ns: Mapping[str, int] = field(default_factory=dict)

@@ -24,6 +24,7 @@ from streamfuse.following import Align, AlignmentWatch, Followed
 from streamfuse.frames import DEFAULT_PERIOD_NS, Role
 from streamfuse.network.config import MIN_SIDE
 from streamfuse.support.closeable import Closeable
+from streamfuse.temperature import TemperaturePlane
 from streamfuse.tone import make_tone
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class FusedLuma(NamedTuple):
     """Durations by stage name, ns."""
     tag: Any = None
     """The object that was passed to `Fuser.begin_luma` with the pair."""
+    temperature: TemperaturePlane | None = None
+    """Temperatures, aligned to the visible picture, if they were passed with the pair."""
 
 
 class _Begun(NamedTuple):
@@ -55,6 +58,7 @@ class _Begun(NamedTuple):
     align_ns: int
     submitted_ns: int
     tag: Any
+    temperature: TemperaturePlane | None
 
 
 class Fuser(Closeable):
@@ -124,6 +128,11 @@ class Fuser(Closeable):
             self._tone = make_tone(tone, str(engine.output))
             made.pop_all()
 
+    @property
+    def calibration(self) -> Calibration | None:
+        """Calibration in use; None: only sizes may differ."""
+        return self._aligner.calibration
+
     def fuse(self, ir: Image, vis: Image) -> Image:
         """Fuse an infrared and a visible picture; the result has the visible one's shape (with `crop`, the overlap's).
 
@@ -149,11 +158,13 @@ class Fuser(Closeable):
         self.begin_luma(ir, vis, stamp_ns)
         return self.finish_luma()
 
-    def begin_luma(self, ir: Plane, vis: Plane, stamp_ns: int, tag: Any = None) -> None:
+    def begin_luma(
+        self, ir: Plane, vis: Plane, stamp_ns: int, tag: Any = None, temperature: TemperaturePlane | None = None
+    ) -> None:
         """Start to fuse a pair as `fuse_luma` does; up to `engine.depth` pairs may be in flight, all of one shape.
 
         The planes must not be changed before the pair is finished.  `tag`: any object; `finish_luma` returns it with
-        the result of this pair.
+        the result of this pair.  `temperature`: of `ir`, in its shape; it is aligned like it.
         """
         _check_size(*vis.shape)
         begin = time.monotonic_ns()
@@ -161,9 +172,12 @@ class Fuser(Closeable):
             watch.offer(ir, vis, stamp_ns)
         if self._first is not None:
             self._begin_aligned(self._first.offer(ir, vis, stamp_ns))
+        shape = vis.shape
         ir, vis = self._aligner.align(ir, vis)
+        if temperature is not None:  # through the warp of the picture that it belongs to
+            temperature = self._aligner.align_temperature(temperature, shape)
         aligned = time.monotonic_ns()
-        self.engine.submit(ir, vis, _Begun(ir, vis, stamp_ns, aligned - begin, aligned, tag))
+        self.engine.submit(ir, vis, _Begun(ir, vis, stamp_ns, aligned - begin, aligned, tag, temperature))
 
     def _begin_aligned(self, found: Calibration | None) -> None:
         """Use a calibration that was made of the first pictures."""
@@ -179,7 +193,20 @@ class Fuser(Closeable):
         luma = self._aligner.finish(self._tone.render(picture, pair.stamp_ns), pair.visible)
         toned = time.monotonic_ns()
         timings_ns = {"align": pair.align_ns, "fuse": fused - pair.submitted_ns, "tone": toned - fused}
-        return FusedLuma(luma, pair.infrared, pair.visible, timings_ns, pair.tag)
+        return FusedLuma(luma, pair.infrared, pair.visible, timings_ns, pair.tag, pair.temperature)
+
+    def use_calibration(self, calibration: Calibration | None, crop: bool = False) -> None:
+        """Align the pairs from the next one on by another calibration, as if the fuser had been made with it.
+
+        Raises UsageError for `crop` without a calibration, EngineError if pairs are in flight.
+        """
+        if self.engine.pending:
+            raise EngineError("pairs are in flight: finish them before the calibration changes")
+        self._aligner = Aligner(calibration, crop)
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        self._first = None
 
     @property
     def distance_m(self) -> float | None:
@@ -217,6 +244,10 @@ class Fuser(Closeable):
     def place_infrared(self, ir: Plane, shape: tuple[int, int]) -> Plane:
         """Warp infrared (h, w) onto a black visible picture of `shape` (H, W), without fusion."""
         return self._aligner.align(ir, np.zeros(shape, np.uint8))[0]
+
+    def place_temperature(self, temperature: TemperaturePlane, shape: tuple[int, int]) -> TemperaturePlane:
+        """Align temperatures (h, w) to a visible picture of `shape` (H, W), without fusion."""
+        return self._aligner.align_temperature(temperature, shape)
 
     def cut_visible(self, vis: Plane) -> Plane:
         """Cut a visible picture as the fused ones are, without fusion."""

@@ -70,19 +70,20 @@ class FusionOptions:
     """Cut the result to the area that both cameras see."""
     distance_m: str | None = None
     """Distance of what must coincide: metres, far or auto; None: that of the calibration."""
+    ignore_camera_info: bool = False
+    """Do not use the calibration that a bag holds."""
     ir_offset_ms: float = 0.0
     """Added to every infrared stamp."""
     tolerance_ms: float | None = None
     """Largest time between the two frames of a pair; None: half the frame interval of the slower stream."""
 
-    def fuser(self, align: str | None = None, calibration: Calibration | None = None) -> Fuser:
+    def fuser(self, calibration: Calibration | None = None, align: str | None = None) -> Fuser:
         """Create the Fuser; raises EngineError, InputError and UsageError.
 
-        `align`: what is done where infrared does not fit the visible picture, as for `Fuser`.  `calibration`: in place
-        of `calib`.
+        `calibration`: that of the recording, where there is no calibration file.  `align`: what is done where infrared
+        does not fit the visible picture, as for `Fuser`.
         """
-        calib = calibration or self.calib
-        return self.engine.fuser(self.tone, calib, self.crop, self.distance_m, align)
+        return self.engine.fuser(self.tone, self.calib or calibration, self.crop, self.distance_m, align)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all values by the names of the command line's options, as JSON has them."""

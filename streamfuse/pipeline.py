@@ -37,6 +37,8 @@ from streamfuse.telemetry import TO_FUSED, AlignmentSummary, SourceSummary, Summ
 if TYPE_CHECKING:
     from os import PathLike
 
+    from streamfuse.thermometry.finish import ThermalFinish
+
 E = TypeVar("E", bound=enum.StrEnum)
 
 AHEAD = 4
@@ -88,6 +90,7 @@ class Pipeline(Closeable):
         max_age_ms: float = MAX_AGE_MS,
         policy: Policy = Policy.LATEST,
         on_loss: OnLoss = OnLoss.WAIT,
+        finish: ThermalFinish | None = None,
     ) -> None:
         """`tolerance_ms`: largest skew of a pair, default half the frame interval of the slower stream.
         `ir_offset_ms`: added to every infrared stamp.  `frames`: number of pairs to stop after.  `fps`: rate of
@@ -95,6 +98,8 @@ class Pipeline(Closeable):
 
         For live streams only: `max_age_ms`, longest wait of a frame for its partner and for the engine; `policy`,
         which pair comes next; `on_loss`, what is shown while a stream is away.
+
+        `finish`: what is done with the temperatures of each fused frame before it goes to the sinks.
 
         The pipeline owns the sources and the sinks, also if this fails: then they are closed.  It does not own
         `fuser`.  Raises InputError, UsageError or EngineError for what is wrong before the first frame.
@@ -121,6 +126,7 @@ class Pipeline(Closeable):
             if fuser is None:
                 fuser = made.enter_context(Fuser(tone="smooth"))
             self._fuser = fuser
+            self._finish_frame = finish
             self._offset_ns = round(ir_offset_ms * 1e6)
             periods = [source.period_ns for source in self._sources.values()]
             self._tolerance_ns = default_tolerance_ns(*periods) if tolerance_ms is None else round(tolerance_ms * 1e6)
@@ -331,7 +337,7 @@ class Pipeline(Closeable):
     def _begin(self, index: int, pair: FramePair) -> None:
         self._telemetry.pair_made(pair.skew_ns, pair.ir.clock, pair.vis.clock)
         begun = _Begun(index, pair, time.monotonic_ns())
-        self._fuser.begin_luma(pair.ir.luma, pair.vis.luma, pair.vis.stamp_ns, begun)
+        self._fuser.begin_luma(pair.ir.luma, pair.vis.luma, pair.vis.stamp_ns, begun, pair.ir.temperature)
 
     def _finish(self, most: int) -> None:
         """Pass on pairs in flight, the oldest first, until at most `most` are left."""
@@ -360,12 +366,14 @@ class Pipeline(Closeable):
             timings_ns=fused.timings_ns,
             infrared=fused.infrared,
             visible=fused.visible,
+            temperature=fused.temperature,
         )
 
     def _pass_through(self, index: int, role: Role, frame: Frame, shape: tuple[int, int]) -> FusedFrame:
         self._telemetry.frame_passed_through(role)
         infrared = role is Role.IR
         luma = self._fuser.place_infrared(frame.luma, shape) if infrared else self._fuser.cut_visible(frame.luma)
+        warm = frame.temperature if infrared else None
         return FusedFrame(
             luma=luma,
             chroma=None if infrared else self._fuser.cut_chroma(frame.chroma, *shape),
@@ -378,10 +386,13 @@ class Pipeline(Closeable):
             content=Content.INFRARED if infrared else Content.VISIBLE,
             infrared=luma if infrared else None,
             visible=None if infrared else luma,
+            temperature=None if warm is None else self._fuser.place_temperature(warm, shape),
             arrival_ns=frame.arrival_ns,
         )
 
     def _pass_on(self, frame: FusedFrame) -> None:
+        if self._finish_frame is not None:
+            frame = self._finish_frame(frame)
         for channel in self._outputs:
             channel.put(frame)
         if self._consumer is not None:
@@ -503,7 +514,8 @@ class Pipeline(Closeable):
             for role, source in self._sources.items()
             if source.live
         }
-        return replace(summary, sources=sources, alignment=self._alignment())
+        alarms = dict(self._finish_frame.raised) if self._finish_frame is not None else {}
+        return replace(summary, sources=sources, alarms=alarms, alignment=self._alignment())
 
     def _alignment(self) -> AlignmentSummary | None:
         distance_m, state = self._fuser.distance_m, self._fuser.followed

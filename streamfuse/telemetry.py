@@ -148,6 +148,8 @@ class Summary:
     engine_loaded: bool = False
     alignment: AlignmentSummary | None = None
     """How infrared is aligned; None without a calibration."""
+    alarms: dict[str, int] = field(default_factory=dict)
+    """Times that each alarm was raised."""
 
     @property
     def dropped(self) -> int:

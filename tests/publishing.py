@@ -18,6 +18,7 @@ from media import SIZE, luma_of
 from streamfuse.color import Chroma, Matrix, Plane
 from streamfuse.frames import Clock, FusedFrame
 from streamfuse.sinks.zeromq import ZeroMQSink
+from streamfuse.temperature import TemperaturePlane
 from streamfuse.zeromq.wire import Encoding
 
 
@@ -29,7 +30,12 @@ def noise(index: int, size: tuple[int, int] = SIZE) -> Plane:
 
 
 def published(
-    index: int, *, size: tuple[int, int] = SIZE, colour: bool = True, luma: Plane | None = None
+    index: int,
+    *,
+    size: tuple[int, int] = SIZE,
+    colour: bool = True,
+    luma: Plane | None = None,
+    temperature: TemperaturePlane | None = None,
 ) -> FusedFrame:
     """A frame of a live run with all fields set and uniform chroma."""
     rows, columns = -(-size[0] // 2), -(-size[1] // 2)
@@ -47,6 +53,7 @@ def published(
         vis_clock=Clock.ARRIVAL,
         skew_ns=-8_000_333,
         arrival_ns=time.monotonic_ns() - 20_000_000,
+        temperature=temperature,
     )
 
 

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import bags
 import cv2
 import numpy as np
 from batches import write_archive
@@ -18,11 +19,13 @@ from media import every, write_images, write_video
 from published_weights import write_published
 from rig import TILTED, board_pose, draw_board, infrared_look, seen, structure
 from streams import camera_server, free_port
+from test_bag_topics import rig
 from test_calibration_import import STEREO, opencv_file
 from test_calibration_points import marked, write
 from test_push import server
 from test_rtsp import HAS_PEER, Peer
 from test_time_offset import picture, waving
+from thermal_files import Container, counts_of, dji_jpeg, warm_spot, write_recording, write_y16
 
 from streamfuse.calibration.geometry import inverse
 from streamfuse.color import Plane
@@ -64,6 +67,36 @@ def _pairs(stage: Path) -> None:
             assert cv2.imwrite(str(stage / name / f"{k:06d}.{suffix}"), one)
     assert cv2.imwrite(str(stage / "ir.png"), views[0])
     assert cv2.imwrite(str(stage / "vis.png"), scenes[0])
+
+
+def _thermal(stage: Path) -> None:
+    """Write files of thermal cameras."""
+    visible = np.full((96, 128, 3), 90, np.uint8)
+    for k in range(1, 4):
+        container = Container(counts_of(warm_spot((48, 64))), visible=visible, geometry=(1.5, 4, -2))
+        container.write(stage / "flir" / f"FLIR{k:04}.jpg")
+        name = f"DJI_20240101120000_{k:04}"
+        (stage / "dji").mkdir(exist_ok=True)
+        (stage / "dji" / f"{name}_T.JPG").write_bytes(dji_jpeg(np.full((120, 160), 18_500, np.uint16)))
+        assert cv2.imwrite(str(stage / "dji" / f"{name}_W.JPG"), visible)
+    write_recording(stage / "walk.seq")
+    values = [np.full((96, 112), 19_000 + k, np.uint16) for k in range(12)]
+    write_y16(stage / "ir.mkv", values)
+
+
+def _bags(stage: Path) -> None:
+    """Write the same pairs into bags, infrared with 16 bits."""
+    sent = []
+    for k in range(3):
+        ir, vis = (cv2.imread(str(stage / name / f"{k + 1:06d}.png")) for name in ("ir", "vis"))
+        assert ir is not None
+        assert vis is not None
+        sent.append(bags.image("/boson/image_raw", ir[..., 0].astype(np.uint16) * 16, "mono16", k))
+        sent.append(bags.compressed("/eo/image/compressed", vis, "jpeg", k))
+    for kind in ("mcap", "ros1", "sqlite"):
+        bags.CONTAINERS[kind](stage, sent)
+    (stage / "bags").mkdir()
+    bags.CONTAINERS["mcap"](stage / "bags", rig()).rename(stage / "bags/rig.mcap")
 
 
 def _boards(stage: Path) -> None:
@@ -156,7 +189,7 @@ def staged(directory: Path) -> Iterator[Stage]:
     for name in LINKED:
         if (ROOT / name).exists():
             (directory / name).symlink_to(ROOT / name)
-    for make in (_pairs, _boards, _hand):
+    for make in (_pairs, _bags, _boards, _hand, _thermal):
         make(directory)
     for name in ("ir", "vis"):
         (directory / "PAIRS" / name).mkdir(parents=True)

@@ -27,10 +27,11 @@ from streamfuse.pipeline import Pipeline
 from streamfuse.sources import open_pair
 from streamfuse.sources.address import parse_address
 from streamfuse.sources.connection import Connection, Lost
+from streamfuse.sources.decode import decode_image
 from streamfuse.sources.file import CORRUPT, VideoFile
 from streamfuse.sources.image_header import image_shape
 from streamfuse.sources.options import SourceOptions
-from streamfuse.sources.pixels import decode_image, read_image_file
+from streamfuse.sources.pixels import read_image_file
 from streamfuse.sources.vot import open_vot
 
 KINDS = (".png", ".jpg", ".tif", ".bmp", ".pgm", ".ppm", ".webp", ".jp2")
@@ -222,6 +223,17 @@ def test_ffmpeg_applies_the_limit_to_later_pictures() -> None:
     context.width, context.height = 64, 48
     with pytest.raises(av.error.ArgumentError):
         context.open()
+
+
+def test_png_whose_chunk_claims_gigabytes_takes_no_time() -> None:
+    """OpenCV alone takes seconds."""
+    data = cv2.imencode(".png", np.zeros((48, 64), np.uint8))[1].tobytes()
+    at = data.index(b"IDAT") - 4
+    assert decode_image(data, "a.png") is not None
+    began = time.process_time()
+    assert decode_image(data[:at] + b"\x7f\xff\xff\xff" + data[at + 4 :], "a.png") is None
+    assert decode_image(data[:-14], "a.png") is None
+    assert time.process_time() - began < 0.2
 
 
 def test_header_that_points_beyond_any_file() -> None:

@@ -1,4 +1,4 @@
-"""Precision auto: the faster of FP32 and BF16, measured once for each size.
+"""Precision auto, the faster of FP32 and BF16, and the number of threads, measured once for each size.
 
 The times are given here.  On a CPU without BF16 instructions, OpenVINO computes both in FP32.
 """
@@ -26,9 +26,13 @@ class Times:
 
     def __init__(self) -> None:
         self.ms = {Precision.FP32: 10.0, Precision.BF16: 5.0}
+        self.threads_ms: dict[int | None, float] = {None: 2.0, 1: 9.0}
+        """By number of threads, None for all."""
         self.measured = 0
 
-    def __call__(self, requests: Mapping[Precision, Any], pair: object) -> dict[Precision, float]:
+    def __call__(self, requests: Mapping[Any, Any], pair: object) -> Mapping[Any, float]:
+        if None in requests:
+            return {threads: self.threads_ms[threads] for threads in requests}
         self.measured += 1
         assert set(requests) == set(self.ms)
         return self.ms
@@ -81,6 +85,36 @@ def test_a_worse_picture_is_not_chosen(
     assert ("but only 53 dB" in caplog.text) is (chosen == "fp32")
 
 
+@pytest.mark.parametrize(("all_ms", "one_ms", "found"), [(2.0, 2.4, 1), (2.0, 2.6, None), (12.0, 12.0, None)])
+@pytest.mark.parametrize("precision", ["auto", "fp32"])
+def test_one_thread_where_it_is_enough(
+    weights: Path,
+    tmp_path: Path,
+    times: Times,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    all_ms: float,
+    one_ms: float,
+    found: int | None,
+) -> None:
+    """The choice is kept for the size, and OpenVINO is told; a large network is not compiled twice."""
+    monkeypatch.setattr(openvino, "usable_cpus", lambda: 2)
+    times.threads_ms = {None: all_ms, 1: one_ms}
+    cache = Cache(tmp_path)
+    for _ in range(2):
+        with OpenvinoEngine(weights, precision, cache=cache) as engine:
+            engine.prepare(*SIZE)
+            assert engine._options().get("INFERENCE_NUM_THREADS") == found
+        times.threads_ms = {}
+
+
+def test_given_threads_are_used(weights: Path, tmp_path: Path, times: Times) -> None:
+    times.threads_ms = {}
+    with OpenvinoEngine(weights, threads=2, cache=Cache(tmp_path)) as engine:
+        engine.prepare(*SIZE)
+        assert engine._options()["INFERENCE_NUM_THREADS"] == 2
+
+
 def test_psnr_of_luma() -> None:
     exact = np.full((4, 4), 0.5, np.float32)
     assert openvino._psnr_db(exact, exact) == np.inf
@@ -91,7 +125,7 @@ def test_damaged_choice_is_made_again(weights: Path, tmp_path: Path, times: Time
     cache = Cache(tmp_path)
     prepared(weights, cache)
     with OpenvinoEngine(weights, cache=cache) as engine:
-        cache.store(engine._choice_key(*SIZE), memoryview(b"fp17"))
+        cache.store(engine._choice_key(*SIZE), memoryview(b"fp17 1"))
     assert prepared(weights, cache) == "bf16"
     assert times.measured == 2
 

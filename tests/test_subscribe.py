@@ -19,14 +19,19 @@ import numpy as np
 import pytest
 import zmq
 from command_line import ROOT, SMALL, fails, process, streamfuse
-from media import every, number_of, read_video, write_video
+from media import SIZE, PassThrough, every, number_of, read_video, write_video
 from publishing import noise, published, publishing
 from streams import free_port
 from test_publish import sink, until
+from thermal_files import warm_spot, write_infiray
 
 from streamfuse import NothingReceived, Subscriber, UsageError
 from streamfuse.color import Matrix
 from streamfuse.frames import Clock, Content
+from streamfuse.fuser import Fuser
+from streamfuse.pipeline import Pipeline
+from streamfuse.sources import open_pair
+from streamfuse.temperature import NONE, Scale, TemperaturePlane
 from streamfuse.zeromq.curve import new_keys, server_keys
 from streamfuse.zeromq.link import Link
 from streamfuse.zeromq.wire import Encoding, pack, topic_of
@@ -110,7 +115,8 @@ def test_second_process_gets_every_field_and_exact_luma(transport: str, encoding
             "ir_stamp_ns": frame.ir_stamp_ns, "vis_stamp_ns": frame.vis_stamp_ns, "ir_clock": "sender",
             "vis_clock": "arrival", "skew_ns": -8_000_333, "time_ns": frame.time_ns, "width": 65, "height": 47,
             "step": step, "encoding": encoding, "matrix": "bt709" if encoding is Encoding.YUV420P else None,
-            "calibration": "0123456789ab", "model": "cd" * 32, "resent": header["resent"],
+            "calibration": "0123456789ab", "model": "cd" * 32, "resent": header["resent"], "temperature": None,
+            "alarms": [],
         }  # fmt: skip
         assert shape == [47, 65, 3]
         if encoding is not Encoding.BGR8:
@@ -383,7 +389,7 @@ def test_malformed_and_oversized_messages_are_counted_and_survived(caplog: pytes
     assert (statistics.received, statistics.gaps, statistics.restarts) == (3, 0, 0)
     notes = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(notes) == 1
-    assert "1 parts instead of 3; later ones are only counted" in notes[0]
+    assert "1 parts instead of 3, or 4 with temperatures; later ones are only counted" in notes[0]
 
 
 def test_gaps_and_repeats_are_counted() -> None:
@@ -485,6 +491,55 @@ def test_run_publishes(tmp_path: Path) -> None:
     assert header.model is not None
     info = streamfuse("weights", "info").stdout
     assert header.model in info
+
+
+def test_temperatures_reach_the_subscriber_when_asked_for() -> None:
+    """The plane is that of the frame; the extremes come without it, too."""
+    celsius = np.linspace(20, 40, SIZE[0] * SIZE[1]).reshape(SIZE)
+    celsius[7, 9] = 80.0
+    plane = TemperaturePlane(np.rint((celsius + 273.15) * 64).astype(np.uint16), Scale(1 / 64))
+    plane.values[0, 0] = NONE
+    for wanted in (True, False):
+        with (
+            sink("tcp://127.0.0.1:*", temperature=wanted) as publisher,
+            Subscriber(publisher.address) as subscriber,
+        ):
+            publisher.write(published(0, temperature=plane))
+            first = subscriber.latest()
+            publisher.write(published(1))
+            second = subscriber.latest()
+        assert first.header.temperature is not None
+        assert first.header.temperature.max == pytest.approx(80, abs=0.02)
+        assert first.header.temperature.max_at == (9, 7)
+        assert first.header.temperature.part is wanted
+        assert second.header.temperature is None
+        assert second.temperature is None
+        if not wanted:
+            assert first.temperature is None
+            continue
+        assert first.temperature is not None
+        assert first.temperature.dtype == np.float32
+        assert np.isnan(first.temperature[0, 0])
+        assert np.nanmax(np.abs(first.temperature - celsius)) < 0.02
+        again = first.to_fused().temperature
+        assert again is not None
+        assert np.array_equal(again.values, plane.values)
+
+
+def test_degrees_of_a_thermal_camera_reach_the_subscriber(tmp_path: Path) -> None:
+    """A stand-in for an InfiRay P2 Pro: a file of its frames."""
+    ir = write_infiray(tmp_path / "p2.nut", [warm_spot((192, 256), 40, 100, 60.0)] * 3)
+    vis = write_video(tmp_path / "vis.mp4", every(40, 3), size=(192, 256))
+    fuser = Fuser(engine=PassThrough(), tone="fixed:0,1")
+    with sink("tcp://127.0.0.1:*", temperature=True) as out, Subscriber(out.address, timeout_s=60) as subscriber:
+        with Pipeline(*open_pair(f"{ir}?temperature=kelvin/64", str(vis)), fuser=fuser) as pipeline:
+            for frame in pipeline:
+                out.write(frame)
+        received = subscriber.latest()
+    assert received.temperature is not None
+    assert received.temperature.shape == received.luma.shape == (192, 256)
+    assert received.temperature[40, 100] == pytest.approx(60, abs=0.02)
+    assert received.temperature[0, 0] == pytest.approx(20, abs=0.02)
 
 
 def test_run_refuses_invalid_publishing_options(tmp_path: Path) -> None:

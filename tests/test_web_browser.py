@@ -21,10 +21,11 @@ from streams import free_port
 from test_web_hub import decoded
 from web import GREYS, TOKEN, Run, picture, pumping, serving, until
 
-from streamfuse.frames import Content, Role
+from streamfuse.frames import Content, FusedFrame, Role
 from streamfuse.sinks.preview import PreviewSink
 from streamfuse.sources.base import State
 from streamfuse.telemetry import SourceSummary
+from streamfuse.temperature import NONE, Scale, TemperaturePlane
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -310,6 +311,81 @@ def test_foreign_page_gets_nothing(browser: Browser) -> None:
           return [await opened, await image, await read]; }"""
         assert page.evaluate(tried, f"http://127.0.0.1:{sink.port}/") == ["refused"] * 3
         assert sink.hub.encoded.total() == 0
+
+
+def warm_picture(index: int = 0) -> FusedFrame:
+    """20 degC at the left to 36 degC at the right, 80 degC in row 12, column 40, nothing in the first row."""
+    celsius = np.tile(np.linspace(20, 36, 64), (48, 1))
+    celsius[12, 40] = 80.0
+    plane = TemperaturePlane(np.rint((celsius + 273.15) * 64).astype(np.uint16), Scale(1 / 64))
+    plane.values[0] = NONE
+    return picture(index, temperature=plane)
+
+
+def point_at(page: Page, x: float, y: float) -> None:
+    """Move the mouse to the middle of a pixel of the 64x48 picture."""
+    box = page.locator("#pictures").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * (x + 0.5) / 64, box["y"] + box["height"] * (y + 0.5) / 48)
+
+
+def test_temperatures_under_the_pointer_and_of_an_area(browser: Browser) -> None:
+    """One picture that stands still: the answers do not wait for the next one."""
+    with serving() as sink, opened(browser, sink.port) as page:
+        sink.write(warm_picture())
+        probe, degrees = page.locator("#probe"), page.get_by_role("table", name="Temperature")
+        page.locator("#hot").get_by_text("80.0\u00a0\u00b0C").wait_for()
+        page.locator("#cold").get_by_text("20.0\u00a0\u00b0C").wait_for()
+        hot, box = page.locator("#hot").bounding_box(), page.locator("#pictures").bounding_box()
+        assert hot is not None
+        assert box is not None
+        assert (hot["x"] + hot["width"] / 2 - box["x"]) / box["width"] * 64 == pytest.approx(40.5, abs=0.3)
+        assert (hot["y"] + hot["height"] / 2 - box["y"]) / box["height"] * 48 == pytest.approx(12.5, abs=0.3)
+        point_at(page, 63, 30)
+        probe.get_by_text("36.0\u00a0\u00b0C").wait_for()
+        point_at(page, 40, 12)
+        probe.get_by_text("80.0\u00a0\u00b0C").wait_for()
+        point_at(page, 5, 0)
+        probe.get_by_text("no temperature here").wait_for()
+        page.get_by_label("\u00b0F").check()
+        page.locator("#hot").get_by_text("176.0\u00a0\u00b0F").wait_for()
+        point_at(page, 40, 12)
+        probe.get_by_text("176.0\u00a0\u00b0F").wait_for()
+        page.get_by_label("\u00b0C").check()
+        point_at(page, 32, 20)
+        page.mouse.down()
+        point_at(page, 63, 40)
+        page.mouse.up()
+        degrees.get_by_role("row", name=re.compile(r"area 28\.1 32\.1 36\.0")).wait_for()
+        assert page.locator("#area").is_visible()
+        point_at(page, 2, 40)
+        page.mouse.down()
+        page.mouse.up()
+        degrees.get_by_role("row", name=re.compile("pointer 20.5")).wait_for()
+        assert page.locator("#area").is_hidden()
+        page.keyboard.press("o")
+        assert page.locator("#hot").is_hidden()
+        page.keyboard.press("4")
+        page.keyboard.press("o")
+        assert page.locator("#hot").is_hidden()  # side by side
+        sink.write(picture(1))  # without temperatures
+        page.locator("#warm").wait_for(state="hidden")
+
+
+def test_temperatures_follow_the_pictures(browser: Browser) -> None:
+    with serving() as sink, opened(browser, sink.port) as page:
+        for celsius in (40, 41, 42):
+            plane = TemperaturePlane(np.full((48, 64), round((celsius + 273.15) * 64), np.uint16), Scale(1 / 64))
+            sink.write(picture(celsius, temperature=plane))
+            point_at(page, 20, 20)
+            page.locator("#probe").get_by_text(f"{celsius}.0").wait_for()
+        page.keyboard.press("5")  # the divider is still dragged
+        page.mouse.down()
+        point_at(page, 40, 20)
+        page.mouse.up()
+        assert page.locator("#area").is_hidden()
+        assert page.get_by_role("slider", name="Divider").get_attribute("aria-valuenow") == "63"
+        page.locator("#probe").get_by_text("42.0").wait_for()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

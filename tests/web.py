@@ -24,6 +24,7 @@ from streamfuse.frames import Content, FusedFrame, Role
 from streamfuse.sinks.preview import PreviewSink
 from streamfuse.sources.base import State
 from streamfuse.telemetry import SourceSummary, StageSummary, Summary
+from streamfuse.temperature import TemperaturePlane
 
 GREYS = {"fused": 200, "infrared": 120, "visible": 40}
 TOKEN = "a-token-for-tests"
@@ -36,6 +37,7 @@ def picture(
     content: Content = Content.FUSED,
     chroma: Chroma | None = None,
     luma: Plane | None = None,
+    temperature: TemperaturePlane | None = None,
 ) -> FusedFrame:
     """A picture whose views have the grey levels of GREYS plus index % 10; a stream that is away has no view."""
 
@@ -53,6 +55,7 @@ def picture(
         skew_ns=4_000_000,
         arrival_ns=time.monotonic_ns(),
         timings_ns={"align": 1_000_000, "fuse": 20_000_000, "tone": 2_000_000},
+        temperature=temperature,
     )
 
 

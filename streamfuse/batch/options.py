@@ -11,6 +11,8 @@ from streamfuse import __version__
 from streamfuse.batch.recordings import Recording
 from streamfuse.errors import InputError, UsageError
 from streamfuse.options import FusionOptions
+from streamfuse.sinks.video_format import JPEG, MCAP
+from streamfuse.sources.bags.address import without_topic
 
 _SAME_RESULT = frozenset({"weights", "calib", "gpu", "max_pixels"})
 """Fusion options that do not change the result, and files that are identified by their content."""
@@ -32,8 +34,8 @@ class BatchOptions:
 
     @property
     def suffix(self) -> str:
-        """Suffix of an output whose name is not given: .mkv for FFV1, else .mp4."""
-        return ".mkv" if self.fusion.video.codec == "ffv1" else ".mp4"
+        """Suffix of an output whose name is not given: .mkv for FFV1, .mcap for JPEG, else .mp4."""
+        return {"ffv1": ".mkv", JPEG: MCAP}.get(self.fusion.video.codec, ".mp4")
 
     def for_recording(self, recording: Recording) -> FusionOptions:
         """Return the fusion options with the recording's own calibration and offset, where it has them."""
@@ -75,6 +77,8 @@ def check(options: BatchOptions, recordings: list[Recording]) -> BatchOptions:
         parse_distance(fusion.distance_m)
     for recording in recordings:
         fusion.video.check(recording.output)
+        if options.split_s is not None and recording.output.suffix.lower() == MCAP:
+            raise UsageError(f"{recording.output.name}: segments of {MCAP} cannot be joined: leave out --split")
     if options.split_s is not None and options.split_s < 1:
         raise UsageError(f"segments must be at least 1 s long, got {options.split_s:g}")
     return replace(options, weights_digest=info.whole_digest)
@@ -106,7 +110,8 @@ def _digest(path: Path) -> str:
 def _identity(text: str) -> str:
     from streamfuse.sources.sequence import is_pattern, match_pattern
 
-    path = Path(text)
+    path = Path(without_topic(text))
+    topic = text.removeprefix(without_topic(text))
     try:
         if is_pattern(path.name) and not path.exists():
             files = [file for file, _ in match_pattern(path)]
@@ -119,7 +124,7 @@ def _identity(text: str) -> str:
         lines = []
         for file in files:
             stat = file.stat()
-            lines.append(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\n")
+            lines.append(f"{file}{topic}\0{stat.st_size}\0{stat.st_mtime_ns}\n")
     except FileNotFoundError:
         raise InputError(f"there is no {path}") from None
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The recordings of a batch, from a manifest, two patterns or a tree of sequences."""
+"""The recordings of a batch, from a manifest, patterns or a tree of sequences."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from typing import Any
 
 from streamfuse.errors import InputError, UsageError
 from streamfuse.sources.address import parse_address
+from streamfuse.sources.bags.address import without_topic
+from streamfuse.sources.bags.bag import is_bag
 from streamfuse.sources.vot import find_sequences
 from streamfuse.support.files import read_settings
 from streamfuse.support.urls import expand, has_scheme, redact
 
-KEYS = ("ir", "vis", "vot", "output", "calib", "ir-offset-ms")
+KEYS = ("ir", "vis", "vot", "bag", "output", "calib", "ir-offset-ms")
 """Columns of a CSV manifest and keys of a TOML one."""
 
 
@@ -28,10 +30,12 @@ class Recording:
 
     output: Path
     ir: str = ""
-    """A video, a directory or a pattern of images; empty for a VOT sequence."""
+    """A video, a directory or a pattern of images, or a topic of a bag; empty for a VOT sequence or a whole bag."""
     vis: str = ""
     vot: str = ""
     """The directory of a VOT-RGBT sequence, else empty."""
+    bag: str = ""
+    """A bag whose topics are found, else empty."""
     calib: str = ""
     """Calibration file of this recording; empty: that of the batch."""
     ir_offset_ms: float | None = None
@@ -39,7 +43,7 @@ class Recording:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return (self.vot,) if self.vot else (self.ir, self.vis)
+        return (self.vot or self.bag,) if self.vot or self.bag else (self.ir, self.vis)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +111,17 @@ def _check_keys(keys: Iterable[str], where: str) -> None:
 
 
 def _recording(row: Mapping[str, Any], where: str, base: Path, outputs: Path, suffix: str) -> Recording:
-    ir, vis, vot = (row.get(key, "") for key in ("ir", "vis", "vot"))
-    if bool(vot) == bool(ir or vis) or bool(ir) != bool(vis):
-        raise UsageError(f"{where}: give ir and vis, or vot")
+    ir, vis, vot, bag = (row.get(key, "") for key in ("ir", "vis", "vot", "bag"))
+    if bool(ir or vis) + bool(vot) + bool(bag) != 1 or bool(ir) != bool(vis):
+        raise UsageError(f"{where}: give ir and vis, or vot, or bag")
     try:
-        ir, vis, vot = (text and _input_path(text, base) for text in (ir, vis, vot))
+        ir, vis, vot, bag = (text and _input_path(text, base) for text in (ir, vis, vot, bag))
         offset_ms = _offset(row.get("ir-offset-ms"))
-        named = Path(vot or vis)
+        named = Path(vot or bag or without_topic(vis))
         output = row.get("output") or (named.name if vot else named.stem) + suffix
         calib = row.get("calib", "")
-        return Recording(_absolute(output, outputs), ir, vis, vot, calib and str(_absolute(calib, base)), offset_ms)
+        calib = calib and str(_absolute(calib, base))
+        return Recording(_absolute(output, outputs), ir, vis, vot, bag, calib, offset_ms)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
 
@@ -136,7 +141,9 @@ def _offset(value: object) -> float | None:
 def _input_path(text: str, base: Path) -> str:
     text = expand(text)
     if has_scheme(text) or text.startswith("synthetic:") or parse_address(text) is not None:
-        raise UsageError(f"{redact(text)} is not a recording: give a video file, or a directory or pattern of images")
+        raise UsageError(
+            f"{redact(text)} is not a recording: give a video file, a bag, or a directory or pattern of images"
+        )
     return str(_absolute(text, base))
 
 
@@ -163,7 +170,7 @@ def pair_patterns(ir: str, vis: str, outputs: Path, suffix: str) -> tuple[list[R
     `rec/*/ir.mp4` and `rec/*/vis.mp4` give rec/a/ir.mp4 and rec/a/vis.mp4, fused into a.mp4.  Raises UsageError for
     patterns with different numbers of *, InputError where nothing is paired.
     """
-    found = [_match(_input_path(pattern, Path())) for pattern in (ir, vis)]
+    found = [_match(pattern) for pattern in (ir, vis)]
     if ir.count("*") != vis.count("*") or "*" not in ir:
         raise UsageError(f"{ir} and {vis}: give two patterns with the same number of *")
     paths, others = found
@@ -188,8 +195,30 @@ def pair_patterns(ir: str, vis: str, outputs: Path, suffix: str) -> tuple[list[R
 _WILD = {"*": "([^/]*)", "**/": "((?:.*/)?)"}
 
 
+def bag_recordings(pattern: str, outputs: Path, suffix: str) -> list[Recording]:
+    """List the bags that a pattern matches, or one that it names; raises InputError where there are none.
+
+    `rec/*.mcap` gives rec/a.mcap, fused into a.mp4.
+    """
+    found = _match(pattern)
+    recordings = [
+        Recording(_absolute(outputs / f"{'-'.join(key) or Path(path).stem}{suffix}"), bag=path)
+        for key, path in sorted(found.items())
+        if is_bag(Path(path))
+    ]
+    if not recordings:
+        raise InputError(f"there is no bag {pattern}")
+    return _distinct(recordings)
+
+
 def _match(pattern: str) -> dict[tuple[str, ...], str]:
-    """Map the text for each * to the path; hidden files are left out, as by a shell."""
+    """Map the text for each * to the path, with its topic; hidden files are left out, as by a shell."""
+    pattern = _input_path(pattern, Path())
+    topic = pattern.removeprefix(without_topic(pattern))
+    return {key: path + topic for key, path in _match_files(without_topic(pattern)).items()}
+
+
+def _match_files(pattern: str) -> dict[tuple[str, ...], str]:
     pieces = [(piece, _WILD.get(piece)) for piece in re.split(r"(\*\*/|\*)", pattern)]
     whole = re.compile("".join(wild or re.escape(piece) for piece, wild in pieces), re.DOTALL)
     names = "".join(piece if wild else glob.escape(piece) for piece, wild in pieces)
@@ -224,6 +253,6 @@ def _distinct(recordings: Iterable[Recording]) -> list[Recording]:
             )
     for recording in listed:
         for text in recording.inputs:
-            if _resolved(Path(text)) in by_output:
+            if _resolved(Path(without_topic(text))) in by_output:
                 raise UsageError(f"the output {text} would overwrite an input: choose another directory with -o")
     return listed

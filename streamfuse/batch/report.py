@@ -68,7 +68,7 @@ def _moment(moment: datetime) -> str:
 def _recording(entry: Entry) -> dict[str, Any]:
     recording, figures = entry.recording, entry.figures or {}
     seconds = figures.get("seconds")
-    inputs = {"vot": recording.vot} if recording.vot else {"ir": recording.ir, "vis": recording.vis}
+    inputs = {key: text for key in ("ir", "vis", "vot", "bag") if (text := getattr(recording, key))}
     return {
         "output": str(recording.output),
         **inputs,
@@ -169,7 +169,7 @@ def _row(recording: dict[str, Any], base: str) -> str:
         str(recording["segments"] or ""),
     )
     small = f"<small>{escape('; '.join(remarks))}</small>" if remarks else ""
-    inputs = recording.get("vot") or f"{recording['ir']}, {recording['vis']}"
+    inputs = ", ".join(recording[key] for key in ("ir", "vis", "vot", "bag") if key in recording)
     css = "damaged" if recording["damage"] and recording["status"] != "failed" else recording["status"]
     return (
         f'<tr class="{css}"><th title="{escape(inputs)}">{escape(name)}{small}</th>'

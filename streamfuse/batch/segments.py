@@ -13,7 +13,7 @@ import itertools
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ from streamfuse.pairing.recorded import NO_PARTNER, OTHER_ENDED
 from streamfuse.sinks.base import Sink
 from streamfuse.sources.base import Source
 from streamfuse.support.files import reason
-from streamfuse.telemetry import Counts, add_counts
+from streamfuse.telemetry import Counts, Summary, add_counts
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -102,6 +102,7 @@ class SegmentSource(Source):
         self._source, self.window, self._around = source, window, window.around()
         self.name, self.clock, self.size, self.files = source.name, source.clock, source.size, source.files
         self.period_ns, self.first_stamp_ns = source.period_ns, source.first_stamp_ns
+        self.epoch_ns = source.epoch_ns
         self.drops, self.repeated = source.drops, source.repeated
         self.stamps = array("q")
         """Stamps of the frames in the window, as far as it was read."""
@@ -180,6 +181,9 @@ class SegmentSink(Sink):
         """Infrared frames of the window that were used."""
         self.last_ns: tuple[int | None, int | None] = (None, None)
         """Stamps of the last infrared and visible frame that were used."""
+
+    def attach(self, state: Callable[[], Summary]) -> None:
+        self._sink.attach(state)
 
     def write(self, frame: FusedFrame) -> None:
         self.last_ns = frame.ir_stamp_ns, frame.vis_stamp_ns

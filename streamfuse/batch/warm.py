@@ -12,6 +12,7 @@ from streamfuse.errors import EngineError, StreamfuseError
 from streamfuse.options import FusionOptions
 
 if TYPE_CHECKING:
+    from streamfuse.calibration.model import Calibration
     from streamfuse.engines.base import Engine
     from streamfuse.fuser import Fuser
 
@@ -20,10 +21,11 @@ _idle: dict[tuple[object, ...], list[Engine]] = {}
 
 
 @contextmanager
-def warm_fuser(options: BatchOptions, fusion: FusionOptions) -> Iterator[Fuser]:
+def warm_fuser(options: BatchOptions, fusion: FusionOptions, calibration: Calibration | None = None) -> Iterator[Fuser]:
     """Provide a fuser with its own tone and an engine that is kept afterwards, unless the engine failed.
 
-    `fusion`: the options of the recording, as `BatchOptions.for_recording` gives them.
+    `fusion`: the options of the recording, as `BatchOptions.for_recording` gives them; `calibration`: that of the
+    recording, where there is no calibration file.
     """
     from streamfuse.fuser import Fuser
 
@@ -37,7 +39,7 @@ def warm_fuser(options: BatchOptions, fusion: FusionOptions) -> Iterator[Fuser]:
         yield Fuser(
             engine=engine,
             tone=fusion.tone,
-            calibration=fusion.calib,
+            calibration=fusion.calib or calibration,
             crop=fusion.crop,
             distance_m=fusion.distance_m,
         )

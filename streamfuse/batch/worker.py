@@ -166,20 +166,26 @@ def _sum(figures: list[dict[str, Any]]) -> dict[str, Any]:
 def _fuse_into(
     aside: Path, recording: Recording, options: BatchOptions, window: Window, *, segment: bool
 ) -> dict[str, Any]:
+    from streamfuse.calibration.bag import calibration_of
     from streamfuse.pipeline import Pipeline
-    from streamfuse.sinks.video import VideoSink
+    from streamfuse.sinks import open_sink
+    from streamfuse.sinks.about import About
 
     began = time.monotonic()
     task = _Task()
     fusion = options.for_recording(recording)
     with ExitStack() as stack:
-        fuser = stack.enter_context(warm_fuser(options, fusion))
         offset_ns = round(fusion.ir_offset_ms * 1e6)
         sources = open_recording(recording, fusion)
         opened = [stack.enter_context(source) for source in sources]  # closing twice is fine
+        own = None if fusion.calib is not None or fusion.ignore_camera_info else calibration_of(*sources)
+        fuser = stack.enter_context(warm_fuser(options, fusion, None if own is None else own.calibration))
         ir, vis = SegmentSource(opened[0], window.less(offset_ns)), SegmentSource(opened[1], window)
         period_ns = max(ir.period_ns or 0, vis.period_ns or 0) or None
-        sink = SegmentSink(VideoSink(aside, fusion.video, period_ns=period_ns), window, offset_ns)
+        calibration = fuser.calibration
+        about = About(vis.epoch_ns, None if calibration is None else calibration.to_toml())
+        video = open_sink(str(aside), video=fusion.video, period_ns=period_ns, about=about)
+        sink = SegmentSink(video, window, offset_ns)
         pipeline = Pipeline(
             *((ir, vis) if segment else sources),
             sinks=[sink],
@@ -264,6 +270,10 @@ def open_recording(recording: Recording, fusion: FusionOptions) -> tuple[Source,
     from streamfuse.sources import open_pair
     from streamfuse.sources.vot import open_vot
 
+    if recording.bag:
+        from streamfuse.sources.bags.choose import open_bag
+
+        return open_bag(Path(recording.bag), fusion.sources)
     if recording.vot:
         return open_vot(Path(recording.vot), fusion.sources)
     return open_pair(recording.ir, recording.vis, fusion.sources)

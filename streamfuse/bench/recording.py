@@ -9,11 +9,14 @@ from streamfuse.sinks import open_sink
 from streamfuse.sinks.video_format import VideoFormat
 from streamfuse.sources import open_source
 
+CAMERA_CRF = 21
+"""CRF with which the demo scene has the bit rate of a camera: 1 Mbit/s at 640x480, 6 to 9 at 1920x1080."""
 
-def record(uri: str, path: Path, *, force: bool = False) -> None:
+
+def record(uri: str, path: Path, *, force: bool = False, crf: int = 16) -> None:
     """Record a source that ends to an H.264 file.  Raises InputError and OutputError."""
     with open_source(uri) as source:
-        sink = open_sink(str(path), video=VideoFormat(crf=16), force=force, period_ns=source.period_ns)
+        sink = open_sink(str(path), video=VideoFormat(crf=crf), force=force, period_ns=source.period_ns)
         failed = True
         try:
             for frame in source:
@@ -23,10 +26,10 @@ def record(uri: str, path: Path, *, force: bool = False) -> None:
             sink.close(failed=failed)
 
 
-def record_scene(directory: Path, size: tuple[int, int], frames: int) -> tuple[Path, Path]:
+def record_scene(directory: Path, size: tuple[int, int], frames: int, crf: int = CAMERA_CRF) -> tuple[Path, Path]:
     """Record the demo scene, (height, width) at 25 fps, to ir.mp4 and vis.mp4 in `directory`; return their paths."""
     height, width = size
     paths = directory / "ir.mp4", directory / "vis.mp4"
     for path in paths:
-        record(f"synthetic:{path.stem}?fps=25&size={width}x{height}&seconds={frames / 25}", path)
+        record(f"synthetic:{path.stem}?fps=25&size={width}x{height}&seconds={frames / 25}", path, crf=crf)
     return paths

@@ -69,9 +69,9 @@ def calibrate_import(paths: Sequence[Path], request: Request) -> Outcome:
             if key in first:
                 return _from_homography(file, matrix(file, key, first[key], (3, 3)), first, request)
         if any(KALIBR_CAMERA.match(key) for key in first):
-            return _from_cameras(f"Kalibr {file.name}", _read_kalibr(file, first), request)
+            return from_cameras(f"Kalibr {file.name}", _read_kalibr(file, first), request)
         if "R" in first and "T" in first:
-            return _from_cameras(f"OpenCV {file.name}", _read_stereo(file, first), request)
+            return from_cameras(f"OpenCV {file.name}", _read_stereo(file, first), request)
         if "camera_matrix" in first:
             raise InputError(f"{file} has only one camera: give the files of both, infrared first")
         raise InputError(
@@ -80,7 +80,7 @@ def calibrate_import(paths: Sequence[Path], request: Request) -> Outcome:
         )
     if len(paths) > 2:
         raise UsageError("give one file, or two ROS camera_info files")
-    return _from_cameras("ROS camera_info", [_read_ros(*item) for item in zip(paths, values, strict=True)], request)
+    return from_cameras("ROS camera_info", [_read_ros(*item) for item in zip(paths, values, strict=True)], request)
 
 
 def _from_homography(path: Path, homography: Matrix3, values: Values, request: Request) -> Outcome:
@@ -104,7 +104,8 @@ def _known(role: Role, found: Size | None) -> Size:
     return found
 
 
-def _from_cameras(method: str, cameras: Sequence[Camera], request: Request) -> Outcome:
+def from_cameras(method: str, cameras: Sequence[Camera], request: Request) -> Outcome:
+    """Make the calibration of two of these cameras; raises InputError and UsageError."""
     ir, vis = _choose(cameras, request.ir_camera, request.vis_camera)
     rotation = vis.rotation @ ir.rotation.T
     shift = (vis.shift - rotation @ ir.shift) / (1000 if request.millimetres else 1)
@@ -152,7 +153,7 @@ def _choose(cameras: Sequence[Camera], ir_name: str | None, vis_name: str | None
     return by_name[ir_name], by_name[vis_name]
 
 
-def _lens(path: Path, key: str, k: Matrix3, distortion: Vector) -> Lens:
+def make_lens(path: Path, key: str, k: Matrix3, distortion: Vector) -> Lens:
     """Make a lens; the distortion is padded or trimmed with zeros to a number of terms that OpenCV supports."""
     terms = np.trim_zeros(distortion, "b")
     length = next((n for n in DISTORTION_LENGTHS if n >= len(terms)), None)
@@ -188,7 +189,7 @@ def _read_stereo(path: Path, values: Values) -> list[Camera]:
         key, k = _first(path, values, f"K{number}", f"M{number}", f"cameraMatrix{number}", f"camera_matrix_{number}")
         names = (f"D{number}", f"distCoeffs{number}", f"dist_coeffs_{number}")
         terms, distortion = _first(path, values, *names)
-        lens = _lens(path, terms, matrix(path, key, k, (3, 3)), matrix(path, terms, distortion, (0, 0)))
+        lens = make_lens(path, terms, matrix(path, key, k, (3, 3)), matrix(path, terms, distortion, (0, 0)))
         rotation, shift = np.eye(3), np.zeros(3)
         if number == 2:
             rotation = _rotation(path, "R", matrix(path, "R", values["R"], (3, 3)))
@@ -223,7 +224,7 @@ def _read_ros(path: Path, values: Values) -> Camera:
     if abs(np.linalg.det(projected[:, :3])) < 1e-9:
         raise InputError(f"{path}: {key} has no inverse")
     position = -inverse(projected[:, :3]) @ projected[:, 3]  # of the camera, in the rectified frame
-    lens = _lens(path, terms, matrix(path, "camera_matrix", k, (3, 3)), matrix(path, terms, distortion, (0, 0)))
+    lens = make_lens(path, terms, matrix(path, "camera_matrix", k, (3, 3)), matrix(path, terms, distortion, (0, 0)))
     found = size(path, "image_width", values.get("image_width"), values.get("image_height"))
     name = values.get("camera_name")
     back = rectify.T
@@ -245,7 +246,7 @@ def _read_kalibr(path: Path, values: Values) -> list[Camera]:
         fx, fy, cx, cy = matrix(path, f"{name}.intrinsics", entry.get("intrinsics"), (1, 4))[0]
         k = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
         terms = entry.get("distortion_coeffs") or [0, 0, 0, 0]
-        lens = _lens(path, f"{name}.distortion_coeffs", k, matrix(path, f"{name}.distortion_coeffs", terms, (0, 0)))
+        lens = make_lens(path, f"{name}.distortion_coeffs", k, matrix(path, f"{name}.distortion_coeffs", terms, (0, 0)))
         width, height = matrix(path, f"{name}.resolution", entry.get("resolution"), (1, 2))[0].tolist()
         rotation, shift = np.eye(3), np.zeros(3)
         if cameras:

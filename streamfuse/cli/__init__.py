@@ -25,6 +25,7 @@ _COMMANDS = {
     "evaluate": "Score fused images or streams.",
     "build": "Compile the network in advance.",
     "bench": "Measure the speed of an engine on this machine.",
+    "probe": "Show what a recording holds, such as the topics of a bag.",
     "doctor": "Check that everything works on this machine.",
     "calibrate": "Calibrate a camera pair: alignment and time offset.",
     "train": "Train the network on your own pairs.",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--vot", type=click.Path(path_type=Path), help="Instead of a manifest: a directory of VOT-RGBT sequences."
 )
+@click.option("--bag", help="Instead of a manifest: pattern of bags, such as 'rec/*.mcap', whose topics are found.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Directory of the outputs."
 )
@@ -63,6 +64,7 @@ def command(
     ir: str | None,
     vis: str | None,
     vot: Path | None,
+    bag: str | None,
     output: Path,
     force: bool,
     report: Path | None,
@@ -74,14 +76,16 @@ def command(
 ) -> int:
     """Fuse many recordings, each into one file.
 
-    The recordings are listed in MANIFEST, match two patterns, or are VOT sequences in a directory.
+    The recordings are listed in MANIFEST, match patterns, or are VOT sequences in a directory.
 
-    MANIFEST is a .csv or .toml file with the keys ir and vis, or vot, and optionally output, calib and ir-offset-ms.
+    MANIFEST is a .csv or .toml file with the keys ir and vis, or vot, or bag, and optionally output, calib and
+    ir-offset-ms.
 
     \b
     streamfuse batch archive.csv -o fused/
     streamfuse batch --ir 'rec/*/ir.mp4' --vis 'rec/*/vis.mp4' -o fused/
     streamfuse batch --vot sequences/ -o fused/
+    streamfuse batch --bag 'rec/*.mcap' -o fused/
     streamfuse batch archive.csv -o fused/ --split 300 --scheduler tcp://127.0.0.1:8786
 
     Outputs already made from the same inputs with the same options are skipped. After a crash, run the command again.
@@ -95,7 +99,7 @@ def command(
     weights, calib = (_absolute(path) for path in (fusion.engine.weights, fusion.calib))
     fusion = replace(fusion, engine=replace(fusion.engine, weights=weights), calib=calib)
     batch = BatchOptions(fusion, split_s=split)
-    recordings, unpaired = _list_recordings(manifest, ir, vis, vot, output, batch.suffix)
+    recordings, unpaired = _list_recordings(manifest, ir, vis, vot, bag, output, batch.suffix)
     batch = check(batch, recordings)
     site = _Site(scheduler, workers, threads, fusion.engine.device)
     return _run(recordings, unpaired, site, batch, force, report or output)
@@ -106,17 +110,25 @@ def _absolute(path: Path | None) -> Path | None:
 
 
 def _list_recordings(
-    manifest: Path | None, ir: str | None, vis: str | None, vot: Path | None, output: Path, suffix: str
+    manifest: Path | None,
+    ir: str | None,
+    vis: str | None,
+    vot: Path | None,
+    bag: str | None,
+    output: Path,
+    suffix: str,
 ) -> tuple[list[Recording], list[Unpaired]]:
-    from streamfuse.batch.recordings import pair_patterns, read_manifest, sequence_recordings
+    from streamfuse.batch.recordings import bag_recordings, pair_patterns, read_manifest, sequence_recordings
 
-    given = [manifest is not None, ir is not None or vis is not None, vot is not None]
+    given = [manifest is not None, ir is not None or vis is not None, vot is not None, bag is not None]
     if sum(given) != 1:
-        raise UsageError("give one of: a manifest, --ir and --vis, or --vot DIR")
+        raise UsageError("give one of: a manifest, --ir and --vis, --vot DIR, or --bag PATTERN")
     if manifest is not None:
         return read_manifest(manifest, output, suffix), []
     if vot is not None:
         return sequence_recordings(vot, output, suffix), []
+    if bag is not None:
+        return bag_recordings(bag, output, suffix), []
     if ir is None or vis is None:
         raise UsageError(f"{'--ir' if ir is None else '--vis'} missing: give two patterns")
     return pair_patterns(ir, vis, output, suffix)

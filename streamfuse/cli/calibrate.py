@@ -253,20 +253,28 @@ def import_file(
 ) -> None:
     """Import another program's calibration.
 
-    FILES: one OpenCV file (YAML or XML), two ROS camera_info files, or one Kalibr camchain.
+    FILES: one OpenCV file (YAML or XML), two ROS camera_info files, one Kalibr camchain, or a bag, whose topics of
+    pictures are the names of its cameras.
 
     \b
     streamfuse calibrate import stereo.yaml --distance-m 20 -o calib.toml
     streamfuse calibrate import ir_info.yaml vis_info.yaml -o calib.toml
     streamfuse calibrate import camchain.yaml --ir-camera cam1 -o calib.toml
+    streamfuse calibrate import walk.mcap -o calib.toml
     """
     from streamfuse.calibration.imported import Request, calibrate_import
+    from streamfuse.sources.bags.bag import is_bag
 
     target = _Files(output, check, force)
     pictures = _pictures(ir, vis, max_pixels)
     if pictures is not None:
         ir_size, vis_size = _known_sizes(pictures, ir_size, vis_size)
     request = Request(ir_camera, vis_camera, ir_size, vis_size, distance_m, millimetres)
+    if len(files) == 1 and is_bag(files[0]):
+        from streamfuse.calibration.bag import calibrate_bag
+
+        target.write(calibrate_bag(files[0], request), pictures)
+        return
     target.write(calibrate_import(files, request), pictures)
 
 

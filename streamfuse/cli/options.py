@@ -21,6 +21,7 @@ from streamfuse.cli.logs import silence_notes as silence_notes
 from streamfuse.cli.preview import Preview as Preview
 from streamfuse.cli.preview import preview as preview
 from streamfuse.cli.publish import publish as publish
+from streamfuse.cli.thermal import thermal as thermal
 from streamfuse.errors import UsageError
 from streamfuse.options import EngineChoice as EngineChoice
 from streamfuse.options import FusionOptions as FusionOptions
@@ -53,8 +54,15 @@ force = click.option("--force", is_flag=True, help="Replace an output that exist
 
 vot = click.option("--vot", type=click.Path(path_type=Path), help="A VOT-RGBT sequence, for both channels.")
 
+bag = click.option("--bag", type=click.Path(path_type=Path), help="A bag with both cameras; its topics are found.")
+
 _video = together(
-    click.option("--codec", default="h264", show_default=True, help="h264, hevc, or ffv1 (lossless, only in .mkv)."),
+    click.option(
+        "--codec",
+        default="h264",
+        show_default=True,
+        help="h264, hevc, ffv1 (lossless, only in .mkv) or jpeg (only in .mcap).",
+    ),
     click.option("--crf", type=int, default=20, show_default=True, help="Quality of h264 and hevc: 0 (best) to 51."),
     click.option(
         "--encoder-preset",
@@ -78,15 +86,26 @@ _hardware = together(
 )
 """--hw-decode and --hw-encode."""
 
+
+def _check_agc(ctx: click.Context, param: click.Parameter, text: str) -> str:
+    """Raise UsageError for an unknown gain control."""
+    if text not in ("percentile", "plateau"):  # the others are known without loading OpenCV
+        from streamfuse.sources.agc import make_agc
+
+        make_agc(text)
+    return text
+
+
 _pairing = together(
     click.option("--fps", type=RATE, help="Frame rate of images; default: that of the sequence, else 25."),
     click.option(
         "--agc",
-        type=click.Choice(["percentile", "plateau"]),
+        metavar="percentile|plateau|temperature:LO..HI",
         default="percentile",
         show_default=True,
+        callback=_check_agc,
         help="Conversion of 16-bit infrared to 8 bits: percentile is linear; plateau equalises the histogram, which "
-        "shows more detail and more noise.",
+        "shows more detail and more noise; temperature:10C..40C is a fixed span, for sources with temperatures.",
     ),
     click.option(
         "--ir-offset-ms", type=FiniteRange(-1e12, 1e12), default=0.0, help="Offset added to every infrared time stamp."
@@ -141,6 +160,10 @@ calibration = together(
 )
 """--calib, --crop and --distance-m."""
 
+_camera_info = click.option(
+    "--ignore-camera-info", is_flag=True, help="Bags: do not use the calibration in camera_info and /tf_static."
+)
+
 
 max_pixels = click.option(
     "--max-pixels",
@@ -155,7 +178,7 @@ max_pixels = click.option(
 def fusion(function: F) -> F:
     """Add the options that `run` and `batch` share, passed to the command as one `fusion`, a FusionOptions."""
 
-    @together(_video, engine, _hardware, calibration, _pairing, max_pixels)
+    @together(_video, engine, _hardware, calibration, _camera_info, _pairing, max_pixels)
     @functools.wraps(function)
     def wrapper(
         *args: Any,
@@ -169,6 +192,7 @@ def fusion(function: F) -> F:
         calib: Path | None,
         crop: str | None,
         distance_m: str | None,
+        ignore_camera_info: bool,
         fps: float | None,
         agc: str,
         ir_offset_ms: float,
@@ -189,6 +213,7 @@ def fusion(function: F) -> F:
             calib,
             crop == "overlap",
             distance_m,
+            ignore_camera_info,
             ir_offset_ms,
             tolerance_ms,
         )

@@ -27,6 +27,7 @@ class Publication:
     clients: Path | None
     stream: str
     insecure: bool
+    temperature: bool
 
     def open(self, weights: Path | None, calibration: Path | None) -> ZeroMQSink:
         """Bind the address and make the sink.
@@ -51,6 +52,7 @@ class Publication:
             insecure=self.insecure,
             calibration=load(calibration).id if calibration is not None else None,
             model=read_info(weights or default_weights()).digest,
+            temperature=self.temperature,
         )
 
 
@@ -90,6 +92,11 @@ def publish(function: F) -> F:
         click.option(
             "--stream", default="main", show_default=True, metavar="NAME", help="Name of the published stream."
         ),
+        click.option(
+            "--publish-temperature",
+            is_flag=True,
+            help="Send the temperature of every pixel, too, for sources that have temperatures.",
+        ),
         click.option("--insecure", is_flag=True, help="Publish on a network address without keys: anybody can watch."),
     )
     @functools.wraps(function)
@@ -102,12 +109,14 @@ def publish(function: F) -> F:
         publish_clients: Path | None,
         stream: str,
         insecure: bool,
+        publish_temperature: bool,
         **kwargs: Any,
     ) -> Any:
         publication = None
         if publish is not None:
             publication = Publication(
-                publish, publish_encoding, publish_quality, publish_keys, publish_clients, stream, insecure
+                *(publish, publish_encoding, publish_quality, publish_keys, publish_clients, stream, insecure),
+                publish_temperature,
             )
         return function(*args, publish=publication, **kwargs)
 

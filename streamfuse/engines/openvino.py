@@ -4,9 +4,10 @@ With presets `balanced` and `realtime` it runs the deep path, on small pictures;
 compiled pass (`streamfuse.engines.shallow`).
 
 Conversion takes seconds and needs torch; compiled networks are therefore cached on disk, and later starts load them
-without torch.  With precision auto, the first build for a size also times the network in each precision, and the
-choice is kept in the cache: that a CPU lists BF16 instructions does not mean that it is faster with them.  Speed: see
-`benchmarks/engine.py`.
+without torch.  The first build for a size also times the network: with precision auto in each precision, because that
+a CPU lists BF16 instructions does not mean that it is faster with them, and with one thread, because a small network
+gains little from more, and other threads of a run need the cores.  The choice is kept in the cache.  Pinning threads to
+cores and several streams were measured, too, and gain nothing.  Speed: see `benchmarks/engine.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +56,8 @@ if _hidden:
 
 log = logging.getLogger("streamfuse")
 
+Key = TypeVar("Key")
+
 _HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16"}
 """Values of OpenVINO's precision hint.  INT8 is part of the network itself; its other layers use the best of these."""
 ROUNDS = 5
@@ -63,6 +66,10 @@ ROUNDS_S = 2.0
 """Time after which no more rounds begin, s."""
 WORTH = 0.95
 """Share of FP32's time that a less exact precision may take at most."""
+ENOUGH = 1.25
+"""Multiple of the time with all threads that one thread may take to be preferred."""
+LARGE_MS = 10.0
+"""Time with all threads from which on a network is so large that one thread is not tried."""
 LEAST_DB = 54.0
 """Least PSNR to FP32 with which a precision counts as equally good.
 
@@ -103,6 +110,9 @@ class OpenvinoEngine(NetworkEngine):
         self._cache = cache or Cache()
         self._best = best
         self._threads = threads
+        self._found_threads: int | None = None
+        """Number of threads that was measured to be enough for the size; None for all."""
+        self._wanted = parse_precision(precision)
         self._request: openvino.InferRequest | None = None
         self._pass: ShallowPass | None = None
 
@@ -114,15 +124,14 @@ class OpenvinoEngine(NetworkEngine):
             # With pinning, all processes use the first cores: two engines with one thread each would share a core.
             "ENABLE_CPU_PINNING": False,
         }
-        if self._threads is not None:
-            options["INFERENCE_NUM_THREADS"] = self._threads
+        if (threads := self._threads or self._found_threads) is not None:
+            options["INFERENCE_NUM_THREADS"] = threads
         return options
 
     def _build(self, height: int, width: int) -> None:
         self._drop()
-        chosen = self._load_choice(height, width) if self.measures_precision else self.precision
-        self.precision = chosen or self.precision
-        compiled = self._load(self._key(height, width)) if chosen is not None else None
+        chosen = self._load_choice(height, width)
+        compiled = self._load(self._key(height, width)) if chosen else None
         if compiled is None:
             if self.precision is Precision.INT8:
                 raise EngineError(
@@ -135,7 +144,7 @@ class OpenvinoEngine(NetworkEngine):
                 height,
             )
             model = self._convert(height, width)
-            compiled = self._compile_fastest(model, height, width) if chosen is None else self._compile(model)
+            compiled = self._compile(model) if chosen else self._compile_fastest(model, height, width)
             self._store(compiled, height, width)
         if self._factor(height, width) > 1:
             rows, columns = compiled.output(0).shape
@@ -162,45 +171,74 @@ class OpenvinoEngine(NetworkEngine):
 
     def _choice_key(self, height: int, width: int) -> str:
         # Another number of threads may make another precision the fastest.
-        return self._key(height, width, f"{Precision.AUTO} with {self._threads or 'all'} threads")
+        return self._key(height, width, f"{self._wanted} with {self._threads or 'all'} threads")
 
-    def _load_choice(self, height: int, width: int) -> Precision | None:
-        """Load the precision that was chosen for a size; None if none was."""
+    def _load_choice(self, height: int, width: int) -> bool:
+        """Load precision and number of threads that were chosen for a size; False if none were."""
+        self._found_threads = None
+        if self.precision is Precision.INT8:
+            return True
         key = self._choice_key(height, width)
         blob = self._cache.load(key)
         if blob is None:
-            return None
+            return False
         try:
-            return Precision(bytes(blob).decode())
+            precision, threads = bytes(blob).decode().split()
+            self.precision, self._found_threads = Precision(precision), int(threads) or None
         except ValueError:
-            self._cache.discard(key, "it names no precision")
-            return None
+            self._cache.discard(key, "it names no precision and number of threads")
+            return False
+        return True
 
     def _compile_fastest(self, model: openvino.Model, height: int, width: int) -> openvino.CompiledModel:
-        """Compile for every precision and return the fastest of those whose picture is as good as FP32's.
+        """Compile for every possible precision and return the fastest of those whose picture is as good as FP32's.
 
-        `precision` is set to it, and the choice is kept in the cache.
+        `precision` and the number of threads are set to those that were found, and the choice is kept in the cache.
         """
         pair = self._inputs(*_test_pair(height, width))
-        compiled, requests = {}, {}
-        for precision in _HINTS:
-            self.precision = precision
-            compiled[precision] = self._compile(model)
-            requests[precision] = compiled[precision].create_infer_request()
-            requests[precision].infer(pair)  # the first run is slow
-        exact = requests[Precision.FP32].get_output_tensor().data
-        times_ms = _time_in_turns(requests, pair)
-        self.precision = Precision.FP32
-        listed = []
-        for precision, request in requests.items():
-            psnr_db = _psnr_db(request.get_output_tensor().data, exact)
-            good = self.output is not Output.DIRECT or psnr_db >= LEAST_DB
-            if good and times_ms[precision] < WORTH * times_ms[self.precision]:
+        compiled, times_ms = {}, {}
+        if self.measures_precision:
+            requests = {}
+            for precision in _HINTS:
                 self.precision = precision
-            listed.append(f"{precision} {times_ms[precision]:.3g} ms" + ("" if good else f" but only {psnr_db:.0f} dB"))
-        log.info("precision %s for %dx%d pictures, measured: %s", self.precision, width, height, ", ".join(listed))
-        self._cache.store(self._choice_key(height, width), memoryview(self.precision.encode()))
-        return compiled[self.precision]
+                compiled[precision] = self._compile(model)
+                requests[precision] = _warm_request(compiled[precision], pair)
+            exact = requests[Precision.FP32].get_output_tensor().data
+            times_ms = _time_in_turns(requests, pair)
+            self.precision = Precision.FP32
+            listed = []
+            for precision, request in requests.items():
+                psnr_db = _psnr_db(request.get_output_tensor().data, exact)
+                good = self.output is not Output.DIRECT or psnr_db >= LEAST_DB
+                if good and times_ms[precision] < WORTH * times_ms[self.precision]:
+                    self.precision = precision
+                listed.append(
+                    f"{precision} {times_ms[precision]:.3g} ms" + ("" if good else f" but only {psnr_db:.0f} dB")
+                )
+            log.info("precision %s for %dx%d pictures, measured: %s", self.precision, width, height, ", ".join(listed))
+        best = compiled.get(self.precision) or self._compile(model)
+        if self._threads is None and usable_cpus() > 1 and times_ms.get(self.precision, 0) < LARGE_MS:
+            best = self._compile_thrifty(model, best, pair)
+        choice = f"{self.precision} {self._found_threads or 0}"
+        self._cache.store(self._choice_key(height, width), memoryview(choice.encode()))
+        return best
+
+    def _compile_thrifty(
+        self, model: openvino.Model, best: openvino.CompiledModel, pair: Sequence[npt.NDArray[Any]]
+    ) -> openvino.CompiledModel:
+        """Return the network for one thread if that takes about as long as with all, which `best` uses; else `best`."""
+        requests: dict[int | None, openvino.InferRequest] = {None: _warm_request(best, pair)}
+        if _time_in_turns(requests, pair)[None] >= LARGE_MS:
+            return best
+        self._found_threads = 1
+        thrifty = self._compile(model)
+        requests[1] = _warm_request(thrifty, pair)
+        times_ms = _time_in_turns(requests, pair)
+        if times_ms[1] > ENOUGH * times_ms[None]:
+            self._found_threads = None
+            return best
+        log.info("one thread is enough for the network: %.3g ms, all threads %.3g ms", times_ms[1], times_ms[None])
+        return thrifty
 
     def calibrate(self, pairs: Sequence[tuple[Plane, Plane]]) -> None:
         """Build the INT8 network for the size of `pairs`, which should be typical of the pictures to fuse.
@@ -306,17 +344,24 @@ def _test_pair(height: int, width: int) -> list[Plane]:
     return [np.asarray(plane, np.uint8) for plane in (rows + columns + noise[0], 160 - rows + columns + noise[1])]
 
 
-def _time_in_turns(requests: Mapping[Precision, openvino.InferRequest], pair: list[Plane]) -> dict[Precision, float]:
+def _warm_request(compiled: openvino.CompiledModel, pair: Sequence[npt.NDArray[Any]]) -> openvino.InferRequest:
+    """Return a request that has run once, because the first run is slow."""
+    request = compiled.create_infer_request()
+    request.infer(pair)
+    return request
+
+
+def _time_in_turns(requests: Mapping[Key, openvino.InferRequest], pair: Sequence[npt.NDArray[Any]]) -> dict[Key, float]:
     """Return the shortest time of each request, ms."""
     times_ms = dict.fromkeys(requests, math.inf)
     end = time.perf_counter() + ROUNDS_S
     for round_ in range(ROUNDS):
         if round_ and time.perf_counter() > end:
             break
-        for precision, request in requests.items():
+        for key, request in requests.items():
             begin = time.perf_counter()
             request.infer(pair)
-            times_ms[precision] = min(times_ms[precision], (time.perf_counter() - begin) * 1000)
+            times_ms[key] = min(times_ms[key], (time.perf_counter() - begin) * 1000)
     return times_ms
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamfuse.errors import OutputError, UsageError
+from streamfuse.sinks.about import NOTHING, About
 from streamfuse.sinks.target import VIDEO_SUFFIXES
+from streamfuse.sinks.video_format import MCAP
 
 if TYPE_CHECKING:
     from streamfuse.sinks.base import Sink
@@ -21,15 +23,25 @@ def open_sink(
     force: bool = False,
     period_ns: int | None = None,
     inputs: Sequence[Path] = (),
+    about: About = NOTHING,
 ) -> Sink:
-    """A sink from what a user writes: a video file, a pattern of images (out/%06d.png) or rtsp:// of a media server.
+    """A sink from what a user writes: a video or MCAP file, images (out/%06d.png, vot:DIR) or rtsp:// of a server.
 
-    `inputs` are files that must not be written over.  Raises UsageError or OutputError before anything has been
-    read or computed.
+    `inputs` are files that must not be written over; `about`: facts for outputs that keep them.  Raises UsageError or
+    OutputError before anything has been read or computed.
     """
     from streamfuse.sources.sequence import is_pattern
     from streamfuse.support.urls import has_scheme, redact
 
+    if target.startswith("vot:"):
+        from streamfuse.sinks.vot import VotSink, check_inputs
+
+        directory = Path(target.removeprefix("vot:"))
+        try:
+            check_inputs(directory, inputs)
+            return VotSink(directory, force=force, period_ns=period_ns, about=about)
+        except OSError as error:
+            raise OutputError(f"cannot write {target}: {error.strerror}") from None
     if has_scheme(target):
         from streamfuse.sinks.push import SCHEMES, PushSink
 
@@ -44,6 +56,10 @@ def open_sink(
             from streamfuse.sinks.images import ImageSink
 
             return ImageSink(path, force=force)
+        if path.suffix.lower() == MCAP:
+            from streamfuse.sinks.mcap import McapSink
+
+            return McapSink(path, video, force=force, period_ns=period_ns, about=about)
         from streamfuse.sinks.video import VideoSink
 
         return VideoSink(path, video, force=force, period_ns=period_ns)
@@ -58,6 +74,7 @@ def open_sinks(
     force: bool = False,
     period_ns: int | None = None,
     inputs: Sequence[Path] = (),
+    about: About = NOTHING,
 ) -> list[Sink]:
     """`open_sink` for each; where one cannot be opened, the others leave no trace."""
     from streamfuse.support.urls import redact
@@ -67,7 +84,7 @@ def open_sinks(
     sinks: list[Sink] = []
     try:
         for target in targets:
-            sinks.append(open_sink(target, video=video, force=force, period_ns=period_ns, inputs=inputs))
+            sinks.append(open_sink(target, video=video, force=force, period_ns=period_ns, inputs=inputs, about=about))
     except BaseException:
         for sink in sinks:
             sink.close(failed=True)

@@ -47,9 +47,14 @@ def check_writable_image(path: Path) -> None:
 
 def write_image(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
     """Write an image, (H, W) grey or (H, W, 3) BGR uint8, atomically; raises OutputError."""
-    done, data = cv2.imencode(path.suffix, pixels)
+    write_whole(path, encode_image(str(path), path.suffix, pixels))
+
+
+def encode_image(name: str, suffix: str, pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Encode an image, (H, W) grey or (H, W, 3) BGR uint8, as a suffix asks; raises OutputError, which shows `name`."""
+    done, data = cv2.imencode(suffix, pixels)
     if not done:
         raise OutputError(
-            f"cannot write {path}: this format does not support {pixels.shape[1]}x{pixels.shape[0]} pixels; use .png"
+            f"cannot write {name}: this format does not support {pixels.shape[1]}x{pixels.shape[0]} pixels; use .png"
         )
-    write_whole(path, data.tobytes())
+    return data.tobytes()

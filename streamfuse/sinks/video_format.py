@@ -14,6 +14,9 @@ DEFAULT_PRESET = "veryfast"
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 CODECS = {"h264": "libx264", "hevc": "libx265", "ffv1": "ffv1"}
 """Codec to FFmpeg's encoder on the CPU."""
+JPEG = "jpeg"
+"""A codec of MCAP files only: a picture in each message."""
+MCAP = ".mcap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class VideoFormat:
     """Encoder options; `check` compares them with the file's suffix."""
 
     codec: str = "h264"
-    """h264, hevc or ffv1 (lossless, in .mkv)."""
+    """h264, hevc, ffv1 (lossless, in .mkv) or jpeg (in .mcap)."""
     crf: int = 20
     """Constant quality, 0..51, less is better; not for ffv1."""
     preset: str = AUTO
@@ -32,13 +35,15 @@ class VideoFormat:
     def check(self, path: Path) -> None:
         """Raise UsageError for options that are not possible, or do not fit the suffix of `path`."""
         suffix = path.suffix.lower()
-        if suffix not in VIDEO_SUFFIXES:
-            known = " ".join(sorted(VIDEO_SUFFIXES))
+        if suffix not in VIDEO_SUFFIXES and suffix != MCAP:
+            known = " ".join((*sorted(VIDEO_SUFFIXES), MCAP))
             raise UsageError(
                 f"{path}: unknown kind of output; use {known}, or a pattern of images such as out/%06d.png"
             )
-        if self.codec not in CODECS:
-            raise UsageError(f"unknown codec {self.codec!r}: use {', '.join(CODECS)}")
+        if self.codec not in CODECS and self.codec != JPEG:
+            raise UsageError(f"unknown codec {self.codec!r}: use {', '.join((*CODECS, JPEG))}")
+        if self.codec == JPEG and suffix != MCAP:
+            raise UsageError(f"jpeg goes into {MCAP}, not {suffix}; for numbered images give a pattern, out/%06d.jpg")
         if self.codec == "ffv1" and suffix != ".mkv":
             raise UsageError(f"ffv1 goes into .mkv, not {suffix}")
         if self.codec == "ffv1" and self.hardware:

@@ -15,7 +15,7 @@ from streamfuse.frames import FusedFrame
 from streamfuse.sinks.base import Sink
 from streamfuse.support.files import reason
 from streamfuse.zeromq.curve import ServerKeys
-from streamfuse.zeromq.payload import encode
+from streamfuse.zeromq.payload import describe_temperature, encode, encode_temperature
 from streamfuse.zeromq.publisher import join
 from streamfuse.zeromq.wire import STREAM, STREAM_RULE, Buffer, Encoding, Header, pack, step_of
 
@@ -43,12 +43,14 @@ class ZeroMQSink(Sink):
         insecure: bool = False,
         calibration: str | None = None,
         model: str | None = None,
+        temperature: bool = False,
     ) -> None:
         """`url`: tcp://, ipc:// or inproc://; `tcp://127.0.0.1:*` finds a free port, see `address`.
 
         `quality`: of JPEG, 1..100.  `keys`: result of `streamfuse.zeromq.curve.server_keys`; without keys, the URL must
-        be an address of this machine, unless `insecure`.  `calibration` and `model`: sent in every `Header`.  Raises
-        UsageError, and OutputError if the address cannot be bound.
+        be an address of this machine, unless `insecure`.  `calibration` and `model`: sent in every `Header`.
+        `temperature`: send the temperature of every pixel, too, where there is one.  Raises UsageError, and OutputError
+        if the address cannot be bound.
         """
         if not STREAM.fullmatch(stream):
             raise UsageError(f"invalid stream name {stream!r}: {STREAM_RULE}")
@@ -56,6 +58,7 @@ class ZeroMQSink(Sink):
         self._quality = quality
         self._calibration = calibration
         self._model = model
+        self._temperature = temperature
         self._stream = stream
         self._run = secrets.token_hex(8)
         self._seq = 0
@@ -106,11 +109,16 @@ class ZeroMQSink(Sink):
             calibration=self._calibration,
             model=self._model,
             resent=resent,
+            temperature=describe_temperature(frame.temperature, part=self._temperature) if frame.temperature else None,
+            alarms=frame.alarms,
         )
 
-    def _encode(self, frame: FusedFrame) -> Buffer:
+    def _encode(self, frame: FusedFrame) -> tuple[Buffer, ...]:
         self.encoded += 1
-        return encode(frame, self._encoding, self._quality)
+        payload = encode(frame, self._encoding, self._quality)
+        if frame.temperature is None or not self._temperature:
+            return (payload,)
+        return payload, encode_temperature(frame.temperature)
 
 
 class _Message:
@@ -120,13 +128,13 @@ class _Message:
         self._sink = sink
         self._frame = frame
         self._seq = seq
-        self._made: tuple[Header, Buffer] | None = None
+        self._made: tuple[Header, tuple[Buffer, ...]] | None = None
         self._lock = threading.Lock()
 
-    def parts(self, *, resent: bool) -> tuple[bytes, Buffer]:
+    def parts(self, *, resent: bool) -> tuple[bytes, *tuple[Buffer, ...]]:
         with self._lock:
             if self._made is None:
-                payload = self._sink._encode(self._frame)
-                self._made = self._sink._header(self._frame, self._seq, resent=resent), payload
-            header, payload = self._made
-        return pack(header if header.resent is resent else replace(header, resent=resent)), payload
+                payloads = self._sink._encode(self._frame)
+                self._made = self._sink._header(self._frame, self._seq, resent=resent), payloads
+            header, payloads = self._made
+        return pack(header if header.resent is resent else replace(header, resent=resent)), *payloads

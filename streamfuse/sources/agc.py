@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from streamfuse.color import Plane
 from streamfuse.errors import UsageError
+from streamfuse.temperature import ZERO_CELSIUS_K, Scale, parse_celsius
 from streamfuse.tone import HostPicture, RangeFollower, sample_step
 
 log = logging.getLogger("streamfuse")
@@ -26,6 +27,8 @@ Grey: TypeAlias = npt.NDArray[np.uint16]
 """(H, W) uint16, of any part of the 65,536 levels."""
 
 AGCS = ("percentile", "plateau")
+SPAN = "temperature:"
+"""Begin of the name of a gain control with a fixed span of temperatures."""
 SHUTTER = "shutter closed"
 FROZEN = "picture frozen"
 
@@ -120,13 +123,52 @@ def _shown(curve: npt.NDArray[np.uint8], histogram: npt.NDArray[np.float32]) -> 
     return np.bincount(curve >> 3, histogram, minlength=32).astype(np.float64)
 
 
+class TemperatureSpan:
+    """A fixed span of temperatures: the lower end is black, the upper one white, whatever the picture shows."""
+
+    def __init__(self, low_c: float, high_c: float) -> None:
+        """`low_c` and `high_c`: the ends, degC; raises UsageError unless they rise."""
+        if not low_c < high_c:
+            raise UsageError(f"the span of temperatures must rise, not go from {low_c:g} to {high_c:g} degC")
+        self._low_c, self._high_c = low_c, high_c
+        self._scale: Scale | None = None
+        self._curve: Plane = np.zeros(65_536, np.uint8)
+
+    def use(self, scale: Scale) -> None:
+        """Take the following pictures as values of this scale."""
+        if scale != self._scale:
+            self._scale = scale
+            celsius = np.arange(65_536) * scale.step + scale.offset - ZERO_CELSIUS_K
+            share = (celsius - self._low_c) / (self._high_c - self._low_c)
+            self._curve = np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
+
+    def to_luma(self, grey: Grey, stamp_ns: int) -> Plane:
+        luma: Plane = self._curve[grey]
+        return luma
+
+    def shift(self, levels: int) -> None:  # a camera that corrects its levels delivers better temperatures
+        pass
+
+
+def _parse_span(text: str) -> TemperatureSpan:
+    low, found, high = text.partition("..")
+    try:
+        if not found:
+            raise ValueError("its ends are missing: write it as in temperature:10C..40C")
+        return TemperatureSpan(parse_celsius(low), parse_celsius(high))
+    except ValueError as error:
+        raise UsageError(f"gain control temperature:{text}: {error}") from None
+
+
 def make_agc(name: str) -> Agc:
-    """Make a gain control by its name, one of AGCS; raises UsageError for any other."""
+    """Make a gain control by its name, one of AGCS or `temperature:10C..40C`; raises UsageError for any other."""
+    if name.startswith(SPAN):
+        return _parse_span(name.removeprefix(SPAN))
     if name == "percentile":
         return Percentile()
     if name == "plateau":
         return Plateau()
-    raise UsageError(f"unknown gain control {name!r}: use {' or '.join(AGCS)}")
+    raise UsageError(f"unknown gain control {name!r}: use {', '.join(AGCS)} or {SPAN}10C..40C")
 
 
 class FlatFieldGuard:
@@ -158,13 +200,20 @@ class FlatFieldGuard:
         self._contrast = 0.0
         self._pause_ns: int | None = None
         self._certain = False
+        self.repeats = False
+        """The last result of `to_luma` was the last good picture again."""
         self._uncounted = self._paused_ns = self._still_ns = 0
 
-    def to_luma(self, grey: Grey, stamp_ns: int) -> Plane:
-        """Return the luma of the gain control, or the last good picture again."""
+    def to_luma(self, grey: Grey, stamp_ns: int, ffc: bool | None = None) -> Plane:
+        """Return the luma of the gain control, or the last good picture again.
+
+        `ffc`: the camera says that it corrects, or that it does not; None: the pictures tell.
+        """
         frozen = self._before is not None and np.array_equal(grey, self._before)
         contrast, structured = (self._contrast, True) if frozen else _contrast(grey)
         closed = not structured and contrast < self.PLAIN * self._contrast
+        if ffc is not None:
+            frozen, closed = frozen and ffc, ffc
         gap_ns, self._before, self._before_ns = stamp_ns - self._before_ns, grey, stamp_ns
         if self._good is not None and (frozen or closed) and self._good.shape == grey.shape:
             self._pause_ns = stamp_ns if self._pause_ns is None else self._pause_ns
@@ -172,7 +221,9 @@ class FlatFieldGuard:
             if paused_s <= self.LONGEST_S:
                 self._paused_ns += gap_ns
                 self._count(FROZEN if frozen else SHUTTER, closed or paused_s >= self.FROZEN_S)
+                self.repeats = True
                 return self._good
+        self.repeats = False
         sample = _sample(grey)
         if self._certain:
             self._still_ns += self._paused_ns
@@ -207,5 +258,6 @@ def _contrast(grey: Grey) -> tuple[float, bool]:
     low, high = np.percentile(small, (1, 99))
     things = cv2.GaussianBlur(small, (0, 0), 1.0) - cv2.GaussianBlur(small, (0, 0), 6.0)
     rows = grey[:: max(height // 128, 1)].astype(np.float32)
-    noise = float(np.median(np.abs(np.diff(rows, axis=1)))) / 0.954  # of the difference of two: 0.6745 * sqrt(2)
+    steps = np.diff(rows, axis=1) if width > 1 else np.zeros((1, 1), np.float32)
+    noise = float(np.median(np.abs(steps))) / 0.954  # of the difference of two: 0.6745 * sqrt(2)
     return float(high - low), float(things.std()) > FlatFieldGuard.NOISE * max(noise, 0.5)

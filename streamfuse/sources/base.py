@@ -6,7 +6,11 @@ import enum
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from streamfuse.frames import Clock, Frame
 from streamfuse.support.closeable import Closeable
@@ -20,6 +24,17 @@ class State(enum.StrEnum):
     STALLED = "stalled"
     """Connected, but no frame has come for a while."""
     BACKOFF = "waiting to reconnect"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Placement:
+    """The position of infrared in visible pictures, as the camera's own files tell it."""
+
+    homography: npt.NDArray[np.float64]
+    """(3, 3) infrared to visible pixels."""
+    ir_size: tuple[int, int]
+    """(height, width), px."""
+    vis_size: tuple[int, int]
 
 
 class Source(Closeable):
@@ -46,10 +61,15 @@ class Source(Closeable):
     """Nominal time between frames, ns."""
     first_stamp_ns: int | None = None
     """Start of the time line, ns, from the header."""
+    epoch_ns: int | None = None
+    """Time of stamp 0, ns since 1970; None: not known."""
     files: Sequence[Path] = ()
     """Files that it reads; an output must not be one of them."""
     damage: str | None = None
     """Description of what is missing from a recording that ended too early; None: nothing."""
+
+    placement: Placement | None = None
+    """Position of its pictures in those of the visible source that was opened with it; None: not known from files."""
 
     def __init__(self) -> None:
         self.drops: Counter[str] = Counter()
@@ -73,6 +93,9 @@ class Source(Closeable):
         Frames before `stamp_ns` may come, too.  Call it only before the source is iterated.
         """
 
+    def set_epoch(self, epoch_ns: int) -> None:  # only sources with an `epoch_ns` have a choice
+        """Choose another time of stamp 0, ns since 1970; call it only before the source is iterated."""
+
     @property
     def state(self) -> State:
         """State; recordings are live until they end.  Any thread may read it."""
@@ -83,3 +106,11 @@ class Source(Closeable):
 
     def close(self) -> None:  # many sources have nothing to close
         """Release files and devices.  Calling it twice is fine."""
+
+
+def share_epoch(first: Source, second: Source) -> None:
+    """Put the stamps of two recordings with an `epoch_ns` on one time line: that of the earlier one."""
+    if first.epoch_ns is not None and second.epoch_ns is not None:
+        epoch_ns = min(first.epoch_ns, second.epoch_ns)
+        for source in (first, second):
+            source.set_epoch(epoch_ns)

@@ -150,10 +150,20 @@ class VideoFile(Source):
                 index += 1
                 continue
             last_ns = stamp_ns
-            luma, chroma = self._pixels.read(decoded, stamp_ns)
+            picture = self._pixels.read(decoded, stamp_ns)
             now = time.monotonic_ns()
             self._delivered += 1
-            yield Frame(luma, chroma, stamp_ns, self.clock, index, self.name, now, now - began)
+            yield Frame(
+                picture.luma,
+                picture.chroma,
+                stamp_ns,
+                self.clock,
+                index,
+                self.name,
+                now,
+                now - began,
+                temperature=picture.temperature,
+            )
             began = time.monotonic_ns()
             index += 1
         self._check_complete(last_ns)

@@ -14,6 +14,7 @@ Shape: TypeAlias = tuple[int, int]
 
 MOST_STEPS = 10_000
 """Most segments, tags or boxes that are read; a real header has tens."""
+_PNG = b"\x89PNG\r\n\x1a\n"
 _WORD = re.compile(rb"(?:\s|#[^\n]*\n)*(\d{1,10})\s")  # `\s+` would be tried in every way that spaces can be split
 _FILLING = re.compile(rb"\xff+")
 
@@ -51,6 +52,25 @@ def _png(data: memoryview) -> Shape | None:
         return None
     width, height = struct.unpack_from(">II", data, 16)
     return height, width
+
+
+def png_complete(data: Buffer) -> bool:
+    """Tell whether all chunks of a PNG are there; True for another format.
+
+    OpenCV cannot decode one that is cut off, and takes seconds to find out where the last chunk claims gigabytes.
+    """
+    data = memoryview(data)
+    if bytes(data[:8]) != _PNG:
+        return True
+    at = len(_PNG)
+    for _ in range(MOST_STEPS):
+        if at + 12 > len(data):
+            return False
+        length, kind = struct.unpack_from(">I4s", data, at)
+        at += 12 + int(length)
+        if kind == b"IEND":
+            return at <= len(data)
+    return True
 
 
 def _bmp(data: memoryview) -> Shape | None:
@@ -124,7 +144,7 @@ def _code_stream(data: memoryview) -> Shape | None:
 
 
 _KINDS = (
-    (b"\x89PNG\r\n\x1a\n", _png),
+    (_PNG, _png),
     (b"\xff\xd8", jpeg_shape),
     (b"II*\0", _tiff),
     (b"II+\0", _tiff),

@@ -178,10 +178,10 @@ class LiveSource(Source):
                 self.drops[BACKWARDS] += 1
                 return None
             self._measure_period(step_ns)
-        luma, chroma = self._pixels.read(decoded.frame, stamp.tracked_ns)
+        picture = self._pixels.read(decoded.frame, stamp.tracked_ns)
         return Frame(
-            luma,
-            chroma,
+            picture.luma,
+            picture.chroma,
             stamp.stamp_ns,
             stamp.clock,
             index,
@@ -189,6 +189,7 @@ class LiveSource(Source):
             arrival_ns=decoded.arrival_ns,
             read_ns=self._now() - decoded.arrival_ns,
             tracked_ns=stamp.tracked_ns,
+            temperature=picture.temperature,
         )
 
     def _measure_period(self, step_ns: int) -> None:

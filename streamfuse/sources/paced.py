@@ -33,6 +33,7 @@ class PacedSource(Source):
         self._source = source
         self.name, self.clock, self.size, self.files = source.name, source.clock, source.size, source.files
         self.period_ns, self.first_stamp_ns = source.period_ns, source.first_stamp_ns
+        self.epoch_ns = source.epoch_ns
         self.frame_count = source.frame_count
         self.drops, self.repeated = source.drops, source.repeated
         self._now = clock

@@ -17,15 +17,23 @@ from typing import TypeAlias
 
 from streamfuse.errors import InputError
 from streamfuse.frames import Clock, Frame
+from streamfuse.sources.bags.address import parse_bag
 from streamfuse.sources.base import Source
+from streamfuse.sources.decode import decode_image
 from streamfuse.sources.options import DEFAULT, SourceOptions
-from streamfuse.sources.pixels import PixelReader, decode_image
+from streamfuse.sources.pixels import Picture, PixelReader
+from streamfuse.sources.thermal.fff import DamagedPicture
+from streamfuse.sources.thermal.pairs import placement, read_stored, stored_pairs
+from streamfuse.sources.thermal.radiometric import Radiometric, read_radiometric
 
 log = logging.getLogger("streamfuse")
 
+RAW_SUFFIXES = frozenset({".fff"})
+"""Files that hold the raw values of one infrared picture, and no other picture that is shown."""
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".pgm", ".ppm", ".pnm", ".webp", ".jp2"}
 )
+READABLE_SUFFIXES = IMAGE_SUFFIXES | RAW_SUFFIXES
 DEFAULT_FPS = 25.0
 UNREADABLE = "unreadable image"
 MISSING = "missing image"
@@ -40,8 +48,9 @@ _EPOCH_UNITS = {13: 1_000_000, 16: 1_000, 19: 1}
 class ImageSequence(Source):
     """A list of images, each with a stamp, in rising order; 8 or 16 bit, grey or colour, any size.
 
-    A file that is not an image, or is damaged, is skipped and counted.  The iteration raises InputError for a picture
-    larger than `SourceOptions.max_pixels`.
+    A radiometric image gives its infrared picture and, if the file tells them, its temperatures.  A file that is not an
+    image, or is damaged, is skipped and counted.  The iteration raises InputError for a picture larger than
+    `SourceOptions.max_pixels`.
     """
 
     clock = Clock.MEDIA
@@ -54,8 +63,10 @@ class ImageSequence(Source):
         options: SourceOptions = DEFAULT,
         *,
         missing: int = 0,
+        embedded: bool = False,
     ) -> None:
         """`images`: paths and their stamps, ns.  `missing`: number of further images that the sequence should have.
+        `embedded`: take the visible pictures that are embedded in radiometric images.
 
         The stamps are taken as they are: `options.fps` is for those who compute them.
         """
@@ -72,6 +83,9 @@ class ImageSequence(Source):
         self.frame_count = len(images)
         self.first_stamp_ns = images[0][1]
         self._start_ns: int | None = None
+        self._embedded = embedded
+        self._told = False
+        self._has_degrees = bool(options.temperature)
         self._max_pixels = options.max_pixels
         self._pixels = PixelReader(options, name, self.repeated)
         if missing:
@@ -89,25 +103,55 @@ class ImageSequence(Source):
                 continue
             began = time.monotonic_ns()
             try:
-                pixels = decode_image(path.read_bytes(), str(path), self._max_pixels)
-            except OSError:
-                pixels = None
-            if pixels is None:
+                picture = self._read(path, stamp_ns)
+            except (OSError, DamagedPicture):
+                picture = None
+            if picture is None:
                 self.drops[UNREADABLE] += 1
                 continue
-            luma, chroma = self._pixels.read_image(pixels, stamp_ns)
             now = time.monotonic_ns()
-            yield Frame(luma, chroma, stamp_ns, self.clock, index, self.name, now, now - began)
+            yield Frame(
+                picture.luma,
+                picture.chroma,
+                stamp_ns,
+                self.clock,
+                index,
+                self.name,
+                now,
+                now - began,
+                temperature=picture.temperature,
+            )
+
+    def _read(self, path: Path, stamp_ns: int) -> Picture | None:
+        """Read one picture; None for a file without the picture that is asked for."""
+        data = path.read_bytes()
+        radiometric = read_radiometric(data, str(path), self._max_pixels)
+        if self._embedded:
+            if radiometric is None or radiometric.visible is None:
+                return None
+            return self._pixels.read_image(radiometric.visible, stamp_ns)
+        if radiometric is not None:
+            self._tell(radiometric)
+            return self._pixels.read_counts(radiometric.raw, radiometric.temperature, stamp_ns)
+        pixels = decode_image(data, str(path), self._max_pixels)
+        return None if pixels is None else self._pixels.read_image(pixels, stamp_ns)
+
+    def _tell(self, radiometric: Radiometric) -> None:
+        if not self._told:
+            self._told = True
+            log.info("%s: %s", self.name, radiometric.describe(note=not self._has_degrees))
 
 
 def is_image_list(text: str) -> bool:
-    """Tell whether `text` names a directory, a pattern (%06d), a glob or one image."""
+    """Tell whether `text` names a directory, a pattern (%06d), a glob or one image, and not a bag."""
+    if parse_bag(text) is not None:
+        return False
     path = Path(text)
     if path.is_dir():
         return True
     if path.exists():
-        return path.suffix.lower() in IMAGE_SUFFIXES
-    return is_pattern(text) or any(c in text for c in "*?[") or path.suffix.lower() in IMAGE_SUFFIXES
+        return path.suffix.lower() in READABLE_SUFFIXES
+    return is_pattern(text) or any(c in text for c in "*?[") or path.suffix.lower() in READABLE_SUFFIXES
 
 
 def is_pattern(text: str) -> bool:
@@ -119,7 +163,7 @@ def list_images(text: str) -> list[Path]:
     """List the images that `text` names, in natural order (2 before 10); raises InputError if there are none."""
     path = Path(text)
     if path.is_dir():
-        found = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."]
+        found = [file for file in path.iterdir() if file.suffix.lower() in READABLE_SUFFIXES and file.name[0] != "."]
         if not found and any(child.is_dir() for child in path.iterdir()):
             raise InputError(f"{text} holds directories and no images; for a VOT-RGBT sequence use --vot {text}")
     elif path.is_file():
@@ -128,7 +172,7 @@ def list_images(text: str) -> list[Path]:
         found = [file for file, _ in match_pattern(Path(text))]
     else:
         found = [Path(name) for name in glob.glob(text, recursive=True)]  # noqa: PTH207 - an absolute pattern is fine
-        found = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES]
+        found = [file for file in found if file.suffix.lower() in READABLE_SUFFIXES]
     if not found:
         raise InputError(f"there are no images {text}")
     return sorted(found, key=_natural)
@@ -207,8 +251,10 @@ def _epoch_stamps(*lists: Sequence[Path]) -> list[list[int]] | None:
     return [[stamp - start for stamp in found] for found in stamps]
 
 
-def open_image_pair(ir: str, vis: str, options: SourceOptions = DEFAULT) -> tuple[ImageSequence, ImageSequence]:
-    """Open two lists of images on one time line."""
+def open_image_pair(
+    ir: str, vis: str, options: SourceOptions = DEFAULT, vis_options: SourceOptions | None = None
+) -> tuple[ImageSequence, ImageSequence]:
+    """Open two lists of images on one time line; `vis_options`: of the visible one, if they differ."""
     lists = list_images(ir), list_images(vis)
     period_ns = _period_ns(options)
     stamps = _epoch_stamps(*lists)
@@ -218,9 +264,29 @@ def open_image_pair(ir: str, vis: str, options: SourceOptions = DEFAULT) -> tupl
             log.warning("no infrared image has the name or number of a visible one: pairing them in order")
         stamps = [_stamps(indices, options) for indices in (ir_indices, vis_indices)]
     return tuple(  # type: ignore[return-value]
-        ImageSequence(text, sorted(zip(paths, found, strict=True), key=lambda image: image[1]), period_ns, options)
-        for text, paths, found in zip((ir, vis), lists, stamps, strict=True)
+        ImageSequence(text, sorted(zip(paths, found, strict=True), key=lambda image: image[1]), period_ns, own)
+        for text, paths, found, own in zip((ir, vis), lists, stamps, (options, vis_options or options), strict=True)
     )
+
+
+def open_stored_pair(text: str, options: SourceOptions = DEFAULT) -> tuple[ImageSequence, ImageSequence]:
+    """Open one list of images that holds both streams: in each file, or in files that are named alike.
+
+    Raises InputError where there is no visible picture.
+    """
+    pairs = stored_pairs(text, list_images(text))
+    period_ns = _period_ns(options)
+    files = [pair.ir for pair in pairs]
+    stamps = _stamps(_own_indices(files), options)
+    ordered = sorted(zip(stamps, pairs, strict=True), key=lambda item: item[0])
+    embedded = pairs[0].vis is None
+    found = placement(read_stored(ordered[0][1].ir, options.max_pixels)) if embedded else None
+    ir = ImageSequence(text, [(pair.ir, stamp) for stamp, pair in ordered], period_ns, options)
+    vis = ImageSequence(
+        text, [(pair.vis or pair.ir, stamp) for stamp, pair in ordered], period_ns, options, embedded=embedded
+    )
+    ir.placement = found
+    return ir, vis
 
 
 def open_images(text: str, options: SourceOptions = DEFAULT) -> ImageSequence:
@@ -228,15 +294,19 @@ def open_images(text: str, options: SourceOptions = DEFAULT) -> ImageSequence:
     paths = list_images(text)
     stamps = _epoch_stamps(paths)
     if stamps is None:
-        indices: Sequence[int] = range(len(paths))
-        keys = image_keys(paths)
-        if all(isinstance(key, int) for key in keys):
-            numbers = [int(key) for key in keys]
-            if max(numbers) - min(numbers) < 4 * len(numbers):  # gaps, but no numbering of something else
-                indices = [number - min(numbers) for number in numbers]
-        stamps = [_stamps(indices, options)]
+        stamps = [_stamps(_own_indices(paths), options)]
     images = sorted(zip(paths, stamps[0], strict=True), key=lambda image: image[1])
     return ImageSequence(text, images, _period_ns(options), options)
+
+
+def _own_indices(paths: Sequence[Path]) -> Sequence[int]:
+    """Return the index of each image on the time line of one list: by the numbers in the names, else in order."""
+    keys = image_keys(paths)
+    if all(isinstance(key, int) for key in keys):
+        numbers = [int(key) for key in keys]
+        if max(numbers) - min(numbers) < 4 * len(numbers):  # gaps, but no numbering of something else
+            return [number - min(numbers) for number in numbers]
+    return range(len(paths))
 
 
 def _period_ns(options: SourceOptions) -> int:

@@ -87,6 +87,40 @@ def read_description(path: Path) -> dict[str, str]:
     return values
 
 
+MAX_BYTES = 1 << 26
+"""Largest annotation file that is read, bytes: a million lines of four corners."""
+
+
+def annotation_files(directory: Path) -> dict[str, Path]:
+    """List the files of a sequence that have a line for each frame, by the names that VOT has for them.
+
+    These are ground truth, tags and values.  RGBT234 and LasHeR have the ground truth of the visible frames in
+    visible.txt.
+    """
+    found = {
+        path.name: path
+        for pattern in ("groundtruth*.txt", "*.tag", "*.value")
+        for path in sorted(directory.glob(pattern))
+        if path.is_file()
+    }
+    visible = directory / "visible.txt"
+    if not any(name.startswith("groundtruth") for name in found) and visible.is_file():
+        found["groundtruth.txt"] = visible
+    return found
+
+
+def read_annotation(path: Path) -> list[str]:
+    """Read the lines of a file that `annotation_files` lists; raises InputError."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path} has {path.stat().st_size >> 20} MiB: an annotation has at most {MAX_BYTES >> 20}")
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not text: an annotation has a line for each frame") from None
+
+
 def _number(path: Path, values: dict[str, str], key: str) -> float | None:
     if key not in values:
         return None

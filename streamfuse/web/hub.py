@@ -14,10 +14,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from streamfuse.color import Chroma, Plane
 from streamfuse.frames import FusedFrame
+from streamfuse.temperature import Extremes
 from streamfuse.web.jpeg import JpegEncoder
+from streamfuse.web.thermometer import Wanted, measure
 
 WINDOW_NS = 5_000_000_000
 """Time over which rate and latency are measured, ns."""
@@ -45,6 +48,16 @@ class Shown:
         self.number = number
         """Sequence number, from 1, without gaps."""
         self.jpegs: dict[View, asyncio.Future[bytes]] = {}
+        self._extremes: tuple[Extremes | None] | None = None
+
+    def measure(self, wanted: Wanted) -> dict[str, Any] | None:
+        """Return the temperatures that a browser wants, for JSON; None where the picture has none."""
+        plane = self.frame.temperature
+        if plane is None:
+            return None
+        if self._extremes is None:
+            self._extremes = (plane.extremes(),)
+        return measure(plane, self._extremes[0], wanted)
 
     def planes(self, view: View) -> tuple[Plane, Chroma | None] | None:
         """Return luma (H, W) and chroma of a view, or None if its stream is away."""

@@ -53,6 +53,8 @@ class _Run(Collector):
         yield _stages(summary)
         yield from _sources(summary)
         yield from self._now(summary)
+        raised = {(alarm,): count for alarm, count in summary.alarms.items()}
+        yield _counter("alarms", "Times that an alarm was raised.", ["alarm"], raised)
 
     def _now(self, summary: Summary) -> Iterator[Metric]:
         hub = self._hub

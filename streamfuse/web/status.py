@@ -12,6 +12,7 @@ from streamfuse.frames import Role
 from streamfuse.sources.base import State
 from streamfuse.telemetry import AlignmentSummary, SourceSummary, Summary
 from streamfuse.web.hub import Hub
+from streamfuse.web.thermometer import Wanted
 
 FRESH_S = 2.0
 """Age in s up to which the last frame of a live stream is fresh; up to five frame intervals if that is longer."""
@@ -58,6 +59,8 @@ def status(summary: Summary, hub: Hub) -> dict[str, Any]:
         "skew_ms": _rounded(summary.skew_ms),
         "content": None if shown is None else str(shown.frame.content),
         "size": None if shown is None else _size(shown.frame.luma),
+        "temperature": None if shown is None else shown.measure(Wanted()),
+        "alarms": [] if shown is None else list(shown.frame.alarms),
         "read": summary.read,
         "paired": summary.pairs,
         "fused": summary.fused,

@@ -4,6 +4,8 @@
     {"views": ["fused", "visible"]}       ───►                the views to show; [] for none
                                           ◄───   picture      4 bytes: length of a JSON header; the header; the JPEGs
     {"shown": 17}                         ───►                acknowledges the number in that header
+    {"measure": {"point": [0.5, 0.5]}}    ───►                where to measure: `streamfuse.web.thermometer`
+                                          ◄───   {"measured": {...}}   the temperatures there, as in each header
                                           ◄───   {...}        the state of the run as text, once a second
 
 New views are sent without waiting for the acknowledgement.  Whatever a browser sends, a connection has at most one
@@ -23,6 +25,7 @@ from aiohttp import WSMsgType, web
 
 from streamfuse.web.hub import Closed, Hub, Shown, View
 from streamfuse.web.stalls import stall_limit
+from streamfuse.web.thermometer import Wanted, parse_wanted
 
 STATUS_S = 1.0
 Send = Callable[[str | bytes], Awaitable[None]]
@@ -77,11 +80,13 @@ class _Viewer:
         """Number of the last picture that was sent in these views; 0 if there was none."""
         self._sent: tuple[int, int] | None = None
         """Number and arrival time of the last picture that was sent, ns."""
+        self._wanted = Wanted()
+        self._answering: asyncio.Task[None] | None = None
         self._glass_ms: float | None = None
         """Time from the arrival of a picture's frames until the browser had shown it."""
 
     def tasks(self) -> list[asyncio.Task[None]]:
-        return [] if self._showing is None else [self._showing]
+        return [task for task in (self._showing, self._answering) if task is not None]
 
     def hear(self, text: str) -> None:
         """Handle a message from the browser; malformed ones are ignored."""
@@ -92,7 +97,11 @@ class _Viewer:
         if not isinstance(message, dict):
             return
         views, number = message.get("views"), message.get("shown")
-        if isinstance(views, list):
+        if "measure" in message:
+            self._wanted = parse_wanted(message["measure"])
+            if self._answering is None or self._answering.done():
+                self._answering = asyncio.create_task(self._answer())
+        elif isinstance(views, list):
             self._look(tuple(view for view in View if view in views))
         elif self._sent is not None and number == self._sent[0]:
             self._glass_ms = (self._hub.now_ns() - self._sent[1]) / 1e6
@@ -104,8 +113,8 @@ class _Viewer:
         self._free.set()
         if self._sending:
             return  # the task continues with these views
-        for task in self.tasks():
-            task.cancel()
+        if self._showing is not None:
+            self._showing.cancel()
         self._showing = asyncio.create_task(self._show()) if views else None
 
     async def _show(self) -> None:
@@ -113,6 +122,16 @@ class _Viewer:
             while self._views:
                 await self._free.wait()
                 await self._write(await self._next())
+
+    async def _answer(self) -> None:
+        """Send the temperatures at the places asked for last, of the newest picture: it may stand still."""
+        wanted = None
+        with contextlib.suppress(ConnectionError):
+            while wanted is not self._wanted:  # asked anew while the answer was written
+                wanted = self._wanted
+                shown = self._hub.newest
+                measured = None if shown is None else shown.measure(wanted)
+                await self._send(json.dumps({"measured": measured}))
 
     async def _next(self) -> bytes:
         """Return the message for the next picture, which counts as sent from now on."""
@@ -142,6 +161,7 @@ class _Viewer:
             "age_ms": round((self._hub.now_ns() - frame.arrival_ns) / 1e6, 2),
             "glass_ms": None if self._glass_ms is None else round(self._glass_ms, 2),
             "skew_ms": round(frame.skew_ns / 1e6, 2),
+            "temperature": shown.measure(self._wanted),
             "timings_ms": {stage: round(ns / 1e6, 2) for stage, ns in frame.timings_ns.items()},
             "views": [[view, len(data)] for view, data in jpegs if data is not None],
         }

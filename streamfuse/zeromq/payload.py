@@ -10,7 +10,8 @@ import numpy.typing as npt
 from streamfuse.color import Chroma, Matrix, Plane
 from streamfuse.errors import InputError, OutputError
 from streamfuse.frames import FusedFrame
-from streamfuse.zeromq.wire import Encoding, Header, chroma_shape, payload_bytes
+from streamfuse.temperature import ZERO_CELSIUS_K, Scale, TemperaturePlane
+from streamfuse.zeromq.wire import Encoding, Header, TemperatureHeader, chroma_shape, payload_bytes
 
 # OpenCV is imported where it is used: subscribers that only need luma save its import time of 0.1 s.
 
@@ -61,6 +62,35 @@ def _planes(data: npt.NDArray[np.uint8], height: int, width: int) -> tuple[Plane
     rows, columns = chroma_shape(height, width)
     luma, u, v = np.split(data, (height * width, height * width + rows * columns))
     return luma.reshape(height, width), u.reshape(rows, columns), v.reshape(rows, columns)
+
+
+def describe_temperature(plane: TemperaturePlane, *, part: bool) -> TemperatureHeader:
+    """Describe temperatures for a header; `part`: the values follow in a part of their own."""
+    found = plane.extremes()
+    return TemperatureHeader(
+        scale=plane.scale.step,
+        offset=round(plane.scale.celsius(0), 6),
+        min=None if found is None else round(found.coldest.celsius, 4),
+        mean=None if found is None else round(found.mean, 4),
+        max=None if found is None else round(found.hottest.celsius, 4),
+        min_at=None if found is None else (found.coldest.column, found.coldest.row),
+        max_at=None if found is None else (found.hottest.column, found.hottest.row),
+        part=part,
+    )
+
+
+def encode_temperature(plane: TemperaturePlane) -> memoryview:
+    """Encode values row by row, uint16 little-endian; never written to afterwards."""
+    return np.ascontiguousarray(plane.values, "<u2").data
+
+
+def temperature_of(header: Header, values: memoryview | None) -> TemperaturePlane | None:
+    """Temperatures in the size of the picture; None if they were not sent."""
+    if header.temperature is None or values is None:
+        return None
+    counts = np.frombuffer(values, "<u2").reshape(header.height, header.width)
+    scale = Scale(header.temperature.scale, header.temperature.offset + ZERO_CELSIUS_K)
+    return TemperaturePlane(counts.astype(np.uint16, copy=False), scale)
 
 
 def luma_of(header: Header, payload: memoryview) -> Plane:

@@ -52,8 +52,8 @@ FULL = "a subscriber fell behind"
 class Message(Protocol):
     """A frame that is encoded on demand."""
 
-    def parts(self, *, resent: bool) -> tuple[bytes, Buffer]:
-        """Return header and payload; the payload is encoded once, and never written to afterwards."""
+    def parts(self, *, resent: bool) -> tuple[bytes, *tuple[Buffer, ...]]:
+        """Return the header and the parts after it, which are encoded once, and never written to afterwards."""
 
 
 class Topic:
@@ -173,9 +173,9 @@ class Publisher:
             has_subscriber = self._has_subscriber(topic)
         if not has_subscriber:
             return NOBODY
-        header, payload = message.parts(resent=False)
+        parts = message.parts(resent=False)
         with self._lock:
-            complete = self._send(topic, header, payload)
+            complete = self._send(topic, *parts)
             topic.sent = True
             self._process_subscriptions()
         return None if complete else FULL
@@ -183,7 +183,7 @@ class Publisher:
     def _has_subscriber(self, topic: Topic) -> bool:
         return self._overflowed or any(topic.name.startswith(prefix) for prefix in self._subscriptions)
 
-    def _send(self, topic: Topic, header: bytes, payload: Buffer) -> bool:
+    def _send(self, topic: Topic, header: bytes, *payloads: Buffer) -> bool:
         """Send to all subscribers; False if the queue of one was full, so that it missed this frame."""
         complete = True
         try:
@@ -194,7 +194,9 @@ class Publisher:
             self._socket.send(topic.name, zmq.SNDMORE | zmq.NOBLOCK)
         try:
             self._socket.send(header, zmq.SNDMORE)
-            self._socket.send(payload, copy=False)
+            for payload in payloads[:-1]:
+                self._socket.send(payload, zmq.SNDMORE, copy=False)
+            self._socket.send(payloads[-1], copy=False)
         finally:
             if not complete:
                 self._socket.setsockopt(zmq.XPUB_NODROP, 1)
@@ -253,12 +255,12 @@ class Publisher:
 
     def _resend(self, topic: Topic) -> None:
         while (message := topic.last) is not None:
-            header, payload = message.parts(resent=True)
+            parts = message.parts(resent=True)
             with self._lock:
                 if self._closed.is_set() or (topic.last is not message and topic.sent):
                     return  # the new subscriber was sent a newer frame
                 if topic.last is message:
-                    self._send(topic, header, payload)
+                    self._send(topic, *parts)
                     return
 
     def _close(self) -> None:

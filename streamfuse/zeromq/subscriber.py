@@ -30,11 +30,12 @@ from streamfuse.sources.limits import MAX_PIXELS
 from streamfuse.support.channel import Channel
 from streamfuse.support.closeable import Closeable
 from streamfuse.support.urls import redact
+from streamfuse.temperature import Celsius
 from streamfuse.zeromq.curve import client_keys
 from streamfuse.zeromq.endpoint import check_url
 from streamfuse.zeromq.link import Connection, Link
-from streamfuse.zeromq.payload import bgr_of, luma_of, picture_of
-from streamfuse.zeromq.wire import PREFIX, STREAM, STREAM_RULE, Header, Malformed, topic_of, unpack
+from streamfuse.zeromq.payload import bgr_of, luma_of, picture_of, temperature_of
+from streamfuse.zeromq.wire import PARTS, PREFIX, STREAM, STREAM_RULE, Header, Malformed, topic_of, unpack
 
 log = logging.getLogger("streamfuse")
 
@@ -65,6 +66,8 @@ class Received:
     """Encoded pixels, in the memory of the message."""
     received_ns: int
     """Time of arrival, ns since 1970 by this machine's clock."""
+    values: memoryview | None = None
+    """Encoded temperatures, in the memory of the message; None if they were not sent."""
 
     def __repr__(self) -> str:
         h = self.header
@@ -83,6 +86,15 @@ class Received:
         return bgr_of(self.header, self.payload)
 
     @property
+    def temperature(self) -> Celsius | None:
+        """Temperatures, (H, W) float32 degC: NaN where there is none, infinity above the scale; None if not sent.
+
+        `header.temperature` has the extremes also where the publisher does not send the temperatures themselves.
+        """
+        plane = temperature_of(self.header, self.values)
+        return None if plane is None else plane.celsius()
+
+    @property
     def age_ns(self) -> int | None:
         """Time from the frame's arrival at the publisher to its arrival here, ns; None where unknown.
 
@@ -97,7 +109,17 @@ class Received:
         luma, chroma = picture_of(self.header, self.payload)
         h = self.header
         stamps = (h.ir_stamp_ns, h.vis_stamp_ns, h.ir_clock, h.vis_clock)
-        return FusedFrame(luma, chroma, h.seq, h.time_ns, *stamps, skew_ns=h.skew_ns, content=h.content)
+        return FusedFrame(
+            luma,
+            chroma,
+            h.seq,
+            h.time_ns,
+            *stamps,
+            skew_ns=h.skew_ns,
+            content=h.content,
+            temperature=temperature_of(h, self.values),
+            alarms=h.alarms,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +308,8 @@ class Subscriber(Closeable):
                     return None
                 buffers = [part.buffer for part in parts]
                 try:
-                    frame = Received(unpack(buffers, self._max_pixels), buffers[-1], time.time_ns())
+                    header = unpack(buffers, self._max_pixels)
+                    frame = Received(header, buffers[2], time.time_ns(), buffers[3] if len(buffers) > PARTS else None)
                 except Malformed as error:
                     self._reject(error)
                     continue

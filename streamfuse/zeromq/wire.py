@@ -1,7 +1,7 @@
 """The message of a published frame: its format, packing and validation, without sockets.
 
-A message has three parts: the topic `fused/<stream>/`, a JSON object that describes the frame, and its pixels.
-Received messages are untrusted: everything is validated before it is used.
+A message has three parts: the topic `fused/<stream>/`, a JSON object that describes the frame, and its pixels; where
+asked for, a fourth has the temperatures.  Received messages are untrusted: everything is validated before it is used.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import enum
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeAlias
 
 from streamfuse.color import Matrix
@@ -18,13 +18,17 @@ from streamfuse.frames import Clock, Content
 from streamfuse.sources.image_header import jpeg_shape
 from streamfuse.sources.limits import MAX_PIXELS
 
+CELSIUS = "celsius"
 SCHEMA = 1
 """Version of the format, raised by incompatible changes; additional keys do not change it."""
 PREFIX = b"fused/"
 PARTS = 3
+"""Parts of a message; one more with temperatures."""
 MAX_HEADER_BYTES = 16_384
 """Size limit of a header; real ones have under 1,000 bytes."""
 MAX_SIDE = 16_384
+MAX_ALARMS, MAX_ALARM = 32, 100
+"""Most alarms in a header, and most characters of each."""
 STREAM = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 """Valid name of a stream."""
 STREAM_RULE = "use 1 to 64 letters, digits, points, - and _"
@@ -77,6 +81,27 @@ def payload_bytes(encoding: Encoding, height: int, width: int) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TemperatureHeader:
+    """Description of a frame's temperatures: degC = value * scale + offset; 0 is no value, 65,535 above the scale."""
+
+    unit: str = CELSIUS
+    scale: float
+    """degC for each step of the values."""
+    offset: float
+    """degC at the value 0."""
+    min: float | None
+    """degC; None, like the following, where no pixel has a value."""
+    mean: float | None
+    max: float | None
+    min_at: tuple[int, int] | None
+    """(x, y) of the coldest pixel."""
+    max_at: tuple[int, int] | None
+    """(x, y) of the hottest pixel."""
+    part: bool
+    """The message has a fourth part: the values, uint16 little-endian, row by row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
     """Description of a frame in a message; None where a value is unknown."""
 
@@ -113,6 +138,10 @@ class Header:
     """SHA-256 of the network's weights, hexadecimal."""
     resent: bool = False
     """True for a frame sent again for a new subscriber; others may have received it already."""
+    temperature: TemperatureHeader | None = None
+    """None where the frame has no temperatures."""
+    alarms: tuple[str, ...] = ()
+    """Alarms that are active, in their own words."""
 
 
 _NAMES = tuple(field.name for field in fields(Header))
@@ -123,7 +152,10 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 def pack(header: Header) -> bytes:
     """Encode a header as JSON."""
-    return _ENCODER.encode({name: getattr(header, name) for name in _NAMES}).encode()
+    values = {name: getattr(header, name) for name in _NAMES}
+    if header.temperature is not None:
+        values["temperature"] = asdict(header.temperature)
+    return _ENCODER.encode(values).encode()
 
 
 def unpack(parts: Sequence[Buffer], max_pixels: int = MAX_PIXELS) -> Header:
@@ -131,9 +163,9 @@ def unpack(parts: Sequence[Buffer], max_pixels: int = MAX_PIXELS) -> Header:
 
     Raises Malformed for any other message, and for a JPEG of more than `max_pixels` pixels.
     """
-    if len(parts) != PARTS:
-        raise Malformed(f"{len(parts)} parts instead of {PARTS}")
-    topic, text, payload = parts
+    if len(parts) not in (PARTS, PARTS + 1):
+        raise Malformed(f"{len(parts)} parts instead of {PARTS}, or {PARTS + 1} with temperatures")
+    topic, text, payload = parts[:PARTS]
     if len(text) > MAX_HEADER_BYTES:
         raise Malformed(f"the header has {len(text)} bytes")
     try:
@@ -151,6 +183,11 @@ def unpack(parts: Sequence[Buffer], max_pixels: int = MAX_PIXELS) -> Header:
     if header.step != step_of(header.encoding, header.width):
         raise Malformed("the step does not fit the width")
     _check_payload(header, memoryview(payload), max_pixels)
+    announced = header.temperature is not None and header.temperature.part
+    if announced is not (len(parts) > PARTS):
+        raise Malformed("the header and the parts disagree on whether temperatures follow")
+    if announced and memoryview(parts[PARTS]).nbytes != 2 * header.width * header.height:
+        raise Malformed("the temperatures do not fit the size of the picture")
     return header
 
 
@@ -158,6 +195,8 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     checked: dict[str, Any] = {}
     for name, rule in _RULES.items():
         if name not in values:
+            if name in _LATER:
+                continue
             raise Malformed(f"the header has no {name}")
         try:
             checked[name] = rule(values[name])
@@ -225,6 +264,53 @@ def _boolean(value: Any) -> bool:
     return value
 
 
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not abs(value) < 1e6:
+        raise ValueError
+    return float(value)
+
+
+def _step(value: Any) -> float:
+    if not _number(value) > 0:
+        raise ValueError
+    return float(value)
+
+
+def _unit(value: Any) -> str:
+    if value != CELSIUS:
+        raise ValueError
+    return CELSIUS
+
+
+def _place(value: Any) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError
+    x, y = map(_integer(0, MAX_SIDE - 1), value)
+    return x, y
+
+
+def _temperature(value: Any) -> TemperatureHeader:
+    if not isinstance(value, dict) or value.keys() != _TEMPERATURE.keys():
+        raise ValueError
+    return TemperatureHeader(**{name: rule(value[name]) for name, rule in _TEMPERATURE.items()})
+
+
+def _alarms(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > MAX_ALARMS:
+        raise ValueError
+    if not all(isinstance(text, str) and text.isprintable() and len(text) <= MAX_ALARM for text in value):
+        raise ValueError
+    return tuple(value)
+
+
+_TEMPERATURE: dict[str, _Rule] = {
+    "unit": _unit,
+    "scale": _step,
+    "offset": _number,
+    **dict.fromkeys(("min", "mean", "max"), _or_null(_number)),
+    **dict.fromkeys(("min_at", "max_at"), _or_null(_place)),
+    "part": _boolean,
+}
 _NS = _integer(-(2**63), 2**63 - 1)
 _SIDE = _integer(1, MAX_SIDE)
 _RULES: dict[str, _Rule] = {
@@ -242,4 +328,8 @@ _RULES: dict[str, _Rule] = {
     "matrix": _or_null(_one_of(Matrix)),
     **dict.fromkeys(("calibration", "model"), _or_null(_text(r"[0-9a-f]{1,64}"))),
     "resent": _boolean,
+    "temperature": _or_null(_temperature),
+    "alarms": _alarms,
 }
+_LATER = frozenset({"temperature", "alarms"})
+"""Keys that were added to the schema later: older publishers do not send them."""

@@ -27,8 +27,8 @@ from streamfuse.web.hub import Hub
 from streamfuse.web.server import Server, Site, _log
 from streamfuse.web.status import status
 from streamfuse.web.viewer import _Viewer
-from streamfuse.zeromq.payload import bgr_of, encode, luma_of, picture_of
-from streamfuse.zeromq.wire import Encoding, Malformed, unpack
+from streamfuse.zeromq.payload import bgr_of, encode, luma_of, picture_of, temperature_of
+from streamfuse.zeromq.wire import Encoding, Malformed, TemperatureHeader, pack, unpack
 
 SIZE = 6, 8
 TURNS = 30
@@ -44,6 +44,25 @@ def wire(data: bytes) -> object:
         return None
     pixels = memoryview(parts[2])
     return [none_if_refused(partial(read, found, pixels)) for read in (luma_of, bgr_of, picture_of)][-1]
+
+
+def wire_temperature(data: bytes) -> object:
+    """Parse a message of four parts: the header, and pixels and temperatures of 8x6."""
+    text, _, rest = data.partition(b"\n")
+    values = memoryview(rest[48:])
+    try:
+        found = unpack((b"fused/front/", text, rest[:48], values))
+    except Malformed:
+        return None
+    plane = temperature_of(found, values)
+    return plane is not None and (plane.extremes(), plane.celsius())
+
+
+def _warm_message() -> bytes:
+    warm = TemperatureHeader(
+        scale=1 / 64, offset=-273.15, min=1.0, mean=2.5, max=30.0, min_at=(0, 1), max_at=(7, 5), part=True
+    )
+    return pack(header(Encoding.MONO8, SIZE, temperature=warm)) + b"\n" + bytes(48 + 96)
 
 
 def _messages() -> tuple[bytes, ...]:
@@ -230,6 +249,7 @@ _REQUESTS = (
 )
 
 TARGETS = {
+    "wire-temperature": Target(wire_temperature, (_warm_message(), _warm_message().replace(b"true", b"false"))),
     "wire": Target(wire, _messages()),
     "request": Target(
         request,
@@ -239,7 +259,14 @@ TARGETS = {
             _SOCKET.encode().replace(b"Version: 13", b"Version: \xff"),
         ),
     ),
-    "browser": Target(browser, (b'{"views": ["fused", "visible"]}\n{"shown": 1}', b'{"views": []}')),
+    "browser": Target(
+        browser,
+        (
+            b'{"views": ["fused", "visible"]}\n{"shown": 1}',
+            b'{"views": []}',
+            b'{"measure": {"point": [0.5, 1], "area": [0, 0, 0.5, 1]}}',
+        ),
+    ),
     "answer": Target(
         answer,
         (

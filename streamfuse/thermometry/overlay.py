@@ -1,0 +1,165 @@
+"""Temperatures drawn into the picture: `--overlay spots`, `area:X,Y,W,H`, `scale`.
+
+Text is white with a black rim, without colour, so that it can be read on anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias, cast
+
+import cv2
+import numpy as np
+
+from streamfuse.color import Chroma, Plane
+from streamfuse.errors import UsageError
+from streamfuse.frames import FusedFrame
+from streamfuse.temperature import Spot, TemperaturePlane
+from streamfuse.thermometry.palette import Palette
+
+_AREA = re.compile(r"area:(\d{1,5}),(\d{1,5}),(\d{1,5}),(\d{1,5})", re.ASCII)
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+_Draw: TypeAlias = Callable[[Plane, int], None]
+"""Draws in white into a plane, with a thickness."""
+_WHITE = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """A rectangle of the output, px."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+class Overlay:
+    """Draws temperatures into the luma of frames."""
+
+    def __init__(self, elements: tuple[str, ...], palette: Palette | None = None) -> None:
+        """`elements`: spots, scale, area:X,Y,W,H.  `palette`: whose colours the scale shows.  Raises UsageError."""
+        self._palette = palette
+        self._spots, self._scale = "spots" in elements, "scale" in elements
+        self._areas = [_parse_area(text) for text in elements if text not in ("spots", "scale")]
+
+    def draw(self, frame: FusedFrame) -> tuple[Plane, Chroma | None]:
+        """Return luma and chroma of a frame with the temperatures; both are copies if anything was drawn."""
+        plane = frame.temperature
+        extremes = plane.extremes() if plane is not None else None
+        if plane is None or extremes is None:
+            return frame.luma, frame.chroma
+        height, width = frame.luma.shape
+        size = max(height / 700, 0.35)
+        drawings: list[_Draw] = []
+        if self._spots:
+            for spot in (extremes.coldest, extremes.hottest):
+                drawings += _spot(spot, size, _bar_box(height, width)[2] if self._scale else width)
+        for area in self._areas:
+            drawings += _area(area, plane, size)
+        if self._scale:
+            low, high = extremes.coldest.celsius, extremes.hottest.celsius
+            if self._palette is not None:
+                low, high = self._palette.low_c, self._palette.high_c
+            drawings += _scale_text(low, high, size, height, width)
+        ink = np.zeros((height, width), np.uint8)
+        for draw in drawings:
+            draw(ink, max(round(size * 1.6), 1))
+        wide = 2 * max(round(size * 1.5), 1) + 1
+        rim = cv2.dilate(ink, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (wide, wide)))
+        luma = cast(Plane, cv2.max(cv2.subtract(frame.luma, rim), ink))
+        chroma = _without_colour(frame.chroma, cast(Plane, rim))
+        if self._scale:
+            chroma = self._bar(luma, chroma)
+        return luma, chroma
+
+    def _bar(self, luma: Plane, chroma: Chroma | None) -> Chroma | None:
+        """Fill the bar of the scale: the colours of the palette, else grey from black to white."""
+        top, bottom, left, right = _bar_box(*luma.shape)
+        if self._palette is None or chroma is None:
+            luma[top:bottom, left:right] = np.rint(np.linspace(255, 0, bottom - top)).astype(np.uint8)[:, None]
+            return chroma
+        luma[top:bottom, left:right] = np.rint(np.linspace(220, 90, bottom - top)).astype(np.uint8)[:, None]
+        sy, sx = (-(-full // side) for full, side in zip(luma.shape, chroma.u.shape, strict=True))
+        rows, columns = slice(top // sy, bottom // sy), slice(left // sx, right // sx)
+        colors = self._palette.scale_bar(rows.stop - rows.start)
+        u, v = chroma.u.copy(), chroma.v.copy()
+        u[rows, columns], v[rows, columns] = colors.u, colors.v
+        return Chroma(u, v, chroma.full_range, chroma.matrix)
+
+
+def _parse_area(text: str) -> Area:
+    match = _AREA.fullmatch(text)
+    if match is None:
+        raise UsageError(f"--overlay {text} is not known: use spots, scale or area:X,Y,WIDTH,HEIGHT in pixels")
+    area = Area(*map(int, match.groups()))
+    if not (area.width and area.height):
+        raise UsageError(f"--overlay {text}: the area is empty")
+    return area
+
+
+def _spot(spot: Spot, size: float, width: int) -> list[_Draw]:
+    center, radius = (spot.column, spot.row), max(round(9 * size), 4)
+    text = f"{spot.celsius:.1f} C"
+    (wide, tall), _ = cv2.getTextSize(text, FONT, size, 1)
+    right = spot.column + radius + wide + 8 < width
+    x = spot.column + radius + 4 if right else spot.column - radius - 4 - wide
+    y = max(spot.row + tall // 2, tall + 4)
+    return [
+        lambda plane, thick: _drawn(cv2.circle(plane, center, radius, _WHITE, thick, cv2.LINE_AA)),
+        _text(text, x, y, size),
+    ]
+
+
+def _area(area: Area, plane: TemperaturePlane, size: float) -> list[_Draw]:
+    part = plane.values[area.y : area.y + area.height, area.x : area.x + area.width]
+    found = TemperaturePlane(part, plane.scale).extremes() if part.size else None
+    corners = (area.x, area.y), (area.x + area.width - 1, area.y + area.height - 1)
+    text = "no temperature"
+    if found is not None:
+        text = f"{found.coldest.celsius:.1f} / {found.mean:.1f} / {found.hottest.celsius:.1f} C"
+    (_, tall), _ = cv2.getTextSize(text, FONT, size, 1)
+    y = area.y - 6 if area.y > tall + 10 else area.y + area.height + tall + 6
+    return [
+        lambda plane, thick: _drawn(cv2.rectangle(plane, *corners, _WHITE, thick)),
+        _text(text, area.x, y, size),
+    ]
+
+
+def _bar_box(height: int, width: int) -> tuple[int, int, int, int]:
+    """Top, bottom, left and right of the scale's bar; even, so that chroma has the same edges."""
+    top, bottom = round(height * 0.2) // 2 * 2, round(height * 0.8) // 2 * 2
+    wide = max(round(width * 0.015) // 2 * 2, 4)
+    right = (width - max(round(width * 0.02), 2)) // 2 * 2
+    return top, bottom, right - wide, right
+
+
+def _scale_text(low: float, high: float, size: float, height: int, width: int) -> list[_Draw]:
+    top, bottom, left, right = _bar_box(height, width)
+    drawings: list[_Draw] = [
+        lambda plane, thick: _drawn(cv2.rectangle(plane, (left - 1, top - 1), (right, bottom), _WHITE, thick))
+    ]
+    for text, y in ((f"{high:.1f} C", top - 8), (f"{low:.1f} C", bottom + round(26 * size) + 4)):
+        (wide, _), _ = cv2.getTextSize(text, FONT, size, 1)
+        drawings.append(_text(text, max(right - wide, 0), y, size))
+    return drawings
+
+
+def _text(text: str, x: int, y: int, size: float) -> _Draw:
+    return lambda plane, thick: _drawn(cv2.putText(plane, text, (x, y), FONT, size, _WHITE, thick, cv2.LINE_AA))
+
+
+def _drawn(plane: object) -> None:
+    """Ignore the result of a function of OpenCV that draws in place."""
+
+
+def _without_colour(chroma: Chroma | None, touched: Plane) -> Chroma | None:
+    """Remove the colour where something was drawn."""
+    if chroma is None:
+        return None
+    rows, columns = chroma.u.shape
+    mask = cv2.resize(touched, (columns, rows), interpolation=cv2.INTER_AREA) > 0
+    u, v = (np.where(mask, np.uint8(128), plane) for plane in (chroma.u, chroma.v))
+    return Chroma(u, v, chroma.full_range, chroma.matrix)

@@ -1,0 +1,136 @@
+"""Targets for bags: whole files of each container, and the messages in them."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import bags
+import cv2
+import numpy as np
+from bags import CONTAINERS, Sent, cdr, compressed, image, ros1
+from fuzz_target import Target, file
+from test_bags import field
+from test_hostile_text import none_if_refused
+
+from streamfuse.frames import Frame
+from streamfuse.sources import open_source
+from streamfuse.sources.bags.encodings import EncodingReader
+from streamfuse.sources.bags.messages import deserialize, read_picture
+from streamfuse.sources.bags.records import Damaged
+from streamfuse.sources.bags.topic import Message, Topic
+from streamfuse.sources.options import SourceOptions
+from streamfuse.sources.pixels import PixelReader
+
+ROS = (
+    "sensor_msgs/msg/Image",
+    "sensor_msgs/msg/CompressedImage",
+    "sensor_msgs/msg/CameraInfo",
+    "tf2_msgs/msg/TFMessage",
+)
+PROTOBUF = ("foxglove_msgs/msg/RawImage", "foxglove_msgs/msg/CompressedImage")
+SMALL = SourceOptions(max_pixels=1 << 16)
+_GREY = np.arange(20, dtype=np.uint16).reshape(4, 5) + 7000
+_COLOR = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+
+
+def bag(data: bytes, suffix: str) -> object:
+    """Read all topics of a bag, and one as a source."""
+    path = file(data, f"walk{suffix}")
+
+    def frames() -> list[Frame]:
+        with open_source(f"{path}?topic=/ir", SMALL) as source:
+            source.cut_before(40_000_000)
+            source.start_at(0)
+            return list(source)
+
+    return none_if_refused(frames)
+
+
+def message(data: bytes) -> object:
+    """Read a message; its first byte chooses the coding, the second the type."""
+    coding = ("cdr", "ros1", "protobuf")[data[0] % 3] if data else "cdr"
+    names = PROTOBUF if coding == "protobuf" else ROS
+    one = Message(Topic("/a", names[data[1] % len(names)] if len(data) > 1 else names[0], coding), 0, data[2:])
+    try:
+        if not one.topic.is_image:
+            return deserialize(one)
+        picture = read_picture(one)
+    except Damaged:
+        return None
+    reader = EncodingReader("/a", PixelReader(), SMALL)
+    return none_if_refused(lambda: reader.read(picture, 0))
+
+
+@cache
+def _seeds() -> dict[str, bytes]:
+    sent = [
+        image("/ir", _GREY, "mono16", 0),
+        compressed("/vis", _COLOR, "png", 0),
+        image("/ir", _GREY + 9, "mono16", 1),
+    ]
+    found = {}
+    for name in ("ros1", "ros1-bz2", "ros1-lz4", "sqlite", "mcap", "mcap-zstd", "mcap-without-chunks"):
+        with tempfile.TemporaryDirectory() as directory:
+            path = CONTAINERS[name](Path(directory), sent)
+            found[name] = (path if path.is_file() else next(path.glob("*.db3"))).read_bytes()
+    return found
+
+
+def _messages() -> tuple[bytes, ...]:
+    calibrated: Sent = bags.camera_info("/ir", (48, 64))
+    moved = bags.transform("a", "b", (0.1, 0, 0))
+    return (
+        b"\0\0" + cdr(image("/a", _GREY, "mono16")),
+        b"\0\1" + cdr(compressed("/a", _COLOR, "png")),
+        b"\0\0" + cdr(image("/a", _GREY.astype(np.float32), "32FC1")),
+        b"\0\0" + cdr(image("/a", _GREY.astype(np.float64), "64FC1")),
+        b"\0\0" + cdr(image("/a", _GREY, "bayer_rggb16")),
+        b"\0\0" + cdr(image("/a", _GREY.view(np.uint8), "yuv422", width=5)),
+        b"\0\0" + cdr(image("/a", _GREY.view(np.uint8), "nv12", height=2, width=6)),
+        b"\0\2" + cdr(calibrated),
+        b"\0\3" + cdr(moved),
+        b"\1\0" + ros1(image("/a", _COLOR, "bgr8")),
+        b"\1\2" + ros1(calibrated),
+        b"\2\0"
+        + field(1, b"\x08\1\x10\2")
+        + field(2, 5)
+        + field(3, 4)
+        + field(4, b"mono16")
+        + field(6, _GREY.tobytes()),
+        b"\2\1" + field(1, b"\x08\1") + field(2, cv2.imencode(".png", _COLOR)[1].tobytes()) + field(3, b"png"),
+    )
+
+
+def _long_chunk() -> bytes:
+    """An MCAP file whose first chunk claims more data than any file can have."""
+    seed = _seeds()["mcap"]
+    at = seed.index(b"\6", 8) + 9 + 32  # opcode and length, then times, size, checksum and the name of no compression
+    assert int.from_bytes(seed[at : at + 8], "little") < len(seed)
+    return seed[:at] + b"\xff" * 8 + seed[at + 8 :]
+
+
+def _png(length: bytes) -> bytes:
+    """A message with a PNG whose chunk claims another length."""
+    seed = cdr(compressed("/a", _COLOR, "png"))
+    at = seed.index(b"IDAT") - 4
+    return b"\0\1" + seed[:at] + length + seed[at + 4 :]
+
+
+TARGETS = {
+    "bag-ros1": Target(
+        lambda data: bag(data, ".bag"), tuple(_seeds()[name] for name in ("ros1", "ros1-bz2", "ros1-lz4"))
+    ),
+    "bag-sqlite": Target(
+        lambda data: bag(data, ".db3"),
+        (_seeds()["sqlite"],),
+        (_seeds()["sqlite"].replace(b"TABLE messages", b"TABL\xff messages"),),
+    ),
+    "bag-mcap": Target(
+        lambda data: bag(data, ".mcap"),
+        tuple(_seeds()[name] for name in ("mcap", "mcap-zstd", "mcap-without-chunks")),
+        (_long_chunk(),),
+    ),
+    "bag-message": Target(message, _messages(), (_png(b"\x7f\xff\xff\xff"),)),
+}
