@@ -8,17 +8,21 @@ differ, infrared is resized to the visible picture.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias, cast
+from typing import TypeAlias, TypeVar, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.calibration.geometry import Points, Size, resize_matrix, same_aspect, size_of
+from streamfuse.calibration.geometry import Size, resize_matrix, same_aspect, size_of
+from streamfuse.calibration.grid import UNMOVED, CoordinateGrid, Map
 from streamfuse.calibration.model import Calibration
-from streamfuse.calibration.overlap import FEATHER_PX, FILL_PX, Box, Mask, feather, infrared_coordinates, largest_box
+from streamfuse.calibration.overlap import FEATHER_PX, FILL_PX, Box, Mask, feather, largest_box
+from streamfuse.calibration.parallax import NEAREST_M
+from streamfuse.calibration.similarity import Similarity
 from streamfuse.color import Chroma, Plane
 from streamfuse.errors import InputError, UsageError
 from streamfuse.network.config import MIN_SIDE
@@ -29,6 +33,14 @@ log = logging.getLogger("streamfuse")
 Weights = npt.NDArray[np.float32]
 """(H, W) blending weight, 0..1."""
 
+AnyPlane = TypeVar("AnyPlane", bound=npt.NDArray[np.integer | np.floating])
+"""(H, W) of any type that OpenCV can interpolate."""
+
+MAX_MOVE_PX = 0.5
+"""Largest movement of the warp from one frame to the next, visible pixels: slower than the eye notices, and fast enough
+to come from far to 3 m in a second with cameras 6 cm apart."""
+MAX_DRIFT_PX = 0.1
+"""Largest movement of the warp from one frame to the next by a correction, px at a width of 640."""
 Values: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 """(h, w), values of a scale."""
 
@@ -39,11 +51,18 @@ MAX_STEP = 1.25
 class Aligner:
     """Aligns infrared to visible pictures.
 
-    The maps are computed for each new size of the pictures and cached for the last one.
+    The warp is that of a distance, which any thread may change at any time (`set_distance`); then it moves there
+    smoothly, frame by frame.  Without parallax in the calibration there is one warp for all distances.
     """
 
-    def __init__(self, calibration: Calibration | None = None, crop: bool = False) -> None:
-        """`crop`: crop both to the largest rectangle that both cameras see; raises UsageError without a calibration."""
+    def __init__(
+        self, calibration: Calibration | None = None, crop: bool = False, distance_m: float | None = None
+    ) -> None:
+        """`crop`: crop both to the largest rectangle that both cameras see.
+
+        `distance_m`: distance of what must coincide, m, infinity for far; None: that of the calibration.  Raises
+        UsageError for a crop without a calibration and for a distance without parallax.
+        """
         if crop and calibration is None:
             raise UsageError("cropping to the overlap needs a calibration: give one, or do not crop")
         self.calibration = calibration
@@ -51,6 +70,49 @@ class Aligner:
         self._announced: tuple[tuple[int, ...], tuple[int, ...]] | None = None
         self._overlap: _Overlap | None = None
         self._warp: _Warp | None = None
+        self._wanted = self._inverse_m = 0.0
+        """1 / distance that is asked for, and that of the last warp, 1/m."""
+        if calibration is not None and calibration.parallax is not None:
+            self._wanted = self._inverse_m = 1 / (calibration.distance_m or math.inf)
+        self._moved_wanted = self._moved = UNMOVED
+        if distance_m is not None:
+            self.set_distance(distance_m, jump=True)
+
+    def calibrate(self, calibration: Calibration) -> None:
+        """Align by a calibration without parallax from now on; not to be called while there is another one."""
+        assert self.calibration is None
+        assert calibration.parallax is None
+        self.calibration = calibration
+
+    @property
+    def distance_m(self) -> float | None:
+        """Distance for which the last picture was warped, m; None without parallax."""
+        if self.calibration is None or self.calibration.parallax is None:
+            return None
+        return 1 / self._inverse_m if self._inverse_m else math.inf
+
+    def set_distance(self, distance_m: float, jump: bool = False) -> None:
+        """Warp for another distance, m, infinity for far.  Any thread may call it.
+
+        The warp moves there by at most `MAX_MOVE_PX` a frame; with `jump` at once.  Raises UsageError for a distance
+        that is not above 0, and where the calibration has no parallax.
+        """
+        check_distance(self.calibration, distance_m)
+        if jump:
+            self._inverse_m = 1 / distance_m
+        self._wanted = 1 / distance_m
+
+    @property
+    def moved(self) -> Similarity:
+        """Correction with which the last picture was warped."""
+        return self._moved
+
+    def set_correction(self, moved: Similarity) -> None:
+        """Displace infrared by a drift of the cameras since the calibration.  Any thread may call it.
+
+        The warp goes there by at most `MAX_DRIFT_PX` a frame.
+        """
+        self._moved_wanted = moved
 
     def align(self, ir: Plane, vis: Plane) -> tuple[Plane, Plane]:
         """Align luma planes (h, w) and (H, W) uint8; both results have the shape (H, W), or that of the crop.
@@ -60,10 +122,41 @@ class Aligner:
         if self.calibration is None:
             return self.apply(ir, vis.shape), vis
         overlap = self._overlap_of(self.calibration, vis.shape)
-        if self._warp is None or not self._warp.fits(ir.shape, overlap):
-            self._warp = _Warp(self.calibration, size_of(ir.shape), overlap)
+        self._move(overlap)
         vis = self.cut(vis)
-        return overlap.fill(self._warp.apply(ir), vis), vis
+        return overlap.fill(self._warp_of(ir.shape, overlap).apply(ir), vis), vis
+
+    def warp(self, plane: AnyPlane, shape: tuple[int, ...]) -> AnyPlane:
+        """Warp another plane (h, w) of the infrared camera as `align` warped the last one, without blending.
+
+        For planes of measurements, such as temperatures, uint8, uint16 or float32: values are interpolated linearly.
+        `shape`: (H, W) of the visible picture.  Outside the area that infrared covers the border is repeated.
+        """
+        if self.calibration is None:
+            size = (shape[1], shape[0])
+            same = plane.shape == shape
+            return plane if same else cast(AnyPlane, cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR))
+        overlap = self._overlap_of(self.calibration, shape)
+        return self._warp_of(plane.shape, overlap).apply(plane, cv2.INTER_LINEAR)
+
+    def _warp_of(self, shape: tuple[int, ...], overlap: _Overlap) -> _Warp:
+        """Return the warp of planes of `shape` for the distance and the correction of the last picture."""
+        assert self.calibration is not None
+        if self._warp is None or not self._warp.fits(shape, overlap):
+            self._warp = _Warp(self.calibration, size_of(shape), overlap)
+        self._warp.go(self._inverse_m, self._moved)
+        return self._warp
+
+    def _move(self, overlap: _Overlap) -> None:
+        """Take the distance of the next picture, a step from that of the last one."""
+        wanted = self._wanted
+        if self._moved != self._moved_wanted:
+            self._moved = self._moved.toward(
+                self._moved_wanted, MAX_DRIFT_PX * overlap.vis_size[1] / 640, overlap.vis_size
+            )
+        overlap.widen(wanted, self._moved)
+        most = MAX_MOVE_PX / max(overlap.shift_px_m, 1e-6)
+        self._inverse_m = min(max(wanted, self._inverse_m - most), self._inverse_m + most)
 
     def align_temperature(self, plane: TemperaturePlane, vis_shape: tuple[int, ...]) -> TemperaturePlane:
         """Align temperatures as `align` does infrared of the same shape; `vis_shape`: (H, W) of the visible picture.
@@ -78,9 +171,8 @@ class Aligner:
             )
             return TemperaturePlane(found, plane.scale)
         overlap = self._overlap_of(self.calibration, vis_shape)
-        if self._warp is None or not self._warp.fits(values.shape, overlap):
-            self._warp = _Warp(self.calibration, size_of(values.shape), overlap)
-        return TemperaturePlane(overlap.keep_covered(interpolate(values, self._warp.apply_values)), plane.scale)
+        warp = self._warp_of(values.shape, overlap)
+        return TemperaturePlane(overlap.keep_covered(interpolate(values, warp.apply_values)), plane.scale)
 
     def cut(self, vis: Plane) -> Plane:
         """Crop a visible picture as `align` does."""
@@ -104,7 +196,7 @@ class Aligner:
 
     def _overlap_of(self, calibration: Calibration, shape: tuple[int, ...]) -> _Overlap:
         if self._overlap is None or self._overlap.vis_size != shape:
-            self._overlap = _Overlap(calibration, size_of(shape), self._crop)
+            self._overlap = _Overlap(calibration, size_of(shape), self._crop, self._inverse_m)
         return self._overlap
 
     def apply(self, ir: Plane, shape: tuple[int, ...]) -> Plane:
@@ -124,19 +216,67 @@ class Aligner:
         return _resize(ir, shape)
 
 
-class _Overlap:
-    """The map, the crop and the blending weights for visible pictures of one size."""
+def parse_distance(value: float | str) -> float:
+    """Return a distance in metres, infinity for "far"; raises UsageError for anything else."""
+    try:
+        distance_m = math.inf if value == "far" else float(value)
+    except ValueError:
+        distance_m = math.nan
+    if not distance_m > 0 or (distance_m == math.inf and isinstance(value, str) and value != "far"):
+        raise UsageError(f"the distance {value!r} is not possible: give metres above 0, such as 8, or far")
+    return distance_m
 
-    def __init__(self, calibration: Calibration, vis_size: Size, crop: bool) -> None:
+
+def check_distance(calibration: Calibration | None, distance_m: float) -> None:
+    """Raise UsageError unless a warp for this distance can be computed."""
+    parse_distance(distance_m)
+    need_parallax(calibration)
+
+
+def need_parallax(calibration: Calibration | None) -> None:
+    """Raise UsageError unless there is a calibration with parallax."""
+    if calibration is None:
+        raise UsageError("a distance needs a calibration: give one that has the parallax, as calib/README.md says")
+    if calibration.parallax is None:
+        raise UsageError(
+            "this calibration is for one distance only: calibrate with boards or points at two distances, or with "
+            "--baseline-m and --fov-deg, or leave the distance out"
+        )
+
+
+class _Overlap:
+    """The coordinates, the crop and the blending weights for visible pictures of one size.
+
+    The blending weights are those of the area that infrared covers at every distance that was asked for, so the border
+    does not move when the distance does.
+    """
+
+    def __init__(self, calibration: Calibration, vis_size: Size, crop: bool, inverse_m: float) -> None:
         """Raises InputError where the overlap is empty, or smaller than the network needs."""
         self.vis_size = vis_size
         scaled = calibration.for_sizes(calibration.ir_size, vis_size)
-        coordinates, mask = infrared_coordinates(scaled)
+        self.shift_px_m = float(np.hypot(*scaled.shift_px_m))
+        self.grid = CoordinateGrid(scaled)
+        self._range = (inverse_m, inverse_m)
+        self._moved = UNMOVED
+        mask = self.grid.coverage(inverse_m)
         _check_overlap(mask)
-        self.box = largest_box(mask) if crop else Box(0, 0, *vis_size)
-        x, y = coordinates.T.reshape(2, *vis_size)
-        self.x, self.y = self.box.cut(x), self.box.cut(y)
-        """(H, W) infrared coordinates of each visible pixel, px of the calibration's own size."""
+        self.box = Box(0, 0, *vis_size)
+        if crop:
+            if calibration.parallax is not None:  # the size of the result cannot change with the distance
+                mask = mask & self.grid.coverage(0) & self.grid.coverage(1 / NEAREST_M)
+            self.box = largest_box(mask)
+        self._use(mask)
+
+    def widen(self, inverse_m: float, moved: Similarity) -> None:
+        """Let the weights be right for this distance too, and for this drift of the cameras to a pixel."""
+        low, high = self._range
+        if low <= inverse_m <= high and self._moved.toward(moved, 1.0, self.vis_size) == moved:
+            return
+        self._range, self._moved = (min(low, inverse_m), max(high, inverse_m)), moved
+        self._use(self.grid.coverage(self._range[0], moved) & self.grid.coverage(self._range[1], moved))
+
+    def _use(self, mask: Mask) -> None:
         covered = np.ascontiguousarray(self.box.cut(mask).astype(bool))
         self._covered = covered
         self._whole = bool(covered.all())
@@ -166,36 +306,47 @@ def _with_complement(weight: Weights) -> tuple[Weights, Weights]:
 
 
 class _Warp:
-    """Warps infrared pictures of one size with OpenCV's fixed-point maps."""
+    """Warps infrared pictures of one size with OpenCV's fixed-point maps, which are kept for the last distance."""
 
     def __init__(self, calibration: Calibration, ir_size: Size, overlap: _Overlap) -> None:
         calibration.for_sizes(ir_size, calibration.vis_size)  # raises InputError for another aspect ratio
-        step = _pixels_per_step(overlap.x, overlap.y) * ir_size[1] / calibration.ir_size[1]
+        step = _pixels_per_step(*overlap.grid.coordinates(0.0)) * ir_size[1] / calibration.ir_size[1]
         shrink = 1 / step if step > MAX_STEP else 1.0
-        resized = max(round(ir_size[0] * shrink), 2), max(round(ir_size[1] * shrink), 2)
-        scale = resize_matrix(calibration.ir_size, resized)
-        x = np.clip(overlap.x * scale[0, 0] + scale[0, 2], -2, resized[1] + 1).astype(np.float32)
-        y = np.clip(overlap.y * scale[1, 1] + scale[1, 2], -2, resized[0] + 1).astype(np.float32)
-        self._coordinates, self._fractions = cv2.convertMaps(x, y, cv2.CV_16SC2)
-        self._nearest, _ = cv2.convertMaps(np.rint(x), np.rint(y), cv2.CV_16SC2)
-        self._ir_size, self._resized, self._overlap = ir_size, resized, overlap
+        self._resized = max(round(ir_size[0] * shrink), 2), max(round(ir_size[1] * shrink), 2)
+        self._scale = resize_matrix(calibration.ir_size, self._resized)
+        self._ir_size, self._overlap = ir_size, overlap
+        self._place: tuple[float, Similarity] | None = None
+        self._x: cv2.typing.MatLike
+        self._y: cv2.typing.MatLike
+        self._maps: tuple[cv2.typing.MatLike, cv2.typing.MatLike]
 
     def fits(self, shape: tuple[int, ...], overlap: _Overlap) -> bool:
         return self._ir_size == shape and self._overlap is overlap
 
-    def apply(self, ir: Plane) -> Plane:
+    def go(self, inverse_m: float, moved: Similarity) -> None:
+        """Compute the maps for a distance and a correction, unless they are those of the last one."""
+        if self._place == (inverse_m, moved):
+            return
+        x, y = (self._overlap.box.cut(axis) for axis in self._overlap.grid.coordinates(inverse_m, moved))
+        scale = self._scale
+        self._x = cv2.addWeighted(x, scale[0, 0], x, 0, scale[0, 2])
+        self._y = cv2.addWeighted(y, scale[1, 1], y, 0, scale[1, 2])
+        self._maps = cv2.convertMaps(self._x, self._y, cv2.CV_16SC2)
+        self._place = inverse_m, moved
+
+    def apply(self, ir: AnyPlane, interpolation: int = cv2.INTER_CUBIC) -> AnyPlane:
         ir = ir if ir.shape == self._resized else _resize(ir, self._resized)
         # The border is replicated so that the last pixels can be interpolated; pixels beyond are blended away.
-        warped = cv2.remap(ir, self._coordinates, self._fractions, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        return cast(Plane, warped)
+        return cast(AnyPlane, cv2.remap(ir, *self._maps, interpolation, borderMode=cv2.BORDER_REPLICATE))
 
     def apply_values(self, values: Values, method: int) -> Values:
         """Warp values (h, w) of 8 or 16 bits; `method`: cv2.INTER_NEAREST or cv2.INTER_LINEAR."""
         if values.shape != self._resized:
             values = _resize_values(values, method, self._resized)
-        nearest = method == cv2.INTER_NEAREST
-        x_y, fractions = (self._nearest, np.zeros(0)) if nearest else (self._coordinates, self._fractions)
-        return cast(Values, cv2.remap(values, x_y, fractions, method, borderMode=cv2.BORDER_REPLICATE))
+        if method == cv2.INTER_NEAREST:
+            nearest, _ = cv2.convertMaps(np.rint(self._x), np.rint(self._y), cv2.CV_16SC2)
+            return cast(Values, cv2.remap(values, nearest, np.zeros(0), method, borderMode=cv2.BORDER_REPLICATE))
+        return cast(Values, cv2.remap(values, *self._maps, method, borderMode=cv2.BORDER_REPLICATE))
 
 
 def interpolate(values: Counts, warp: Callable[[Values, int], Values]) -> Counts:
@@ -220,7 +371,7 @@ def _resize_values(values: Values, method: int, shape: tuple[int, ...]) -> Value
     return cast(Values, cv2.resize(values, (shape[1], shape[0]), interpolation=method))
 
 
-def _pixels_per_step(x: Plane | Points, y: Plane | Points) -> float:
+def _pixels_per_step(x: Map, y: Map) -> float:
     """Infrared pixels per visible pixel in the middle of the picture."""
     row, column = x.shape[0] // 2, x.shape[1] // 2
     dx = float(x[row, column + 1]) - float(x[row, column - 1])
@@ -237,7 +388,7 @@ def _check_overlap(mask: Mask) -> None:
         )
 
 
-def _resize(plane: Plane, shape: tuple[int, ...]) -> Plane:
+def _resize(plane: AnyPlane, shape: tuple[int, ...]) -> AnyPlane:
     shrinks = shape[0] <= plane.shape[0] and shape[1] <= plane.shape[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    return cast(Plane, cv2.resize(plane, (shape[1], shape[0]), interpolation=method))
+    return cast(AnyPlane, cv2.resize(plane, (shape[1], shape[0]), interpolation=method))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from os import PathLike
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.alignment import Aligner
+from streamfuse.alignment import Aligner, check_distance, need_parallax, parse_distance
 from streamfuse.calibration.model import Calibration, load
 from streamfuse.color import Chroma, Plane
 from streamfuse.color_conversion import split_bgr, to_bgr
 from streamfuse.engines import create_engine
 from streamfuse.engines.presets import choose_preset, parse_preset
-from streamfuse.errors import EngineError, InputError
+from streamfuse.errors import EngineError, InputError, UsageError
+from streamfuse.first_look import FirstLook
+from streamfuse.following import Align, AlignmentWatch, Followed
 from streamfuse.frames import DEFAULT_PERIOD_NS, Role
 from streamfuse.network.config import MIN_SIDE
 from streamfuse.support.closeable import Closeable
@@ -74,6 +77,8 @@ class Fuser(Closeable):
         crop: bool = False,
         preset: str = "auto",
         device: str = "auto",
+        distance_m: float | str | None = None,
+        align: str | None = None,
     ) -> None:
         """`weights`: a safetensors file, None for the shipped one.  `engine`: auto, openvino, tensorrt,
         inductor, torch, or an Engine.  `device`: auto, cpu, cuda or cuda:N, where the engine runs.
@@ -81,7 +86,12 @@ class Fuser(Closeable):
         `tone`: per-frame, smooth or fixed:LO,HI (see `streamfuse.tone`).  `calibration`: position of infrared in the
         visible picture, or its file; None: only sizes may differ.  `crop`: cut results to what both cameras see.
         `preset`: quality, balanced, realtime, or auto: the one that suits the weights best, or in real time a
-        cheaper one if this machine does not keep up.
+        cheaper one if this machine does not keep up.  `distance_m`: distance in metres of what must coincide, or
+        "far", for a calibration with parallax, or "auto": that of most of the scene, looked for all the time; None: the
+        calibration's own.  `align`: "fixed" tells (`followed`, a warning) when the cameras have moved since the
+        calibration, "follow" also corrects it; without a calibration they tell
+        when the streams do not fit each other, and "auto" then makes a calibration of the first seconds.  None: it is
+        not looked for.
 
         The fuser closes `engine` when it is closed; if this fails, only an engine that was made here.  Raises
         EngineError (WeightsError), InputError for the calibration, and UsageError.
@@ -89,6 +99,23 @@ class Fuser(Closeable):
         if isinstance(calibration, str | PathLike):
             calibration = load(Path(calibration))
         self._aligner = Aligner(calibration, crop)
+        self._watch: AlignmentWatch | None = None
+        if distance_m is not None and distance_m != "auto":
+            self._aligner.set_distance(parse_distance(distance_m), jump=True)
+        if distance_m == "auto":
+            need_parallax(calibration)
+        self._first: FirstLook | None = None
+        if align == "auto" and calibration is not None:
+            raise UsageError("align auto makes a calibration: leave the calibration out, or use follow")
+        if align is not None and align not in (*Align, "auto"):
+            raise UsageError(f"unknown align {align!r}: use auto, {' or '.join(Align)}")
+        if align is not None and calibration is None:
+            self._first = FirstLook(calibrates=align == "auto")
+        if distance_m == "auto" or (align is not None and calibration is not None):
+            self._watch = AlignmentWatch(self._aligner, automatic=distance_m == "auto", align=align)
+        self._distance_lock = threading.Lock()
+        self._waits = True
+        """Answers of the watch are waited for: not with sources in real time."""
         self._automatic = preset == "auto"
         self._calls = 0
         with contextlib.ExitStack() as made:
@@ -141,11 +168,22 @@ class Fuser(Closeable):
         """
         _check_size(*vis.shape)
         begin = time.monotonic_ns()
-        if temperature is not None:
-            temperature = self._aligner.align_temperature(temperature, vis.shape)
+        if (watch := self._watch) is not None:
+            watch.offer(ir, vis, stamp_ns)
+        if self._first is not None:
+            self._begin_aligned(self._first.offer(ir, vis, stamp_ns))
+        shape = vis.shape
         ir, vis = self._aligner.align(ir, vis)
+        if temperature is not None:  # through the warp of the picture that it belongs to
+            temperature = self._aligner.align_temperature(temperature, shape)
         aligned = time.monotonic_ns()
         self.engine.submit(ir, vis, _Begun(ir, vis, stamp_ns, aligned - begin, aligned, tag, temperature))
+
+    def _begin_aligned(self, found: Calibration | None) -> None:
+        """Use a calibration that was made of the first pictures."""
+        if found is not None:
+            self._aligner.calibrate(found)
+            self._watch = AlignmentWatch(self._aligner, align=Align.FIXED, waits=self._waits)
 
     def finish_luma(self) -> FusedLuma:
         """Wait for the oldest pair in flight and return it fused.  Raises EngineError if none is in flight."""
@@ -165,6 +203,43 @@ class Fuser(Closeable):
         if self.engine.pending:
             raise EngineError("pairs are in flight: finish them before the calibration changes")
         self._aligner = Aligner(calibration, crop)
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        self._first = None
+
+    @property
+    def distance_m(self) -> float | None:
+        """Distance for which infrared was warped last, m, infinity for far; None without parallax."""
+        return self._aligner.distance_m
+
+    def set_distance(self, distance_m: float | str) -> None:
+        """Warp infrared for another distance, m, "far" or "auto".  Any thread may call it while pictures are fused.
+
+        The warp moves there smoothly, by at most half a pixel a frame.  Raises UsageError where the calibration has no
+        parallax.
+        """
+        with self._distance_lock:
+            if distance_m == "auto":
+                need_parallax(self._aligner.calibration)
+                if self._watch is None:
+                    self._watch = AlignmentWatch(self._aligner, waits=self._waits)
+                self._watch.follow_distance(True)
+                return
+            wanted = parse_distance(distance_m)
+            check_distance(self._aligner.calibration, wanted)
+            if self._watch is not None:
+                self._watch.follow_distance(False)
+            self._aligner.set_distance(wanted)
+
+    @property
+    def followed(self) -> Followed | None:
+        """State of the watch over the alignment: distance "auto" and drift; None without it.
+
+        Any thread may read it.
+        """
+        watch = self._watch
+        return None if watch is None else watch.state
 
     def place_infrared(self, ir: Plane, shape: tuple[int, int]) -> Plane:
         """Warp infrared (h, w) onto a black visible picture of `shape` (H, W), without fusion."""
@@ -189,12 +264,19 @@ class Fuser(Closeable):
         """
         _check_size(height, width)
         shape = self._aligner.output_shape(height, width)
+        self._waits = period_ns is None
+        if self._watch is not None:
+            self._watch.waits = self._waits
         if self._automatic and period_ns is not None:
             self._automatic = False
             choose_preset(self.engine, *shape, period_ns)
         self.engine.prepare(*shape)
 
     def close(self) -> None:
+        if self._first is not None:
+            self._first.close()
+        if self._watch is not None:
+            self._watch.close()
         self.engine.close()
 
 

@@ -39,11 +39,20 @@ class EngineChoice:
             preset=self.preset,
         )
 
-    def fuser(self, tone: str, calib: Calibration | Path | None = None, crop: bool = False) -> Fuser:
+    def fuser(
+        self,
+        tone: str,
+        calib: Path | Calibration | None = None,
+        crop: bool = False,
+        distance_m: str | None = None,
+        align: str | None = None,
+    ) -> Fuser:
         """Create a Fuser with an engine of its own.  Raises EngineError, InputError and UsageError."""
         from streamfuse.fuser import Fuser
 
-        return Fuser(self.weights, self.engine, self.precision, tone, calib, crop, self.preset, self.device)
+        return Fuser(
+            self.weights, self.engine, self.precision, tone, calib, crop, self.preset, self.device, distance_m, align
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,8 @@ class FusionOptions:
     """Calibration file."""
     crop: bool = False
     """Cut the result to the area that both cameras see."""
+    distance_m: str | None = None
+    """Distance of what must coincide: metres, far or auto; None: that of the calibration."""
     ignore_camera_info: bool = False
     """Do not use the calibration that a bag holds."""
     ir_offset_ms: float = 0.0
@@ -66,12 +77,13 @@ class FusionOptions:
     tolerance_ms: float | None = None
     """Largest time between the two frames of a pair; None: half the frame interval of the slower stream."""
 
-    def fuser(self, calibration: Calibration | None = None) -> Fuser:
+    def fuser(self, calibration: Calibration | None = None, align: str | None = None) -> Fuser:
         """Create the Fuser; raises EngineError, InputError and UsageError.
 
-        `calibration`: that of the recording, where there is no calibration file.
+        `calibration`: that of the recording, where there is no calibration file.  `align`: what is done where infrared
+        does not fit the visible picture, as for `Fuser`.
         """
-        return self.engine.fuser(self.tone, self.calib or calibration, self.crop)
+        return self.engine.fuser(self.tone, self.calib or calibration, self.crop, self.distance_m, align)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all values by the names of the command line's options, as JSON has them."""

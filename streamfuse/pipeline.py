@@ -32,7 +32,7 @@ from streamfuse.sources import open_pair
 from streamfuse.sources.base import Source
 from streamfuse.support.channel import Channel
 from streamfuse.support.closeable import Closeable
-from streamfuse.telemetry import TO_FUSED, SourceSummary, Summary, Telemetry, add_counts
+from streamfuse.telemetry import TO_FUSED, AlignmentSummary, SourceSummary, Summary, Telemetry, add_counts
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -491,6 +491,13 @@ class Pipeline(Closeable):
             )
         return f"no infrared frame is within {self._tolerance_ns / 1e6:.1f} ms of a visible one: {advice}"
 
+    def set_distance(self, distance_m: float | str) -> None:
+        """Warp infrared for another distance, as `Fuser.set_distance`; any thread may call it, before and during a run.
+
+        Raises UsageError where the calibration has no parallax.
+        """
+        self._fuser.set_distance(distance_m)
+
     def summary(self) -> Summary:
         """Return the state of the run; any thread may call it."""
         summary = self._telemetry.summary()
@@ -508,7 +515,15 @@ class Pipeline(Closeable):
             if source.live
         }
         alarms = dict(self._finish_frame.raised) if self._finish_frame is not None else {}
-        return replace(summary, sources=sources, alarms=alarms)
+        return replace(summary, sources=sources, alarms=alarms, alignment=self._alignment())
+
+    def _alignment(self) -> AlignmentSummary | None:
+        distance_m, state = self._fuser.distance_m, self._fuser.followed
+        if state is None:
+            return None if distance_m is None else AlignmentSummary(distance_m)
+        return AlignmentSummary(
+            distance_m, state.automatic, state.answered, state.kept, state.confidence, state.error_px
+        )
 
 
 def _open(ir: str | PathLike[str] | Source, vis: str | PathLike[str] | Source, fps: float | None) -> dict[Role, Source]:

@@ -100,6 +100,24 @@ class SourceSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class AlignmentSummary:
+    """How infrared is aligned."""
+
+    distance_m: float | None = None
+    """Distance for which infrared was warped last, m; infinity for far; None without parallax."""
+    automatic: bool = False
+    """True where the distance is that of the scene, found all the time."""
+    answered: int = 0
+    """Pairs that told the distance of the scene."""
+    kept: int = 0
+    """Pairs that did not, so that the last distance was kept."""
+    confidence: float | None = None
+    """Confidence of the last answer, 0..1."""
+    error_px: float | None = None
+    """Misfit of the calibration by a drift of the cameras, px at a width of 640; None while it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """Counts and latencies of a run at one moment."""
 
@@ -128,6 +146,8 @@ class Summary:
     silent_s: dict[Role, float] = field(default_factory=dict)
     """Time since the last frame of each source that has delivered one, s."""
     engine_loaded: bool = False
+    alignment: AlignmentSummary | None = None
+    """How infrared is aligned; None without a calibration."""
     alarms: dict[str, int] = field(default_factory=dict)
     """Times that each alarm was raised."""
 

@@ -131,14 +131,14 @@ def rig(rotation: np.ndarray = R, shift: np.ndarray = T) -> list[Sent]:
 def test_camera_info_and_transforms_are_the_calibration(kind: str, tmp_path: Path) -> None:
     path = CONTAINERS[kind](tmp_path, rig())
     near = calibrate_bag(path, Request(distance_m=5.0)).calibration
-    assert misses(near, 5.0, 5.0, D_VIS) < 0.01
+    assert misses(near, 5.0, D_VIS, 5.0) < 0.01
     with_names = calibrate_bag(path, Request("/ir/image_raw", "/eo/image_raw/compressed", distance_m=5.0)).calibration
     assert with_names.to_toml() == near.to_toml()
     ir, vis = open_bag(path)
     with ir, vis:
         found = calibration_of(ir, vis)
     assert found is not None
-    assert misses(found.calibration, np.inf, 1e7, D_VIS) < 0.01
+    assert misses(found.calibration, 1e7, D_VIS, np.inf) < 0.01
 
 
 def test_rectified_pictures_have_the_lens_of_the_projection(tmp_path: Path) -> None:

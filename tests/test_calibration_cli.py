@@ -126,11 +126,12 @@ def test_import(tmp_path: Path) -> None:
     args = ("calibrate", "import", stereo, *sizes, "--force", "-o", tmp_path / "c.toml")
     done = streamfuse(*args)
     assert done.returncode == 0, done.stderr
-    assert "valid for far scenes (infinity)" in done.stderr
-    assert "for far scenes; the error is 7.3 px at 10 m, 3.6 at 20 m" in done.stdout
+    assert "at every distance, far unless told; parallax 7" in done.stdout
+    assert "7.5 px at 10 m, 25.1 at 3 m" in done.stdout
     done = streamfuse(*args, "--distance-m", "5")
-    assert "at 5 m; the error is 14.5 px at 2.5 m, 7.3 at 10 m" in done.stdout
+    assert "at every distance, 5 m unless told; parallax 7" in done.stdout
     assert load(tmp_path / "c.toml").vis_size == (720, 1280)
+    assert load(tmp_path / "c.toml").distance_m == 5
 
 
 def test_run_and_fuse_with_a_calibration(tmp_path: Path) -> None:

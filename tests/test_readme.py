@@ -51,6 +51,11 @@ REPLACEMENTS = [
     ),
     (r" --scheduler tcp://\S+$", "", "a cluster on this machine; docs/batch.md starts a scheduler"),
     (r"^pytest tests/faults.*", rf"cd {ROOT} && pytest --help | grep -e --fault-table -e --soak-minutes", "hours"),
+    (
+        r"(streamfuse calibrate check .*)",
+        rf"python {ROOT}/tests/parse.py \1",
+        "the stage's calibrations are of other cameras; tests/test_calibration_check.py runs it",
+    ),
     (r"--recipe published ", "--recipe small.toml ", "crops of 256 pixels take 20 seconds a step"),
     (
         r"(streamfuse .* --precision int8.*)",
@@ -74,6 +79,7 @@ SETTINGS = {
     "STREAMFUSE_CALIBRATE_BOARD_FORCE": ("1", "the same"),
     "STREAMFUSE_CALIBRATE_POINTS_FORCE": ("1", "the same"),
     "STREAMFUSE_CALIBRATE_IMPORT_FORCE": ("1", "the same"),
+    "STREAMFUSE_CALIBRATE_CHECK_FORCE": ("1", "the same, for the check picture"),
     "STREAMFUSE_EVALUATE_FORCE": ("1", "several commands write report/"),
     "STREAMFUSE_SUBSCRIBE_FRAMES": ("3", "a subscriber has no end"),
     "STREAMFUSE_DEMO_SECONDS": ("0.2", "a second of the scene takes a second to draw"),

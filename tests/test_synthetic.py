@@ -69,6 +69,39 @@ def of_body(walker: Walker, time_s: float, picture: Plane) -> Plane:
     return picture[rows, columns][cutout[..., 1] > 250]
 
 
+# --- an infrared camera beside the visible one
+
+
+def test_camera_beside_sees_everything_displaced_by_its_distance() -> None:
+    """Moved back by what its distance says, every pixel is that of a camera at the visible one's place."""
+    beside = SyntheticSource("ir", baseline_m=0.15, fov_deg=70, seconds=1)
+    moved, at_place = (next(iter(source)).luma for source in (beside, SyntheticSource("ir", seconds=1)))
+    shift = beside.parallax_px_m / beside.distances_m(0.0)
+    assert (shift.max(), shift.min()) == (pytest.approx(0.15 * 266 / 2.7, abs=2), 0), "the ground below, the sky"
+    rows, columns = np.mgrid[:480, :640].astype(np.float32)
+    back = cv2.remap(moved, columns - shift.astype(np.float32), rows, cv2.INTER_LINEAR)
+    # What is hidden from one of the two cameras agrees with nothing.
+    plain = cv2.erode((cv2.dilate(shift, np.ones((1, 41))) - shift < 2).astype(np.uint8), np.ones((5, 5))) > 0
+    plain[:, :20] = False
+    difference = cv2.absdiff(back, at_place)[plain]
+    assert plain.mean() > 0.5
+    assert np.percentile(difference, 98) < 12
+    assert np.percentile(cv2.absdiff(moved, at_place)[plain], 98) > 30
+
+
+def test_distances_are_those_of_the_angle_of_view() -> None:
+    """A wide lens is nearer to what it sees as large: the house fronts are at the distance where 2.7 m is 85 units."""
+    for fov, front in ((50.0, 21.8), (90.0, 10.2)):
+        distances = SyntheticSource("ir", baseline_m=0.1, fov_deg=fov).distances_m(0.0)
+        assert distances[200, 60] == pytest.approx(front, abs=0.1)
+        assert np.isinf(distances[20, 20])
+        assert distances.min() == pytest.approx(front * 85 / 265, rel=0.02)
+
+
+def test_camera_at_the_same_place_draws_the_same_picture(scene: Scene) -> None:
+    assert (next(iter(SyntheticSource("ir", fov_deg=90, seconds=1))).luma == scene.infrared(0.0, 0)).all()
+
+
 # --- what the two cameras see
 
 

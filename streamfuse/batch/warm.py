@@ -36,7 +36,13 @@ def warm_fuser(options: BatchOptions, fusion: FusionOptions, calibration: Calibr
         engine = _make_engine(options)
     kept = False
     try:
-        yield Fuser(engine=engine, tone=fusion.tone, calibration=fusion.calib or calibration, crop=fusion.crop)
+        yield Fuser(
+            engine=engine,
+            tone=fusion.tone,
+            calibration=fusion.calib or calibration,
+            crop=fusion.crop,
+            distance_m=fusion.distance_m,
+        )
         kept = True
     except StreamfuseError as error:
         kept = not isinstance(error, EngineError) and engine.pending == 0

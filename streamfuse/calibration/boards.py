@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -11,6 +11,16 @@ import numpy as np
 from streamfuse.calibration.fit import Fit, fit_homography, least_squares
 from streamfuse.calibration.geometry import Lens, Points, Size, project, residuals, rms
 from streamfuse.calibration.outcome import Outcome, make_calibration
+from streamfuse.calibration.parallax import (
+    NEAREST_M,
+    ParallaxFit,
+    fit_parallax,
+    largest_allowed_px,
+    shift_of,
+    sure_to,
+    too_alike,
+)
+from streamfuse.calibration.placing import Placed, place_boards
 from streamfuse.calibration.target import Board, find_board
 from streamfuse.color import Plane
 from streamfuse.errors import InputError
@@ -53,13 +63,18 @@ def calibrate_boards(
     *,
     lenses: bool = False,
     distance_m: float | None = None,
+    fov_deg: float | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Outcome:
     """Calibrate from pairs of pictures that show the board.
 
-    `lenses`: calibrate the lens distortion too.  `distance_m`: distance of the boards; computed where `lenses` and
-    `board.square_mm` are given.  Raises InputError where the board is found in both pictures of too few pairs (1 is
-    needed, 8 for `lenses`), the sizes differ, or the boards fit no single alignment.
+    Where `board.square_mm` is given, the distance of each board follows from its size, and from boards at different
+    distances the parallax.  `lenses`: calibrate the lens distortion too.  `fov_deg`: horizontal angle of view of the
+    infrared camera, degrees; None: estimated from tilted boards.  `distance_m`: distance of the boards, or with
+    parallax the distance to use unless another is asked for.
+
+    Raises InputError where the board is found in both pictures of too few pairs (1 is needed, 8 for `lenses`), the
+    sizes differ, or the boards fit no single alignment.
     """
     views, missing, sizes, pictures = _find(scenes, board, max_pixels)
     ir_size, vis_size = sizes
@@ -74,12 +89,35 @@ def calibrate_boards(
     details = [f"board found in {len(views)} of {len(scenes)} pairs"]
     pair: tuple[Lens | None, Lens | None] = (None, None)
     if lenses:
-        pair, distances, more = _calibrate_lenses(views, board, ir_size, vis_size)
+        pair, more = _calibrate_lenses(views, board, ir_size, vis_size)
         details += more
-        if distance_m is None and board.square_mm is not None:
-            distance_m = round(float(np.median(distances)), 3)
-            details.append(f"the boards were {min(distances):.2f} to {max(distances):.2f} m away")
     flat = [_undistort_view(view, *pair) for view in views]
+    method = f"{board.kind} {board.columns}x{board.rows}, {len(views)} pairs" + (", lenses" if lenses else "")
+    found: ParallaxFit | None = None
+    if board.square_mm is not None:
+        placed = place_boards([view.ir for view in flat], board, ir_size, pair[0], fov_deg)
+        details += placed.details
+        found = _fit_distances(flat, placed, (ir_size, vis_size), warnings)
+        if found is None and distance_m is None:
+            distance_m = round(float(np.median([1 / inverse_m.mean() for inverse_m in placed.inverse_m])), 3)
+    if found is not None:
+        details += ["residuals of each pair, px RMS:"]
+        for view, errors in zip(flat, np.split(found.residuals, len(flat)), strict=True):
+            details.append(f"  {view.name:<24} {rms(errors):6.2f}")
+        details.append(sure_to(found))
+        warnings += _coverage_warnings(views, ir_size)
+        calibration = make_calibration(
+            found.homography,
+            ir_size,
+            vis_size,
+            method,
+            rms_px=found.rms_px,
+            distance_m=distance_m,
+            lenses=pair,
+            parallax=found.parallax,
+            parallax_sd=found.shift_sd,
+        )
+        return Outcome(calibration, details, warnings, pictures)
     fit, scale = _fit(flat, vis_size)
     details.append("residuals of each pair, px RMS:")
     for view in flat:
@@ -91,12 +129,39 @@ def calibrate_boards(
         fit.homography,
         ir_size,
         vis_size,
-        f"{board.kind} {board.columns}x{board.rows}, {len(views)} pairs" + (", lenses" if lenses else ""),
+        method,
         rms_px=fit.rms_px,
         distance_m=distance_m,
         lenses=pair,
     )
     return Outcome(calibration, details, warnings, pictures)
+
+
+def _fit_distances(
+    views: Sequence[View], placed: Placed, sizes: tuple[Size, Size], warnings: list[str]
+) -> ParallaxFit | None:
+    """Fit the parallax; None, with a warning, where the boards do not tell it."""
+    source, target = np.vstack([view.ir for view in views]), np.vstack([view.vis for view in views])
+    inverse_m = np.concatenate(placed.inverse_m)
+    threshold = TOLERANCE_PX * max(sizes[1][1] / 640, 1.0)
+    found = fit_parallax(source, target, inverse_m, threshold, sizes)
+    if found is None:
+        warnings.append("the boards' distances fit no parallax: check --square-mm; calibrated for one distance only")
+        return None
+    # An error of the focal length is one of all distances alike, and so of the parallax.
+    shift = shift_of(found.parallax, sizes[1])
+    off = float(np.hypot(*shift)) * placed.focal_error / NEAREST_M
+    if np.hypot(found.error_px, off) > largest_allowed_px(sizes[1]):
+        if off > found.error_px:
+            advice = (
+                f"the focal length is known to {placed.focal_error:.0%} only: tilt the board more, or give --fov-deg"
+            )
+        else:
+            advice = too_alike(found, inverse_m, "boards")
+        warnings.append(f"{advice}; calibrated for one distance only")
+        return None
+    sd = np.hypot(found.shift_sd, shift * placed.focal_error)
+    return replace(found, shift_sd=sd, error_px=float(np.hypot(found.error_px, off)))
 
 
 Found = tuple[list[View], list[str], tuple[Size, Size], tuple[Plane, Plane] | None]
@@ -193,24 +258,21 @@ def _coverage_warnings(views: Sequence[View], ir_size: Size) -> list[str]:
 
 def _calibrate_lenses(
     views: Sequence[View], board: Board, ir_size: Size, vis_size: Size
-) -> tuple[tuple[Lens, Lens], list[float], list[str]]:
-    """Calibrate each camera separately (Zhang, IEEE PAMI 22, 2000); return lenses, board distances and report lines.
+) -> tuple[tuple[Lens, Lens], list[str]]:
+    """Calibrate each camera separately (Zhang, IEEE PAMI 22, 2000); return lenses and report lines.
 
-    Distances are in metres where the board's square is known, else in squares.  The pose between the cameras is not
+    The pose between the cameras is not
     estimated: boards that fill a third of the picture determine the principal points to a few pixels only, which at
     4 m is as much as the cameras are apart.
     """
     solid = [board.points()] * len(views)
     found, details = [], []
-    distances: list[float] = []
     for role, size, points in (
         (Role.IR, ir_size, [view.ir for view in views]),
         (Role.VIS, vis_size, [view.vis for view in views]),
     ):
         flat = [corner.astype(np.float32).reshape(-1, 1, 2) for corner in points]
-        error, matrix, distortion, _, shifts = cv2.calibrateCamera(
-            solid, flat, size[::-1], None, None, flags=LENS_FLAGS
-        )
+        error, matrix, distortion, _, _ = cv2.calibrateCamera(solid, flat, size[::-1], None, None, flags=LENS_FLAGS)
         if not error < MAX_LENS_RMS_PX * max(size[1] / 640, 1):
             raise InputError(
                 f"the {role.label} lens cannot be calibrated from these boards: they fit to {error:.1f} px; "
@@ -219,5 +281,4 @@ def _calibrate_lenses(
         k = np.asarray(matrix, np.float64)
         found.append(Lens(k, np.asarray(distortion, np.float64).ravel()))
         details.append(f"{role.label} lens: f = {k[0, 0]:.0f} px, {error:.2f} px RMS")
-        distances = [float(np.asarray(shift).ravel()[2]) for shift in shifts]
-    return (found[0], found[1]), distances, details
+    return (found[0], found[1]), details

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import cast
 
 import cv2
@@ -18,15 +20,44 @@ TEXT_BGR = (235, 235, 235)
 EDGE_SHARE = 0.06
 """Share of the pixels drawn as edges: enough to recognise the scene, few enough to see the picture beneath."""
 MIN_WIDTH = 960
+DISTANCES_M = (math.inf, 10.0, 5.0, 3.0)
+"""Distances for which a calibration with parallax is drawn."""
 FONT = cv2.FONT_HERSHEY_DUPLEX
 
 
 def draw_check(calibration: Calibration, ir: Plane, vis: Plane) -> npt.NDArray[np.uint8]:
-    """Draw infrared edges over a visible picture of the same moment.
+    """Draw infrared edges over a visible picture of the same moment; with parallax, for four distances.
 
     `ir`, `vis`: (h, w) and (H, W) uint8 luma.  Returns (H', W', 3) BGR with a legend, enlarged to a width of at least
-    960.  Raises InputError where the pictures' aspect ratios are not those of the calibration.
+    960; for four distances, two by two.  Raises InputError where the pictures' aspect ratios are not those of the
+    calibration.
     """
+    if calibration.parallax is None:
+        return _labelled(_drawn(calibration, ir, vis), "over the visible picture: edges must be on the same objects")
+    names = ["far" if distance_m == math.inf else f"{distance_m:g} m" for distance_m in DISTANCES_M]
+    drawn = [(name, calibration.at(distance_m)) for name, distance_m in zip(names, DISTANCES_M, strict=True)]
+    meaning = "edges must be on the same objects where these are at the distance that is written there"
+    return draw_several(drawn, ir, vis, meaning)
+
+
+def draw_several(
+    drawn: Sequence[tuple[str, Calibration]], ir: Plane, vis: Plane, meaning: str
+) -> npt.NDArray[np.uint8]:
+    """Draw check pictures of several calibrations, an even number, two by two: (name, calibration), without parallax.
+
+    `meaning`: the last words of the legend.
+    """
+    panels = []
+    for text, calibration in drawn:
+        panel = _drawn(calibration, ir, vis)
+        for thickness, colour in ((5, (24, 24, 24)), (2, TEXT_BGR)):
+            cv2.putText(panel, text, (14, 40), FONT, 1.2, colour, thickness, cv2.LINE_AA)
+        panels.append(panel)
+    sheet = np.vstack([np.hstack(panels[first : first + 2]) for first in range(0, len(panels), 2)])
+    return _labelled(sheet, meaning)
+
+
+def _drawn(calibration: Calibration, ir: Plane, vis: Plane) -> npt.NDArray[np.uint8]:
     calibration = calibration.for_sizes((ir.shape[0], ir.shape[1]), (vis.shape[0], vis.shape[1]))
     zoom = max(-(-MIN_WIDTH // vis.shape[1]), 1)
     large = (vis.shape[1] * zoom, vis.shape[0] * zoom)
@@ -43,7 +74,7 @@ def draw_check(calibration: Calibration, ir: Plane, vis: Plane) -> npt.NDArray[n
     framed = cv2.copyMakeBorder(border, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     contours, _ = cv2.findContours(framed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(-1, -1))
     cv2.drawContours(drawn, contours, -1, OUTLINE_BGR, 2)
-    return _labelled(drawn)
+    return drawn
 
 
 def _edges(plane: Plane, zoom: int) -> npt.NDArray[np.uint8]:
@@ -54,7 +85,7 @@ def _edges(plane: Plane, zoom: int) -> npt.NDArray[np.uint8]:
     return cast("npt.NDArray[np.uint8]", cv2.Canny(np.asarray(gx), np.asarray(gy), high / 2, high))
 
 
-def _labelled(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _labelled(picture: npt.NDArray[np.uint8], meaning: str) -> npt.NDArray[np.uint8]:
     height, width = picture.shape[:2]
     sheet = np.full((height + 34, width, 3), 24, np.uint8)
     sheet[:height] = picture
@@ -62,7 +93,7 @@ def _labelled(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     for text, colour in (
         ("infrared edges", EDGE_BGR),
         ("border of infrared", OUTLINE_BGR),
-        ("over the visible picture: edges must be on the same objects", TEXT_BGR),
+        (meaning, TEXT_BGR),
     ):
         cv2.putText(sheet, text, (x, height + 23), FONT, 0.55, colour, 1, cv2.LINE_AA)
         x += cv2.getTextSize(text, FONT, 0.55, 1)[0][0] + 22

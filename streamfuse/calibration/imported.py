@@ -1,7 +1,8 @@
 """Import of other programs' calibrations: two cameras and the pose between them, or a homography.
 
 For points on the plane z = d in front of the infrared camera, X_vis = R X_ir + T equals X_vis = (R + T n^T / d) X_ir
-with n = (0, 0, 1), so the pictures are related by H = K_vis (R + T n^T / d) K_ir^-1 (Hartley and Zisserman, 13.1).
+with n = (0, 0, 1), so the pictures are related by H = K_vis (R + T n^T / d) K_ir^-1 (Hartley and Zisserman, 13.1), the
+homography of far things plus the parallax K_vis T times n^T / d.
 """
 
 from __future__ import annotations
@@ -113,9 +114,7 @@ def from_cameras(method: str, cameras: Sequence[Camera], request: Request) -> Ou
         raise InputError(
             f"the cameras are {baseline:.1f} m apart in this file: if it is in millimetres, give --millimetres"
         )
-    distance = request.distance_m
-    tilted = np.zeros((3, 3)) if distance is None else np.outer(shift, (0, 0, 1)) / distance
-    homography = vis.lens.matrix @ (rotation + tilted) @ inverse(ir.lens.matrix)
+    homography = vis.lens.matrix @ rotation @ inverse(ir.lens.matrix)
     if homography[2, 2] <= 0:
         raise InputError(
             "the cameras face opposite directions: check that R and T map infrared to visible, not the inverse"
@@ -126,12 +125,12 @@ def from_cameras(method: str, cameras: Sequence[Camera], request: Request) -> Ou
         _known(Role.VIS, request.vis_size or vis.size),
         f"imported {method}",
         rms_px=None,
-        distance_m=np.inf if distance is None else distance,
+        distance_m=request.distance_m,
         lenses=(ir.lens, vis.lens),
+        parallax=vis.lens.matrix @ shift,
     )
     details = [f"infrared is {ir.name}, visible {vis.name}; they are {baseline * 1000:.0f} mm apart"]
-    warnings = [] if distance is not None else ["valid for far scenes (infinity); give --distance-m for nearer ones"]
-    return Outcome(calibration, details, warnings, parallax_px_m=float(vis.lens.matrix[0, 0]) * baseline)
+    return Outcome(calibration, details)
 
 
 def _choose(cameras: Sequence[Camera], ir_name: str | None, vis_name: str | None) -> tuple[Camera, Camera]:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.calibration.geometry import LENS_TOLERANCE_PX, Lens, Points, Size, inverse, project
+from streamfuse.calibration.geometry import LENS_TOLERANCE_PX, Lens, Matrix3, Points, Size, inverse, project
 from streamfuse.calibration.model import Calibration
 from streamfuse.color import Chroma, Plane
 from streamfuse.errors import InputError
@@ -56,7 +56,11 @@ class Box:
 
 
 def infrared_coordinates(calibration: Calibration) -> tuple[Points, Mask]:
-    """Infrared coordinates of every visible pixel, (H * W, 2) px, and the coverage mask, (H, W)."""
+    """Infrared coordinates of every visible pixel, (H * W, 2) px, and the coverage mask, (H, W).
+
+    A calibration with parallax is taken at its own distance.
+    """
+    calibration = calibration.at()
     height, width = calibration.vis_size
     x, y = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
     visible: Points = np.stack((x.ravel(), y.ravel()), axis=1)
@@ -64,10 +68,10 @@ def infrared_coordinates(calibration: Calibration) -> tuple[Points, Mask]:
     covered = np.ones(len(visible), bool)
     if calibration.vis_lens is not None:
         flat = calibration.vis_lens.undistort(visible)
-        covered &= _near(calibration.vis_lens.distort(flat), visible)
-    coordinates = _from_visible(calibration, flat)
+        covered &= seen_by(calibration.vis_lens, flat, visible)
+    coordinates = from_visible(calibration.homography, flat)
     if calibration.ir_lens is not None:
-        coordinates, unbent = _bend(calibration.ir_lens, coordinates)
+        coordinates, unbent = bend(calibration.ir_lens, coordinates)
         covered &= unbent
     last = np.array(calibration.ir_size[::-1]) - 0.5  # the far edge of the last pixel
     with np.errstate(invalid="ignore"):
@@ -75,20 +79,25 @@ def infrared_coordinates(calibration: Calibration) -> tuple[Points, Mask]:
     return np.where(np.isfinite(coordinates), coordinates, -1e4), covered.reshape(height, width)
 
 
-def _from_visible(calibration: Calibration, points: Points) -> Points:
+def from_visible(homography: Matrix3, points: Points) -> Points:
     """Map points back through the homography; NaN for points behind the infrared camera."""
-    coordinates = project(inverse(calibration.homography), points)
+    coordinates = project(inverse(homography), points)
     with np.errstate(invalid="ignore"):
         return np.where(np.abs(coordinates) < 1e6, coordinates, np.nan)
 
 
-def _bend(lens: Lens, coordinates: Points) -> tuple[Points, npt.NDArray[np.bool_]]:
+def bend(lens: Lens, coordinates: Points) -> tuple[Points, npt.NDArray[np.bool_]]:
     """Distort points; also return which of them the lens can see."""
     valid = np.asarray(np.isfinite(coordinates).all(axis=1))
     bent = lens.distort(np.where(valid[:, None], coordinates, 0.0))
     valid &= np.isfinite(bent).all(axis=1) & (np.abs(bent) < 1e6).all(axis=1)
     bent = np.where(valid[:, None], bent, 0.0)
     return np.where(valid[:, None], bent, np.nan), valid & _near(lens.undistort(bent), coordinates)
+
+
+def seen_by(lens: Lens, flat: Points, points: Points) -> npt.NDArray[np.bool_]:
+    """Return which points, (n, 2) px, the lens can see; `flat`: the same, undistorted."""
+    return _near(lens.distort(flat), points)
 
 
 def _near(one: Points, other: Points) -> npt.NDArray[np.bool_]:

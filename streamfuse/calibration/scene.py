@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
-from streamfuse.calibration.geometry import evenly_spaced
+import numpy as np
+
+from streamfuse.calibration.geometry import Matrix3, evenly_spaced
+from streamfuse.calibration.model import Calibration, normalized
 from streamfuse.calibration.outcome import Outcome, make_calibration
-from streamfuse.calibration.registration import register
+from streamfuse.calibration.parallax import at_distance
+from streamfuse.calibration.placing import focal_px
+from streamfuse.calibration.registration import ADVICE, estimate, rejection_reason
+from streamfuse.calibration.several import MIN_SCENES, SeveralScenes, register_several
 from streamfuse.color import Plane
 from streamfuse.errors import InputError
 from streamfuse.frames import DEFAULT_PERIOD_NS, Role
@@ -26,6 +34,16 @@ MAX_FRAMES = 1500
 MIN_PAIRS = 3
 """Default of `--min-pairs`: a single scene may be near or blurred, and only other scenes can show that."""
 
+RULER_ERROR_M = 0.003
+"""Error of the distance between two lenses that is measured from outside, m."""
+ANGLE_ERROR = 0.03
+"""Error of an angle of view in a data sheet, as a share of the focal length."""
+
+FAR_SHARE = 0.02
+"""Share of the spread of the scenes within which one is as far as the farthest."""
+LARGEST_ANGLE_DEG = 20.0
+"""Largest angle between the parallax of the scenes and that of the ruler, degrees."""
+
 PlanePair = tuple[Plane, Plane]
 
 
@@ -36,22 +54,31 @@ def calibrate_scene(
     *,
     distance_m: float | None = None,
     min_pairs: int = MIN_PAIRS,
+    ruler: Ruler | None = None,
 ) -> Outcome:
     """Calibrate from natural scenes.
 
-    `ir`, `vis`: images, directories of them, or recordings as for `streamfuse run`.  Raises InputError for input that
-    cannot be read, and where the pictures do not determine the alignment with certainty.
+    `distance_m`: distance of the scenes, far unless given.  `ruler`: gives the parallax; the calibration is then valid
+    at every distance.  `ir`, `vis`: images, directories of them, or recordings as for `streamfuse run`.
+
+    Raises InputError for input that cannot be read, and where the pictures do not determine the alignment with
+    certainty.
     """
-    pairs, notes = _load(ir, vis, options)
+    pairs, notes = load_pairs(ir, vis, options)
     if len(pairs) < min_pairs:
         raise InputError(
             f"too few pairs of pictures for a certain result: {len(pairs)} (needed: {min_pairs}); "
             f"give more scenes or a recording, or accept the risk with --min-pairs {len(pairs)}"
         )
-    for role, planes in zip(Role, zip(*pairs, strict=True), strict=True):
-        if len({plane.shape for plane in planes}) > 1:
-            raise InputError(f"the {role.label} pictures are of different sizes: use a single size")
-    found = register([a for a, _ in pairs], [b for _, b in pairs])
+    irs, viss = [a for a, _ in pairs], [b for _, b in pairs]
+    found = estimate(irs, viss)
+    if found is None:
+        raise InputError(f"infrared and visible have no structure in common: {ADVICE}")
+    if reason := rejection_reason(found):
+        several = _several(irs, viss, found.homography, ruler)
+        if several is None:
+            raise InputError(f"{reason}: {ADVICE}")
+        return calibrate_several(several, pairs, notes, ruler, distance_m)
     first, second = pairs[0]
     count = f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''}"
     calibration = make_calibration(
@@ -62,6 +89,8 @@ def calibrate_scene(
         rms_px=found.rms_px,
         distance_m=distance_m,
     )
+    if ruler is not None:
+        calibration = with_ruler(calibration, ruler)
     details = [
         f"{count}; {found.agreeing} of {found.blocks} blocks agree",
         f"fits to two halves of the blocks differ by {found.halves_px:.1f} px at the corners of the overlap",
@@ -72,16 +101,106 @@ def calibrate_scene(
     return Outcome(calibration, details, warnings, pairs[0])
 
 
-def _load(ir: str, vis: str, options: SourceOptions) -> tuple[list[PlanePair], list[str]]:
+def _several(ir: list[Plane], vis: list[Plane], homography: Matrix3, ruler: Ruler | None) -> SeveralScenes | None:
+    """Register scenes that are at different distances; None where that is not certain either."""
+    if len(ir) < MIN_SCENES:
+        return None
+    along = np.array([1.0, 0.0] if ruler is None else [ruler.right_m, ruler.down_m])
+    found = register_several(ir, vis, homography, along)
+    return found if found.reason_against() is None else None
+
+
+def calibrate_several(
+    found: SeveralScenes, pairs: list[PlanePair], notes: list[str], ruler: Ruler | None, distance_m: float | None
+) -> Outcome:
+    """Make a calibration of scenes at different distances, the farthest of which counts as far."""
+    first, second = pairs[0]
+    spread = float(np.ptp(found.shifts_px))
+    if ruler is None:
+        raise InputError(
+            f"the scenes are at different distances, up to {spread:.1f} px apart: give --baseline-m and --fov-deg "
+            "(then they make a calibration for every distance), or pictures of far scenes only"
+        )
+    measured = focal_px(ruler.fov_deg, second.shape[1]) * np.array([ruler.right_m, ruler.down_m])
+    length = float(np.hypot(*measured))
+    cosine = float(measured @ found.direction) / length
+    if abs(cosine) < math.cos(math.radians(LARGEST_ANGLE_DEG)):
+        raise InputError(
+            f"the scenes tell a parallax {math.degrees(math.acos(abs(cosine))):.0f} degrees from that of --baseline-m: "
+            "check its two numbers, right and down"
+        )
+    side = math.copysign(1.0, cosine)
+    nearness = side * found.shifts_px
+    nearness = nearness - nearness.min()
+    far = found.homography.copy()
+    far[:2, 2] += side * found.direction * float((side * found.shifts_px).min())
+    calibration = make_calibration(
+        far,
+        (first.shape[0], first.shape[1]),
+        (second.shape[0], second.shape[1]),
+        f"natural scenes at different distances, {len(pairs)} pairs, ruler",
+        rms_px=found.across_px,
+        distance_m=distance_m,
+        parallax=np.append(side * length * found.direction, 0.0),
+    )
+    away = ", ".join("far" if q < FAR_SHARE * spread else f"{length / q:.1f}" for q in nearness)
+    details = [
+        f"{len(pairs)} pairs at different distances; {found.agreeing} of {found.blocks} blocks agree",
+        f"distances, m: {away}",
+    ]
+    return Outcome(calibration, details, notes, pairs[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Ruler:
+    """The place of the infrared camera beside the visible one, measured by hand."""
+
+    right_m: float
+    """How far it is to the right of the visible camera, seen from behind the cameras, m; negative to the left."""
+    down_m: float
+    """How far it is below the visible camera, m; negative above."""
+    fov_deg: float
+    """Horizontal angle of view of the visible camera, degrees."""
+
+
+def with_ruler(calibration: Calibration, ruler: Ruler) -> Calibration:
+    """Add the parallax to a calibration for the distance of its scenes.
+
+    With cameras that look the same way, e = (f right, f down, 0), f in visible pixels.
+    """
+    focal = focal_px(ruler.fov_deg, calibration.vis_size[1])
+    parallax = focal * np.array([ruler.right_m, ruler.down_m, 0.0])
+    error = np.hypot(focal * RULER_ERROR_M, parallax[:2] * ANGLE_ERROR)
+    there = calibration.distance_m or math.inf
+    far = at_distance(calibration.homography, parallax, -1 / there)
+    return replace(
+        calibration,
+        homography=normalized(far),
+        parallax=parallax / far[2, 2],
+        parallax_sd=error,
+        method=f"{calibration.method}, ruler",
+    )
+
+
+def load_pairs(ir: str, vis: str, options: SourceOptions) -> tuple[list[PlanePair], list[str]]:
+    """Read up to `MAX_PAIRS` pairs of images or of two recordings, spread over them, and notes.  Raises InputError."""
     if all(not has_scheme(text) and not text.startswith("synthetic:") and is_image_list(text) for text in (ir, vis)):
         scenes, notes = pair_images(ir, vis, None)
         chosen = [scenes[k] for k in evenly_spaced(len(scenes), MAX_PAIRS)]
         most = options.max_pixels
-        return [(read_image_file(one.ir, most)[0], read_image_file(one.vis, most)[0]) for one in chosen], notes
+        pairs = [(read_image_file(one.ir, most)[0], read_image_file(one.vis, most)[0]) for one in chosen]
+        return _of_one_size(pairs), notes
     frames = list(_recorded(ir, vis, options))
     if not frames:
         raise InputError(f"{ir} and {vis} have no frames of the same moment: give two streams of one recording")
-    return [frames[k] for k in evenly_spaced(len(frames), MAX_PAIRS)], []
+    return _of_one_size([frames[k] for k in evenly_spaced(len(frames), MAX_PAIRS)]), []
+
+
+def _of_one_size(pairs: list[PlanePair]) -> list[PlanePair]:
+    for role, planes in zip(Role, zip(*pairs, strict=True), strict=True):
+        if len({plane.shape for plane in planes}) > 1:
+            raise InputError(f"the {role.label} pictures are of different sizes: use a single size")
+    return pairs
 
 
 def _recorded(ir: str, vis: str, options: SourceOptions) -> Iterator[PlanePair]:

@@ -1,7 +1,8 @@
-"""`streamfuse calibrate`: make a calibration by one of four methods, or measure the time offset."""
+"""`streamfuse calibrate`: make a calibration by one of four methods, check it, or measure the time offset."""
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamfuse.cli import logs, options
+from streamfuse.cli.calibrate_check import check_command
 from streamfuse.cli.calibrate_time import time_command
 from streamfuse.cli.decorators import together
 from streamfuse.errors import OutputError, UsageError
@@ -34,6 +36,28 @@ class Size(click.ParamType[tuple[int, int]]):
         return int(match[2]), int(match[1])
 
 
+class Baseline(click.ParamType[tuple[float, float]]):
+    """Option type: X or X,Y in metres."""
+
+    name = "X[,Y]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        if isinstance(value, tuple):
+            return value
+        words = value.split(",")
+        try:
+            right, down = float(words[0]), float(words[1]) if len(words) > 1 else 0.0
+        except ValueError:
+            right = down = math.nan
+        if len(words) > 2 or not 0.001 <= math.hypot(right, down) <= 3:
+            self.fail(
+                f"{value!r}: give metres to the right and down, such as 0.06 or -0.06,0.02, at most 3", param, ctx
+            )
+        return right, down
+
+
+_ANGLE = options.FiniteRange(1, 170)
+
 _output = together(
     click.option("-o", "--output", type=PATH, required=True, help="Calibration file to write, *.toml."),
     click.option("--check", type=PATH, help="Check picture to write.  Default: *.png beside the calibration."),
@@ -56,6 +80,7 @@ def command() -> None:
 
 
 command.add_command(time_command, "time")
+command.add_command(check_command, "check")
 
 
 @command.command(short_help="From pictures of distant scenes, without a target.")
@@ -68,11 +93,20 @@ command.add_command(time_command, "time")
     show_default=True,
     help="Number of pairs below which the calibration is refused.",
 )
+@click.option(
+    "--baseline-m",
+    type=Baseline(),
+    metavar="X[,Y]",
+    help="How far the infrared camera is to the right of the visible one, and below it, metres; with --fov-deg.",
+)
+@click.option("--fov-deg", type=_ANGLE, help="Horizontal angle of view of the visible camera; with --baseline-m.")
 @_output
 def scene(
     ir: str,
     vis: str,
     min_pairs: int,
+    baseline_m: tuple[float, float] | None,
+    fov_deg: float | None,
     output: Path,
     check: Path | None,
     distance_m: float | None,
@@ -86,14 +120,21 @@ def scene(
     \b
     streamfuse calibrate scene --ir ir.mp4 --vis vis.mp4 -o calib.toml
     streamfuse calibrate scene --ir lwir/ --vis rgb/ -o calib.toml
+    streamfuse calibrate scene --ir lwir/ --vis rgb/ --baseline-m 0.06 --fov-deg 60 -o calib.toml
+
+    With the distance between the cameras and the angle of view the calibration is valid at every distance.  Measure
+    from lens to lens, looking the way the cameras look: right and down are positive.
 
     If the result is uncertain, nothing is written and the exit code is 3.
     """
-    from streamfuse.calibration.scene import calibrate_scene
+    from streamfuse.calibration.scene import Ruler, calibrate_scene
 
+    if (baseline_m is None) != (fov_deg is None):
+        raise UsageError("give both --baseline-m and --fov-deg, or neither")
+    ruler = Ruler(*baseline_m, fov_deg) if baseline_m is not None and fov_deg is not None else None
     files = _Files(output, check, force)
     sources = options.SourceOptions(max_pixels=max_pixels)
-    files.write(calibrate_scene(ir, vis, sources, distance_m=distance_m, min_pairs=min_pairs))
+    files.write(calibrate_scene(ir, vis, sources, distance_m=distance_m, min_pairs=min_pairs, ruler=ruler))
 
 
 @command.command(short_help="From pictures of a checkerboard or circles; the most accurate.")
@@ -110,6 +151,7 @@ def scene(
 @click.option(
     "--square-mm", type=options.FiniteRange(0.01, 1e5), help="Distance between neighbouring corners or circles."
 )
+@click.option("--fov-deg", type=_ANGLE, help="Horizontal angle of view of the infrared camera; for the distances.")
 @click.option("--lenses", is_flag=True, help="Calibrate the lens distortion too; needs 8 pairs or more.")
 @_output
 def board(
@@ -118,6 +160,7 @@ def board(
     kind: str,
     pattern: str,
     square_mm: float | None,
+    fov_deg: float | None,
     lenses: bool,
     output: Path,
     check: Path | None,
@@ -129,6 +172,9 @@ def board(
 
     \b
     streamfuse calibrate board --ir lwir/ --vis rgb/ --pattern 9x6 --distance-m 5 -o calib.toml
+    streamfuse calibrate board --ir lwir/ --vis rgb/ --pattern 9x6 --square-mm 80 -o calib.toml
+
+    With --square-mm and boards near and far, such as 3 m and 12 m, the calibration is valid at every distance.
     """
     from streamfuse.calibration.boards import calibrate_boards
     from streamfuse.calibration.target import Board, Kind
@@ -143,7 +189,12 @@ def board(
     for note in notes:
         logs.say(f"note: {note}")
     target = Board(Kind(kind), sides[0], sides[1], square_mm)
-    files.write(calibrate_boards(scenes, target, lenses=lenses, distance_m=distance_m, max_pixels=max_pixels))
+    if fov_deg is not None and (square_mm is None or lenses):
+        raise UsageError("--fov-deg is for boards of known --square-mm without --lenses: leave it out")
+    found = calibrate_boards(
+        scenes, target, lenses=lenses, distance_m=distance_m, fov_deg=fov_deg, max_pixels=max_pixels
+    )
+    files.write(found)
 
 
 @command.command(short_help="From points marked by hand in both pictures.")
@@ -164,7 +215,8 @@ def points(
 ) -> None:
     """Calibrate from points marked in both pictures.
 
-    FILE has lines ir_x,ir_y,vis_x,vis_y: at least 4, better 8 or more.
+    FILE has lines ir_x,ir_y,vis_x,vis_y: at least 4, better 8 or more.  A fifth number in each line is the point's
+    distance in metres, or far: with points near and far the calibration is valid at every distance.
 
     \b
     streamfuse calibrate points points.csv --ir ir.png --vis vis.png -o calib.toml
@@ -286,7 +338,10 @@ class _Files:
         click.echo(f"error     {error}")
         click.echo(f"valid     {_validity(outcome)}")
         logs.say(f"written   {self._output} (id {calibration.id})", err=False)
-        if pictures is not None:
+        if pictures is not None and calibration.parallax is not None:
+            look = "infrared edges must be on the same objects, those at the distance that is written there"
+            logs.say(f"check     {self._check}: {look}", err=False)
+        elif pictures is not None:
             look = "infrared edges must be on the same objects in the visible picture"
             logs.say(f"check     {self._check}: {look}", err=False)
         else:
@@ -295,16 +350,16 @@ class _Files:
 
 
 def _validity(outcome: Outcome) -> str:
-    """Describe the distance at which the alignment is valid, and the error at other distances."""
-    distance, parallax = outcome.calibration.distance_m, outcome.parallax_px_m
+    """Describe the distance at which the alignment is valid, and the parallax."""
+    from streamfuse.calibration.outcome import describe_parallax
+
+    calibration = outcome.calibration
+    distance = calibration.distance_m
+    if calibration.parallax is not None:
+        start = "far" if distance in (None, float("inf")) else f"{distance:g} m"
+        return f"at every distance, {start} unless told; parallax {describe_parallax(calibration)}"
     if distance is None:
         return "at the distance of the scene or board (--distance-m records it); nearer and farther objects are shifted"
     if distance == float("inf"):
-        near = "" if parallax is None else f"; the error is {parallax / 10:.1f} px at 10 m, {parallax / 20:.1f} at 20 m"
-        return f"for far scenes{near}"
-    if parallax is None:
-        return f"at {distance:g} m; nearer and farther objects are shifted"
-    return (
-        f"at {distance:g} m; the error is {parallax / distance:.1f} px at {distance / 2:g} m, "
-        f"{parallax / distance / 2:.1f} at {2 * distance:g} m"
-    )
+        return "for far scenes; near objects are shifted"
+    return f"at {distance:g} m; nearer and farther objects are shifted"

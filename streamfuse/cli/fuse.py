@@ -48,6 +48,7 @@ def command(
     engine: options.EngineChoice,
     calib: Path | None,
     crop: str | None,
+    distance_m: str | None,
     max_pixels: int,
 ) -> None:
     """Fuse two images, or two directories of images: grey or colour, 8 or 16 bits.
@@ -65,6 +66,8 @@ def command(
     """
     if tone == "smooth":
         raise UsageError("tone smooth needs a stream: for images use --tone per-frame or fixed:LO,HI")
+    if distance_m == "auto":
+        raise UsageError("--distance-m auto needs a stream: for images give metres or far")
     try:
         jobs = _plan(ir, vis, output) if vis is not None else _plan_stored(ir, output)
         _check_outputs(jobs, force)
@@ -72,7 +75,7 @@ def command(
         raise InputError(f"{error.filename or ir} cannot be read: {error.strerror}") from None
     cut = crop == "overlap"
     stored = jobs[0].vis is None and calib is None  # the files hold the calibration, each its own
-    with engine.fuser(tone, calib, cut and not stored) as fuser:
+    with engine.fuser(tone, calib, cut and not stored, distance_m) as fuser:
         failed = _fuse_all(fuser, jobs, max_pixels, cut if stored else None)
     if failed:
         raise DamagedInput(f"{len(failed)} of {len(jobs)} pairs could not be fused: {'; '.join(failed[:3])}")

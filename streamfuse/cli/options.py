@@ -151,8 +151,14 @@ calibration = together(
         help="Calibration file made by `streamfuse calibrate`; infrared is warped onto the visible picture.",
     ),
     click.option("--crop", type=click.Choice(["overlap"]), help="Crop the result to the area that both cameras see."),
+    click.option(
+        "--distance-m",
+        metavar="METRES|far|auto",
+        help="Distance of what must coincide, for a calibration with parallax: metres, far, or auto, that of most of "
+        "the scene at any time.  Default: that of the calibration.",
+    ),
 )
-"""--calib and --crop."""
+"""--calib, --crop and --distance-m."""
 
 _camera_info = click.option(
     "--ignore-camera-info", is_flag=True, help="Bags: do not use the calibration in camera_info and /tf_static."
@@ -185,6 +191,7 @@ def fusion(function: F) -> F:
         hw_encode: bool,
         calib: Path | None,
         crop: str | None,
+        distance_m: str | None,
         ignore_camera_info: bool,
         fps: float | None,
         agc: str,
@@ -205,6 +212,7 @@ def fusion(function: F) -> F:
             tone,
             calib,
             crop == "overlap",
+            distance_m,
             ignore_camera_info,
             ir_offset_ms,
             tolerance_ms,

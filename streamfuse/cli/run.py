@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import click
 
 from streamfuse.cli import logs, options, summary
-from streamfuse.errors import StreamfuseError, UsageError
+from streamfuse.errors import InputError, StreamfuseError, UsageError
 
 if TYPE_CHECKING:
+    from streamfuse.calibration.model import Calibration
     from streamfuse.cli.publish import Publication
     from streamfuse.fuser import Fuser
     from streamfuse.pipeline import Pipeline
@@ -55,6 +56,14 @@ if TYPE_CHECKING:
 @options.thermal
 @options.publish
 @options.preview
+@click.option(
+    "--align",
+    type=click.Choice(["fixed", "follow", "auto"]),
+    default="fixed",
+    show_default=True,
+    help="When infrared does not fit the visible picture: fixed tells it, follow also corrects slowly what has changed "
+    "since the calibration, auto makes a calibration of the first seconds where there is none.",
+)
 @click.option("--frames", type=click.IntRange(1), help="Stop after this many pairs.")
 @options.config
 @options.print_config
@@ -74,6 +83,7 @@ def command(
     finish: ThermalFinish | None,
     publish: Publication | None,
     preview: options.Preview,
+    align: str,
     frames: int | None,
 ) -> int:
     """Fuse an infrared and a visible stream, frame by frame, into a video, images, or a preview in the browser.
@@ -101,6 +111,10 @@ def command(
     from streamfuse.sources.agc import SPAN
     from streamfuse.sources.paced import PacedSource
 
+    if align == "follow" and fusion.calib is None:
+        raise UsageError("--align follow needs a calibration: give it with --calib")
+    if align == "auto" and fusion.calib is not None:
+        raise UsageError("--align auto makes a calibration: leave --calib out, or use --align follow")
     if finish is None and fusion.sources.agc.startswith(SPAN):
         from streamfuse.thermometry.finish import ThermalFinish
 
@@ -109,7 +123,11 @@ def command(
     with ExitStack() as stack:
         ir_source, vis_source = _open_sources(ir, vis, vot, bag, fusion)
         sources = stack.enter_context(ir_source), stack.enter_context(vis_source)
-        fuser = stack.enter_context(_make_fuser(fusion, *sources))
+        if align == "auto" and not sources[0].live and ir is not None and vis is not None:
+            own = _calibrated(ir, vis, fusion.sources)
+            fuser = stack.enter_context(fusion.fuser(own, "fixed"))
+        else:
+            fuser = stack.enter_context(_make_fuser(fusion, *sources, align))
         made: Future[Pipeline] = Future()
         # Before the outputs announce themselves: whoever reads of one may stop the run from then on
         received = stack.enter_context(stopping_on_signals(lambda: made.result().stop()))
@@ -172,19 +190,36 @@ def _open_sources(
     return open_vot(vot, fusion.sources) if vot is not None else open_pair(ir, vis, fusion.sources)
 
 
-def _make_fuser(fusion: options.FusionOptions, ir: Source, vis: Source) -> Fuser:
-    """Make the fuser; without --calib, a bag or the infrared files may tell the calibration."""
+def _calibrated(ir: str, vis: str, sources: options.SourceOptions) -> Calibration | None:
+    """Return a calibration of two recordings, None where they are pixel-aligned.  Raises InputError."""
+    from streamfuse.calibration.scene import load_pairs
+    from streamfuse.first_look import fits, look
+
+    pairs, _ = load_pairs(ir, vis, sources)
+    if fits(pairs):
+        return None
+    found = look(pairs)
+    if found is None:
+        raise InputError(
+            "these recordings do not tell how infrared lies in the visible picture: calibrate with `streamfuse "
+            "calibrate board` or `points`, or leave --align auto out if they are pixel-aligned"
+        )
+    logs.log.warning("infrared and visible do not fit each other by %s: calibrated from these recordings", found[1])
+    return found[0]
+
+
+def _make_fuser(fusion: options.FusionOptions, ir: Source, vis: Source, align: str) -> Fuser:
+    """Make the fuser; without --calib, the files of the infrared camera or a bag may tell the calibration."""
     from streamfuse.calibration.bag import calibration_of
+
+    if fusion.calib is not None or ir.placement is None:
+        found = None if fusion.ignore_camera_info or fusion.calib is not None else calibration_of(ir, vis)
+        if found is not None:
+            logs.log.info("calibration: %s", "; ".join([found.calibration.method, *found.details, *found.warnings]))
+        return fusion.fuser(None if found is None else found.calibration, align)
     from streamfuse.calibration.stored import stored_calibration
 
-    found = None if fusion.ignore_camera_info or fusion.calib is not None else calibration_of(ir, vis)
-    if found is not None:
-        logs.log.info("calibration: %s", "; ".join([found.calibration.method, *found.details, *found.warnings]))
-        return fusion.fuser(found.calibration)
-    if fusion.calib is not None or ir.placement is None:
-        return fusion.fuser()
-
-    fuser = replace(fusion, crop=False).fuser()
+    fuser = replace(fusion, crop=False, distance_m=None).fuser()
     try:
         fuser.use_calibration(stored_calibration(ir.placement, ir.name), fusion.crop)
     except BaseException:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from streamfuse.cli import logs
 from streamfuse.cli.progress import progress
 from streamfuse.frames import Role
-from streamfuse.telemetry import Summary, each_count
+from streamfuse.telemetry import AlignmentSummary, Summary, each_count
 
 
 @contextmanager
@@ -47,6 +48,7 @@ def show_summary(summary: Summary) -> None:
             f"by the clock {summary.clocks.get(role, 'none')}"
             for role, source in summary.sources.items()
         ]
+    lines += _alignment(summary.alignment)
     lines += [f"written  {count} to {name}" for name, count in summary.written.items()]
     lines += [f"dropped  {summary.dropped}"] if summary.drops else ["dropped  none"]
     lines += [f"         {count:5d}  {stream}: {reason}" for stream, reason, count in each_count(summary.drops)]
@@ -58,3 +60,18 @@ def show_summary(summary: Summary) -> None:
             for name, stage in summary.stages.items()
         ]
     logs.say(*lines)
+
+
+def _alignment(alignment: AlignmentSummary | None) -> list[str]:
+    if alignment is None:
+        return []
+    lines = []
+    if alignment.distance_m is not None:
+        line = "distance far" if alignment.distance_m == math.inf else f"distance {alignment.distance_m:.1f} m"
+        if alignment.automatic:
+            line += f", auto: {alignment.answered} times sure"
+            line += f", {alignment.kept} times not, so the last one was kept" if alignment.kept else ""
+        lines.append(line)
+    if alignment.error_px is not None:
+        lines.append(f"fit      infrared is off by {alignment.error_px:.1f} px since the calibration")
+    return lines

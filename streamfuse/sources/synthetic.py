@@ -1,6 +1,10 @@
 """The demo scene as a pair of cameras: `synthetic:ir` and `synthetic:vis`.
 
     synthetic:ir?seconds=10&fps=25&size=640x480&live=1&seed=0
+    synthetic:ir?baseline_m=0.06&fov_deg=60
+
+With `baseline_m` the infrared camera is so far to the right of the visible one, and everything is displaced by its
+distance; `fov_deg`, the horizontal angle of view of both, says what the distances are (`distances_m`).
 
 Endless without `seconds`.  Without `live` it is a recording: as fast as it is read, stamps from 0.  With
 `live=1` it is a camera: one picture each time the machine's monotonic clock passes a multiple of the
@@ -25,6 +29,7 @@ from streamfuse.color import Chroma, Matrix, Plane
 from streamfuse.errors import UsageError
 from streamfuse.frames import Clock, Frame, Role
 from streamfuse.sources.base import Source
+from streamfuse.sources.scene.paint import LARGEST_BASELINE_M, View, distance_m, focal_units
 from streamfuse.sources.scene.scene import Scene
 
 SCHEME = "synthetic:"
@@ -33,6 +38,10 @@ SMALLEST, LARGEST = 32, 4096
 SLOWEST, FASTEST = 1, 240
 """Frame rates, 1/s."""
 LONGEST_S = 1_000_000
+NARROWEST_DEG, WIDEST_DEG = 5, 150
+"""Horizontal angles of view, degrees."""
+FOV_DEG = 50.0
+"""Angle of view for which the scene was laid out."""
 NANO = 1_000_000_000
 
 _ALLOWED = {
@@ -41,6 +50,8 @@ _ALLOWED = {
     "size": f"WIDTHxHEIGHT such as 640x480, each side {SMALLEST} to {LARGEST}",
     "live": "0 or 1",
     "seed": "a whole number from 0 to 4294967295",
+    "baseline_m": f"a number from 0 to {LARGEST_BASELINE_M}, of synthetic:ir only",
+    "fov_deg": f"a number from {NARROWEST_DEG} to {WIDEST_DEG}",
 }
 # Short digit runs only: Fraction("1e999999999") would take the machine down with it.
 _NUMBER = re.compile(r"\d{1,9}(\.\d{1,9}|/[1-9]\d{0,8})?", re.ASCII)
@@ -61,10 +72,14 @@ class SyntheticSource(Source):
         seconds: Fraction | int | None = None,
         live: bool = False,
         seed: int = 0,
+        baseline_m: float = 0.0,
+        fov_deg: float = FOV_DEG,
         clock: Callable[[], int] = time.monotonic_ns,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`channel`: the role, "ir" or "vis".  `clock` (ns) and `sleep` (s) pace a live source and stamp arrivals.
+        """`channel`: the role, "ir" or "vis".  `baseline_m`: how far the infrared camera is to the right of the
+        visible one, m.  `fov_deg`: horizontal angle of view of both cameras, degrees.
+        `clock` (ns) and `sleep` (s) pace a live source and stamp arrivals.
 
         Raises UsageError for a value out of range.
         """
@@ -77,6 +92,9 @@ class SyntheticSource(Source):
         fits = SMALLEST <= height <= LARGEST and SMALLEST <= width <= LARGEST
         self._require(fits, "size", f"{width}x{height}")
         self._require(0 <= seed < 1 << 32, "seed", seed)
+        possible = 0 <= baseline_m <= (LARGEST_BASELINE_M if channel == Role.IR else 0)
+        self._require(possible, "baseline_m", baseline_m)
+        self._require(NARROWEST_DEG <= fov_deg <= WIDEST_DEG, "fov_deg", fov_deg)
         self.live = live
         self.clock = Clock.ARRIVAL if live else Clock.MEDIA
         self.size = (height, width)
@@ -85,6 +103,7 @@ class SyntheticSource(Source):
         self.frame_count = None if seconds is None else max(round(Fraction(seconds) * Fraction(fps)), 1)
         self._fps = Fraction(fps)
         self._seed = seed
+        self._baseline_m, self._fov_deg = baseline_m, fov_deg
         self._infrared = channel == Role.IR
         self._now, self._sleep = clock, sleep
 
@@ -125,14 +144,27 @@ class SyntheticSource(Source):
             seconds=Fraction(match("seconds", _NUMBER, "")[0]) if "seconds" in values else None,
             live=match("live", re.compile("[01]"), "0")[0] == "1",
             seed=int(match("seed", _SEED, "0")[0]),
+            baseline_m=float(Fraction(match("baseline_m", _NUMBER, "0")[0])),
+            fov_deg=float(Fraction(match("fov_deg", _NUMBER, str(FOV_DEG))[0])),
             clock=clock,
             sleep=sleep,
         )
 
     def __iter__(self) -> Iterator[Frame]:
         assert self.size is not None
-        scene = Scene(*self.size, self._seed)
+        scene = Scene(*self.size, self._seed, self._baseline_m)
         return self._live_frames(scene) if self.live else self._recorded_frames(scene)
+
+    @property
+    def parallax_px_m(self) -> float:
+        """Shift to the left of a thing at 1 m in this camera's picture, px; at d metres it is this / d."""
+        assert self.size is not None
+        return self._baseline_m * focal_units(self._fov_deg) * View(*self.size).scale
+
+    def distances_m(self, time_s: float) -> npt.NDArray[np.float64]:
+        """Return the distance of what the visible camera sees at every pixel at `time_s` seconds, (H, W) float64, m."""
+        assert self.size is not None
+        return np.asarray(distance_m(Scene(*self.size, self._seed).grounds(time_s), self._fov_deg), np.float64)
 
     def _recorded_frames(self, scene: Scene) -> Iterator[Frame]:
         index = 0

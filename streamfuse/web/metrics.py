@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from streamfuse import __version__
 from streamfuse.frames import Role
 from streamfuse.sources.base import State
-from streamfuse.telemetry import BOUNDS_S, Counts, Summary, each_count
+from streamfuse.telemetry import BOUNDS_S, AlignmentSummary, Counts, Summary, each_count
 from streamfuse.web.hub import Hub, View
 from streamfuse.web.status import not_ready
 
@@ -62,6 +62,7 @@ class _Run(Collector):
         yield _gauge("engine_loaded", "1 when the engine is loaded.", summary.engine_loaded)
         skew_s = math.nan if summary.skew_ms is None else summary.skew_ms / 1e3
         yield _gauge("skew_seconds", "Infrared minus visible time, median of the last pairs.", skew_s)
+        yield from _alignment(summary.alignment)
         shown = hub.newest
         age_s = math.nan if shown is None else (hub.now_ns() - shown.frame.arrival_ns) / 1e9
         yield _gauge("frame_age_seconds", "Time since the newest fused picture's frames arrived.", age_s)
@@ -110,6 +111,19 @@ def _sources(summary: Summary) -> Iterator[Metric]:
     for role, silent_s in summary.silent_s.items():
         silence.add_metric([role.label], silent_s)
     yield silence
+
+
+def _alignment(alignment: AlignmentSummary | None) -> Iterator[Metric]:
+    if alignment is None:
+        return
+    if alignment.error_px is not None:
+        text = "How far infrared is off since the calibration, pixels at a picture width of 640."
+        yield _gauge("alignment_error_px", text, alignment.error_px)
+    if alignment.distance_m is not None:
+        yield _gauge("distance_meters", "Distance for which infrared is warped; +Inf for far.", alignment.distance_m)
+    if alignment.automatic:
+        answers = {("sure",): alignment.answered, ("kept",): alignment.kept}
+        yield _counter("distance_answers", "Pairs that told the distance, or did not.", ["answer"], answers)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

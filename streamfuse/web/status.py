@@ -10,7 +10,7 @@ from streamfuse import __version__
 from streamfuse.color import Plane
 from streamfuse.frames import Role
 from streamfuse.sources.base import State
-from streamfuse.telemetry import SourceSummary, Summary
+from streamfuse.telemetry import AlignmentSummary, SourceSummary, Summary
 from streamfuse.web.hub import Hub
 from streamfuse.web.thermometer import Wanted
 
@@ -69,6 +69,7 @@ def status(summary: Summary, hub: Hub) -> dict[str, Any]:
         "dropped": summary.dropped,
         "drops": summary.drops,
         "repeated": summary.repeated,
+        "alignment": _alignment(summary.alignment),
         "sources": [_source(summary, role) for role in Role],
         "stages": {
             name: {"p50_ms": _rounded(stage.p50_ms), "p95_ms": _rounded(stage.p95_ms), "p99_ms": _rounded(stage.p99_ms)}
@@ -90,6 +91,19 @@ def _source(summary: Summary, role: Role) -> dict[str, Any]:
         "reconnects": source.reconnects if source else 0,
         "silent_s": None if silent_s is None else round(silent_s, 2),
         "clock": str(summary.clocks[role]) if role in summary.clocks else None,
+    }
+
+
+def _alignment(alignment: AlignmentSummary | None) -> dict[str, Any] | None:
+    if alignment is None:
+        return None
+    return {
+        "error_px": _rounded(alignment.error_px),
+        "distance_m": "far" if alignment.distance_m == math.inf else _rounded(alignment.distance_m),
+        "automatic": alignment.automatic,
+        "answered": alignment.answered,
+        "kept": alignment.kept,
+        "confidence": _rounded(alignment.confidence),
     }
 
 

@@ -109,6 +109,13 @@ def address(data: bytes) -> object:
 
 # Receipts: what they say is shown by the report of a later run.
 
+PARALLAX = """version = 2
+ir_size = [640, 480]
+vis_size = [640, 480]
+far = [[1.0, 0.0, 8.0], [0.0, 1.0, 4.0], [0.0, 0.0, 1.0]]
+parallax = [33.0, 2.5, 0.01]
+parallax_sd = [0.5, 0.4]
+"""
 MADE: dict[str, Any] = {"inputs": "a", "options": {}, "weights": "w", "calibration": None, "version": "1"}
 FIGURES: dict[str, Any] = {
     "frames": 3,
@@ -177,9 +184,9 @@ TARGETS = {
     ),
     "pipeline": Target(pipeline, (PIPELINE.encode(), *files("pipelines/*.toml"))),
     "recipe": Target(recipe, (*files("weights/recipes/[12].toml"), RECIPE.encode()), (b"[network]\ndepth = 6\n",)),
-    "calibration": Target(calibration, (OURS.encode(), *files("calib/*.toml"))),
+    "calibration": Target(calibration, (OURS.encode(), PARALLAX.encode(), *files("calib/*.toml"))),
     "imported": Target(imported, tuple(n + t.encode() for n in (b"1", b"2") for t in (OPENCV, XML, KALIBR, ROS))),
-    "points": Target(points, (POINTS.encode(),)),
+    "points": Target(points, (POINTS.encode(), b"1,2,3,4,5.5\n5,6,7,8,far\n")),
     "keys": Target(keys, (_SECRET.encode(), _KEY.encode())),
     "address": Target(
         address, tuple(text.encode() for text in _ADDRESSES), (b"synthetic:ir?fps=1.5/2", b"synthetic:ir?seconds=1.5/2")

@@ -69,7 +69,7 @@ def draw(walker: Walker, view: View, time_s: float) -> tuple[Floats, slice, slic
     """
     walked, x = walker.distance_m(view, time_s)
     body = walker.body_pixels(view)
-    hip_x, ground = view.pixels(x, walker.ground_y)
+    hip_x, ground = view.pixels(view.seen_x(x, walker.ground_y), walker.ground_y)
     c0, r0 = math.floor(hip_x - 0.5 * body) - 2, math.floor(ground - 1.06 * body) - 2
     c1, r1 = math.ceil(hip_x + 0.5 * body) + 2, math.ceil(ground + 0.06 * body) + 2
     rows, columns = slice(max(r0, 0), min(r1, view.height)), slice(max(c0, 0), min(c1, view.width))

@@ -34,25 +34,33 @@ class Backdrop:
         self.near: Floats = masks[..., 0].copy()
         """Coverage of the far pavement by objects in front of it, (H, W) float32 0..1."""
         self._wet, self._solid = masks[..., 1:2], masks[..., 2]
-        self._clouds = self._cloud_texture()
+        self._clouds = self._cloud_texture(self._xs)
 
-    def _cloud_texture(self) -> Floats:
-        """(H, W), about -1..1: one texture for the clouds and for stains on every surface."""
+    def _cloud_texture(self, xs: Floats) -> Floats:
+        """(H, W), about -1..1: one texture for the clouds and for stains on every surface; `xs`: design x."""
         size = 512
         texture = fractal_noise(np.random.default_rng([self._seed, 1]), size, 1.7)
         shape = (self._view.height, self._view.width)
-        x = np.broadcast_to(np.mod(self._xs * 0.8, size), shape).astype(np.float32)
+        x = np.broadcast_to(np.mod(xs * 0.8, size), shape).astype(np.float32)
         y = np.broadcast_to(np.mod(self._ys * 1.9, size), shape).astype(np.float32)
         clouds = cv2.remap(texture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
         return np.asarray(0.6 * clouds, np.float32)
+
+    def _parallax(self) -> Floats:
+        """Shift of the house fronts and of the ground below them by the camera's position, (H, 1) design units."""
+        grounds = np.maximum(self._ys, FACADE_Y)
+        return np.array([[-self._view.seen_x(0.0, float(y))] for y in grounds.ravel()], np.float32)
 
     def infrared(self) -> Floats:
         """White-hot luma, (H, W) float32 0..255, in the slightly soft focus of a germanium lens."""
         xs, ys = self._xs, self._ys
         # The sky is coldest overhead and warmer through the thick air above the roofs.
+        stains = self._clouds
+        if self._view.baseline_m:
+            stains = self._cloud_texture(self._xs + self._parallax())
         sky: Reals = 14 + 26 * np.clip(ys / 230, 0, 1) ** 1.5 + 5 * np.maximum(self._clouds, 0)
-        picture: Reals = self._heat + (1 - self._solid) * sky + (self._solid - self.near) * 3.0 * self._clouds
-        left, ground = street.CAR
+        picture: Reals = self._heat + (1 - self._solid) * sky + (self._solid - self.near) * 3.0 * stains
+        left, ground = self._view.seen_x(*street.CAR), street.CAR[1]
         for x, y, rx, ry, rise, on_car in (
             (38, 40, 34, 12, 88, True),  # engine under the bonnet
             (4, 27, 11, 13, 74, True),  # radiator
@@ -64,7 +72,8 @@ class Backdrop:
             spot: Reals = rise * np.exp(-(((xs - left - x) / rx) ** 2) - ((ys - ground + y) / ry) ** 2)
             picture = picture + (spot * self.near if on_car else spot)
         for lamp in street.lamp_positions(self._view):
-            reach = ((xs - lamp) ** 2 + (ys - street.LAMP_HEAD_Y) ** 2) / 17**2
+            seen_x = self._view.seen_x(lamp, street.KERB_Y)
+            reach = ((xs - seen_x) ** 2 + (ys - street.LAMP_HEAD_Y) ** 2) / 17**2
             picture = picture + 34 / (1 + reach) ** 1.5 * (0.3 + 0.7 * self._solid)
         blurred = soft(picture, 0.9 * self._view.scale)
         corner = ((xs - 320) / 420) ** 2 + ((ys - 240) / 420) ** 2

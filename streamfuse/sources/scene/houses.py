@@ -40,6 +40,8 @@ _MIDDLE = (
     _House(446, 606, 2, (72, 100, 140), 69, True, ((3,),)),
     _House(606, 770, 3, (120, 134, 142), 63, False, ((0,), (1, 2))),
 )
+TOWN_Y = 238.0
+"""Where the town behind the houses stands, hidden by them, design y."""
 _WALLS: tuple[Bgr, ...] = ((62, 82, 132), (96, 132, 158), (132, 124, 108), (72, 100, 140), (120, 134, 142))
 _WARM: tuple[Bgr, ...] = ((88, 172, 244), (104, 190, 250), (72, 150, 226), (150, 205, 245))
 _COOL: Bgr = (205, 176, 140)
@@ -72,6 +74,7 @@ def _any_house(rng: np.random.Generator, x0: float, x1: float) -> _House:
 
 def _skyline(painter: Painter, rng: np.random.Generator) -> None:
     """Paint the town behind, seen through the gap between houses and over low roofs."""
+    painter.stand = TOWN_Y
     x = painter.view.left - 20
     while x < painter.view.right:
         width, top = float(rng.uniform(16, 34)), float(rng.uniform(176, 206))
@@ -81,6 +84,7 @@ def _skyline(painter: Painter, rng: np.random.Generator) -> None:
                 if rng.random() < 0.2:
                     painter.rect(column, row, column + 2.6, row + 3.6, BLACK, 56, glow=(50, 88, 124))
         x += width + float(rng.uniform(-3, 3))
+    painter.stand = FACADE_Y
     # A yard between the first two houses: a wall, and a gate that the cold shines through.
     gap = (_MIDDLE[0].x1, _MIDDLE[1].x0)
     painter.rect(gap[0], 262, gap[1], FACADE_Y, (74, 92, 118), 70)

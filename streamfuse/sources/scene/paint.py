@@ -8,6 +8,7 @@ gives off, how warm it is, and whether it hides what passes behind.  So the two 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -37,9 +38,35 @@ SUPERSAMPLE_UP_TO = 2_500_000
 """Larger pictures are drawn at 1x: their anti-aliased edges are fine and 2x would need gigabytes."""
 
 
+BEYOND = 48.0
+"""Design units beyond the picture's edges to which the ground is painted: a camera `LARGEST_BASELINE_M` to the side
+sees the nearest ground that much further."""
+LARGEST_BASELINE_M = 0.5
+
+
 def units_per_metre(ground_y: float) -> float:
-    """Return the height of an upright metre on the ground at design y `ground_y`, in units."""
-    return (ground_y - HORIZON) / CAMERA_HEIGHT_M
+    """Return the height of an upright metre on the ground at design y `ground_y`, in units; 0 above the horizon."""
+    return max(ground_y - HORIZON, 0.0) / CAMERA_HEIGHT_M
+
+
+def focal_units(fov_deg: float) -> float:
+    """Return the focal length in design units of cameras that see the design's width under `fov_deg` degrees."""
+    return DESIGN_WIDTH / 2 / math.tan(math.radians(fov_deg) / 2)
+
+
+def distance_m(ground_y: Reals, fov_deg: float) -> Reals:
+    """Return the distances of things that stand on the ground at these design y, m; infinity from the horizon up.
+
+    The camera stands `CAMERA_HEIGHT_M` above the ground and looks level, so ground at distance d appears
+    focal length x height / d below the horizon.
+    """
+    below = np.maximum(np.asarray(ground_y, np.float64) - HORIZON, 0)
+    with np.errstate(divide="ignore"):
+        return focal_units(fov_deg) * CAMERA_HEIGHT_M / below
+
+
+_LIES = -1.0
+"""Mark of pixels of the ground itself, in place of where they stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +75,12 @@ class View:
 
     height: int
     width: int
+    baseline_m: float = 0.0
+    """Position of the camera to the right of the one for which the scene is laid out, m."""
+
+    def seen_x(self, x: float, ground_y: float) -> float:
+        """Design x at which this camera sees what is at `x` and stands on the ground at design y `ground_y`."""
+        return x - self.baseline_m * units_per_metre(ground_y)
 
     @property
     def scale(self) -> float:
@@ -110,14 +143,18 @@ def fractal_noise(rng: np.random.Generator, size: int, roughness: float) -> Floa
 class Painter:
     """Draws polygons given in design units.  Later ones cover earlier ones, in every layer."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, depth: bool = False) -> None:
+        """`depth`: keep for every pixel where its thing stands, for `grounds`."""
         self.view = view
+        self.stand: float | None = FACADE_Y
+        """Design y of the ground where the things stand that are drawn next; None: they lie on the ground."""
         self._factor = 2 if view.height * view.width <= SUPERSAMPLE_UP_TO else 1
         height, width = view.height * self._factor, view.width * self._factor
         self._albedo = np.zeros((height, width, 3), np.uint8)
         self._glow = np.zeros((height, width, 3), np.uint8)
         self._heat = np.zeros((height, width), np.uint8)
         self._masks = np.zeros((height, width, 3), np.uint8)
+        self._stands = np.full((height, width), HORIZON, np.float32) if depth else None
 
     def polygon(
         self,
@@ -137,7 +174,8 @@ class Painter:
         scale = self.view.scale * self._factor
         corner = np.array([self.view.left, self.view.top])
         # A pixel's centre is at n + 0.5 in the picture and at n for cv2.
-        exact = (np.asarray(points, np.float64) - corner) * scale - 0.5
+        seen = [(self.view.seen_x(x, y if self.stand is None else self.stand), y) for x, y in points]
+        exact = (np.asarray(seen, np.float64) - corner) * scale - 0.5
         fixed = np.rint(exact * (1 << SHIFT)).astype(np.int32)
         layers: list[tuple[Bytes, tuple[int, ...]]] = [
             (self._albedo, albedo),
@@ -148,6 +186,8 @@ class Painter:
             layers.append((self._heat, (heat,)))
         for canvas, value in layers:
             cv2.fillPoly(canvas, [fixed], value, cv2.LINE_AA, SHIFT)
+        if self._stands is not None:
+            cv2.fillPoly(self._stands, [fixed], (_LIES if self.stand is None else self.stand,), cv2.LINE_8, SHIFT)
 
     def rect(
         self,
@@ -161,7 +201,7 @@ class Painter:
         near: bool = False,
         wet: int = 0,
     ) -> None:
-        if x1 > self.view.left - 4 and x0 < self.view.right + 4:  # most of a wide street is out of view
+        if x1 > self.view.left - BEYOND and x0 < self.view.right + BEYOND:  # most of a wide street is out of view
             self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], albedo, heat, glow, near, wet)
 
     def lettering(self, text: str, x: float, y: float, height: float, weight: float, glow: Bgr) -> float:
@@ -210,6 +250,16 @@ class Painter:
         cover = cv2.warpAffine(stencil, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
         alpha = cover.astype(np.float32)[..., None] / 255
         canvas[...] = np.rint(canvas * (1 - alpha) + np.asarray(glow, np.float32) * alpha)
+
+    def grounds(self) -> Floats:
+        """Return, for every pixel, the design y of the ground where its thing stands, (H, W); the horizon for sky.
+
+        Raises AssertionError unless the painter keeps the depth.
+        """
+        assert self._stands is not None
+        size = (self.view.width, self.view.height)
+        stands = cv2.resize(self._stands, size, interpolation=cv2.INTER_NEAREST).astype(np.float32)
+        return np.where(stands == _LIES, self.view.grid()[1], stands)
 
     def layers(self) -> tuple[Floats, Floats, Floats, Floats]:
         """Return the layers at picture size, float32: albedo (H, W, 3) 0..1, glow (H, W, 3) 0..1, heat (H, W) 0..255,

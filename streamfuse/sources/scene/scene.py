@@ -16,6 +16,7 @@ from streamfuse.sources.scene.actors import Walker, draw
 from streamfuse.sources.scene.backdrop import Backdrop, soft
 from streamfuse.sources.scene.paint import Bytes, Floats, View
 from streamfuse.sources.scene.smoke import Smoke
+from streamfuse.sources.scene.street import paint_street
 
 WALKERS = (
     Walker(ground_y=311, height_m=1.78, speed=1.35, start=0.10, coat=True, clothes_heat=182),
@@ -44,17 +45,20 @@ class Scene:
     kept for each camera that is asked for.  Use it from one thread.
     """
 
-    def __init__(self, height: int, width: int, seed: int = 0) -> None:
+    def __init__(self, height: int, width: int, seed: int = 0, baseline_m: float = 0.0) -> None:
+        """`baseline_m`: how far the infrared camera is to the right of the visible one, m."""
         self._view = View(height, width)
+        self._ir_view = View(height, width, baseline_m)
         self._seed = seed
         self._smoke = Smoke(self._view, self._rng(_SMOKE))
+        self._ir_smoke = Smoke(self._ir_view, self._rng(_SMOKE)) if baseline_m else self._smoke
 
     def infrared(self, time_s: float, index: int) -> Bytes:
         """White-hot luma, (H, W) uint8 full range, at `time_s` seconds; `index` (0..) picks the noise."""
         backdrop, near, noise = self._infrared_layers
         picture = backdrop.copy()
         for walker in WALKERS:
-            if (figure := draw(walker, self._view, time_s)) is None:
+            if (figure := draw(walker, self._ir_view, time_s)) is None:
                 continue
             cutout, rows, columns = figure
             if not walker.near:
@@ -66,8 +70,8 @@ class Scene:
             patch = picture[rows, columns]
             patch *= 1 - cover
             patch += cutout[..., 0] * (0.68 + 0.36 * depth)
-        patch = picture[self._smoke.rows, self._smoke.columns]
-        patch += (SMOKE_IR_HEAT - patch) * (SMOKE_IR_OPACITY * self._smoke.opacity(time_s))
+        patch = picture[self._ir_smoke.rows, self._ir_smoke.columns]
+        patch += (SMOKE_IR_HEAT - patch) * (SMOKE_IR_OPACITY * self._ir_smoke.opacity(time_s))
         return self._noisy(_bytes(picture), noise, _IR, index)
 
     def visible(self, time_s: float, index: int) -> Bytes:
@@ -88,6 +92,22 @@ class Scene:
         patch[...] = cv2.blendLinear(np.ascontiguousarray(patch), fog, 1 - opacity, opacity)
         return self._noisy(picture, noise, _VIS, index)
 
+    def grounds(self, time_s: float) -> Floats:
+        """For every pixel of the visible picture, the design y of the ground where its thing stands, (H, W) float32.
+
+        The horizon for the sky.  `paint.distance_m` makes distances of it.  Smoke is looked through.
+        """
+        grounds = paint_street(self._view, np.random.default_rng([self._seed, 0]), depth=True).grounds()
+        for walker in WALKERS:
+            if (figure := draw(walker, self._view, time_s)) is not None:
+                cutout, rows, columns = figure
+                cover = cutout[..., 1] / 255
+                if not walker.near:
+                    cover = cover * (1 - self._backdrop.near[rows, columns])
+                patch = grounds[rows, columns]
+                patch[cover > 0.5] = walker.ground_y
+        return grounds
+
     def _rng(self, *stream: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, *stream])
 
@@ -100,10 +120,11 @@ class Scene:
         """(H, W) luma 0..255 of the static scene; (H, W) 0..1 coverage of the far pavement; noise."""
         rng = self._rng(_IR)
         columns = rng.normal(0.0, COLUMN_NOISE, (1, self._view.width))
-        backdrop = (self._backdrop.infrared() + columns).astype(np.float32)
+        painted = Backdrop(self._ir_view, self._seed) if self._ir_view.baseline_m else self._backdrop
+        backdrop = (painted.infrared() + columns).astype(np.float32)
         # Neighbouring detectors share a little of their noise.
         noise = cv2.GaussianBlur(rng.standard_normal(self._noise_shape, np.float32), (3, 3), 0.6)
-        return backdrop, self._backdrop.near, _halves(IR_NOISE / noise.std() * noise)
+        return backdrop, painted.near, _halves(IR_NOISE / noise.std() * noise)
 
     @cached_property
     def _visible_layers(self) -> tuple[Bytes, Floats, Floats, Bytes, tuple[Bytes, Bytes]]:

@@ -26,8 +26,9 @@ class Smoke:
     """A plume of smoke, which can be drawn at any time."""
 
     def __init__(self, view: View, rng: np.random.Generator) -> None:
-        x0, y0 = view.pixels(DRAIN[0] - REACH_LEFT, DRAIN[1] - REACH_UP)
-        x1, y1 = view.pixels(DRAIN[0] + REACH_RIGHT, DRAIN[1] + 12)
+        drain_x = view.seen_x(*DRAIN)
+        x0, y0 = view.pixels(drain_x - REACH_LEFT, DRAIN[1] - REACH_UP)
+        x1, y1 = view.pixels(drain_x + REACH_RIGHT, DRAIN[1] + 12)
         self.rows = slice(max(int(y0), 0), min(int(y1) + 1, view.height))
         """Rows of the picture that it can cover."""
         self.columns = slice(max(int(x0), 0), min(int(x1) + 1, view.width))
@@ -38,7 +39,7 @@ class Smoke:
         across, down = max(int(width / view.scale / CELL), 2), max(int(height / view.scale / CELL), 2)
         x = (left + (np.arange(across, dtype=np.float32) + 0.5) * (width / view.scale / across))[None, :]
         y = (top + (np.arange(down, dtype=np.float32) + 0.5) * (height / view.scale / down))[:, None]
-        self._across = np.broadcast_to(x - DRAIN[0], (down, across)).astype(np.float32)
+        self._across = np.broadcast_to(x - drain_x, (down, across)).astype(np.float32)
         rise = np.broadcast_to(DRAIN[1] - y, (down, across)).astype(np.float32)
         self._rise = np.maximum(rise, 0.0)
         # The wind takes it to the right, the more the higher it is; it widens as it mixes with air.

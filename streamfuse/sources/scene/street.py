@@ -12,6 +12,7 @@ import numpy as np
 
 from streamfuse.sources.scene.houses import paint_houses
 from streamfuse.sources.scene.paint import (
+    BEYOND,
     BLACK,
     FACADE_Y,
     HORIZON,
@@ -39,15 +40,18 @@ CAR = (400.0, 352.0)
 CAR_LENGTH = 212.0
 
 
-def paint_street(view: View, rng: np.random.Generator) -> Painter:
-    """Everything from the skyline to the near pavement.  The sky is left empty."""
-    painter = Painter(view)
+def paint_street(view: View, rng: np.random.Generator, depth: bool = False) -> Painter:
+    """Everything from the skyline to the near pavement.  The sky is left empty.  `depth`: as for `Painter`."""
+    painter = Painter(view, depth)
     paint_houses(painter, rng)
+    painter.stand = None
     _ground(painter)
     _drain(painter)
+    painter.stand = KERB_Y + 1
     for x in lamp_positions(view):
         _lamp(painter, x)
     _sign(painter)
+    painter.stand = CAR[1]
     _car(painter)
     _cat(painter)
     return painter
@@ -69,7 +73,7 @@ def lamp_positions(view: View) -> list[float]:
 
 def _ground(painter: Painter) -> None:
     view = painter.view
-    x0, x1 = view.left - 10, view.right + 10
+    x0, x1 = view.left - BEYOND, view.right + BEYOND
     _bands(painter, FACADE_Y, KERB_Y, (104, 106, 110), 74, 80, wet=20)
     _bands(painter, KERB_Y, ROAD_Y, (84, 86, 90), 70, 71, wet=0)
     painter.rect(x0, KERB_Y, x1, KERB_Y + 1.6, (150, 152, 156), 76)
@@ -93,7 +97,7 @@ def _bands(painter: Painter, y0: float, y1: float, albedo: Bgr, far: int, close:
     for band in range(count):
         heat = round(far + (close - far) * band / count)
         y = y0 + (y1 - y0) * band / count
-        painter.rect(painter.view.left - 10, y, painter.view.right + 10, y1, albedo, heat, wet=wet)
+        painter.rect(painter.view.left - BEYOND, y, painter.view.right + BEYOND, y1, albedo, heat, wet=wet)
 
 
 def _on_ground(lateral: float, y: float) -> float:
@@ -107,13 +111,14 @@ def _paving(painter: Painter, y0: float, y1: float, rows: tuple[int, ...], pitch
     for row, (top, bottom) in enumerate(pairwise(edges)):
         thick = 0.5 * units_per_metre(top) / 32
         if row:
-            painter.rect(painter.view.left - 10, top, painter.view.right + 10, top + thick, joint, None, wet=10)
+            left, right = painter.view.left - BEYOND, painter.view.right + BEYOND
+            painter.rect(left, top, right, top + thick, joint, None, wet=10)
         first = int((painter.view.left - 320) / pitch) - 2
         last = int((painter.view.right - 320) / pitch) + 2
         for k in range(first, last):
             lateral = (k + 0.5 * (row % 2)) * pitch
             a, b = _on_ground(lateral, top), _on_ground(lateral, bottom)
-            if painter.view.left - 20 < a < painter.view.right + 20:
+            if painter.view.left - BEYOND < a < painter.view.right + BEYOND:
                 line = [(a, top), (a + thick, top), (b + thick, bottom), (b, bottom)]
                 painter.polygon(line, joint, None, wet=10)
 

@@ -1,0 +1,105 @@
+"""Infrared coordinates of every visible pixel, quickly: computed on a coarse grid and interpolated.
+
+The maps are smooth.  Between grid points eight pixels apart a homography of two real cameras differs from its linear
+interpolation by less than 0.001 px, and a lens with k1 = -0.25 by 0.02 px.  At 640x480 the maps take a quarter of a
+millisecond, so the warp can follow a distance that changes from frame to frame.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from streamfuse.calibration.geometry import Matrix3, Points, inverse, project
+from streamfuse.calibration.model import Calibration, normalized
+from streamfuse.calibration.overlap import Mask, bend, from_visible, seen_by
+from streamfuse.calibration.parallax import at_distance
+from streamfuse.calibration.similarity import Similarity
+
+Map: TypeAlias = npt.NDArray[np.float32]
+"""(H, W) float32 coordinate, infrared px."""
+
+CELL = 8
+"""Distance of the grid points, px of the visible picture."""
+UNMOVED = Similarity()
+OUTSIDE = -1e4
+"""Coordinate of a pixel that the infrared camera cannot see."""
+ROUNDING_PX = 2e-3
+"""Error of a float32 coordinate of a large picture: pixels on the very edge are covered."""
+
+
+class CoordinateGrid:
+    """Coordinate maps of one calibration, at any distance."""
+
+    def __init__(self, calibration: Calibration) -> None:
+        self._calibration = calibration
+        height, width = calibration.vis_size
+        # One cell more on each side: the maps between the outermost points and the border are interpolated too.
+        rows, columns = -(-height // CELL) + 2, -(-width // CELL) + 2
+        self._shape = rows, columns
+        y, x = ((np.arange(count) - 1) * CELL + (CELL - 1) / 2 for count in (rows, columns))
+        grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+        self._flat: Points = grid if calibration.vis_lens is None else calibration.vis_lens.undistort(grid)
+        self._seen = np.ones(len(grid), bool)
+        if calibration.vis_lens is not None:
+            # Grid points outside the picture may be beyond what the lens model describes: they are not asked for.
+            inside = ((grid >= 0) & (grid < (width, height))).all(axis=1)
+            self._seen = seen_by(calibration.vis_lens, self._flat, grid) | ~inside
+
+    def coordinates(self, inverse_m: float, moved: Similarity = UNMOVED) -> tuple[Map, Map]:
+        """Return x and y of every visible pixel at the distance 1 / `inverse_m`, infrared px.
+
+        `moved`: displacement of infrared by a drift of the cameras, which the maps follow.
+        """
+        return self._enlarged(self._points(inverse_m, moved))
+
+    def coverage(self, inverse_m: float, moved: Similarity = UNMOVED) -> Mask:
+        """Return which visible pixels infrared covers at the distance 1 / `inverse_m`, (H, W)."""
+        calibration = self._calibration
+        points = from_visible(self._homography(inverse_m), self._unmoved(moved))
+        seen = self._seen
+        if calibration.ir_lens is not None:
+            points, unbent = bend(calibration.ir_lens, points)
+            seen = seen & unbent
+        x, y = self._enlarged(points)
+        height, width = calibration.ir_size
+        covered = (x >= -0.5 - ROUNDING_PX) & (x <= width - 0.5 + ROUNDING_PX)
+        covered &= (y >= -0.5 - ROUNDING_PX) & (y <= height - 0.5 + ROUNDING_PX)
+        if not seen.all():
+            covered &= self._enlarge(seen.astype(np.float32)) > 0.999
+        return covered
+
+    def _homography(self, inverse_m: float) -> Matrix3:
+        """Return the homography of a distance; every frame may ask, so nothing is checked again."""
+        calibration = self._calibration
+        if calibration.parallax is None:
+            return calibration.homography
+        return normalized(at_distance(calibration.homography, calibration.parallax, inverse_m))
+
+    def _unmoved(self, moved: Similarity) -> Points:
+        """Return the visible positions, of a lens without distortion, before the drift."""
+        if moved == UNMOVED:
+            return self._flat
+        return project(inverse(moved.matrix(self._calibration.vis_size)), self._flat)
+
+    def _points(self, inverse_m: float, moved: Similarity) -> Points:
+        calibration = self._calibration
+        points = from_visible(self._homography(inverse_m), self._unmoved(moved))
+        if calibration.ir_lens is None:
+            return points
+        valid = np.isfinite(points).all(axis=1, keepdims=True)
+        return np.where(valid, calibration.ir_lens.distort(np.where(valid, points, 0.0)), np.nan)
+
+    def _enlarged(self, points: Points) -> tuple[Map, Map]:
+        finite = np.where(np.isfinite(points), points, OUTSIDE).clip(OUTSIDE, -2 * OUTSIDE).astype(np.float32)
+        return self._enlarge(finite[:, 0]), self._enlarge(finite[:, 1])
+
+    def _enlarge(self, values: npt.NDArray[np.float32]) -> Map:
+        rows, columns = self._shape
+        height, width = self._calibration.vis_size
+        coarse = np.ascontiguousarray(values.reshape(rows, columns))
+        large = cv2.resize(coarse, (columns * CELL, rows * CELL), interpolation=cv2.INTER_LINEAR)
+        return cast(Map, large[CELL : CELL + height, CELL : CELL + width])
