@@ -1,8 +1,8 @@
 """Quantization of the network to INT8 with NNCF's post-training quantization.
 
 Convolutions and linear layers are quantized; sensitive operations (LayerNorm, softmax, skip weights, the products of
-attention) are not, which is NNCF's scheme for transformers.  The smallest PSNR to FP32 over seven pairs was 40.8 dB; it
-was 24.6 dB with the convolutions quantized only, and 34.3 dB with the linear layers only.
+attention) are not, which is NNCF's scheme for transformers, and neither is the last convolution, whose errors nothing
+evens out: with it the mean PSNR of `balanced` to FP32 over 14 pairs was 34 dB, without it 48 dB, in the same time.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ def quantize(model: Any, inputs: Sequence[Sequence[npt.NDArray[Any]]]) -> Any:
     Raises UsageError if NNCF is not installed.
     """
     nncf = _import_nncf()
+    last = [operation for operation in model.get_ordered_ops() if operation.get_type_name() == "Convolution"][-1]
     data = nncf.Dataset(inputs)
     log = logging.getLogger("nncf")
     level = log.level
@@ -41,6 +42,7 @@ def quantize(model: Any, inputs: Sequence[Sequence[npt.NDArray[Any]]]) -> Any:
                 subset_size=len(inputs),
                 preset=nncf.QuantizationPreset.MIXED,
                 model_type=nncf.ModelType.TRANSFORMER,
+                ignored_scope=nncf.IgnoredScope(names=[last.get_friendly_name()]),
             )
     finally:
         log.setLevel(level)
