@@ -409,6 +409,14 @@ def test_counts_of_a_topic_become_temperatures(tmp_path: Path) -> None:
     np.testing.assert_allclose(temperature.celsius(), thermal(1) / 100 - 273.15, atol=0.01)
 
 
+@pytest.mark.parametrize(("encoding", "kind"), [("16SC1", np.int16), ("32FC1", np.float32)])
+def test_temperatures_of_other_numbers_are_refused(tmp_path: Path, encoding: str, kind: type) -> None:
+    """They are shifted or scaled to 16 bits, so the formula would give wrong temperatures."""
+    path = CONTAINERS["mcap"](tmp_path, [image("/ir", thermal(0).astype(kind), encoding, 0)])
+    with pytest.raises(UsageError, match=f"this topic has {encoding.lower()}: leave it out"):
+        read(open_source(f"{topic(path, '/ir')}&temperature=kelvin/100"))
+
+
 def test_what_is_no_picture_is_counted(tmp_path: Path) -> None:
     sent = [image("/ir", thermal(k), "mono16", k) for k in range(9)]
     sent[2].fields["data"] = sent[2].fields["data"][:100]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from streamfuse.color import Chroma, Matrix, Plane
 from streamfuse.color_conversion import widen_luma
-from streamfuse.errors import InputError
+from streamfuse.errors import InputError, UsageError
 from streamfuse.sources.bags.messages import Picture
 from streamfuse.sources.decode import Pixels, decode_image
 from streamfuse.sources.limits import check_pixels
@@ -71,12 +71,14 @@ class EncodingReader:
     def __init__(self, name: str, pixels: PixelReader, options: SourceOptions) -> None:
         """`name`: that of the topic, for messages."""
         self._name, self._pixels, self._max_pixels = name, pixels, options.max_pixels
+        self._has_degrees = bool(options.temperature)
         self._levels: _Levels | None = None
 
     def read(self, picture: Picture, stamp_ns: int) -> Planes | None:
         """Return luma, chroma and temperatures; None for a picture that is damaged.
 
-        Raises InputError for an encoding that is unknown, and for more pixels than the options allow.
+        Raises InputError for an encoding that is unknown, and for more pixels than the options allow, UsageError where
+        temperatures are asked for that cannot be computed.
         """
         if picture.compressed:
             data = picture.data.tobytes()
@@ -99,6 +101,11 @@ class EncodingReader:
             values = _array(picture, 1, np.dtype(grey))
             if values is None or values.dtype in (np.uint8, np.uint16):
                 return cast("Pixels | None", values)
+            if self._has_degrees:  # the values are shifted or scaled to 16 bits, and would give other temperatures
+                raise UsageError(
+                    f"{self._name}: temperature= is for unsigned counts of 16 bits, and this topic has {encoding}: "
+                    "leave it out"
+                )
             if values.dtype == np.int16:
                 return cast(Pixels, (values.astype(np.int32) + 32768).astype(np.uint16))
             if self._levels is None:
