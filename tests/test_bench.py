@@ -158,8 +158,8 @@ def test_build_stores_the_compiled_network(tmp_path: Path) -> None:
     assert first.stderr.count("compiling the network") == 2
     assert "openvino fp32, preset balanced, for 80x64 on CPU" in first.stderr
     assert "compiling" not in second.stderr
-    # Two networks; the code of the shallow path, and its weights.
-    assert [path.suffix for path in stored] == [".engine"] * 4
+    # Two networks, and the threads that were chosen for them; the code of the shallow path, and its weights.
+    assert [path.suffix for path in stored] == [".engine"] * 6
     assert set(tmp_path.iterdir()) == stored
     fails(2, "compiles nothing: it needs no build", "build", "--engine", "torch", "--device", "cpu", "--size", "64x64")
     fails(2, "WIDTHxHEIGHT", "build", "--size", "64")
