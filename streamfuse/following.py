@@ -62,7 +62,7 @@ NOTICED_PX = 0.75
 
 
 class Align(enum.StrEnum):
-    """What is done about a drift of the cameras."""
+    """Reaction to a drift of the cameras."""
 
     FIXED = "fixed"
     """It is told."""
@@ -92,7 +92,7 @@ class Followed:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What one pair showed."""
+    """Findings in one pair."""
 
     cut: bool
     distance: Estimate | None = None

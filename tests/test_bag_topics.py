@@ -62,7 +62,7 @@ CHOICES = {
         ("/ir/image", "/rgb/image"),
     ),
 }
-"""What a bag holds, and which are infrared and visible."""
+"""Topics of a bag, and which are infrared and visible."""
 
 
 @pytest.mark.parametrize("name", CHOICES)

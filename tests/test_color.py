@@ -58,7 +58,7 @@ def test_limited_chroma_to_bgr_as_ffmpeg_does(matrix: Matrix, tag: int) -> None:
 @pytest.mark.parametrize("full_range", [True, False])
 @pytest.mark.parametrize("matrix", list(Matrix))
 def test_bt601_shows_the_same_colours(matrix: Matrix, full_range: bool) -> None:
-    """Of a smooth picture in 4:2:0 whose colours are inside of BGR in both forms."""
+    """A smooth picture in 4:2:0, with colours that BGR has in both forms."""
     y, x = np.mgrid[0:48, 0:66]
     luma = (90 + y + x * 0.5).astype(np.uint8)
     u, v = (100 + x[::2, ::2] * 0.7).astype(np.uint8), (150 - y[::2, ::2] * 0.8).astype(np.uint8)

@@ -100,7 +100,7 @@ def test_jpeg_is_a_picture_in_each_message(tmp_path: Path) -> None:
 
 
 def test_a_run_keeps_frame_accounting_calibration_and_time(tmp_path: Path) -> None:
-    """Of a bag: frames have the times of their headers."""
+    """Frames of a bag have the times of their headers."""
     sent = [message for k, message in enumerate(walk(8)) if k != 4]
     path = CONTAINERS["mcap"](tmp_path, [*small_rig(), *sent])
     calib = tmp_path / "calib.toml"

@@ -147,7 +147,7 @@ def test_boards_at_like_distances_are_a_calibration_for_one_and_say_so(tmp_path:
 
 
 def test_ruler_makes_a_calibration_for_every_distance() -> None:
-    """Of a scene at 20 m, by cameras that look the same way, 60 mm apart."""
+    """A scene at 20 m, seen by cameras that look the same way, 60 mm apart."""
 
     def there(distance_m: float) -> Matrix3:
         return np.array([[1, 0, 655 * 0.06 / distance_m], [0, 1, 655 * -0.02 / distance_m], [0, 0, 1.0]])

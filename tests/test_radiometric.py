@@ -110,7 +110,7 @@ def test_a_file_with_impossible_constants_still_gives_its_picture() -> None:
 
 @pytest.mark.parametrize("zoom", [1.0, 1.5])
 def test_the_picture_lies_where_the_geometry_says(zoom: float) -> None:
-    """Of the infrared width, 1 / 1.6 of the visible one; its centre is 12 px right of and 8 px above the middle."""
+    """A field of view of 1 / 1.6 of the visible one's width; its centre is 12 px right of and 8 px above the middle."""
     container = Container(counts_of(warm_spot()), visible=VISIBLE, geometry=GEOMETRY, zoom=zoom)
     picture = read_fff(container.fff(), "a")
     assert picture.geometry is not None

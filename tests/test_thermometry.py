@@ -1,4 +1,4 @@
-"""What a run does with temperatures: figures in the picture, colours of warm things, alarms."""
+"""Use of temperatures in a run: figures in the picture, colours of warm things, alarms."""
 
 from __future__ import annotations
 

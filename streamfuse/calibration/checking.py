@@ -1,4 +1,4 @@
-"""Whether a calibration still fits its cameras, from pictures of any scene (`streamfuse calibrate check`)."""
+"""Check that a calibration still fits its cameras, from pictures of any scene (`streamfuse calibrate check`)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ FITS_PX = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What the pictures say of a calibration."""
+    """Result of checking a calibration."""
 
     misfit: Misfit | None
-    """What it lacks; None where the pictures do not tell."""
+    """Motion that it lacks; None where the pictures do not tell."""
     distance_m: float | None
     """Distance of most of the scenes, m; None where they do not tell, or without parallax."""
     corrected: Calibration

@@ -45,7 +45,7 @@ Reals = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """What the calibration lacks."""
+    """Motion that the calibration lacks."""
 
     moved: Similarity
     """By which the picture that it makes must be displaced to fit the visible one."""

@@ -44,7 +44,7 @@ Reals = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class SeveralScenes:
-    """What several scenes tell of a rig."""
+    """Alignment of a rig from several scenes."""
 
     homography: Matrix3
     """(3, 3) infrared to visible px, where q is 0: at a middle distance."""

@@ -15,7 +15,7 @@ class Similarity(NamedTuple):
     right: float = 0.0
     """Shift of the middle, as a share of the picture's width."""
     down: float = 0.0
-    """As a share of the picture's width, too."""
+    """The same as a share of the picture's width."""
     turn: float = 0.0
     """Clockwise, radians; small."""
     scale: float = 0.0

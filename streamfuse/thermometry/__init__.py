@@ -1,1 +1,1 @@
-"""What a run does with temperatures: colours of warm things, figures in the picture, alarms."""
+"""Use of temperatures in a run: colours of warm things, figures in the picture, alarms."""

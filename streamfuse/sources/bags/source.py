@@ -35,7 +35,7 @@ varying times."""
 
 @dataclass(frozen=True, slots=True)
 class _Begin:
-    """What the first messages tell."""
+    """Facts from the first messages."""
 
     pictures: int
     unset: bool

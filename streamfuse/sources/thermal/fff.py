@@ -59,7 +59,7 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the file says of the camera and the measurement, without serial numbers and positions."""
+    """Camera and measurement as the file states them, without serial numbers and positions."""
 
     camera: str = ""
     emissivity: float | None = None

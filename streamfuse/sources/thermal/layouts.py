@@ -35,7 +35,7 @@ class Layout(enum.StrEnum):
 
 
 class Telemetry(NamedTuple):
-    """What a camera says of a frame."""
+    """Telemetry of one frame."""
 
     ffc: bool | None = None
     """A flat-field correction is in progress; None: it does not say."""

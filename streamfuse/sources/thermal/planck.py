@@ -40,7 +40,7 @@ class Planck:
     f: float
     o: float
     emissivity: float = 1.0
-    """Of the object, above 0 and up to 1."""
+    """Emissivity of the object, above 0 and up to 1."""
     distance_m: float = 0.0
     reflected_k: float = 293.15
     """Apparent temperature of what the object reflects, K."""
