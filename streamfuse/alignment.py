@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias, TypeVar, cast
+from typing import TypeAlias, cast
 
 import cv2
 import numpy as np
@@ -32,9 +32,6 @@ log = logging.getLogger("streamfuse")
 
 Weights = npt.NDArray[np.float32]
 """(H, W) blending weight, 0..1."""
-
-AnyPlane = TypeVar("AnyPlane", bound=npt.NDArray[np.integer | np.floating])
-"""(H, W) of any type that OpenCV can interpolate."""
 
 MAX_MOVE_PX = 0.5
 """Largest movement of the warp from one frame to the next, visible pixels: slower than the eye notices, and fast enough
@@ -125,19 +122,6 @@ class Aligner:
         self._move(overlap)
         vis = self.cut(vis)
         return overlap.fill(self._warp_of(ir.shape, overlap).apply(ir), vis), vis
-
-    def warp(self, plane: AnyPlane, shape: tuple[int, ...]) -> AnyPlane:
-        """Warp another plane (h, w) of the infrared camera as `align` warped the last one, without blending.
-
-        For planes of measurements, such as temperatures, uint8, uint16 or float32: values are interpolated linearly.
-        `shape`: (H, W) of the visible picture.  Outside the area that infrared covers the border is repeated.
-        """
-        if self.calibration is None:
-            size = (shape[1], shape[0])
-            same = plane.shape == shape
-            return plane if same else cast(AnyPlane, cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR))
-        overlap = self._overlap_of(self.calibration, shape)
-        return self._warp_of(plane.shape, overlap).apply(plane, cv2.INTER_LINEAR)
 
     def _warp_of(self, shape: tuple[int, ...], overlap: _Overlap) -> _Warp:
         """Return the warp of planes of `shape` for the distance and the correction of the last picture."""
@@ -334,10 +318,10 @@ class _Warp:
         self._maps = cv2.convertMaps(self._x, self._y, cv2.CV_16SC2)
         self._place = inverse_m, moved
 
-    def apply(self, ir: AnyPlane, interpolation: int = cv2.INTER_CUBIC) -> AnyPlane:
+    def apply(self, ir: Plane) -> Plane:
         ir = ir if ir.shape == self._resized else _resize(ir, self._resized)
         # The border is replicated so that the last pixels can be interpolated; pixels beyond are blended away.
-        return cast(AnyPlane, cv2.remap(ir, *self._maps, interpolation, borderMode=cv2.BORDER_REPLICATE))
+        return cast(Plane, cv2.remap(ir, *self._maps, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE))
 
     def apply_values(self, values: Values, method: int) -> Values:
         """Warp values (h, w) of 8 or 16 bits; `method`: cv2.INTER_NEAREST or cv2.INTER_LINEAR."""
@@ -388,7 +372,7 @@ def _check_overlap(mask: Mask) -> None:
         )
 
 
-def _resize(plane: AnyPlane, shape: tuple[int, ...]) -> AnyPlane:
+def _resize(plane: Plane, shape: tuple[int, ...]) -> Plane:
     shrinks = shape[0] <= plane.shape[0] and shape[1] <= plane.shape[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    return cast(AnyPlane, cv2.resize(plane, (shape[1], shape[0]), interpolation=method))
+    return cast(Plane, cv2.resize(plane, (shape[1], shape[0]), interpolation=method))

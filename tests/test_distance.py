@@ -23,6 +23,7 @@ from streamfuse.color import Plane
 from streamfuse.errors import UsageError
 from streamfuse.fuser import Fuser
 from streamfuse.pipeline import Pipeline
+from streamfuse.temperature import NONE, Scale, TemperaturePlane
 
 E = np.array([36.0, 3.0, 0.004])
 
@@ -107,15 +108,15 @@ def test_crop_keeps_its_size_at_every_distance() -> None:
         assert aligner.align(scene, scene)[0].shape == aligner.output_shape(*VGA) == shape
 
 
-@pytest.mark.parametrize("kind", [np.float32, np.uint16])
-def test_plane_of_measurements_goes_through_the_same_warp(kind: type) -> None:
+def test_temperatures_go_through_the_same_warp() -> None:
     aligner = Aligner(rig(), distance_m=4.0)
     scene = structure(3)
     ir = seen_at(scene, rig(), 4.0)
     aligned, _ = aligner.align(ir, scene)
-    warped = aligner.warp(ir.astype(kind) * kind(100), scene.shape)
-    assert (warped.dtype, warped.shape) == (kind, scene.shape)
-    assert error(warped / 100, aligned) < 2
+    counts = ir.astype(np.uint16) * np.uint16(100) + np.uint16(1000)  # off the ends of the scale
+    warped = aligner.align_temperature(TemperaturePlane(counts, Scale(0.01, 0.0)), scene.shape).values
+    assert (warped[60:-60, 60:-60] != NONE).all()
+    assert error(((warped - np.uint16(1000)) // 100).astype(np.uint8), aligned) < 2
 
 
 def test_any_thread_may_change_the_distance_while_pictures_are_fused() -> None:

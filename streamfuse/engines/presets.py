@@ -19,7 +19,7 @@ SHARE = 0.8
 """Share of the frame interval that the engine may take."""
 CPU_SHARE = 0.7
 """The same for a better preset than the fastest on a CPU, where decoding and encoding need the same cores: with 0.8,
-`balanced` was chosen for 640x480 at 30 fps on two cores, and one frame in fifteen was dropped."""
+`balanced` was chosen for 640x480 at 30 fps on two cores, and one frame in seventeen was dropped."""
 TRIES = 3
 """Timed runs per preset; the fastest counts."""
 LEAST_STEP = 2
