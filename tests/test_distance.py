@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 from command_line import SMALL, streamfuse
 from media import PassThrough
@@ -68,6 +69,25 @@ def test_quick_maps_are_those_of_every_pixel(lenses: tuple) -> None:  # type: ig
         inside = mask.ravel()
         assert np.abs(quick[inside] - exact[inside]).max() < 0.06
         assert (grid.coverage(1 / distance) != mask).mean() < 2e-3
+
+
+def _cubic(share: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """OpenCV's cubic kernel, with -0.75 for the free parameter."""
+    t = np.abs(share)
+    return np.where(t <= 1, (1.25 * t - 2.25) * t**2 + 1, np.where(t < 2, -0.75 * (t**3 - 5 * t**2 + 8 * t - 4), 0))
+
+
+def test_warp_is_interpolated_to_half_a_grey_level() -> None:
+    """Positions that are rounded to 1/32 px, as in fixed-point maps, cost up to 3 levels at an edge."""
+    scene, made = structure(3), rig()
+    aligned, _ = Aligner(made, distance_m=4.0).align(scene, scene)
+    x, y = (axis.astype(float) for axis in CoordinateGrid(made).coordinates(1 / 4.0))
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    exact = np.zeros(VGA)
+    for j, i in np.ndindex(4, 4):
+        taken = scene[np.clip(top + j - 1, 0, VGA[0] - 1), np.clip(left + i - 1, 0, VGA[1] - 1)]
+        exact += _cubic(x - left - i + 1) * _cubic(y - top - j + 1) * taken
+    assert np.abs(aligned - np.clip(exact, 0, 255))[80:-80, 80:-80].max() < 0.75
 
 
 def test_warp_moves_smoothly_to_another_distance() -> None:
