@@ -38,6 +38,8 @@ MAX_MOVE_PX = 0.5
 to come from far to 3 m in a second with cameras 6 cm apart."""
 MAX_DRIFT_PX = 0.1
 """Largest movement of the warp from one frame to the next by a correction, px at a width of 640."""
+CORNER = 1.75
+"""How much more than its root mean square over the picture a turn or scale displaces a corner."""
 Values: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 """(h, w), values of a scale."""
 
@@ -134,12 +136,13 @@ class Aligner:
     def _move(self, overlap: _Overlap) -> None:
         """Take the distance of the next picture, a step from that of the last one."""
         wanted = self._wanted
+        left_px = MAX_MOVE_PX
         if self._moved != self._moved_wanted:
-            self._moved = self._moved.toward(
-                self._moved_wanted, MAX_DRIFT_PX * overlap.vis_size[1] / 640, overlap.vis_size
-            )
+            step_px = MAX_DRIFT_PX * overlap.vis_size[1] / 640
+            self._moved = self._moved.toward(self._moved_wanted, step_px, overlap.vis_size)
+            left_px = max(left_px - CORNER * step_px, 0.0)
         overlap.widen(wanted, self._moved)
-        most = MAX_MOVE_PX / max(overlap.shift_px_m, 1e-6)
+        most = left_px / max(overlap.shift_px_m, 1e-6)
         self._inverse_m = min(max(wanted, self._inverse_m - most), self._inverse_m + most)
 
     def align_temperature(self, plane: TemperaturePlane, vis_shape: tuple[int, ...]) -> TemperaturePlane:
