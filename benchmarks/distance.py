@@ -44,6 +44,8 @@ PARALLAX = 40.0
 PERIOD_NS = 33_333_333
 SEGMENT = 90
 """Frames between changes of the distance: three seconds."""
+DUE = 8
+"""Frames from one pair that is looked at to the next; those between are not drawn."""
 SETTLED = 30
 """Frames after a change that do not count: one second."""
 
@@ -153,13 +155,16 @@ def follow(stream: Stream, row: Row, made: Calibration) -> None:
 def real(videos: Sequence[Video], nearer: Sequence[float], seed: int) -> Stream:
     """Segments of the videos in turn, each at another distance; half of the changes are within a video."""
     random = np.random.default_rng(seed)
+    blank, count = np.zeros(SIZE, np.float32), 0
     starts = [(v, s) for s in range(0, 10_000, 2 * SEGMENT) for v in range(len(videos))]
     for video, start in starts:
         ir, vis = videos[video]
         for begin in (start, start + SEGMENT):
             shift, extra = float(random.uniform(0, PARALLAX / 3)), float(random.choice(list(nearer)))
             for index in range(begin, min(begin + SEGMENT, len(ir), len(vis))):
-                yield noisy(pulled_apart(ir[index], shift, extra), 1.5, random), vis[index], shift, index == begin
+                apart: Reals = pulled_apart(ir[index], shift, extra) if count % DUE == 0 else blank
+                yield noisy(apart, 1.5, random), vis[index], shift, index == begin
+                count += 1
 
 
 def drawn(baseline_m: float) -> Stream:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from distance import PARALLAX, SIZE, Video, frames, noisy, rig
+from distance import DUE, PARALLAX, SIZE, Video, frames, noisy, rig
 
 from streamfuse.alignment import Aligner
 from streamfuse.calibration.geometry import Matrix3, inverse, project
@@ -81,7 +81,8 @@ def main() -> None:
                 now = moved.matrix(SIZE) if index >= BEFORE else np.eye(3)
                 truth = now @ made.at(at_m).homography
                 frame = _swing(index, min(len(irs), len(viss)))
-                ir = placed(irs[frame], inverse(own) @ truth, random)
+                if index % DUE == 0:
+                    ir = placed(irs[frame], inverse(own) @ truth, random)
                 watch.offer(ir, viss[frame], index * PERIOD_NS)
                 aligner.align(ir, viss[frame])
                 if math.isnan(seen_s) and index >= BEFORE and (watch.state.error_px or 0) > TOLERATED_PX:

@@ -38,6 +38,9 @@ MAX_MOVE_PX = 0.5
 to come from far to 3 m in a second with cameras 6 cm apart."""
 MAX_DRIFT_PX = 0.1
 """Largest movement of the warp from one frame to the next by a correction, px at a width of 640."""
+FADE_FRAMES = 30
+"""Frames over which the border changes to that of a larger range of distances or another drift: at once it is seen as a
+step of the picture's brightness, because a border that enters the picture is as wide as the transition."""
 CORNER = 1.75
 """How much more than its root mean square over the picture a turn or scale displaces a corner."""
 Values: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -69,6 +72,7 @@ class Aligner:
         self._announced: tuple[tuple[int, ...], tuple[int, ...]] | None = None
         self._overlap: _Overlap | None = None
         self._warp: _Warp | None = None
+        self._jumped = False
         self._wanted = self._inverse_m = 0.0
         """1 / distance that is asked for, and that of the last warp, 1/m."""
         if calibration is not None and calibration.parallax is not None:
@@ -99,6 +103,7 @@ class Aligner:
         check_distance(self.calibration, distance_m)
         if jump:
             self._inverse_m = 1 / distance_m
+            self._jumped = True
         self._wanted = 1 / distance_m
 
     @property
@@ -141,7 +146,8 @@ class Aligner:
             step_px = MAX_DRIFT_PX * overlap.vis_size[1] / 640
             self._moved = self._moved.toward(self._moved_wanted, step_px, overlap.vis_size)
             left_px = max(left_px - CORNER * step_px, 0.0)
-        overlap.widen(wanted, self._moved)
+        jumped, self._jumped = self._jumped, False
+        overlap.widen(wanted, self._moved, 1 if jumped else FADE_FRAMES)
         most = left_px / max(overlap.shift_px_m, 1e-6)
         self._inverse_m = min(max(wanted, self._inverse_m - most), self._inverse_m + most)
 
@@ -244,6 +250,8 @@ class _Overlap:
         scaled = calibration.for_sizes(calibration.ir_size, vis_size)
         self.shift_px_m = float(np.hypot(*scaled.shift_px_m))
         self.grid = CoordinateGrid(scaled)
+        self._fill: tuple[Weights, Weights]
+        self._feather: tuple[Weights, Weights]
         self._range = (inverse_m, inverse_m)
         self._moved = UNMOVED
         mask = self.grid.coverage(inverse_m)
@@ -255,20 +263,35 @@ class _Overlap:
             self.box = largest_box(mask)
         self._use(mask)
 
-    def widen(self, inverse_m: float, moved: Similarity) -> None:
-        """Let the weights be right for this distance too, and for this drift of the cameras to a pixel."""
-        low, high = self._range
-        if low <= inverse_m <= high and self._moved.toward(moved, 1.0, self.vis_size) == moved:
-            return
-        self._range, self._moved = (min(low, inverse_m), max(high, inverse_m)), moved
-        self._use(self.grid.coverage(self._range[0], moved) & self.grid.coverage(self._range[1], moved))
+    def widen(self, inverse_m: float, moved: Similarity, frames: int) -> None:
+        """Let the weights be right for this distance too, and for this drift of the cameras to a pixel.
 
-    def _use(self, mask: Mask) -> None:
-        covered = np.ascontiguousarray(self.box.cut(mask).astype(bool))
-        self._covered = covered
-        self._whole = bool(covered.all())
-        self._fill = _with_complement(feather(covered, 0, FILL_PX))
-        self._feather = _with_complement(feather(covered, FILL_PX, FEATHER_PX))
+        Called for every frame; the weights change over `frames` of them.
+        """
+        low, high = self._range
+        if not low <= inverse_m <= high or self._moved.toward(moved, 1.0, self.vis_size) != moved:
+            self._range, self._moved = (min(low, inverse_m), max(high, inverse_m)), moved
+            self._use(self.grid.coverage(self._range[0], moved) & self.grid.coverage(self._range[1], moved), frames)
+        if self._left:
+            self._fade()
+
+    def _use(self, mask: Mask, frames: int = 1) -> None:
+        """Take the weights of a mask, in the first of `frames` calls of `_fade` if there are weights already."""
+        self._covered = np.ascontiguousarray(self.box.cut(mask).astype(bool))
+        self._goal = feather(self._covered, 0, FILL_PX), feather(self._covered, FILL_PX, FEATHER_PX)
+        self._left = frames
+        if frames == 1:
+            self._fade()
+
+    def _fade(self) -> None:
+        """Go one frame nearer to the weights of the mask, in equal steps."""
+        share = 1 / self._left
+        self._left -= 1
+        fill, edge = self._goal
+        if self._left:
+            fill, edge = _between(self._fill[0], fill, share), _between(self._feather[0], edge, share)
+        self._fill, self._feather = _with_complement(fill), _with_complement(edge)
+        self._whole = not self._left and bool(self._covered.all())
 
     def fill(self, ir: Plane, vis: Plane) -> Plane:
         """Fill infrared with visible luma outside the covered area, (H, W) each, so that the network sees no border."""
@@ -280,12 +303,16 @@ class _Overlap:
 
     def keep_covered(self, values: Counts) -> Counts:
         """Values (H, W) where infrared covers the picture, and none elsewhere."""
-        return values if self._whole else np.where(self._covered, values, np.uint16(NONE))
+        return values if self._covered.all() else np.where(self._covered, values, np.uint16(NONE))
 
     def _blend(self, inside: Plane, outside: Plane, weights: tuple[Weights, Weights]) -> Plane:
         if self._whole:
             return inside
         return cast(Plane, cv2.blendLinear(inside, np.ascontiguousarray(outside), *weights))
+
+
+def _between(one: Weights, other: Weights, share: float) -> Weights:
+    return cast(Weights, cv2.addWeighted(one, 1 - share, other, share, 0.0))
 
 
 def _with_complement(weight: Weights) -> tuple[Weights, Weights]:

@@ -48,9 +48,6 @@ SMALLEST = 64
 """Side of a visible picture, px, below which nothing is looked for."""
 THUMBNAIL = (32, 24)
 """Width and height of the pictures that are compared to notice cuts."""
-JUMP_ANSWERS = 2
-"""Answers after a cut of which the first sure one may move the warp at once; later it moves smoothly, as the scene is
-watched by then."""
 CUT_CORRELATION = 0.5
 """Correlation of two successive visible thumbnails below which the scene was cut."""
 DRIFT_EVERY = 2
@@ -125,8 +122,8 @@ class AlignmentWatch(Closeable):
         self._lock = threading.Lock()
         self._closed = False
         self._unsure = 0
-        self._jumps = JUMP_ANSWERS
-        """Further answers with which the warp may jump: the scene is not that of the last sure answer."""
+        self._jumps = True
+        """With the next answer the warp may jump: it is the first of a scene, which nobody has watched yet."""
         self._exceeded_ns: int | None = None
         self._correction = Similarity()
         self.state = Followed()
@@ -167,8 +164,7 @@ class AlignmentWatch(Closeable):
 
     def _take(self, seen: _Seen, stamp_ns: int) -> None:
         with self._lock:
-            if seen.cut:
-                self._jumps = JUMP_ANSWERS
+            self._jumps |= seen.cut
             self.state = replace(self.state, cuts=self.state.cuts + seen.cut)
             if seen.distance is not None and self.state.automatic:
                 self._take_distance(seen.distance)
@@ -177,8 +173,7 @@ class AlignmentWatch(Closeable):
 
     def _take_distance(self, found: Estimate) -> None:
         state = replace(self.state, confidence=found.confidence)
-        jump = self._jumps > 0
-        self._jumps = 0 if found.sure else max(self._jumps - 1, 0)
+        jump, self._jumps = self._jumps, False
         if not found.sure:
             self.state = replace(state, kept=state.kept + 1)
             self._unsure += 1

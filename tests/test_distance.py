@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ from command_line import SMALL, streamfuse
 from media import PassThrough
 from rig import TILTED, VGA, calibration, lens, structure
 
-from streamfuse.alignment import MAX_MOVE_PX, Aligner
+from streamfuse.alignment import FADE_FRAMES, MAX_MOVE_PX, Aligner
 from streamfuse.calibration.geometry import inverse, project
 from streamfuse.calibration.grid import CoordinateGrid
 from streamfuse.calibration.model import Calibration
@@ -109,14 +110,20 @@ def test_warp_moves_smoothly_to_another_distance() -> None:
     assert moves[-1] == 0
 
 
-def test_border_stays_where_it_is_while_the_distance_moves() -> None:
+def test_border_fades_to_that_of_both_distances_and_stays_there() -> None:
     """White infrared over a black picture: the result is the weight."""
     aligner = Aligner(rig(distance_m=3.0))
     white, black = np.full(VGA, 255, np.uint8), np.zeros(VGA, np.uint8)
-    aligner.align(white, black)
+    before = aligner.align(white, black)[0].astype(np.int16)
     aligner.set_distance(1e6)
-    pictures = [aligner.align(white, black)[0] for _ in range(30)]
-    assert all((picture == pictures[0]).all() for picture in pictures[1:])
+    pictures = [aligner.align(white, black)[0].astype(np.int16) for _ in range(FADE_FRAMES + 10)]
+    steps = [np.abs(after - earlier).max() for earlier, after in pairwise([before, *pictures])]
+    assert 4 < max(steps) <= 255 / FADE_FRAMES + 2, "the border changes slowly"
+    assert max(steps[FADE_FRAMES:]) == 0, "and then stays while the distance moves"
+    jumped = Aligner(rig(distance_m=3.0))
+    jumped.align(white, black)
+    jumped.set_distance(1e6, jump=True)
+    assert (jumped.align(white, black)[0] == pictures[-1]).all(), "at a cut it changes at once"
 
 
 def test_crop_keeps_its_size_at_every_distance() -> None:

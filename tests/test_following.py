@@ -314,6 +314,19 @@ def test_correction_follows_slowly_and_ends_right() -> None:
     assert left[0] < 0.7 * left[1], "less is left than without the correction"
 
 
+@pytest.mark.parametrize("right", [-8.0, 8.0])
+def test_shift_along_the_parallax_is_drift_only_beyond_far(right: float) -> None:
+    """Things 20 m away are 2 px from far: 8 px further they look near, and 8 px back they are where nothing can be."""
+    made = rig()
+    moved = Similarity(right / 640)
+    aligner, states = watched(made, "follow", drifting(made, (moved, 70)))
+    assert states[-1].error_px == pytest.approx(6 if right < 0 else 0, abs=1)
+    assert aligner.distance_m is not None
+    middle = np.array([[320.0, 240.0]])
+    found = project(aligner.moved.matrix(VGA) @ made.at(aligner.distance_m).homography, middle)
+    assert found == pytest.approx(project(moved.matrix(VGA) @ made.at(20.0).homography, middle), abs=1.5)
+
+
 def test_nothing_is_reported_without_a_knock(caplog: pytest.LogCaptureFixture) -> None:
     _, states = watched(rig(), "fixed", drifting(rig(), *[(Similarity(), 8)] * 6))
     assert max(state.error_px or 0 for state in states) < 1

@@ -7,9 +7,9 @@ the path they displace a cell at (x, y) from the middle by
 
     n . (t + turn (-y, x) + scale (x, y)),      n the normal of the path,
 
-which determines the turn, the scale and the shift across the path.  A shift along the path looks like another distance.
-That estimate says nothing of how well the cells fit along the path, so it is then refined on the correlation of all
-cells together, at the distance where that is highest.
+which determines the turn, the scale and the shift across the path.  A shift along the path looks like another distance,
+unless it leads beyond far.  That estimate says nothing of how well the cells fit along the path, so it is then refined
+on the correlation of all cells together, at the distance where that is highest.
 
 Without parallax the same is done along both axes, so the whole shift is found; then a scene at another distance than
 that of the calibration looks like drift too.
@@ -132,30 +132,41 @@ class Drift:
         return Similarity(float(shift[0]) / width, float(shift[1]) / width, float(found[1]), float(found[2]))
 
     def _refined(self, found: Similarity) -> Similarity:
-        """Return the similarity near `found`, or near none, at which the correlation of the picture is highest."""
+        """Return the similarity near `found`, or near none, at which the correlation of the picture is highest.
+
+        With parallax, a shift along the path is looked for in one direction only, where nothing can be: beyond far.
+        """
         surfaces = np.sum(self._surfaces, axis=0)
         height, width = self._evidence.size
         half = math.hypot(width, height) / 2
-        across = [normal / width for normal in self._normals]
-        steps = [Similarity(*shift) for shift in across] + [Similarity(turn=1 / half), Similarity(scale=1 / half)]
+        steps = [Similarity(*(normal / width)) for normal in self._normals]
+        steps += [Similarity(turn=1 / half), Similarity(scale=1 / half)]
+        along = self._evidence.shift_px_m / max(float(np.hypot(*self._evidence.shift_px_m)), 1e-9)
+        beyond, beyond_px = Similarity(*(-along / width)), 0.0
 
-        def correlation(moved: Similarity) -> float:
+        def correlation(moved: Similarity) -> tuple[float, int]:
+            """Return the highest correlation and the index of its distance, 0 for far."""
             displaced = moved.displacements(self._evidence.middles, self._evidence.size)
-            return float(self._evidence.curves(surfaces, displaced).sum(axis=0).max())
+            total = self._evidence.curves(surfaces, displaced).sum(axis=0)
+            return float(total.max()), int(total.argmax())
 
-        start, highest = max(((each, correlation(each)) for each in (found, Similarity())), key=lambda one: one[1])
+        starts = [(correlation(each), each) for each in (Similarity(), found)]
+        (highest, nearness), best = max(starts, key=lambda start: start[0][0])
         for length in REFINED_PX:
             for _ in range(REFINE_ROUNDS):
                 before = highest
-                for step in steps:
-                    for signed in (length, -length):
-                        there = Similarity(*(a + signed * b for a, b in zip(start, step, strict=True)))
-                        if (value := correlation(there)) > highest:
-                            start, highest = there, value
-                            break
+                moves = [(step, signed) for step in steps for signed in (length, -length)]
+                if len(self._normals) == 1:
+                    moves += [(beyond, length)] * (nearness == 0) + [(beyond, -length)] * (beyond_px >= length)
+                for step, signed in moves:
+                    moved = Similarity(*(a + signed * b for a, b in zip(best, step, strict=True)))
+                    value, there = correlation(moved)
+                    if value > highest:
+                        best, highest, nearness = moved, value, there
+                        beyond_px += signed if step is beyond else 0.0
                 if highest == before:
                     break
-        return start
+        return best
 
     def _across(self, normal: Reals) -> tuple[Reals, Reals]:
         """Displacement of every cell across the path, for a turn of 1 and for a scale of 1, (cells,) reduced px."""
