@@ -321,6 +321,7 @@ def test_shift_along_the_parallax_is_drift_only_beyond_far(right: float) -> None
     moved = Similarity(right / 640)
     aligner, states = watched(made, "follow", drifting(made, (moved, 70)))
     assert states[-1].error_px == pytest.approx(6 if right < 0 else 0, abs=1)
+    assert right < 0 or aligner.moved.right == 0, "the distance alone tells it"
     assert aligner.distance_m is not None
     middle = np.array([[320.0, 240.0]])
     found = project(aligner.moved.matrix(VGA) @ made.at(aligner.distance_m).homography, middle)
