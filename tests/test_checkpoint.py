@@ -17,7 +17,17 @@ from safetensors.torch import load_file, save_file
 from streamfuse.cli.weights import command
 from streamfuse.errors import OutputError, WeightsError
 from streamfuse.network import checkpoint
-from streamfuse.network.config import CrossFuseConfig, Ends, Output, Preset, SkipArea, SkipBorder, SkipWeights, Window
+from streamfuse.network.config import (
+    CrossFuseConfig,
+    Ends,
+    Output,
+    Preset,
+    SkipArea,
+    SkipBorder,
+    SkipWeights,
+    Veil,
+    Window,
+)
 from streamfuse.network.crossfuse import CrossFuse
 from streamfuse.network.published import import_published
 
@@ -104,6 +114,7 @@ def test_optional_metadata(weights: Path, tmp_path: Path) -> None:
         skip_area=SkipArea.BLOCK,
         window=Window.FITTED,
         ends=Ends.BENT,
+        veil=Veil.LIFTED,
     )
     checkpoint.save(CrossFuse(config), tmp_path / "w.safetensors")
     assert checkpoint.load(tmp_path / "w.safetensors").config == config
@@ -123,6 +134,7 @@ def test_wrong_metadata_is_named(weights: Path, tmp_path: Path) -> None:
         ({"skip_area": "all"}, "skip_area 'all'"),
         ({"window": "round"}, "window 'round'"),
         ({"ends": "loose"}, "ends 'loose'"),
+        ({"veil": "torn"}, "veil 'torn'"),
         ({"ends": "bent", "output": "minmax"}, "ends 'bent'"),
         ({"format": "other"}, "not a streamfuse weights file"),
     ):

@@ -16,6 +16,7 @@ FP32, or at 8 bits a value with scales (`streamfuse.network.packed`), with this 
     skip_area     "pixel" | "block"             default pixel
     window        "padded" | "fitted"           default padded
     ends          "clipped" | "bent"            default clipped
+    veil          "kept" | "lifted"             default kept
     preset        "quality" | "balanced" | "realtime"   the recommended preset, default quality; realtime: the
                                                 file is itself a small network, for that preset
 
@@ -48,6 +49,7 @@ from streamfuse.network.config import (
     SkipArea,
     SkipBorder,
     SkipWeights,
+    Veil,
     Window,
 )
 from streamfuse.network.packed import SCALE, pack, unpack
@@ -61,7 +63,10 @@ if TYPE_CHECKING:
 FORMAT = "streamfuse-crossfuse-1"
 MAX_HEADER_BYTES = 10_000_000
 _WIDTHS = ("shallow", "deep", "growth")
-_LATER = ("attention", "fusion", "skip_border", *_WIDTHS, "skip_power", "skip_infrared", "skip_area", "window", "ends")
+_LATER = (
+    *("attention", "fusion", "skip_border", *_WIDTHS, "skip_power", "skip_infrared", "skip_area", "window", "ends"),
+    "veil",
+)
 """Optional metadata."""
 MAX_DIMENSIONS = 8
 
@@ -185,6 +190,7 @@ def parse_config(metadata: Mapping[str, str], path: Path) -> CrossFuseConfig:
             skip_area=SkipArea(values["skip_area"]),
             window=Window(values["window"]),
             ends=Ends(values["ends"]),
+            veil=Veil(values["veil"]),
         )
     except (KeyError, ValueError):
         keys = ("depth", "skip_weights", "output", *_LATER)
