@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from dataclasses import replace
@@ -24,7 +23,6 @@ from streamfuse.sources import open_pair, open_source
 from streamfuse.sources.base import Placement
 from streamfuse.sources.sequence import UNREADABLE
 from streamfuse.sources.thermal.fff import DamagedPicture, read_fff
-from streamfuse.sources.thermal.planck import Planck
 from streamfuse.sources.thermal.radiometric import read_radiometric
 from streamfuse.temperature import OVER, Scale, TemperaturePlane
 
@@ -266,6 +264,21 @@ def test_recording_has_the_times_of_its_pictures_and_temperatures(tmp_path: Path
     assert hottest == pytest.approx([40, 41, 42], abs=0.05)
 
 
+def test_fuse_refuses_a_recording(tmp_path: Path) -> None:
+    path = write_recording(tmp_path / "a.seq")
+    write_images(tmp_path, ["vis.png"])
+    done = streamfuse("fuse", path, tmp_path / "vis.png", "-o", tmp_path / "fused.png", *SMALL)
+    assert done.returncode == 2
+    assert f"is a recording: fuse it with `streamfuse run --ir {path}" in done.stderr
+
+
+@pytest.mark.parametrize(("camera", "shown"), [("*", ""), ("FLIR T420 (with SC", "FLIR T420 (with SC, ")])
+def test_a_name_that_was_removed_is_not_shown(camera: str, shown: str) -> None:
+    found = read_radiometric(Container(counts_of(warm_spot()), camera=camera).fff(), "a.fff")
+    assert found is not None
+    assert found.describe().startswith(f"{shown}infrared 80x60")
+
+
 def test_recording_without_rising_times_has_its_rate(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with open_source(str(write_recording(tmp_path / "a.seq", step_ms=0))) as source:
         assert [frame.stamp_ns for frame in source] == [0, 33_333_333, 66_666_666]
@@ -306,84 +319,3 @@ def test_bytes_are_refused_with_the_name_and_the_record() -> None:
     huge = Container(counts_of(warm_spot()), more={0x01: struct.pack("<HHH", 2, 60_000, 60_000).ljust(64, b"\0")})
     with pytest.raises(InputError, match=r"claims 60000x60000 pixels.*--max-pixels"):
         read_fff(huge.fff(), "a.fff")
-
-
-# Real files: temperatures within 0.2 degC of those of two other programs.
-
-AT_ONE_METRE = {"DJI_XT2.jpg", "DJI_XTR.jpg", "frame_000000.fff", "frame_000000_le.fff"}
-"""Files whose references were computed for a distance of 1 m, and not for the 20, 20, 50 and 0 m that they state."""
-
-
-def references(data_dir: Path) -> dict[str, list[tuple[int, int, float]]]:
-    """File: [row, column, degC], from the first program that could read it."""
-    files = json.loads((data_dir / "data/thermal/reference.json").read_text())["files"]
-    found = {}
-    for name, values in files.items():
-        of = values.get("celsius_flyr") or values.get("celsius_flirimageextractor")
-        if name.startswith("flir/") and of:
-            found[name.removeprefix("flir/")] = of["pixels_row_col_value"]
-    return found
-
-
-def test_real_files_agree_with_other_programs(data_dir: Path) -> None:
-    checked = 0
-    for name, pixels in references(data_dir).items():
-        file, _, number = name.partition("#frame")
-        path = data_dir / "data/thermal/flir" / file
-        if number:
-            with open_source(str(path)) as source:
-                plane = list(source)[int(number)].temperature
-        else:
-            found = read_radiometric(path.read_bytes(), name)
-            assert found is not None
-            plane = found.temperature
-            if name in AT_ONE_METRE:
-                plane = replace(_planck(path), distance_m=1.0).plane(found.raw)
-        assert plane is not None
-        celsius = plane.celsius()
-        assert max(abs(celsius[row, column] - value) for row, column, value in pixels) < 0.01, name
-        checked += 1
-    assert checked == 11
-
-
-def _planck(path: Path) -> Planck:
-    data = path.read_bytes()
-    if path.suffix == ".jpg":
-        parts, at = [], 2
-        while data[at + 1] != 0xDA:
-            length = int.from_bytes(data[at + 2 : at + 4], "big")
-            if data[at + 1] == 0xE1 and data[at + 4 : at + 9] == b"FLIR\0":
-                parts.append(data[at + 12 : at + 2 + length])
-            at += 2 + length
-        data = b"".join(parts)
-    found = read_fff(data, path.name).planck
-    assert found is not None
-    return found
-
-
-def test_real_compressed_recording_is_read(data_dir: Path) -> None:
-    """No other program at hand reads it: its degrees are those of a room, and of a neighbouring camera's constants."""
-    with open_source(str(data_dir / "data/thermal/flir/SampleCSQ.csq")) as source:
-        frame = next(iter(source))
-    assert frame.luma.shape == (768, 1024)
-    assert frame.temperature is not None
-    extremes = frame.temperature.extremes()
-    assert extremes is not None
-    assert 15 < extremes.coldest.celsius < 20 < extremes.mean < 25 < extremes.hottest.celsius < 40
-
-
-def test_real_files_without_degrees_give_their_raw_values(data_dir: Path) -> None:
-    files = json.loads((data_dir / "data/thermal/reference.json").read_text())["files"]
-    for name, values in files.items():
-        if not name.startswith("dji/"):
-            continue
-        found = read_radiometric((data_dir / "data/thermal" / name).read_bytes(), name)
-        assert found is not None, name
-        assert (found.raw.min(), found.raw.max()) == (values["raw"]["min"], values["raw"]["max"]), name
-        assert found.note
-    workswell = data_dir / "data/thermal/workswell/12-33-11-151-radiometric.jpg"
-    found = read_radiometric(workswell.read_bytes(), "workswell")
-    frame = next(iter(open_source(str(workswell.with_suffix(".tiff")))))
-    assert found is not None
-    assert (found.raw.min(), found.raw.max()) == (4166, 6201)
-    assert frame.luma.shape == (512, 640)

@@ -236,8 +236,9 @@ def rate_of(record: Buffer) -> int:
 
 
 def _text(field: memoryview) -> str:
+    """Return a text field; empty where it holds none, as after somebody has removed it (`*`)."""
     text = bytes(field).split(b"\0")[0].decode("utf-8", "replace").strip()
-    return text if text.isprintable() else ""
+    return text if text.isprintable() and any(map(str.isalnum, text)) else ""
 
 
 def _visible(record: memoryview, name: str, max_pixels: int) -> Pixels | None:
