@@ -19,6 +19,7 @@ from streamfuse.sources.bags.messages import Picture, read_picture
 from streamfuse.sources.bags.records import Damaged
 from streamfuse.sources.bags.source import BagSource, because, open_topics, read_begin
 from streamfuse.sources.bags.topic import Topic
+from streamfuse.sources.bags.video import first_size
 from streamfuse.sources.decode import decode_image
 from streamfuse.sources.limits import MAX_PIXELS
 from streamfuse.sources.options import DEFAULT, SourceOptions
@@ -88,6 +89,11 @@ def survey(bag: Bag) -> list[ImageTopic]:
 
 def _look(picture: Picture) -> tuple[tuple[int, int], Look]:
     """Return the size of a picture and its kind; raises Damaged and InputError."""
+    if picture.video:
+        size = first_size(picture.video, [picture.data.tobytes()], MAX_PIXELS)
+        if size is None:
+            raise Damaged("a frame of video that cannot be decoded")
+        return size, Look.COLOR
     if picture.compressed:
         data = picture.data.tobytes()
         if "compresseddepth" in picture.encoding.lower().replace(" ", ""):

@@ -22,6 +22,7 @@ from streamfuse.sources.limits import check_pixels
 from streamfuse.sources.options import SourceOptions
 from streamfuse.sources.pixels import Picture as Planes
 from streamfuse.sources.pixels import PixelReader
+from streamfuse.temperature import Counts, TemperaturePlane
 
 log = logging.getLogger("streamfuse")
 
@@ -93,6 +94,9 @@ class EncodingReader:
         if encoding in _BIPLANAR:
             return _biplanar(picture, *_BIPLANAR[encoding])
         made = self._to_pixels(picture, encoding)
+        if made is not None and picture.scale is not None and made.dtype == np.uint16 and made.ndim == 2:
+            counts = cast(Counts, made)
+            return self._pixels.read_counts(counts, TemperaturePlane(counts, picture.scale), stamp_ns)
         return None if made is None else self._pixels.read_image(made, stamp_ns)
 
     def _to_pixels(self, picture: Picture, encoding: str) -> Pixels | None:
