@@ -170,6 +170,20 @@ def test_run_takes_a_directory_of_such_files(tmp_path: Path) -> None:
     assert abs(column - 30.5 * 2.5) < 4
 
 
+def test_run_says_that_files_have_another_geometry_than_the_first(tmp_path: Path) -> None:
+    for number, x in enumerate((12, 12, 12, 20, 44)):
+        container = Container(counts_of(warm_spot(celsius=60)), visible=VISIBLE, geometry=(1.6, x, -8))
+        container.write(tmp_path / "in" / f"FLIR{number:04}.jpg")
+    done = streamfuse("run", "--ir", tmp_path / "in", "-o", tmp_path / "f.mp4", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("2 files place infrared elsewhere than the first file") == 1
+    assert "(up to 32 px): `streamfuse fuse` uses each file's own" in done.stderr
+    for number in (3, 4):
+        (tmp_path / "in" / f"FLIR{number:04}.jpg").unlink()
+    done = streamfuse("run", "--ir", tmp_path / "in", "-o", tmp_path / "g.mp4", *SMALL)
+    assert "elsewhere" not in done.stderr
+
+
 def test_images_without_a_visible_picture_say_what_to_do(tmp_path: Path) -> None:
     path = Container(counts_of(warm_spot())).write(tmp_path / "FLIR0001.jpg")
     write_images(tmp_path / "plain", ["1.png"])

@@ -212,6 +212,8 @@ def _make_fuser(fusion: options.FusionOptions, ir: Source, vis: Source, align: s
     """Make the fuser; without --calib, the files of the infrared camera or a bag may tell the calibration."""
     from streamfuse.calibration.bag import calibration_of
 
+    if fusion.calib is not None:
+        ir.placement = None
     if fusion.calib is not None or ir.placement is None:
         found = None if fusion.ignore_camera_info or fusion.calib is not None else calibration_of(ir, vis)
         if found is not None:

@@ -36,6 +36,13 @@ class Placement:
     """(height, width), px."""
     vis_size: tuple[int, int]
 
+    def distance_px(self, other: Placement) -> float:
+        """Return how far apart a corner of infrared is placed at most, px of the visible picture."""
+        height, width = self.ir_size
+        corners = np.array([(x, y, 1) for x in (0, width - 1) for y in (0, height - 1)], np.float64).T
+        one, two = (place.homography @ corners for place in (self, other))
+        return float(np.linalg.norm(one[:2] / one[2] - two[:2] / two[2], axis=0).max())
+
 
 class Source(Closeable):
     """An iterator of frames with rising stamps.
