@@ -287,9 +287,9 @@ def open_recording(recording: Recording, fusion: FusionOptions) -> tuple[Source,
     from streamfuse.sources.vot import open_vot
 
     if recording.bag:
-        from streamfuse.sources.bags.choose import open_bag
+        from streamfuse.sources.bags.choose import addresses
 
-        return open_bag(Path(recording.bag), fusion.sources)
+        return open_pair(*addresses(Path(recording.bag)), fusion.sources)
     if recording.vot:
         return open_vot(Path(recording.vot), fusion.sources)
     return open_pair(recording.ir, recording.vis or None, fusion.sources)

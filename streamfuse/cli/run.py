@@ -179,11 +179,12 @@ def _open_sources(
     from streamfuse.sources.vot import open_vot
 
     if bag is not None:
-        from streamfuse.sources.bags.choose import open_bag
+        from streamfuse.cli.ask import ask_topics
+        from streamfuse.sources.bags.choose import addresses
 
         if (ir, vis, vot) != (None, None, None):
             raise UsageError("--bag has both channels: leave out --ir, --vis and --vot")
-        return open_bag(bag, fusion.sources)
+        return open_pair(*addresses(bag, ask_topics(bag)), fusion.sources)
     if ir is not None and vis is None and vot is None and images_exist(ir):
         return open_pair(ir, None, fusion.sources)
     ir, vis = options.two_sources(ir, vis, vot)

@@ -18,7 +18,7 @@ from streamfuse.sources.bags.messages import Picture, read_picture
 from streamfuse.sources.bags.records import Damaged
 from streamfuse.sources.bags.topic import Message, Topic
 from streamfuse.sources.bags.video import Decoded, VideoDecoder, first_size, is_key
-from streamfuse.sources.base import Source, share_epoch
+from streamfuse.sources.base import Source
 from streamfuse.sources.file import BACKWARDS, CORRUPT
 from streamfuse.sources.image_header import image_shape
 from streamfuse.sources.options import DEFAULT, SourceOptions
@@ -224,18 +224,6 @@ class BagSource(Source):
 
     def close(self) -> None:
         self._bag.close()
-
-
-def open_topics(ir: BagAddress, vis: BagAddress, options: SourceOptions = DEFAULT) -> tuple[BagSource, BagSource]:
-    """Open two topics on one time line; raises InputError and UsageError."""
-    first = BagSource(ir, options)
-    try:
-        second = BagSource(vis, options)
-    except BaseException:
-        first.close()
-        raise
-    share_epoch(first, second)
-    return first, second
 
 
 def _find(bag: Bag, address: BagAddress) -> Topic:
