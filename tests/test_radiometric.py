@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 from dataclasses import replace
@@ -55,7 +56,8 @@ def test_temperatures_follow_the_law_that_the_values_were_drawn_by(order: str, f
     assert np.abs(found.temperature.celsius() - celsius).max() < 0.1
     assert found.facts.camera == "FLIR drawn"
     assert found.facts.stamp_ns == 1_600_000_000_000 * 1_000_000
-    assert "90.0 degC, emissivity 0.9 at 5 m" in found.describe()
+    facts = "FLIR drawn, lens FOL18 of 25 deg, infrared 80x60", "20.0 to 90.0 degC"
+    assert found.describe() == ", ".join([*facts, "emissivity 0.9 at 5 m", "reflected 16.9 degC"])
 
 
 def test_a_camera_for_furnaces_has_a_coarser_scale() -> None:
@@ -135,7 +137,10 @@ def test_fuse_takes_one_file_as_a_pair(tmp_path: Path) -> None:
     path = container.write(tmp_path / "FLIR0001.jpg")
     done = streamfuse("fuse", path, "-o", tmp_path / "fused.png", *SMALL)
     assert done.returncode == 0, done.stderr
-    assert "FLIR0001.jpg: FLIR drawn, infrared 80x60, visible 320x240, 20.0 to 60.0 degC" in done.stderr
+    assert (
+        "FLIR0001.jpg: FLIR drawn, lens FOL18 of 25 deg, infrared 80x60, visible 320x240, 20.0 to 60.0 degC"
+        in done.stderr
+    )
     fused = read(tmp_path / "fused.png")
     assert fused.shape == (240, 320, 3)
     row, column = spot_in(fused.max(axis=2))
@@ -250,6 +255,24 @@ def test_dji_without_degrees_is_said_once(tmp_path: Path, caplog: pytest.LogCapt
     assert sum("DJI's temperatures need its Thermal SDK" in record.getMessage() for record in caplog.records) == 1
 
 
+def test_probe_and_the_report_of_an_evaluation_tell_of_the_camera(tmp_path: Path) -> None:
+    dji = tmp_path / "1.jpg"
+    dji.write_bytes(dji_jpeg(np.full((512, 640), 18_500, np.uint16)))
+    flir = Container(counts_of(warm_spot()), visible=VISIBLE).write(tmp_path / "ir" / "1.jpg")
+    walk = write_recording(tmp_path / "walk.seq")
+    for path, words in ((dji, "camera  DJI M30T, infrared 640x512, DJI's"), (flir, "camera  FLIR drawn, lens FOL18"),
+                        (walk, "camera  FLIR drawn, lens FOL18")):  # fmt: skip
+        done = streamfuse("probe", path)
+        assert words in done.stdout, done.stderr
+    write_images(tmp_path / "vis", ["1.png"], size=SIZE)
+    out = tmp_path / "report.json"
+    inputs = "--ir", tmp_path / "ir", "--vis", tmp_path / "vis", "--fused", tmp_path / "vis"
+    done = streamfuse("evaluate", *inputs, "--json", out)
+    assert done.returncode == 0, done.stderr
+    (note,) = json.loads(out.read_text())["notes"]
+    assert note.startswith("infrared: FLIR drawn, lens FOL18 of 25 deg")
+
+
 def test_dji_counts_become_degrees_where_the_user_says_how(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "1.jpg").write_bytes(dji_jpeg(np.full((512, 640), 19_000, np.uint16)))
     with caplog.at_level("INFO", "streamfuse"):
@@ -290,7 +313,7 @@ def test_fuse_refuses_a_recording(tmp_path: Path) -> None:
 def test_a_name_that_was_removed_is_not_shown(camera: str, shown: str) -> None:
     found = read_radiometric(Container(counts_of(warm_spot()), camera=camera).fff(), "a.fff")
     assert found is not None
-    assert found.describe().startswith(f"{shown}infrared 80x60")
+    assert found.describe().startswith(f"{shown}lens FOL18 of 25 deg, infrared 80x60")
 
 
 def test_recording_without_rising_times_has_its_rate(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -108,6 +108,10 @@ class Source(Closeable):
         """State; recordings are live until they end.  Any thread may read it."""
         return State.LIVE
 
+    def describe(self) -> str:
+        """Return what its files tell about a thermal camera and its settings, for people; empty for nothing."""
+        return ""
+
     def interrupt(self) -> None:  # a source that never waits need not be interrupted
         """End the iteration soon, even if no frame comes; any thread may call it."""
 

@@ -6,6 +6,7 @@ images.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import itertools
 import logging
@@ -152,6 +153,14 @@ class ImageSequence(Source):
             return self._pixels.read_counts(radiometric.raw, radiometric.temperature, stamp_ns)
         pixels = decode_image(data, str(path), self._max_pixels)
         return None if pixels is None else self._pixels.read_image(pixels, stamp_ns)
+
+    def describe(self) -> str:
+        """Describe the first image, if it is one of a thermal camera."""
+        path = self._images[0][0]
+        with contextlib.suppress(OSError, InputError):
+            if (found := read_radiometric(path.read_bytes(), str(path), self._max_pixels)) is not None:
+                return found.describe(note=not self._has_degrees)
+        return ""
 
     def _compare(self, found: Placement | None) -> None:
         """Count a file whose geometry is not the one that is used for all."""

@@ -16,7 +16,7 @@ import numpy as np
 from streamfuse.color import Chroma, Plane
 from streamfuse.errors import UsageError
 from streamfuse.frames import FusedFrame
-from streamfuse.temperature import Spot, TemperaturePlane
+from streamfuse.temperature import Spot, TemperaturePlane, in_unit
 from streamfuse.thermometry.palette import Palette
 
 _AREA = re.compile(r"area:(\d{1,5}),(\d{1,5}),(\d{1,5}),(\d{1,5})", re.ASCII)
@@ -24,6 +24,8 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 _Draw: TypeAlias = Callable[[Plane, int], None]
 """Draws in white into a plane, with a thickness."""
 _WHITE = 255
+_EDGE = 4
+"""Pixels between a text and the edge of the picture: as wide as the rim of the letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,12 @@ class Area:
 class Overlay:
     """Draws temperatures into the luma of frames."""
 
-    def __init__(self, elements: tuple[str, ...], palette: Palette | None = None) -> None:
-        """`elements`: spots, scale, area:X,Y,W,H.  `palette`: whose colours the scale shows.  Raises UsageError."""
+    def __init__(self, elements: tuple[str, ...], palette: Palette | None = None, unit: str = "C") -> None:
+        """`elements`: spots, scale, area:X,Y,W,H.  `palette`: whose colours the scale shows.  `unit`: C or F.
+
+        Raises UsageError.
+        """
+        self._unit = unit
         self._palette = palette
         self._spots, self._scale = "spots" in elements, "scale" in elements
         self._areas = [_parse_area(text) for text in elements if text not in ("spots", "scale")]
@@ -56,14 +62,21 @@ class Overlay:
         drawings: list[_Draw] = []
         if self._spots:
             for spot in (extremes.coldest, extremes.hottest):
-                drawings += _spot(spot, size, _bar_box(height, width)[2] if self._scale else width)
+                room = height, _bar_box(height, width)[2] if self._scale else width
+                drawings += _spot(spot, self._shown(spot.celsius), size, room)
         for area in self._areas:
-            drawings += _area(area, plane, size)
+            part = plane.values[area.y : area.y + area.height, area.x : area.x + area.width]
+            found = TemperaturePlane(part, plane.scale).extremes() if part.size else None
+            text = "no temperature"
+            if found is not None:
+                values = found.coldest.celsius, found.mean, found.hottest.celsius
+                text = " / ".join(f"{in_unit(value, self._unit):.1f}" for value in values) + f" {self._unit}"
+            drawings += _area(area, text, size, (height, width))
         if self._scale:
             low, high = extremes.coldest.celsius, extremes.hottest.celsius
             if self._palette is not None:
                 low, high = self._palette.low_c, self._palette.high_c
-            drawings += _scale_text(low, high, size, height, width)
+            drawings += _scale_text(self._shown(low), self._shown(high), size, height, width)
         ink = np.zeros((height, width), np.uint8)
         for draw in drawings:
             draw(ink, max(round(size * 1.6), 1))
@@ -74,6 +87,9 @@ class Overlay:
         if self._scale:
             chroma = self._bar(luma, chroma)
         return luma, chroma
+
+    def _shown(self, celsius: float) -> str:
+        return f"{in_unit(celsius, self._unit):.1f} {self._unit}"
 
     def _bar(self, luma: Plane, chroma: Chroma | None) -> Chroma | None:
         """Fill the bar of the scale: the colours of the palette, else grey from black to white."""
@@ -100,31 +116,25 @@ def _parse_area(text: str) -> Area:
     return area
 
 
-def _spot(spot: Spot, size: float, width: int) -> list[_Draw]:
+def _spot(spot: Spot, text: str, size: float, room: tuple[int, int]) -> list[_Draw]:
+    """Draw a ring around a pixel, and its temperature beside it; `room`: (height, width) for the text."""
     center, radius = (spot.column, spot.row), max(round(9 * size), 4)
-    text = f"{spot.celsius:.1f} C"
     (wide, tall), _ = cv2.getTextSize(text, FONT, size, 1)
-    right = spot.column + radius + wide + 8 < width
-    x = spot.column + radius + 4 if right else spot.column - radius - 4 - wide
-    y = max(spot.row + tall // 2, tall + 4)
+    fits = spot.column + radius + wide + 8 < room[1]
+    x = spot.column + radius + 4 if fits else spot.column - radius - 4 - wide
     return [
         lambda plane, thick: _drawn(cv2.circle(plane, center, radius, _WHITE, thick, cv2.LINE_AA)),
-        _text(text, x, y, size),
+        _text(text, x, spot.row + tall // 2, size, room),
     ]
 
 
-def _area(area: Area, plane: TemperaturePlane, size: float) -> list[_Draw]:
-    part = plane.values[area.y : area.y + area.height, area.x : area.x + area.width]
-    found = TemperaturePlane(part, plane.scale).extremes() if part.size else None
+def _area(area: Area, text: str, size: float, room: tuple[int, int]) -> list[_Draw]:
     corners = (area.x, area.y), (area.x + area.width - 1, area.y + area.height - 1)
-    text = "no temperature"
-    if found is not None:
-        text = f"{found.coldest.celsius:.1f} / {found.mean:.1f} / {found.hottest.celsius:.1f} C"
     (_, tall), _ = cv2.getTextSize(text, FONT, size, 1)
     y = area.y - 6 if area.y > tall + 10 else area.y + area.height + tall + 6
     return [
         lambda plane, thick: _drawn(cv2.rectangle(plane, *corners, _WHITE, thick)),
-        _text(text, area.x, y, size),
+        _text(text, area.x, y, size, room),
     ]
 
 
@@ -136,18 +146,22 @@ def _bar_box(height: int, width: int) -> tuple[int, int, int, int]:
     return top, bottom, right - wide, right
 
 
-def _scale_text(low: float, high: float, size: float, height: int, width: int) -> list[_Draw]:
+def _scale_text(low: str, high: str, size: float, height: int, width: int) -> list[_Draw]:
     top, bottom, left, right = _bar_box(height, width)
     drawings: list[_Draw] = [
         lambda plane, thick: _drawn(cv2.rectangle(plane, (left - 1, top - 1), (right, bottom), _WHITE, thick))
     ]
-    for text, y in ((f"{high:.1f} C", top - 8), (f"{low:.1f} C", bottom + round(26 * size) + 4)):
+    for text, y in ((high, top - 8), (low, bottom + round(26 * size) + 4)):
         (wide, _), _ = cv2.getTextSize(text, FONT, size, 1)
-        drawings.append(_text(text, max(right - wide, 0), y, size))
+        drawings.append(_text(text, right - wide, y, size, (height, width)))
     return drawings
 
 
-def _text(text: str, x: int, y: int, size: float) -> _Draw:
+def _text(text: str, x: int, y: int, size: float, room: tuple[int, int]) -> _Draw:
+    """Write a text whose lower left corner is at (x, y), moved so that it stays within `room`, (height, width) px."""
+    (wide, tall), _ = cv2.getTextSize(text, FONT, size, 1)
+    x = max(min(x, room[1] - wide - _EDGE), _EDGE)
+    y = max(min(y, room[0] - _EDGE), tall + _EDGE)
     return lambda plane, thick: _drawn(cv2.putText(plane, text, (x, y), FONT, size, _WHITE, thick, cv2.LINE_AA))
 
 
