@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,22 @@ import mcap.reader
 import mcap.writer
 import numpy as np
 import pytest
-from bags import EPOCH_NS, PERIOD_NS
+from bags import CONTAINERS, EPOCH_NS, PERIOD_NS
 from command_line import SMALL, streamfuse
+from media import PassThrough
 from rosbags.highlevel import AnyReader
-from test_bags import field, same
+from test_bags import field, same, walk
 from test_mcap_sink import fused_frames, messages
 from test_video_sink import coloured
 
-from streamfuse.errors import UsageError
+from streamfuse.errors import DamagedInput, InputError, UsageError
 from streamfuse.frames import FusedFrame
+from streamfuse.fuser import Fuser
+from streamfuse.pipeline import Pipeline
 from streamfuse.sinks import open_sink
 from streamfuse.sinks.about import About
 from streamfuse.sinks.video_format import VideoFormat
-from streamfuse.sources import open_source
+from streamfuse.sources import open_pair, open_source
 from streamfuse.sources.bags.video import is_key
 from streamfuse.sources.file import CORRUPT
 from streamfuse.temperature import OVER, Scale, TemperaturePlane
@@ -171,3 +175,41 @@ def test_frames_without_temperatures_have_no_topic_of_them(tmp_path: Path) -> No
         assert set(reader.topics) == {"/fused/video", "/fused/frames"}
     with pytest.raises(UsageError, match="not a picture"):
         open_source(f"{path}?topic=/fused/frames")
+
+
+@pytest.mark.parametrize("kind", ["ros1", "ros1-lz4", "sqlite", "mcap", "mcap-zstd"])
+def test_a_bag_that_is_cut_off_anywhere_is_fused_as_far_as_it_goes(kind: str, tmp_path: Path) -> None:
+    """Every frame of the output is that of the whole bag, and there are as many as both topics still have."""
+    path = CONTAINERS[kind](tmp_path, sent := walk(20))
+    path = path if path.is_file() else next(path.glob("*.db3"))
+    data, cut = path.read_bytes(), tmp_path / f"cut{path.suffix}"
+    whole, _ = fused(path)
+    assert len(whole) == 20
+    fractions = random.Random(kind).sample(range(5, 1000), 12)
+    for at in sorted(len(data) * part // 1000 for part in fractions):
+        cut.write_bytes(data[:at])
+        try:
+            frames, damage = fused(cut)
+        except InputError:  # nothing of a picture is there
+            frames, damage = [], "none"
+        assert damage or len(frames) == 20
+        if kind in ("ros1", "mcap"):  # not compressed: every pair that is there
+            there = [data.find(one.fields["data"].tobytes()) + one.fields["data"].size <= at for one in sent]
+            assert len(frames) == min(sum(there[::2]), sum(there[1::2])), at
+        else:  # a chunk holds many messages
+            assert len(frames) >= 20 * at / len(data) - 17, at
+        for one, other in zip(frames, whole, strict=False):
+            assert one.time_ns == other.time_ns
+            np.testing.assert_array_equal(one.luma, other.luma)
+
+
+def fused(path: Path) -> tuple[list[FusedFrame], str | None]:
+    """The fused frames of a bag, and its damage."""
+    sources = open_pair(f"{path}?topic=/boson/image_raw", f"{path}?topic=/eo/image/compressed")
+    frames: list[FusedFrame] = []
+    with Pipeline(*sources, fuser=Fuser(engine=PassThrough(), tone="fixed:0,1")) as pipeline:
+        try:
+            frames.extend(pipeline)
+        except DamagedInput as error:
+            return frames, str(error)
+    return frames, None
