@@ -44,6 +44,8 @@ PARALLAX = 40.0
 PERIOD_NS = 33_333_333
 SEGMENT = 90
 """Frames between changes of the distance: three seconds."""
+DUE = 8
+"""Frames from one pair that is looked at to the next; those between are not drawn."""
 SETTLED = 30
 """Frames after a change that do not count: one second."""
 
@@ -53,8 +55,8 @@ Video = tuple[list[Plane], list[Plane]]
 """Infrared and visible frames."""
 Stream = Iterator[tuple[Plane, Plane, float, bool]]
 """Infrared, visible, true shift in px, and whether it changed with this frame."""
-Take = Callable[[str, npt.NDArray[np.float64], float, float | None], None]
-"""Takes a case: kind, measures, confidence, and error in px or None where nothing is right."""
+Take = Callable[[str, npt.NDArray[np.float64], bool, float | None], None]
+"""Takes a case: kind, measures, whether it was answered, and error in px or None where nothing is right."""
 
 
 def rig(parallax: float = PARALLAX, turn_deg: float = 0.0) -> Calibration:
@@ -153,13 +155,16 @@ def follow(stream: Stream, row: Row, made: Calibration) -> None:
 def real(videos: Sequence[Video], nearer: Sequence[float], seed: int) -> Stream:
     """Segments of the videos in turn, each at another distance; half of the changes are within a video."""
     random = np.random.default_rng(seed)
+    blank, count = np.zeros(SIZE, np.float32), 0
     starts = [(v, s) for s in range(0, 10_000, 2 * SEGMENT) for v in range(len(videos))]
     for video, start in starts:
         ir, vis = videos[video]
         for begin in (start, start + SEGMENT):
             shift, extra = float(random.uniform(0, PARALLAX / 3)), float(random.choice(list(nearer)))
             for index in range(begin, min(begin + SEGMENT, len(ir), len(vis))):
-                yield noisy(pulled_apart(ir[index], shift, extra), 1.5, random), vis[index], shift, index == begin
+                apart: Reals = pulled_apart(ir[index], shift, extra) if count % DUE == 0 else blank
+                yield noisy(apart, 1.5, random), vis[index], shift, index == begin
+                count += 1
 
 
 def drawn(baseline_m: float) -> Stream:
@@ -225,7 +230,7 @@ def measured(videos: dict[str, Video], rounds: int, seed: int, take: Take) -> No
             for ir, vis in pairs:
                 found = distance.add(evidence.surfaces(ir, vis))
             error = None if truth is None else abs(found.inverse_m * parallax - truth)
-            take(kind, distance.measures, found.confidence, error)
+            take(kind, distance.measures, found.sure, error)
 
 
 def fit(videos: dict[str, Video]) -> None:
@@ -233,7 +238,7 @@ def fit(videos: dict[str, Video]) -> None:
     table: list[npt.NDArray[np.float64]] = []
     right: list[float] = []
 
-    def take(kind: str, measures: npt.NDArray[np.float64], confidence: float, error: float | None) -> None:
+    def take(kind: str, measures: npt.NDArray[np.float64], sure: bool, error: float | None) -> None:
         table.append(measures)
         right.append(float(error is not None and error <= 2))
 
@@ -282,14 +287,14 @@ def main() -> None:
               f"{np.mean(row.offer_ms):10.2f}")  # fmt: skip
     counts: dict[str, list[tuple[bool, bool]]] = {}
 
-    def take(kind: str, measures: npt.NDArray[np.float64], confidence: float, error: float | None) -> None:
-        counts.setdefault(kind, []).append((confidence >= 0.9, error is not None and error <= 2))
+    def take(kind: str, measures: npt.NDArray[np.float64], sure: bool, error: float | None) -> None:
+        counts.setdefault(kind, []).append((sure, error is not None and error <= 2))
 
     several: dict[str, Video] = {}
     for name, (ir, vis) in zip(("0117", "0111"), videos, strict=True):
         for start in range(0, len(ir) - 49, 50):
             several[f"{name} {start}"] = ir[start : start + 50], vis[start : start + 50]
-    measured(several, 4, 2, take)
+    measured(several, 6, 5, take)
     for kind, answers in counts.items():
         given = [right for sure, right in answers if sure]
         could = sum(right for _, right in answers)

@@ -38,6 +38,11 @@ MAX_MOVE_PX = 0.5
 to come from far to 3 m in a second with cameras 6 cm apart."""
 MAX_DRIFT_PX = 0.1
 """Largest movement of the warp from one frame to the next by a correction, px at a width of 640."""
+FADE_FRAMES = 30
+"""Frames over which the border changes to that of a larger range of distances or another drift: at once it is seen as a
+step of the picture's brightness, because a border that enters the picture is as wide as the transition."""
+CORNER = 1.75
+"""How much more than its root mean square over the picture a turn or scale displaces a corner."""
 Values: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 """(h, w), values of a scale."""
 
@@ -67,6 +72,7 @@ class Aligner:
         self._announced: tuple[tuple[int, ...], tuple[int, ...]] | None = None
         self._overlap: _Overlap | None = None
         self._warp: _Warp | None = None
+        self._jumped = False
         self._wanted = self._inverse_m = 0.0
         """1 / distance that is asked for, and that of the last warp, 1/m."""
         if calibration is not None and calibration.parallax is not None:
@@ -97,6 +103,7 @@ class Aligner:
         check_distance(self.calibration, distance_m)
         if jump:
             self._inverse_m = 1 / distance_m
+            self._jumped = True
         self._wanted = 1 / distance_m
 
     @property
@@ -134,12 +141,14 @@ class Aligner:
     def _move(self, overlap: _Overlap) -> None:
         """Take the distance of the next picture, a step from that of the last one."""
         wanted = self._wanted
+        left_px = MAX_MOVE_PX
         if self._moved != self._moved_wanted:
-            self._moved = self._moved.toward(
-                self._moved_wanted, MAX_DRIFT_PX * overlap.vis_size[1] / 640, overlap.vis_size
-            )
-        overlap.widen(wanted, self._moved)
-        most = MAX_MOVE_PX / max(overlap.shift_px_m, 1e-6)
+            step_px = MAX_DRIFT_PX * overlap.vis_size[1] / 640
+            self._moved = self._moved.toward(self._moved_wanted, step_px, overlap.vis_size)
+            left_px = max(left_px - CORNER * step_px, 0.0)
+        jumped, self._jumped = self._jumped, False
+        overlap.widen(wanted, self._moved, 1 if jumped else FADE_FRAMES)
+        most = left_px / max(overlap.shift_px_m, 1e-6)
         self._inverse_m = min(max(wanted, self._inverse_m - most), self._inverse_m + most)
 
     def align_temperature(self, plane: TemperaturePlane, vis_shape: tuple[int, ...]) -> TemperaturePlane:
@@ -241,6 +250,8 @@ class _Overlap:
         scaled = calibration.for_sizes(calibration.ir_size, vis_size)
         self.shift_px_m = float(np.hypot(*scaled.shift_px_m))
         self.grid = CoordinateGrid(scaled)
+        self._fill: tuple[Weights, Weights]
+        self._feather: tuple[Weights, Weights]
         self._range = (inverse_m, inverse_m)
         self._moved = UNMOVED
         mask = self.grid.coverage(inverse_m)
@@ -252,20 +263,35 @@ class _Overlap:
             self.box = largest_box(mask)
         self._use(mask)
 
-    def widen(self, inverse_m: float, moved: Similarity) -> None:
-        """Let the weights be right for this distance too, and for this drift of the cameras to a pixel."""
-        low, high = self._range
-        if low <= inverse_m <= high and self._moved.toward(moved, 1.0, self.vis_size) == moved:
-            return
-        self._range, self._moved = (min(low, inverse_m), max(high, inverse_m)), moved
-        self._use(self.grid.coverage(self._range[0], moved) & self.grid.coverage(self._range[1], moved))
+    def widen(self, inverse_m: float, moved: Similarity, frames: int) -> None:
+        """Let the weights be right for this distance too, and for this drift of the cameras to a pixel.
 
-    def _use(self, mask: Mask) -> None:
-        covered = np.ascontiguousarray(self.box.cut(mask).astype(bool))
-        self._covered = covered
-        self._whole = bool(covered.all())
-        self._fill = _with_complement(feather(covered, 0, FILL_PX))
-        self._feather = _with_complement(feather(covered, FILL_PX, FEATHER_PX))
+        Called for every frame; the weights change over `frames` of them.
+        """
+        low, high = self._range
+        if not low <= inverse_m <= high or self._moved.toward(moved, 1.0, self.vis_size) != moved:
+            self._range, self._moved = (min(low, inverse_m), max(high, inverse_m)), moved
+            self._use(self.grid.coverage(self._range[0], moved) & self.grid.coverage(self._range[1], moved), frames)
+        if self._left:
+            self._fade()
+
+    def _use(self, mask: Mask, frames: int = 1) -> None:
+        """Take the weights of a mask, in the first of `frames` calls of `_fade` if there are weights already."""
+        self._covered = np.ascontiguousarray(self.box.cut(mask).astype(bool))
+        self._goal = feather(self._covered, 0, FILL_PX), feather(self._covered, FILL_PX, FEATHER_PX)
+        self._left = frames
+        if frames == 1:
+            self._fade()
+
+    def _fade(self) -> None:
+        """Go one frame nearer to the weights of the mask, in equal steps."""
+        share = 1 / self._left
+        self._left -= 1
+        fill, edge = self._goal
+        if self._left:
+            fill, edge = _between(self._fill[0], fill, share), _between(self._feather[0], edge, share)
+        self._fill, self._feather = _with_complement(fill), _with_complement(edge)
+        self._whole = not self._left and bool(self._covered.all())
 
     def fill(self, ir: Plane, vis: Plane) -> Plane:
         """Fill infrared with visible luma outside the covered area, (H, W) each, so that the network sees no border."""
@@ -277,7 +303,7 @@ class _Overlap:
 
     def keep_covered(self, values: Counts) -> Counts:
         """Values (H, W) where infrared covers the picture, and none elsewhere."""
-        return values if self._whole else np.where(self._covered, values, np.uint16(NONE))
+        return values if self._covered.all() else np.where(self._covered, values, np.uint16(NONE))
 
     def _blend(self, inside: Plane, outside: Plane, weights: tuple[Weights, Weights]) -> Plane:
         if self._whole:
@@ -285,12 +311,20 @@ class _Overlap:
         return cast(Plane, cv2.blendLinear(inside, np.ascontiguousarray(outside), *weights))
 
 
+def _between(one: Weights, other: Weights, share: float) -> Weights:
+    return cast(Weights, cv2.addWeighted(one, 1 - share, other, share, 0.0))
+
+
 def _with_complement(weight: Weights) -> tuple[Weights, Weights]:
     return weight, 1 - weight
 
 
 class _Warp:
-    """Warps infrared pictures of one size with OpenCV's fixed-point maps, which are kept for the last distance."""
+    """Warps infrared pictures of one size; the maps are kept for the last distance.
+
+    The maps are of floating point: OpenCV's fixed-point maps cost more to make than they save (0.2 ms at 640x480), and
+    with cubic interpolation they save nothing.
+    """
 
     def __init__(self, calibration: Calibration, ir_size: Size, overlap: _Overlap) -> None:
         calibration.for_sizes(ir_size, calibration.vis_size)  # raises InputError for another aspect ratio
@@ -302,7 +336,6 @@ class _Warp:
         self._place: tuple[float, Similarity] | None = None
         self._x: cv2.typing.MatLike
         self._y: cv2.typing.MatLike
-        self._maps: tuple[cv2.typing.MatLike, cv2.typing.MatLike]
 
     def fits(self, shape: tuple[int, ...], overlap: _Overlap) -> bool:
         return self._ir_size == shape and self._overlap is overlap
@@ -311,26 +344,20 @@ class _Warp:
         """Compute the maps for a distance and a correction, unless they are those of the last one."""
         if self._place == (inverse_m, moved):
             return
-        x, y = (self._overlap.box.cut(axis) for axis in self._overlap.grid.coordinates(inverse_m, moved))
-        scale = self._scale
-        self._x = cv2.addWeighted(x, scale[0, 0], x, 0, scale[0, 2])
-        self._y = cv2.addWeighted(y, scale[1, 1], y, 0, scale[1, 2])
-        self._maps = cv2.convertMaps(self._x, self._y, cv2.CV_16SC2)
+        x, y = self._overlap.grid.coordinates(inverse_m, moved, self._scale)
+        self._x, self._y = self._overlap.box.cut(x), self._overlap.box.cut(y)
         self._place = inverse_m, moved
 
     def apply(self, ir: Plane) -> Plane:
         ir = ir if ir.shape == self._resized else _resize(ir, self._resized)
         # The border is replicated so that the last pixels can be interpolated; pixels beyond are blended away.
-        return cast(Plane, cv2.remap(ir, *self._maps, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE))
+        return cast(Plane, cv2.remap(ir, self._x, self._y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE))
 
     def apply_values(self, values: Values, method: int) -> Values:
         """Warp values (h, w) of 8 or 16 bits; `method`: cv2.INTER_NEAREST or cv2.INTER_LINEAR."""
         if values.shape != self._resized:
             values = _resize_values(values, method, self._resized)
-        if method == cv2.INTER_NEAREST:
-            nearest, _ = cv2.convertMaps(np.rint(self._x), np.rint(self._y), cv2.CV_16SC2)
-            return cast(Values, cv2.remap(values, nearest, np.zeros(0), method, borderMode=cv2.BORDER_REPLICATE))
-        return cast(Values, cv2.remap(values, *self._maps, method, borderMode=cv2.BORDER_REPLICATE))
+        return cast(Values, cv2.remap(values, self._x, self._y, method, borderMode=cv2.BORDER_REPLICATE))
 
 
 def interpolate(values: Counts, warp: Callable[[Values, int], Values]) -> Counts:

@@ -122,8 +122,8 @@ class AlignmentWatch(Closeable):
         self._lock = threading.Lock()
         self._closed = False
         self._unsure = 0
-        self._cut = True
-        """The scene is not that of the last sure answer: the warp may jump."""
+        self._jumps = True
+        """With the next answer the warp may jump: it is the first of a scene, which nobody has watched yet."""
         self._exceeded_ns: int | None = None
         self._correction = Similarity()
         self.state = Followed()
@@ -164,7 +164,7 @@ class AlignmentWatch(Closeable):
 
     def _take(self, seen: _Seen, stamp_ns: int) -> None:
         with self._lock:
-            self._cut |= seen.cut
+            self._jumps |= seen.cut
             self.state = replace(self.state, cuts=self.state.cuts + seen.cut)
             if seen.distance is not None and self.state.automatic:
                 self._take_distance(seen.distance)
@@ -173,6 +173,7 @@ class AlignmentWatch(Closeable):
 
     def _take_distance(self, found: Estimate) -> None:
         state = replace(self.state, confidence=found.confidence)
+        jump, self._jumps = self._jumps, False
         if not found.sure:
             self.state = replace(state, kept=state.kept + 1)
             self._unsure += 1
@@ -183,10 +184,9 @@ class AlignmentWatch(Closeable):
         self.state = replace(state, answered=state.answered + 1)
         now_m = self._aligner.distance_m
         assert now_m is not None
-        if self._cut or abs(found.inverse_m - 1 / now_m) > STILL_PX * self._look.unit_inverse_m:
+        if jump or abs(found.inverse_m - 1 / now_m) > STILL_PX * self._look.unit_inverse_m:
             distance_m = 1 / found.inverse_m if found.inverse_m else math.inf
-            self._aligner.set_distance(distance_m, jump=self._cut)
-        self._cut = False
+            self._aligner.set_distance(distance_m, jump=jump)
 
     def _take_misfit(self, found: Misfit, stamp_ns: int) -> None:
         exceeds = found.error_px > TOLERATED_PX

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 from command_line import SMALL, streamfuse
 from media import PassThrough
 from rig import TILTED, VGA, calibration, lens, structure
 
-from streamfuse.alignment import MAX_MOVE_PX, Aligner
+from streamfuse.alignment import FADE_FRAMES, MAX_MOVE_PX, Aligner
 from streamfuse.calibration.geometry import inverse, project
 from streamfuse.calibration.grid import CoordinateGrid
 from streamfuse.calibration.model import Calibration
@@ -70,6 +72,25 @@ def test_quick_maps_are_those_of_every_pixel(lenses: tuple) -> None:  # type: ig
         assert (grid.coverage(1 / distance) != mask).mean() < 2e-3
 
 
+def _cubic(share: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """OpenCV's cubic kernel, with -0.75 for the free parameter."""
+    t = np.abs(share)
+    return np.where(t <= 1, (1.25 * t - 2.25) * t**2 + 1, np.where(t < 2, -0.75 * (t**3 - 5 * t**2 + 8 * t - 4), 0))
+
+
+def test_warp_is_interpolated_to_half_a_grey_level() -> None:
+    """Positions that are rounded to 1/32 px, as in fixed-point maps, cost up to 3 levels at an edge."""
+    scene, made = structure(3), rig()
+    aligned, _ = Aligner(made, distance_m=4.0).align(scene, scene)
+    x, y = (axis.astype(float) for axis in CoordinateGrid(made).coordinates(1 / 4.0))
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    exact = np.zeros(VGA)
+    for j, i in np.ndindex(4, 4):
+        taken = scene[np.clip(top + j - 1, 0, VGA[0] - 1), np.clip(left + i - 1, 0, VGA[1] - 1)]
+        exact += _cubic(x - left - i + 1) * _cubic(y - top - j + 1) * taken
+    assert np.abs(aligned - np.clip(exact, 0, 255))[80:-80, 80:-80].max() < 0.75
+
+
 def test_warp_moves_smoothly_to_another_distance() -> None:
     made = rig()
     aligner = Aligner(made)
@@ -89,14 +110,20 @@ def test_warp_moves_smoothly_to_another_distance() -> None:
     assert moves[-1] == 0
 
 
-def test_border_stays_where_it_is_while_the_distance_moves() -> None:
+def test_border_fades_to_that_of_both_distances_and_stays_there() -> None:
     """White infrared over a black picture: the result is the weight."""
     aligner = Aligner(rig(distance_m=3.0))
     white, black = np.full(VGA, 255, np.uint8), np.zeros(VGA, np.uint8)
-    aligner.align(white, black)
+    before = aligner.align(white, black)[0].astype(np.int16)
     aligner.set_distance(1e6)
-    pictures = [aligner.align(white, black)[0] for _ in range(30)]
-    assert all((picture == pictures[0]).all() for picture in pictures[1:])
+    pictures = [aligner.align(white, black)[0].astype(np.int16) for _ in range(FADE_FRAMES + 10)]
+    steps = [np.abs(after - earlier).max() for earlier, after in pairwise([before, *pictures])]
+    assert 4 < max(steps) <= 255 / FADE_FRAMES + 2, "the border changes slowly"
+    assert max(steps[FADE_FRAMES:]) == 0, "and then stays while the distance moves"
+    jumped = Aligner(rig(distance_m=3.0))
+    jumped.align(white, black)
+    jumped.set_distance(1e6, jump=True)
+    assert (jumped.align(white, black)[0] == pictures[-1]).all(), "at a cut it changes at once"
 
 
 def test_crop_keeps_its_size_at_every_distance() -> None:

@@ -14,7 +14,8 @@ from media import PassThrough
 from rig import VGA, calibration, infrared_look, structure
 
 from streamfuse.alignment import MAX_DRIFT_PX, MAX_MOVE_PX, Aligner
-from streamfuse.calibration.dominant import DominantDistance
+from streamfuse.calibration.dominant import DominantDistance, Estimate
+from streamfuse.calibration.drift import Drift
 from streamfuse.calibration.evidence import Evidence
 from streamfuse.calibration.geometry import project
 from streamfuse.calibration.model import Calibration
@@ -121,6 +122,54 @@ def test_change_of_distance_is_followed_smoothly_and_a_cut_at_once() -> None:
     assert off_px(made, distances[48 + 14], 1e6) < 1, "within two intervals"
     assert max(moves[47:]) > 5, "at a cut the warp jumps: no picture is like the one before"
     assert follower.state.cuts == 1
+
+
+def test_answer_that_comes_late_moves_the_warp_smoothly() -> None:
+    """Nothing tells the distance for a second, then something does: a jump would be seen, as there is no cut."""
+    made = rig()
+    scene = pair(2, made, 4.0)
+    flat = np.full(VGA, 90, np.uint8)
+    distances, follower = followed(made, iter([(flat, scene[1])] * 25 + [scene] * 40))
+    assert follower.state.cuts == 0
+    assert follower.state.kept >= 3
+    assert max(off_px(made, a, b) for a, b in pairwise(distances)) < 1.05 * MAX_MOVE_PX
+    assert off_px(made, distances[-1], 4.0) < 1
+
+
+def test_distance_and_correction_together_move_no_faster() -> None:
+    made = rig()
+    aligner = Aligner(made)
+    picture = structure(2)
+    aligner.align(picture, picture)
+    aligner.set_distance(4.0)
+    aligner.set_correction(Similarity(turn=0.02, scale=0.02))
+    at = np.array([[0.0, 0], [639, 0], [639, 479], [0, 479]])
+    before, moves = at, []
+    for _ in range(60):
+        aligner.align(picture, picture)
+        assert aligner.distance_m is not None
+        now = project(aligner.moved.matrix(VGA) @ made.at(aligner.distance_m).homography, at)
+        moves.append(float(np.linalg.norm(now - before, axis=1).max()))
+        before = now
+    assert max(moves) < 1.05 * MAX_MOVE_PX
+    assert aligner.distance_m == 4.0
+
+
+def test_answer_of_less_confidence_needs_every_pair() -> None:
+    """A broad peak, as of two planes: of one pair it is not used, of four that say the same it is."""
+    assert not Estimate(0.1, 0.8).sure
+    assert Estimate(0.1, 0.8, steady=True).sure
+    assert not Estimate(0.1, 0.6, steady=True).sure
+    made = rig()
+    evidence = Evidence(made, VGA)
+    near = evidence.surfaces(*pair(2, made, 4.0))
+    unrelated = evidence.surfaces(pair(2, made, 4.0)[0], pair(3, made, 4.0)[1])
+    distance = DominantDistance(evidence)
+    assert [distance.add(near).steady for _ in range(4)] == [False, False, False, True]
+    distance = DominantDistance(evidence)
+    found = [distance.add(each) for each in (near, near, near, unrelated)][-1]
+    assert off_px(made, 1 / found.inverse_m, 4.0) < 1
+    assert not found.steady
 
 
 def test_still_scene_moves_nothing() -> None:
@@ -265,10 +314,47 @@ def test_correction_follows_slowly_and_ends_right() -> None:
     assert left[0] < 0.7 * left[1], "less is left than without the correction"
 
 
+@pytest.mark.parametrize("right", [-8.0, 8.0])
+def test_shift_along_the_parallax_is_drift_only_beyond_far(right: float) -> None:
+    """Things 20 m away are 2 px from far: 8 px further they look near, and 8 px back they are where nothing can be."""
+    made = rig()
+    moved = Similarity(right / 640)
+    aligner, states = watched(made, "follow", drifting(made, (moved, 70)))
+    assert states[-1].error_px == pytest.approx(6 if right < 0 else 0, abs=1)
+    assert right < 0 or aligner.moved.right == 0, "the distance alone tells it"
+    assert aligner.distance_m is not None
+    middle = np.array([[320.0, 240.0]])
+    found = project(aligner.moved.matrix(VGA) @ made.at(aligner.distance_m).homography, middle)
+    assert found == pytest.approx(project(moved.matrix(VGA) @ made.at(20.0).homography, middle), abs=1.5)
+
+
 def test_nothing_is_reported_without_a_knock(caplog: pytest.LogCaptureFixture) -> None:
     _, states = watched(rig(), "fixed", drifting(rig(), *[(Similarity(), 8)] * 6))
     assert max(state.error_px or 0 for state in states) < 1
     assert "moved" not in caplog.text
+
+
+def test_misfit_that_is_no_similarity_is_not_made_worse() -> None:
+    """Infrared is stretched by 2 % downwards only: shifts across the parallax look like an enlargement by 2 %."""
+    made, scene = rig(), structure(2)
+    stretched = np.array([[1, 0, 0], [0, 1.02, -0.02 * 239.5], [0, 0, 1.0]])
+    flags = cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR
+    seen = cv2.warpPerspective(scene, stretched @ made.at(20.0).homography, VGA[::-1], flags=flags)
+    evidence = Evidence(made, VGA)
+    drift = Drift(evidence)
+    for seed in range(4):
+        drift.add(evidence.surfaces(infrared_look(np.asarray(seen, np.uint8), seed), scene))
+    found = drift.estimate()
+    assert found is not None
+    at = np.array([[x, y] for x in (80.0, 240, 400, 560) for y in (60.0, 180, 300, 420)])
+    uncorrected = project(stretched, at) - at
+    before, after = (
+        float(np.sqrt(np.mean(np.square(off).sum(axis=1))))
+        for off in (uncorrected, found.moved.displacements(at, VGA) - uncorrected)
+    )
+    assert before == pytest.approx(2.7, abs=0.1)
+    assert after < 0.9 * before
+    assert found.error_px == pytest.approx(before, abs=0.5), "it is told all the same"
 
 
 def test_unrelated_pictures_report_no_drift() -> None:

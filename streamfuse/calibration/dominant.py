@@ -23,6 +23,10 @@ RESAMPLES = 48
 """Random choices of cells, with which the answer is computed again."""
 CONFIDENT = 0.9
 """Confidence from which an answer is used."""
+STEADY = 0.7
+"""The same for an answer that each of `PAIRS` pairs alone and `STEADY_SHARE` of the resampled cells agree with.  Of 15
+such answers in 1022 cases, all were right: most of them of scenes in smoke and of two planes, whose peak is broad."""
+STEADY_SHARE = 0.9
 AGREE_PX = 0.75
 """Largest distance of an agreeing answer, reduced px."""
 CHANGED_PX = 1.0
@@ -45,10 +49,12 @@ class Estimate:
     """1 / distance, 1/m; 0 for far."""
     confidence: float
     """Probability that the warp for this distance is right to 2 px at a picture width of 640, 0..1."""
+    steady: bool = False
+    """True where all the pairs of the last second say the same, each alone."""
 
     @property
     def sure(self) -> bool:
-        return self.confidence >= CONFIDENT
+        return self.confidence >= (STEADY if self.steady else CONFIDENT)
 
 
 class DominantDistance:
@@ -87,7 +93,9 @@ class DominantDistance:
         index = _peak(curves.sum(axis=(0, 1)))
         self.measures = self._measures(curves, np.sum([surface for _, surface in chosen], axis=0), index)
         confidence = 1 / (1 + math.exp(-float(_WEIGHTS @ self.measures)))
-        return Estimate(index * float(self._evidence.inverse_m[1]), confidence)
+        resampled, by_pair = self.measures[3:5]
+        steady = len(chosen) == PAIRS and by_pair == 1 and resampled >= STEADY_SHARE
+        return Estimate(index * float(self._evidence.inverse_m[1]), confidence, bool(steady))
 
     def _measures(self, curves: Curves, surface: Surfaces, index: float) -> npt.NDArray[np.float64]:
         """How the peak at `index` stands out, (7,): 1, its height in deviations of all shifts, its height beside the

@@ -7,7 +7,10 @@ the path they displace a cell at (x, y) from the middle by
 
     n . (t + turn (-y, x) + scale (x, y)),      n the normal of the path,
 
-which determines the turn, the scale and the shift across the path.  A shift along the path looks like another distance.
+which determines the turn, the scale and the shift across the path.  A shift along the path looks like another distance,
+unless it leads beyond far.  That estimate says nothing of how well the cells fit along the path, so it is then refined
+on the correlation of all cells together, at the distance where that is highest.
+
 Without parallax the same is done along both axes, so the whole shift is found; then a scene at another distance than
 that of the calibration looks like drift too.
 """
@@ -37,6 +40,10 @@ FINE_PX = 0.125
 COARSE_PX = 0.5
 SURE_PX = 0.75
 """Largest difference between the fits to two halves of the cells of an estimate that is sure, reduced px."""
+REFINED_PX = (1.0, 0.5, 0.25)
+"""Steps of the refinement, reduced px at the picture's corners."""
+REFINE_ROUNDS = 3
+"""Rounds of each step at most."""
 LEAST_HEIGHT = 0.25
 """Least mean height of the profiles at the estimate, where 1 is the highest and 0 the mean of each."""
 
@@ -50,7 +57,8 @@ class Misfit:
     moved: Similarity
     """By which the picture that it makes must be displaced to fit the visible one."""
     error_px: float
-    """Root mean square of that displacement over the picture, px at a width of 640."""
+    """Root mean square of what is off over the picture, px at a width of 640: of that displacement, or of the shifts
+    across the parallax if they are larger, as where the picture is bent."""
     sure: bool
     """True where two halves of the picture agree."""
 
@@ -70,6 +78,7 @@ class Drift:
             self._normals = np.eye(2)
         self._offsets = np.arange(-MARGIN, MARGIN + FINE_PX / 2, FINE_PX)
         self._kept: deque[Reals] = deque(maxlen=PAIRS)
+        self._surfaces: deque[Surfaces] = deque(maxlen=PAIRS)
         half = np.hypot(width, height) / 2
         self._turns = _steps(math.radians(LARGEST_TURN_DEG), COARSE_PX / half)
         self._scales = _steps(LARGEST_SCALE, COARSE_PX / half)
@@ -79,6 +88,7 @@ class Drift:
     def add(self, surfaces: Surfaces) -> None:
         """Add the evidence of a pair."""
         self._kept.append(np.stack([self._profiles(surfaces, normal) for normal in self._normals]))
+        self._surfaces.append(surfaces)
 
     def _profiles(self, surfaces: Surfaces, normal: Reals) -> Reals:
         """Best correlation along the path for every shift across it, (cells, offsets), each cell with 0 to 1."""
@@ -107,15 +117,56 @@ class Drift:
         everything = np.ones(len(self._at), bool)
         best = self._search(profiles, everything)
         apart = [self._displacement(self._search(profiles, half)) for half in self._halves]
-        whole = self._displacement(best)
         differ = float(np.sqrt(np.mean(np.square(apart[0] - apart[1]).sum(axis=-1))))
         height = self._height(profiles, best)
-        error = float(np.sqrt(np.mean(np.square(whole).sum(axis=-1))))
-        shift = best[0] * self._normals[0] + (best[3] * self._normals[1] if len(self._normals) == 2 else 0)
+        moved = self._refined(self._similarity(best))
+        # Seen directly, so it counts even where no similarity corrects it.
+        across = self._displacement(best) @ self._normals.T
+        size = self._evidence.size
+        error = max(moved.rms_px(size), float(np.sqrt(np.mean(np.square(across).sum(axis=-1)))))
+        return Misfit(moved, error * 640 / size[1], differ <= SURE_PX and height >= LEAST_HEIGHT)
+
+    def _similarity(self, found: Reals) -> Similarity:
+        shift = found[0] * self._normals[0] + (found[3] * self._normals[1] if len(self._normals) == 2 else 0)
         width = self._evidence.size[1]
-        moved = Similarity(float(shift[0]) / width, float(shift[1]) / width, float(best[1]), float(best[2]))
-        sure = differ <= SURE_PX and height >= LEAST_HEIGHT
-        return Misfit(moved, error * 640 / width, sure)
+        return Similarity(float(shift[0]) / width, float(shift[1]) / width, float(found[1]), float(found[2]))
+
+    def _refined(self, found: Similarity) -> Similarity:
+        """Return the similarity near `found`, or near none, at which the correlation of the picture is highest.
+
+        With parallax, a shift along the path is looked for in one direction only, where nothing can be: beyond far.
+        """
+        surfaces = np.sum(self._surfaces, axis=0)
+        height, width = self._evidence.size
+        half = math.hypot(width, height) / 2
+        steps = [Similarity(*(normal / width)) for normal in self._normals]
+        steps += [Similarity(turn=1 / half), Similarity(scale=1 / half)]
+        along = self._evidence.shift_px_m / max(float(np.hypot(*self._evidence.shift_px_m)), 1e-9)
+        beyond, beyond_px = Similarity(*(-along / width)), 0.0
+
+        def correlation(moved: Similarity) -> tuple[float, int]:
+            """Return the highest correlation and the index of its distance, 0 for far."""
+            displaced = moved.displacements(self._evidence.middles, self._evidence.size)
+            total = self._evidence.curves(surfaces, displaced).sum(axis=0)
+            return float(total.max()), int(total.argmax())
+
+        starts = [(correlation(each), each) for each in (Similarity(), found)]
+        (highest, nearness), best = max(starts, key=lambda start: start[0][0])
+        for length in REFINED_PX:
+            for _ in range(REFINE_ROUNDS):
+                before = highest
+                moves = [(step, signed) for step in steps for signed in (length, -length)]
+                if len(self._normals) == 1:
+                    moves += [(beyond, length)] * (nearness == 0) + [(beyond, -length)] * (beyond_px >= length)
+                for step, signed in moves:
+                    moved = Similarity(*(a + signed * b for a, b in zip(best, step, strict=True)))
+                    value, there = correlation(moved)
+                    if value > highest:
+                        best, highest, nearness = moved, value, there
+                        beyond_px += signed if step is beyond else 0.0
+                if highest == before:
+                    break
+        return best
 
     def _across(self, normal: Reals) -> tuple[Reals, Reals]:
         """Displacement of every cell across the path, for a turn of 1 and for a scale of 1, (cells,) reduced px."""

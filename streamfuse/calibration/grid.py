@@ -49,12 +49,18 @@ class CoordinateGrid:
             inside = ((grid >= 0) & (grid < (width, height))).all(axis=1)
             self._seen = seen_by(calibration.vis_lens, self._flat, grid) | ~inside
 
-    def coordinates(self, inverse_m: float, moved: Similarity = UNMOVED) -> tuple[Map, Map]:
+    def coordinates(
+        self, inverse_m: float, moved: Similarity = UNMOVED, resized: Matrix3 | None = None
+    ) -> tuple[Map, Map]:
         """Return x and y of every visible pixel at the distance 1 / `inverse_m`, infrared px.
 
-        `moved`: displacement of infrared by a drift of the cameras, which the maps follow.
+        `moved`: displacement of infrared by a drift of the cameras, which the maps follow.  `resized`: (3, 3) result of
+        `resize_matrix`, for coordinates in the resized infrared picture.
         """
-        return self._enlarged(self._points(inverse_m, moved))
+        points = self._points(inverse_m, moved)
+        if resized is not None:
+            points = points * np.diag(resized)[:2] + resized[:2, 2]
+        return self._enlarged(points)
 
     def coverage(self, inverse_m: float, moved: Similarity = UNMOVED) -> Mask:
         """Return which visible pixels infrared covers at the distance 1 / `inverse_m`, (H, W)."""

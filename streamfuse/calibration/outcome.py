@@ -25,6 +25,8 @@ class Outcome:
     """One line each."""
     pictures: tuple[Plane, Plane] | None = None
     """An infrared and a visible picture for the check picture."""
+    distances_m: list[float] | None = None
+    """Distance of most of each scene, m, infinity for far; None unless they were found."""
 
 
 def make_calibration(

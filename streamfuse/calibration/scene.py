@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
 from streamfuse.calibration.geometry import Matrix3, evenly_spaced
 from streamfuse.calibration.model import Calibration, normalized
 from streamfuse.calibration.outcome import Outcome, make_calibration
-from streamfuse.calibration.parallax import at_distance
+from streamfuse.calibration.parallax import Vector, at_distance
 from streamfuse.calibration.placing import focal_px
 from streamfuse.calibration.registration import ADVICE, estimate, rejection_reason
 from streamfuse.calibration.several import MIN_SCENES, SeveralScenes, register_several
 from streamfuse.color import Plane
-from streamfuse.errors import InputError
+from streamfuse.errors import InputError, UsageError
 from streamfuse.frames import DEFAULT_PERIOD_NS, Role
 from streamfuse.pairing.recorded import default_tolerance_ns, pair_frames
 from streamfuse.sources import open_pair
@@ -45,11 +46,13 @@ LARGEST_ANGLE_DEG = 20.0
 """Largest angle between the parallax of the scenes and that of the ruler, degrees."""
 
 PlanePair = tuple[Plane, Plane]
+Sources = str | Sequence[str]
+"""One source, or several of the same cameras."""
 
 
 def calibrate_scene(
-    ir: str,
-    vis: str,
+    ir: Sources,
+    vis: Sources,
     options: SourceOptions = DEFAULT,
     *,
     distance_m: float | None = None,
@@ -59,12 +62,14 @@ def calibrate_scene(
     """Calibrate from natural scenes.
 
     `distance_m`: distance of the scenes, far unless given.  `ruler`: gives the parallax; the calibration is then valid
-    at every distance.  `ir`, `vis`: images, directories of them, or recordings as for `streamfuse run`.
+    at every distance.  `ir`, `vis`: images, directories of them, or recordings as for `streamfuse run`; or as many of
+    them each, which belong together in their order.
 
     Raises InputError for input that cannot be read, and where the pictures do not determine the alignment with
     certainty.
     """
-    pairs, notes = load_pairs(ir, vis, options)
+    scenes = load_pairs(ir, vis, options)
+    pairs, notes = scenes.pairs, scenes.notes
     if len(pairs) < min_pairs:
         raise InputError(
             f"too few pairs of pictures for a certain result: {len(pairs)} (needed: {min_pairs}); "
@@ -78,7 +83,7 @@ def calibrate_scene(
         several = _several(irs, viss, found.homography, ruler)
         if several is None:
             raise InputError(f"{reason}: {ADVICE}")
-        return calibrate_several(several, pairs, notes, ruler, distance_m)
+        return calibrate_several(several, scenes, ruler, distance_m)
     first, second = pairs[0]
     count = f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''}"
     calibration = make_calibration(
@@ -110,10 +115,9 @@ def _several(ir: list[Plane], vis: list[Plane], homography: Matrix3, ruler: Rule
     return found if found.reason_against() is None else None
 
 
-def calibrate_several(
-    found: SeveralScenes, pairs: list[PlanePair], notes: list[str], ruler: Ruler | None, distance_m: float | None
-) -> Outcome:
+def calibrate_several(found: SeveralScenes, scenes: Scenes, ruler: Ruler | None, distance_m: float | None) -> Outcome:
     """Make a calibration of scenes at different distances, the farthest of which counts as far."""
+    pairs = scenes.pairs
     first, second = pairs[0]
     spread = float(np.ptp(found.shifts_px))
     if ruler is None:
@@ -134,6 +138,7 @@ def calibrate_several(
     nearness = nearness - nearness.min()
     far = found.homography.copy()
     far[:2, 2] += side * found.direction * float((side * found.shifts_px).min())
+    parallax = side * length * found.direction
     calibration = make_calibration(
         far,
         (first.shape[0], first.shape[1]),
@@ -141,14 +146,19 @@ def calibrate_several(
         f"natural scenes at different distances, {len(pairs)} pairs, ruler",
         rms_px=found.across_px,
         distance_m=distance_m,
-        parallax=np.append(side * length * found.direction, 0.0),
+        parallax=np.append(parallax, 0.0),
+        parallax_sd=_ruler_error(parallax, focal_px(ruler.fov_deg, second.shape[1])),
     )
-    away = ", ".join("far" if q < FAR_SHARE * spread else f"{length / q:.1f}" for q in nearness)
+    distances_m = [math.inf if q < FAR_SHARE * spread else length / q for q in nearness]
     details = [
         f"{len(pairs)} pairs at different distances; {found.agreeing} of {found.blocks} blocks agree",
-        f"distances, m: {away}",
+        "distance of most of each scene:",
+        *(
+            f"  {'far' if away == math.inf else f'{away:.1f} m':8}{name}"
+            for away, name in zip(distances_m, scenes.names, strict=True)
+        ),
     ]
-    return Outcome(calibration, details, notes, pairs[0])
+    return Outcome(calibration, details, scenes.notes, pairs[0], distances_m)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +180,7 @@ def with_ruler(calibration: Calibration, ruler: Ruler) -> Calibration:
     """
     focal = focal_px(ruler.fov_deg, calibration.vis_size[1])
     parallax = focal * np.array([ruler.right_m, ruler.down_m, 0.0])
-    error = np.hypot(focal * RULER_ERROR_M, parallax[:2] * ANGLE_ERROR)
+    error = _ruler_error(parallax[:2], focal)
     there = calibration.distance_m or math.inf
     far = at_distance(calibration.homography, parallax, -1 / there)
     return replace(
@@ -182,18 +192,50 @@ def with_ruler(calibration: Calibration, ruler: Ruler) -> Calibration:
     )
 
 
-def load_pairs(ir: str, vis: str, options: SourceOptions) -> tuple[list[PlanePair], list[str]]:
-    """Read up to `MAX_PAIRS` pairs of images or of two recordings, spread over them, and notes.  Raises InputError."""
+def _ruler_error(shift_px_m: Vector, focal: float) -> Vector:
+    """Standard error, (2,) px m, of a parallax that a ruler and an angle of view tell; `focal`: px."""
+    return np.asarray(np.hypot(focal * RULER_ERROR_M, shift_px_m * ANGLE_ERROR), np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Scenes:
+    """Pairs of pictures of one rig."""
+
+    pairs: list[PlanePair]
+    names: list[str]
+    """Of each pair, for people."""
+    notes: list[str] = field(default_factory=list)
+
+
+def load_pairs(ir: Sources, vis: Sources, options: SourceOptions) -> Scenes:
+    """Read up to `MAX_PAIRS` pairs of images or of recordings, spread over them.  Raises InputError."""
+    irs, viss = ([text] if isinstance(text, str) else list(text) for text in (ir, vis))
+    if len(irs) != len(viss):
+        raise UsageError(
+            f"{len(irs)} infrared and {len(viss)} visible sources: give as many --ir as --vis, in the same order"
+        )
+    most = math.ceil(MAX_PAIRS / len(irs))
+    parts = [_load(*both, most, options) for both in zip(irs, viss, strict=True)]
+    return Scenes(
+        _of_one_size([pair for part in parts for pair in part.pairs]),
+        [name for part in parts for name in part.names],
+        [note for part in parts for note in part.notes],
+    )
+
+
+def _load(ir: str, vis: str, most: int, options: SourceOptions) -> Scenes:
+    """Read up to `most` pairs of one source each."""
     if all(not has_scheme(text) and not text.startswith("synthetic:") and is_image_list(text) for text in (ir, vis)):
         scenes, notes = pair_images(ir, vis, None)
-        chosen = [scenes[k] for k in evenly_spaced(len(scenes), MAX_PAIRS)]
-        most = options.max_pixels
-        pairs = [(read_image_file(one.ir, most)[0], read_image_file(one.vis, most)[0]) for one in chosen]
-        return _of_one_size(pairs), notes
+        chosen = [scenes[k] for k in evenly_spaced(len(scenes), most)]
+        largest = options.max_pixels
+        pairs = [(read_image_file(one.ir, largest)[0], read_image_file(one.vis, largest)[0]) for one in chosen]
+        return Scenes(pairs, [one.name for one in chosen], notes)
     frames = list(_recorded(ir, vis, options))
     if not frames:
         raise InputError(f"{ir} and {vis} have no frames of the same moment: give two streams of one recording")
-    return _of_one_size([frames[k] for k in evenly_spaced(len(frames), MAX_PAIRS)]), []
+    taken = [frames[k] for k in evenly_spaced(len(frames), most)]
+    return Scenes([pair for pair, _ in taken], [f"{Path(vis).name} at {seconds:.1f} s" for _, seconds in taken])
 
 
 def _of_one_size(pairs: list[PlanePair]) -> list[PlanePair]:
@@ -203,8 +245,8 @@ def _of_one_size(pairs: list[PlanePair]) -> list[PlanePair]:
     return pairs
 
 
-def _recorded(ir: str, vis: str, options: SourceOptions) -> Iterator[PlanePair]:
-    """Yield copies of every nth pair of two recordings, about twice `MAX_PAIRS` in all."""
+def _recorded(ir: str, vis: str, options: SourceOptions) -> Iterator[tuple[PlanePair, float]]:
+    """Yield copies of every nth pair of two recordings and its time, s; about twice `MAX_PAIRS` in all."""
     with ExitStack() as stack:
         sources = [stack.enter_context(source) for source in open_pair(ir, vis, options)]
         if any(source.live for source in sources):
@@ -212,8 +254,11 @@ def _recorded(ir: str, vis: str, options: SourceOptions) -> Iterator[PlanePair]:
         expected = min(source.frame_count or MAX_FRAMES for source in sources)
         every = max(min(expected, MAX_FRAMES) // (2 * MAX_PAIRS), 1)
         tolerance_ns = default_tolerance_ns(*(source.period_ns or DEFAULT_PERIOD_NS for source in sources))
+        first_ns = None
         for index, pair in enumerate(pair_frames(*sources, tolerance_ns=tolerance_ns)):
+            if first_ns is None:
+                first_ns = pair.vis.stamp_ns
             if index % every == 0:
-                yield pair.ir.luma.copy(), pair.vis.luma.copy()
+                yield (pair.ir.luma.copy(), pair.vis.luma.copy()), (pair.vis.stamp_ns - first_ns) / 1e9
             if index >= MAX_FRAMES:
                 return

@@ -84,8 +84,20 @@ command.add_command(check_command, "check")
 
 
 @command.command(short_help="From pictures of distant scenes, without a target.")
-@click.option("--ir", required=True, metavar="SOURCE", help="Infrared image, directory, pattern or video.")
-@click.option("--vis", required=True, metavar="SOURCE", help="Visible image, directory, pattern or video.")
+@click.option(
+    "--ir",
+    required=True,
+    multiple=True,
+    metavar="SOURCE",
+    help="Infrared image, directory, pattern or video; again for each further one of the same cameras.",
+)
+@click.option(
+    "--vis",
+    required=True,
+    multiple=True,
+    metavar="SOURCE",
+    help="Visible image, directory, pattern or video; as many, in the same order.",
+)
 @click.option(
     "--min-pairs",
     type=click.IntRange(1),
@@ -102,8 +114,8 @@ command.add_command(check_command, "check")
 @click.option("--fov-deg", type=_ANGLE, help="Horizontal angle of view of the visible camera; with --baseline-m.")
 @_output
 def scene(
-    ir: str,
-    vis: str,
+    ir: tuple[str, ...],
+    vis: tuple[str, ...],
     min_pairs: int,
     baseline_m: tuple[float, float] | None,
     fov_deg: float | None,
@@ -121,6 +133,7 @@ def scene(
     streamfuse calibrate scene --ir ir.mp4 --vis vis.mp4 -o calib.toml
     streamfuse calibrate scene --ir lwir/ --vis rgb/ -o calib.toml
     streamfuse calibrate scene --ir lwir/ --vis rgb/ --baseline-m 0.06 --fov-deg 60 -o calib.toml
+    streamfuse calibrate scene --ir 1/ir.mp4 --vis 1/vis.mp4 --ir 2/ir.mp4 --vis 2/vis.mp4 -o calib.toml
 
     With the distance between the cameras and the angle of view the calibration is valid at every distance.  Measure
     from lens to lens, looking the way the cameras look: right and down are positive.

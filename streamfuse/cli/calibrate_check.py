@@ -42,8 +42,9 @@ def check_command(calib: Path, ir: str, vis: str, check: Path | None, force: boo
     if picture.exists() and not force:
         raise OutputError(f"{picture} exists: choose another name with --check, or replace it with --force")
     calibration = load(calib)
-    pairs, notes = load_pairs(ir, vis, options.SourceOptions(max_pixels=max_pixels))
-    for note in notes:
+    scenes = load_pairs(ir, vis, options.SourceOptions(max_pixels=max_pixels))
+    pairs = scenes.pairs
+    for note in scenes.notes:
         logs.say(f"note: {note}")
     first = pairs[0]
     calibration.for_sizes((first[0].shape[0], first[0].shape[1]), (first[1].shape[0], first[1].shape[1]))

@@ -196,7 +196,7 @@ def _calibrated(ir: str, vis: str, sources: options.SourceOptions) -> Calibratio
     from streamfuse.calibration.scene import load_pairs
     from streamfuse.first_look import fits, look
 
-    pairs, _ = load_pairs(ir, vis, sources)
+    pairs = load_pairs(ir, vis, sources).pairs
     if fits(pairs):
         return None
     found = look(pairs)
