@@ -32,6 +32,15 @@ def parse_celsius(text: str) -> float:
     return {"C": value, "F": (value - 32) / 1.8, "K": value - ZERO_CELSIUS_K}[match[2].upper()]
 
 
+UNITS = ("C", "F")
+"""Units in which temperatures may be shown."""
+
+
+def in_unit(celsius: float, unit: str) -> float:
+    """Return degC in one of UNITS."""
+    return celsius * 1.8 + 32 if unit == "F" else celsius
+
+
 @dataclass(frozen=True, slots=True)
 class Scale:
     """A linear scale: kelvin = value * step + offset."""

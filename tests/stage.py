@@ -89,7 +89,8 @@ def _thermal(stage: Path) -> None:
     visible = np.full((96, 128, 3), 90, np.uint8)
     for k in range(1, 4):
         container = Container(counts_of(warm_spot((48, 64))), visible=visible, geometry=(1.5, 4, -2))
-        container.write(stage / "flir" / f"FLIR{k:04}.jpg")
+        for directory in ("flir", "flights/1"):
+            container.write(stage / directory / f"FLIR{k:04}.jpg")
         name = f"DJI_20240101120000_{k:04}"
         (stage / "dji").mkdir(exist_ok=True)
         (stage / "dji" / f"{name}_T.JPG").write_bytes(dji_jpeg(np.full((120, 160), 18_500, np.uint16)))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from bags import CONTAINERS, EPOCH_NS, Sent, camera_info, compressed, image, transform
-from command_line import streamfuse
+from command_line import ONE_THREAD, ROOT, SMALL, process, streamfuse
 from media import luma_of
 from test_bags import SIZE, colour, kelvin, thermal, walk
 from test_calibration_import import D_IR, D_VIS, K_IR, K_VIS, R, T, misses
@@ -16,8 +21,9 @@ from test_calibration_import import D_IR, D_VIS, K_IR, K_VIS, R, T, misses
 from streamfuse.calibration.bag import calibrate_bag, calibration_of
 from streamfuse.calibration.imported import Request
 from streamfuse.errors import InputError, UsageError
+from streamfuse.sources import open_pair
 from streamfuse.sources.bags.bag import Bag
-from streamfuse.sources.bags.choose import find_pair, open_bag
+from streamfuse.sources.bags.choose import addresses, find_pair
 
 LARGE = (SIZE[0] * 2, SIZE[1] * 2)
 
@@ -86,12 +92,12 @@ def test_topics_are_found_by_what_they_show(name: str, tmp_path: Path) -> None:
 def test_topics_are_listed_where_it_is_not_certain(sent: list[Sent], tmp_path: Path) -> None:
     path = CONTAINERS["ros1"](tmp_path, sent)
     with pytest.raises(UsageError, match=r"which topic is infrared.*32x24\).*--ir '.*walk.bag\?topic=/"):
-        open_bag(path)
+        addresses(path)
 
 
 def test_topics_that_begin_apart_share_a_time_line(tmp_path: Path) -> None:
     sent = [message for message in walk() if message.topic != "/boson/image_raw" or message.log_ns > EPOCH_NS + 10**8]
-    ir, vis = open_bag(CONTAINERS["sqlite"](tmp_path, sent))
+    ir, vis = open_pair(*addresses(CONTAINERS["sqlite"](tmp_path, sent)))
     with ir, vis:
         assert (ir.first_stamp_ns, vis.first_stamp_ns) == (120_000_000, 0)
         assert next(iter(ir)).stamp_ns == 120_000_000
@@ -134,7 +140,7 @@ def test_camera_info_and_transforms_are_the_calibration(kind: str, tmp_path: Pat
     assert misses(near, 5.0, D_VIS, 5.0) < 0.01
     with_names = calibrate_bag(path, Request("/ir/image_raw", "/eo/image_raw/compressed", distance_m=5.0)).calibration
     assert with_names.to_toml() == near.to_toml()
-    ir, vis = open_bag(path)
+    ir, vis = open_pair(*addresses(path))
     with ir, vis:
         found = calibration_of(ir, vis)
     assert found is not None
@@ -170,14 +176,14 @@ def test_a_calibration_that_is_not_complete_is_announced(
     path = CONTAINERS["mcap"](tmp_path, sent)
     with pytest.raises(InputError, match=says):
         calibrate_bag(path, Request())
-    ir, vis = open_bag(path)
+    ir, vis = open_pair(*addresses(path))
     with ir, vis:
         assert calibration_of(ir, vis) is None
     assert "the calibration in the bag is not used" in caplog.text
 
 
 def test_a_bag_without_calibration_is_nothing_special(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    ir, vis = open_bag(CONTAINERS["mcap"](tmp_path, walk()))
+    ir, vis = open_pair(*addresses(CONTAINERS["mcap"](tmp_path, walk())))
     with ir, vis:
         assert calibration_of(ir, vis) is None
     assert "calibration" not in caplog.text
@@ -243,3 +249,37 @@ def test_calibrate_import_reads_a_bag(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "infrared is /ir/image_raw, visible /eo/image_raw/compressed" in done.stdout
     assert (tmp_path / "calib.toml").exists()
+
+
+def answer(path: Path, output: Path, *answers: str) -> tuple[int, str]:
+    """Run `--bag` at a pseudo-terminal and answer its questions; return the exit code and what the terminal shows."""
+    shown = b""
+    inside, outside = pty.openpty()
+    command = [sys.executable, "-m", "streamfuse", "run", "--bag", str(path), "-o", str(output), *SMALL]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb", **ONE_THREAD}
+    with subprocess.Popen(command, stdin=outside, stdout=outside, stderr=outside, env=environment) as process:
+        os.close(outside)
+        waiting = list(answers)
+        with contextlib.suppress(OSError):  # the terminal's other end is closed
+            while data := os.read(inside, 4096):
+                shown += data
+                if waiting and shown.rstrip().endswith(b" one:"):
+                    os.write(inside, f"{waiting.pop(0)}\n".encode())
+        code = process.wait(60)
+    os.close(inside)
+    return code, shown.decode()
+
+
+def test_a_terminal_is_asked_for_the_topics(tmp_path: Path) -> None:
+    path = CONTAINERS["mcap"](tmp_path, [grey("/a/image"), color("/b/image"), color("/c/image")])
+    code, shown = answer(path, tmp_path / "fused.mcap", "7", "1", "3")
+    assert code == 0, shown
+    assert "  1  /a/image (mono8, 32x24)" in shown
+    assert "7 is not in the range 1<=x<=3" in shown
+    assert "infrared is /a/image (mono8, 32x24), visible /c/image" in shown
+    code, shown = answer(path, tmp_path / "other.mcap", "2", "2")
+    assert code == 2
+    assert "/b/image cannot be both: give two topics" in shown
+    done = process("run", "--bag", path, "-o", tmp_path / "third.mcap", *SMALL)
+    assert done.returncode == 2
+    assert f"give two of them instead of --bag: --ir '{path}?topic=/a/image'" in done.stderr

@@ -409,12 +409,46 @@ def test_counts_of_a_topic_become_temperatures(tmp_path: Path) -> None:
     np.testing.assert_allclose(temperature.celsius(), thermal(1) / 100 - 273.15, atol=0.01)
 
 
-@pytest.mark.parametrize(("encoding", "kind"), [("16SC1", np.int16), ("32FC1", np.float32)])
-def test_temperatures_of_other_numbers_are_refused(tmp_path: Path, encoding: str, kind: type) -> None:
-    """They are shifted or scaled to 16 bits, so the formula would give wrong temperatures."""
-    path = CONTAINERS["mcap"](tmp_path, [image("/ir", thermal(0).astype(kind), encoding, 0)])
-    with pytest.raises(UsageError, match=f"this topic has {encoding.lower()}: leave it out"):
-        read(open_source(f"{topic(path, '/ir')}&temperature=kelvin/100"))
+@pytest.mark.parametrize(
+    ("encoding", "temperature", "values", "step_k", "celsius"),
+    [
+        ("32FC1", "kelvin", np.array([[293.15, 300.004, np.nan]], np.float32), 0.01, [20.0, 26.85, np.nan]),
+        ("32FC1", "celsius", np.array([[-20.0, 36.62, np.inf]], np.float32), 0.01, [-20.0, 36.62, np.inf]),
+        ("64FC1", "celsius", np.array([[1500.0, 20.0, -300.0]], np.float64), 0.1, [1500.0, 20.0, np.nan]),
+        ("32FC1", "celsius/10-100", np.array([[1200.0, 1365.0, 0.0]], np.float32), 0.01, [20.0, 36.5, -100.0]),
+        ("16SC1", "celsius/100", np.array([[-2000, 3662, 32_767]], np.int16), 0.01, [-20.0, 36.62, 327.67]),
+        ("16SC1", "kelvin/100", np.array([[29_315, 1, -5]], np.int16), 0.01, [20.0, -273.14, np.nan]),
+        ("16UC1", "kelvin/100", np.array([[29_315, 1, 0]], np.uint16), 0.01, [20.0, -273.14, np.nan]),
+        ("32FC1", "kelvin", np.full((1, 3), np.nan, np.float32), 0.01, [np.nan] * 3),
+    ],
+)
+def test_every_kind_of_number_has_temperatures(
+    encoding: str, temperature: str, values: npt.NDArray[Any], step_k: float, celsius: list[float], tmp_path: Path
+) -> None:
+    path = CONTAINERS["mcap"](tmp_path, [image("/ir", values, encoding, k) for k in range(2)])
+    for frame in read(open_source(f"{topic(path, '/ir')}&temperature={temperature}")):
+        assert frame.temperature is not None
+        assert frame.temperature.scale.step == step_k
+        # half a step, and the precision of the float32 that `celsius` gives
+        np.testing.assert_allclose(frame.temperature.celsius()[0], celsius, atol=step_k / 2 + 1e-4)
+
+
+def test_the_step_of_a_topic_is_that_of_its_first_picture(tmp_path: Path) -> None:
+    """A hotter one ends above the scale."""
+    pictures = [np.full((2, 2), value, np.float32) for value in (300.0, 900.0)]
+    path = CONTAINERS["mcap"](tmp_path, [image("/ir", one, "32FC1", k) for k, one in enumerate(pictures)])
+    first, second = (frame.temperature for frame in read(open_source(f"{topic(path, '/ir')}&temperature=kelvin")))
+    assert first is not None
+    assert second is not None
+    assert (first.scale.step, second.scale.step) == (0.01, 0.01)
+    assert np.all(np.isinf(second.celsius()))
+
+
+@pytest.mark.parametrize("temperature", ["lepton", "planck:17000,0.0125,1440,1,-2000"])
+def test_temperatures_that_need_counts_are_refused_for_other_numbers(temperature: str, tmp_path: Path) -> None:
+    path = CONTAINERS["mcap"](tmp_path, [image("/ir", np.ones((2, 2), np.float32), "32FC1")])
+    with pytest.raises(UsageError, match="has 32fc1: use kelvin, celsius or celsius/100"):
+        read(open_source(f"{topic(path, '/ir')}&temperature={temperature}"))
 
 
 def test_what_is_no_picture_is_counted(tmp_path: Path) -> None:

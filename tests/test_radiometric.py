@@ -24,7 +24,6 @@ from streamfuse.sources import open_pair, open_source
 from streamfuse.sources.base import Placement
 from streamfuse.sources.sequence import UNREADABLE
 from streamfuse.sources.thermal.fff import DamagedPicture, read_fff
-from streamfuse.sources.thermal.planck import Planck
 from streamfuse.sources.thermal.radiometric import read_radiometric
 from streamfuse.temperature import OVER, Scale, TemperaturePlane
 
@@ -57,7 +56,8 @@ def test_temperatures_follow_the_law_that_the_values_were_drawn_by(order: str, f
     assert np.abs(found.temperature.celsius() - celsius).max() < 0.1
     assert found.facts.camera == "FLIR drawn"
     assert found.facts.stamp_ns == 1_600_000_000_000 * 1_000_000
-    assert "90.0 degC, emissivity 0.9 at 5 m" in found.describe()
+    facts = "FLIR drawn, lens FOL18 of 25 deg, infrared 80x60", "20.0 to 90.0 degC"
+    assert found.describe() == ", ".join([*facts, "emissivity 0.9 at 5 m", "reflected 16.9 degC"])
 
 
 def test_a_camera_for_furnaces_has_a_coarser_scale() -> None:
@@ -137,7 +137,10 @@ def test_fuse_takes_one_file_as_a_pair(tmp_path: Path) -> None:
     path = container.write(tmp_path / "FLIR0001.jpg")
     done = streamfuse("fuse", path, "-o", tmp_path / "fused.png", *SMALL)
     assert done.returncode == 0, done.stderr
-    assert "FLIR0001.jpg: FLIR drawn, infrared 80x60, visible 320x240, 20.0 to 60.0 degC" in done.stderr
+    assert (
+        "FLIR0001.jpg: FLIR drawn, lens FOL18 of 25 deg, infrared 80x60, visible 320x240, 20.0 to 60.0 degC"
+        in done.stderr
+    )
     fused = read(tmp_path / "fused.png")
     assert fused.shape == (240, 320, 3)
     row, column = spot_in(fused.max(axis=2))
@@ -170,6 +173,20 @@ def test_run_takes_a_directory_of_such_files(tmp_path: Path) -> None:
     row, column = spot_in(fused.max(axis=2))
     assert abs(row - 20.5 * 2.5) < 4
     assert abs(column - 30.5 * 2.5) < 4
+
+
+def test_run_says_that_files_have_another_geometry_than_the_first(tmp_path: Path) -> None:
+    for number, x in enumerate((12, 12, 12, 20, 44)):
+        container = Container(counts_of(warm_spot(celsius=60)), visible=VISIBLE, geometry=(1.6, x, -8))
+        container.write(tmp_path / "in" / f"FLIR{number:04}.jpg")
+    done = streamfuse("run", "--ir", tmp_path / "in", "-o", tmp_path / "f.mp4", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("2 files place infrared elsewhere than the first file") == 1
+    assert "(up to 32 px): `streamfuse fuse` uses each file's own" in done.stderr
+    for number in (3, 4):
+        (tmp_path / "in" / f"FLIR{number:04}.jpg").unlink()
+    done = streamfuse("run", "--ir", tmp_path / "in", "-o", tmp_path / "g.mp4", *SMALL)
+    assert "elsewhere" not in done.stderr
 
 
 def test_images_without_a_visible_picture_say_what_to_do(tmp_path: Path) -> None:
@@ -238,6 +255,24 @@ def test_dji_without_degrees_is_said_once(tmp_path: Path, caplog: pytest.LogCapt
     assert sum("DJI's temperatures need its Thermal SDK" in record.getMessage() for record in caplog.records) == 1
 
 
+def test_probe_and_the_report_of_an_evaluation_tell_of_the_camera(tmp_path: Path) -> None:
+    dji = tmp_path / "1.jpg"
+    dji.write_bytes(dji_jpeg(np.full((512, 640), 18_500, np.uint16)))
+    flir = Container(counts_of(warm_spot()), visible=VISIBLE).write(tmp_path / "ir" / "1.jpg")
+    walk = write_recording(tmp_path / "walk.seq")
+    for path, words in ((dji, "camera  DJI M30T, infrared 640x512, DJI's"), (flir, "camera  FLIR drawn, lens FOL18"),
+                        (walk, "camera  FLIR drawn, lens FOL18")):  # fmt: skip
+        done = streamfuse("probe", path)
+        assert words in done.stdout, done.stderr
+    write_images(tmp_path / "vis", ["1.png"], size=SIZE)
+    out = tmp_path / "report.json"
+    inputs = "--ir", tmp_path / "ir", "--vis", tmp_path / "vis", "--fused", tmp_path / "vis"
+    done = streamfuse("evaluate", *inputs, "--json", out)
+    assert done.returncode == 0, done.stderr
+    (note,) = json.loads(out.read_text())["notes"]
+    assert note.startswith("infrared: FLIR drawn, lens FOL18 of 25 deg")
+
+
 def test_dji_counts_become_degrees_where_the_user_says_how(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "1.jpg").write_bytes(dji_jpeg(np.full((512, 640), 19_000, np.uint16)))
     with caplog.at_level("INFO", "streamfuse"):
@@ -264,6 +299,21 @@ def test_recording_has_the_times_of_its_pictures_and_temperatures(tmp_path: Path
     assert [frame.stamp_ns for frame in frames] == [0, 40_000_000, 80_000_000]
     hottest = [frame.temperature.celsius().max() for frame in frames if frame.temperature is not None]
     assert hottest == pytest.approx([40, 41, 42], abs=0.05)
+
+
+def test_fuse_refuses_a_recording(tmp_path: Path) -> None:
+    path = write_recording(tmp_path / "a.seq")
+    write_images(tmp_path, ["vis.png"])
+    done = streamfuse("fuse", path, tmp_path / "vis.png", "-o", tmp_path / "fused.png", *SMALL)
+    assert done.returncode == 2
+    assert f"is a recording: fuse it with `streamfuse run --ir {path}" in done.stderr
+
+
+@pytest.mark.parametrize(("camera", "shown"), [("*", ""), ("FLIR T420 (with SC", "FLIR T420 (with SC, ")])
+def test_a_name_that_was_removed_is_not_shown(camera: str, shown: str) -> None:
+    found = read_radiometric(Container(counts_of(warm_spot()), camera=camera).fff(), "a.fff")
+    assert found is not None
+    assert found.describe().startswith(f"{shown}lens FOL18 of 25 deg, infrared 80x60")
 
 
 def test_recording_without_rising_times_has_its_rate(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -306,84 +356,3 @@ def test_bytes_are_refused_with_the_name_and_the_record() -> None:
     huge = Container(counts_of(warm_spot()), more={0x01: struct.pack("<HHH", 2, 60_000, 60_000).ljust(64, b"\0")})
     with pytest.raises(InputError, match=r"claims 60000x60000 pixels.*--max-pixels"):
         read_fff(huge.fff(), "a.fff")
-
-
-# Real files: temperatures within 0.2 degC of those of two other programs.
-
-AT_ONE_METRE = {"DJI_XT2.jpg", "DJI_XTR.jpg", "frame_000000.fff", "frame_000000_le.fff"}
-"""Files whose references were computed for a distance of 1 m, and not for the 20, 20, 50 and 0 m that they state."""
-
-
-def references(data_dir: Path) -> dict[str, list[tuple[int, int, float]]]:
-    """File: [row, column, degC], from the first program that could read it."""
-    files = json.loads((data_dir / "data/thermal/reference.json").read_text())["files"]
-    found = {}
-    for name, values in files.items():
-        of = values.get("celsius_flyr") or values.get("celsius_flirimageextractor")
-        if name.startswith("flir/") and of:
-            found[name.removeprefix("flir/")] = of["pixels_row_col_value"]
-    return found
-
-
-def test_real_files_agree_with_other_programs(data_dir: Path) -> None:
-    checked = 0
-    for name, pixels in references(data_dir).items():
-        file, _, number = name.partition("#frame")
-        path = data_dir / "data/thermal/flir" / file
-        if number:
-            with open_source(str(path)) as source:
-                plane = list(source)[int(number)].temperature
-        else:
-            found = read_radiometric(path.read_bytes(), name)
-            assert found is not None
-            plane = found.temperature
-            if name in AT_ONE_METRE:
-                plane = replace(_planck(path), distance_m=1.0).plane(found.raw)
-        assert plane is not None
-        celsius = plane.celsius()
-        assert max(abs(celsius[row, column] - value) for row, column, value in pixels) < 0.01, name
-        checked += 1
-    assert checked == 11
-
-
-def _planck(path: Path) -> Planck:
-    data = path.read_bytes()
-    if path.suffix == ".jpg":
-        parts, at = [], 2
-        while data[at + 1] != 0xDA:
-            length = int.from_bytes(data[at + 2 : at + 4], "big")
-            if data[at + 1] == 0xE1 and data[at + 4 : at + 9] == b"FLIR\0":
-                parts.append(data[at + 12 : at + 2 + length])
-            at += 2 + length
-        data = b"".join(parts)
-    found = read_fff(data, path.name).planck
-    assert found is not None
-    return found
-
-
-def test_real_compressed_recording_is_read(data_dir: Path) -> None:
-    """No other program at hand reads it: its degrees are those of a room, and of a neighbouring camera's constants."""
-    with open_source(str(data_dir / "data/thermal/flir/SampleCSQ.csq")) as source:
-        frame = next(iter(source))
-    assert frame.luma.shape == (768, 1024)
-    assert frame.temperature is not None
-    extremes = frame.temperature.extremes()
-    assert extremes is not None
-    assert 15 < extremes.coldest.celsius < 20 < extremes.mean < 25 < extremes.hottest.celsius < 40
-
-
-def test_real_files_without_degrees_give_their_raw_values(data_dir: Path) -> None:
-    files = json.loads((data_dir / "data/thermal/reference.json").read_text())["files"]
-    for name, values in files.items():
-        if not name.startswith("dji/"):
-            continue
-        found = read_radiometric((data_dir / "data/thermal" / name).read_bytes(), name)
-        assert found is not None, name
-        assert (found.raw.min(), found.raw.max()) == (values["raw"]["min"], values["raw"]["max"]), name
-        assert found.note
-    workswell = data_dir / "data/thermal/workswell/12-33-11-151-radiometric.jpg"
-    found = read_radiometric(workswell.read_bytes(), "workswell")
-    frame = next(iter(open_source(str(workswell.with_suffix(".tiff")))))
-    assert found is not None
-    assert (found.raw.min(), found.raw.max()) == (4166, 6201)
-    assert frame.luma.shape == (512, 640)

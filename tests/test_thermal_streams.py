@@ -185,7 +185,16 @@ def test_planck_constants_in_the_address() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["kelvin", "kelvin/0", "kelvin/x", "fahrenheit/10", "planck:1,2,3", "planck:1,2,3,4,nan", "planck:1,1,1,1,1,7", ""],
+    [
+        "rankine",
+        "kelvin/0",
+        "kelvin/x",
+        "fahrenheit/10",
+        "planck:1,2,3",
+        "planck:1,2,3,4,nan",
+        "planck:1,1,1,1,1,7",
+        "",
+    ],
 )
 def test_other_texts_are_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"temperature=.*(use|give|must be)"):

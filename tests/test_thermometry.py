@@ -60,6 +60,51 @@ def test_spots_are_drawn_where_they_are_and_nothing_else_changes() -> None:
     assert np.all(after.infrared == before.infrared)
 
 
+def flat(celsius: float, size: tuple[int, int] = (480, 640), hot: tuple[int, int] = (240, 320)) -> FusedFrame:
+    """Grey 100 and one temperature, but for one pixel that is a tenth warmer."""
+    values = np.full(size, round((celsius + 273.15) * 100), np.uint16)
+    values[hot] += 10
+    grey = np.full(size, 100, np.uint8)
+    return replace(picture(0, size=size, luma=grey), chroma=None, temperature=TemperaturePlane(values, Scale(0.01)))
+
+
+def test_figures_may_be_in_fahrenheit() -> None:
+    """68 degF is written as 68 degC is, but for the letter."""
+    overlay = ["area:100,200,300,150"]
+    shown = [ThermalFinish(overlay=overlay, unit=unit)(flat(c)).luma for unit, c in (("F", 20.0), ("C", 68.0))]
+    left = np.nonzero((shown[0] != 100).any(axis=0))[0]
+    differs = np.nonzero((shown[0] != shown[1]).any(axis=0))[0]
+    assert left.min() < 105
+    assert differs.size
+    assert differs.max() - differs.min() < 60  # the mean or the hottest: 68.0 and 68.2, and the letter
+    done = streamfuse("run", "--ir", "synthetic:ir", "--vis", "synthetic:vis", "--degrees", "F")
+    assert done.returncode == 2
+    assert "--degrees is the unit of --overlay" in done.stderr
+
+
+@pytest.mark.parametrize("size", [(120, 160), (480, 640), (720, 1280)])
+def test_no_label_leaves_the_picture(size: tuple[int, int]) -> None:
+    """As many white pixels as in the middle, wherever the spot and the area lie."""
+    height, width = size
+
+    def white(overlay: str, hot: tuple[int, int] = (height // 2, width // 2)) -> int:
+        frame = flat(20, size, hot)
+        assert frame.temperature is not None
+        frame.temperature.values[0, 0] = NONE  # the coldest is another
+        luma = ThermalFinish(overlay=[overlay])(frame).luma
+        return int((luma == 255).sum())
+
+    tall, wide = 20, 40
+    middle = white(f"area:{width // 3},{height // 3},{wide},{tall}")
+    for x in (0, width - wide):
+        for y in (0, height - tall):
+            assert abs(white(f"area:{x},{y},{wide},{tall}") - middle) < 0.15 * middle, (x, y)
+    text = white("spots")
+    for row in (0, height - 1):
+        for column in (1, width - 1):
+            assert white("spots", (row, column)) > 0.8 * text, (row, column)  # of the ring a quarter is there
+
+
 def test_area_and_scale_are_drawn_at_their_places() -> None:
     after = ThermalFinish(overlay=["area:60,20,30,25"])(frame())
     assert np.all(after.luma[20, 60:90] == 255)
@@ -67,6 +112,9 @@ def test_area_and_scale_are_drawn_at_their_places() -> None:
     assert np.all(after.luma[50:, :] == 100)
     scale = ThermalFinish(overlay=["scale"])(frame()).luma
     bar = scale[19:77, 122]
+    coloured = ThermalFinish(overlay=["scale"])(frame()).chroma
+    assert coloured is not None
+    assert np.all(coloured.u[10:38, 61] == 128)
     assert bar[1] > 240
     assert bar[-2] < 15
     assert np.all(np.diff(bar[1:-1].astype(int)) <= 0)

@@ -86,6 +86,8 @@ class Container:
         struct.pack_into(f"{o}3f", record, 0x58, p.r1, p.b, p.f)
         struct.pack_into(f"{o}5f", record, 0x70, *p.air)
         struct.pack_into(f"{o}f", record, 0x90, p.max_c + 273.15)
+        record[0x170:0x175] = b"FOL18"
+        struct.pack_into(f"{o}f", record, 0x1B4, 25.0)
         record[0xD4 : 0xD4 + len(self.camera)] = self.camera.encode()
         struct.pack_into(f"{o}if", record, 0x308, round(p.o), p.r2)
         struct.pack_into(f"{o}f", record, 0x36C, self.zoom)
@@ -122,7 +124,9 @@ def dji_jpeg(raw: Counts) -> bytes:
     """A JPEG as DJI's cameras write it; `raw`: (512, 640)."""
     data = raw.astype("<u2").tobytes()
     parts = [_segment(0xE3, data[at : at + 65_532]) for at in range(0, len(data), 65_532)]
-    return _with_segments([_segment(0xE1, b"Exif\0\0II*\0DJI\0M30T"), *parts])
+    entries = struct.pack("<HHHI4sHHII", 2, 0x010F, 2, 4, b"DJI\0", 0x0110, 2, 5, 38)  # make and model
+    exif = b"Exif\0\0II*\0" + struct.pack("<I", 8) + entries + bytes(4) + b"M30T\0"
+    return _with_segments([_segment(0xE1, exif), *parts])
 
 
 def _segment(marker: int, payload: bytes) -> bytes:

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from streamfuse import __version__
-from streamfuse.batch.recordings import Recording
+from streamfuse.batch.recordings import Recording, path_of
 from streamfuse.errors import InputError, UsageError
 from streamfuse.options import FusionOptions
 from streamfuse.sinks.video_format import JPEG, MCAP
-from streamfuse.sources.bags.address import without_topic
 
 _SAME_RESULT = frozenset({"weights", "calib", "gpu", "max_pixels"})
 """Fusion options that do not change the result, and files that are identified by their content."""
@@ -111,8 +110,8 @@ def _digest(path: Path) -> str:
 def _identity(text: str) -> str:
     from streamfuse.sources.sequence import is_pattern, match_pattern
 
-    path = Path(without_topic(text))
-    topic = text.removeprefix(without_topic(text))
+    path = Path(path_of(text))
+    rest = text.removeprefix(path_of(text))
     try:
         if is_pattern(path.name) and not path.exists():
             files = [file for file, _ in match_pattern(path)]
@@ -125,7 +124,7 @@ def _identity(text: str) -> str:
         lines = []
         for file in files:
             stat = file.stat()
-            lines.append(f"{file}{topic}\0{stat.st_size}\0{stat.st_mtime_ns}\n")
+            lines.append(f"{file}{rest}\0{stat.st_size}\0{stat.st_mtime_ns}\n")
     except FileNotFoundError:
         raise InputError(f"there is no {path}") from None
     except OSError as error:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from streamfuse.errors import InputError, UsageError
+from streamfuse.sources import images_exist
 from streamfuse.sources.address import parse_address
 from streamfuse.sources.bags.address import without_topic
 from streamfuse.sources.bags.bag import is_bag
+from streamfuse.sources.thermal.address import without_thermal
 from streamfuse.sources.vot import find_sequences
 from streamfuse.support.files import read_settings
 from streamfuse.support.urls import expand, has_scheme, redact
@@ -32,6 +34,7 @@ class Recording:
     ir: str = ""
     """A video, a directory or a pattern of images, or a topic of a bag; empty for a VOT sequence or a whole bag."""
     vis: str = ""
+    """The same; empty where the images of `ir` hold both pictures, or lie beside the visible ones."""
     vot: str = ""
     """The directory of a VOT-RGBT sequence, else empty."""
     bag: str = ""
@@ -43,7 +46,12 @@ class Recording:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return (self.vot or self.bag,) if self.vot or self.bag else (self.ir, self.vis)
+        return tuple(text for text in (self.vot, self.bag, self.ir, self.vis) if text)
+
+
+def path_of(text: str) -> str:
+    """Return the path in an input, without a topic and the options of a thermal camera; raises UsageError."""
+    return without_topic(without_thermal(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +120,16 @@ def _check_keys(keys: Iterable[str], where: str) -> None:
 
 def _recording(row: Mapping[str, Any], where: str, base: Path, outputs: Path, suffix: str) -> Recording:
     ir, vis, vot, bag = (row.get(key, "") for key in ("ir", "vis", "vot", "bag"))
-    if bool(ir or vis) + bool(vot) + bool(bag) != 1 or bool(ir) != bool(vis):
+    if bool(ir or vis) + bool(vot) + bool(bag) != 1 or (vis and not ir):
         raise UsageError(f"{where}: give ir and vis, or vot, or bag")
     try:
         ir, vis, vot, bag = (text and _input_path(text, base) for text in (ir, vis, vot, bag))
         offset_ms = _offset(row.get("ir-offset-ms"))
-        named = Path(vot or bag or without_topic(vis))
-        output = row.get("output") or (named.name if vot else named.stem) + suffix
+        if ir and not vis and not images_exist(ir):
+            raise UsageError(f"give ir and vis, or vot, or bag: {ir} alone is no image or directory that may hold both")
+        named = Path(vot or bag or path_of(vis or ir))
+        whole = vot or (not bag and not vis and named.is_dir())
+        output = row.get("output") or (named.name if whole else named.stem) + suffix
         calib = row.get("calib", "")
         calib = calib and str(_absolute(calib, base))
         return Recording(_absolute(output, outputs), ir, vis, vot, bag, calib, offset_ms)
@@ -192,6 +203,21 @@ def pair_patterns(ir: str, vis: str, outputs: Path, suffix: str) -> tuple[list[R
     return _distinct(recordings), unpaired
 
 
+def stored_recordings(pattern: str, outputs: Path, suffix: str) -> list[Recording]:
+    """List the directories of images of thermal cameras that a pattern matches; raises InputError where there are none.
+
+    The images hold both pictures, or lie beside the visible ones.  `surveys/*` gives surveys/a, fused into a.mp4.
+    """
+    recordings = [
+        Recording(_absolute(outputs / f"{'-'.join(key) or Path(path_of(text)).name}{suffix}"), ir=text)
+        for key, text in sorted(_match(pattern).items())
+        if images_exist(text)
+    ]
+    if not recordings:
+        raise InputError(f"there is no directory of images {pattern}: give --vis for recordings of other kinds")
+    return _distinct(recordings)
+
+
 _WILD = {"*": "([^/]*)", "**/": "((?:.*/)?)"}
 
 
@@ -212,10 +238,10 @@ def bag_recordings(pattern: str, outputs: Path, suffix: str) -> list[Recording]:
 
 
 def _match(pattern: str) -> dict[tuple[str, ...], str]:
-    """Map the text for each * to the path, with its topic; hidden files are left out, as by a shell."""
+    """Map the text for each * to the path, with its topic and options; hidden files are left out, as by a shell."""
     pattern = _input_path(pattern, Path())
-    topic = pattern.removeprefix(without_topic(pattern))
-    return {key: path + topic for key, path in _match_files(without_topic(pattern)).items()}
+    rest = pattern.removeprefix(path_of(pattern))
+    return {key: path + rest for key, path in _match_files(path_of(pattern)).items()}
 
 
 def _match_files(pattern: str) -> dict[tuple[str, ...], str]:
@@ -253,6 +279,6 @@ def _distinct(recordings: Iterable[Recording]) -> list[Recording]:
             )
     for recording in listed:
         for text in recording.inputs:
-            if _resolved(Path(without_topic(text))) in by_output:
+            if _resolved(Path(path_of(text))) in by_output:
                 raise UsageError(f"the output {text} would overwrite an input: choose another directory with -o")
     return listed

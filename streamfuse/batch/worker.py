@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from streamfuse.support.notes import collecting
 from streamfuse.telemetry import Counts, add_counts
 
 if TYPE_CHECKING:
+    from streamfuse.calibration.model import Calibration
     from streamfuse.sources.base import Source
     from streamfuse.telemetry import Summary
 
@@ -166,7 +167,6 @@ def _sum(figures: list[dict[str, Any]]) -> dict[str, Any]:
 def _fuse_into(
     aside: Path, recording: Recording, options: BatchOptions, window: Window, *, segment: bool
 ) -> dict[str, Any]:
-    from streamfuse.calibration.bag import calibration_of
     from streamfuse.pipeline import Pipeline
     from streamfuse.sinks import open_sink
     from streamfuse.sinks.about import About
@@ -178,8 +178,10 @@ def _fuse_into(
         offset_ns = round(fusion.ir_offset_ms * 1e6)
         sources = open_recording(recording, fusion)
         opened = [stack.enter_context(source) for source in sources]  # closing twice is fine
-        own = None if fusion.calib is not None or fusion.ignore_camera_info else calibration_of(*sources)
-        fuser = stack.enter_context(warm_fuser(options, fusion, None if own is None else own.calibration))
+        own = _own_calibration(*sources, fusion)
+        if sources[0].placement is not None:  # of one distance
+            fusion = replace(fusion, distance_m=None)
+        fuser = stack.enter_context(warm_fuser(options, fusion, own))
         ir, vis = SegmentSource(opened[0], window.less(offset_ns)), SegmentSource(opened[1], window)
         period_ns = max(ir.period_ns or 0, vis.period_ns or 0) or None
         calibration = fuser.calibration
@@ -260,6 +262,20 @@ class _Task:
             self._worker.log_event(topic_of(self._key), {"key": self._key, "frames": frames})
 
 
+def _own_calibration(ir: Source, vis: Source, fusion: FusionOptions) -> Calibration | None:
+    """Return the calibration that the files of the infrared camera or a bag tell, where none is given, or None."""
+    from streamfuse.calibration.bag import calibration_of
+    from streamfuse.calibration.stored import stored_calibration
+
+    if fusion.calib is not None:
+        ir.placement = None
+        return None
+    if ir.placement is not None:
+        return stored_calibration(ir.placement, ir.name)
+    found = None if fusion.ignore_camera_info else calibration_of(ir, vis)
+    return None if found is None else found.calibration
+
+
 def topic_of(key: str) -> str:
     """Return the topic on which the units of one run report; their keys are KIND-RUN-NUMBER."""
     return f"streamfuse-{key.split('-')[1]}"
@@ -271,9 +287,9 @@ def open_recording(recording: Recording, fusion: FusionOptions) -> tuple[Source,
     from streamfuse.sources.vot import open_vot
 
     if recording.bag:
-        from streamfuse.sources.bags.choose import open_bag
+        from streamfuse.sources.bags.choose import addresses
 
-        return open_bag(Path(recording.bag), fusion.sources)
+        return open_pair(*addresses(Path(recording.bag)), fusion.sources)
     if recording.vot:
         return open_vot(Path(recording.vot), fusion.sources)
-    return open_pair(recording.ir, recording.vis, fusion.sources)
+    return open_pair(recording.ir, recording.vis or None, fusion.sources)

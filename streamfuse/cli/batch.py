@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("manifest", type=click.Path(path_type=Path, dir_okay=False), required=False)
 @click.option("--ir", help="Instead of a manifest: pattern of the infrared files, such as 'rec/*/ir.mp4'.")
-@click.option("--vis", help="Pattern of the visible files; paired with those that have the same text for each *.")
+@click.option(
+    "--vis",
+    help="Pattern of the visible files; paired with those that have the same text for each *.  Not needed for images "
+    "of a thermal camera that hold both pictures, or that lie beside the visible ones.",
+)
 @click.option(
     "--vot", type=click.Path(path_type=Path), help="Instead of a manifest: a directory of VOT-RGBT sequences."
 )
@@ -79,11 +83,12 @@ def command(
     The recordings are listed in MANIFEST, match patterns, or are VOT sequences in a directory.
 
     MANIFEST is a .csv or .toml file with the keys ir and vis, or vot, or bag, and optionally output, calib and
-    ir-offset-ms.
+    ir-offset-ms.  Images of a thermal camera that hold both pictures need no vis.
 
     \b
     streamfuse batch archive.csv -o fused/
     streamfuse batch --ir 'rec/*/ir.mp4' --vis 'rec/*/vis.mp4' -o fused/
+    streamfuse batch --ir 'surveys/*' -o fused/
     streamfuse batch --vot sequences/ -o fused/
     streamfuse batch --bag 'rec/*.mcap' -o fused/
     streamfuse batch archive.csv -o fused/ --split 300 --scheduler tcp://127.0.0.1:8786
@@ -118,7 +123,13 @@ def _list_recordings(
     output: Path,
     suffix: str,
 ) -> tuple[list[Recording], list[Unpaired]]:
-    from streamfuse.batch.recordings import bag_recordings, pair_patterns, read_manifest, sequence_recordings
+    from streamfuse.batch.recordings import (
+        bag_recordings,
+        pair_patterns,
+        read_manifest,
+        sequence_recordings,
+        stored_recordings,
+    )
 
     given = [manifest is not None, ir is not None or vis is not None, vot is not None, bag is not None]
     if sum(given) != 1:
@@ -130,7 +141,9 @@ def _list_recordings(
     if bag is not None:
         return bag_recordings(bag, output, suffix), []
     if ir is None or vis is None:
-        raise UsageError(f"{'--ir' if ir is None else '--vis'} missing: give two patterns")
+        if ir is None:
+            raise UsageError("--ir missing: give two patterns")
+        return stored_recordings(ir, output, suffix), []
     return pair_patterns(ir, vis, output, suffix)
 
 

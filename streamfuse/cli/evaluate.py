@@ -182,11 +182,14 @@ def _check_outputs(paths: Sequence[Path | None], force: bool) -> None:
 
 def _evaluate_images(inputs: _Inputs, fusing: _Fusing | None, pictures: bool) -> Evaluation:
     from streamfuse.evaluation.streams import read_images
+    from streamfuse.sources import open_source
     from streamfuse.sources.image_pairs import pair_images
 
     scenes, notes = pair_images(inputs.ir, inputs.vis, inputs.fused)
     for note in notes:
         logs.say(f"note: {note}")
+    with open_source(str(scenes[0].ir), inputs.sources) as first:
+        notes += _about(first)
     with ExitStack() as stack:
         fuser = None
         method = f"images of {inputs.fused}"
@@ -210,6 +213,7 @@ def _evaluate_stream(
     from streamfuse.pipeline import Pipeline
 
     sources = inputs.open_sources()
+    about = _about(sources[0])
     expected = expected_frames(sources, frames)
     every = every or every_nth(expected, FRAMES_SCORED)
     note = "every frame is scored" if every == 1 else f"one of {every} frames is scored (--every)"
@@ -228,11 +232,17 @@ def _evaluate_stream(
                 read_streams(inputs.open_sources, inputs.open_results, frames),
             )
         advance = _counting(stack.enter_context(progress("scoring", expected)))
-        evaluator = _evaluator(pictures, [f"{note}; flicker and temporal error are of all frames"], advance)
+        evaluator = _evaluator(pictures, [f"{note}; flicker and temporal error are of all frames", *about], advance)
         evaluation = evaluator.stream(method, str(inputs), triples, every)
         if fusing and fuser:
             evaluation = replace(evaluation, method=fusing.describe(fuser.engine))
         return evaluation, evaluator.damage
+
+
+def _about(ir: Source) -> list[str]:
+    """Return a note about the thermal camera, where the files of infrared tell of it."""
+    found = ir.describe()
+    return [f"infrared: {found}"] if found else []
 
 
 def _counting(update: Update) -> Callable[[], None]:

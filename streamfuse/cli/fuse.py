@@ -70,6 +70,7 @@ def command(
 
     if distance_m in AUTO:
         raise UsageError(f"--distance-m {distance_m} needs a stream: for images give metres or far")
+    _refuse_recordings(ir, vis)
     try:
         jobs = _plan(ir, vis, output) if vis is not None else _plan_stored(ir, output)
         _check_outputs(jobs, force)
@@ -81,6 +82,15 @@ def command(
         failed = _fuse_all(fuser, jobs, max_pixels, cut if stored else None)
     if failed:
         raise DamagedInput(f"{len(failed)} of {len(jobs)} pairs could not be fused: {'; '.join(failed[:3])}")
+
+
+def _refuse_recordings(*paths: Path | None) -> None:
+    """Raise UsageError for a recording, of which only the first picture would be fused."""
+    from streamfuse.sources import FLIR_RECORDINGS
+
+    for path in paths:
+        if path is not None and path.suffix.lower() in FLIR_RECORDINGS:
+            raise UsageError(f"{path} is a recording: fuse it with `streamfuse run --ir {path} --vis ... -o fused.mp4`")
 
 
 class Job(NamedTuple):

@@ -49,6 +49,8 @@ def _show_source(recording: str, choice: options.SourceOptions) -> None:
             if source.period_ns is not None:
                 facts.append(f"{source.frame_count * source.period_ns / 1e9:.2f} s")
         logs.say(", ".join(facts), err=False)
+        if about := source.describe():
+            logs.say(f"camera  {about}", err=False)
 
 
 def _show_bag(address: BagAddress) -> None:

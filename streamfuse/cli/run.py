@@ -179,11 +179,12 @@ def _open_sources(
     from streamfuse.sources.vot import open_vot
 
     if bag is not None:
-        from streamfuse.sources.bags.choose import open_bag
+        from streamfuse.cli.ask import ask_topics
+        from streamfuse.sources.bags.choose import addresses
 
         if (ir, vis, vot) != (None, None, None):
             raise UsageError("--bag has both channels: leave out --ir, --vis and --vot")
-        return open_bag(bag, fusion.sources)
+        return open_pair(*addresses(bag, ask_topics(bag)), fusion.sources)
     if ir is not None and vis is None and vot is None and images_exist(ir):
         return open_pair(ir, None, fusion.sources)
     ir, vis = options.two_sources(ir, vis, vot)
@@ -212,6 +213,8 @@ def _make_fuser(fusion: options.FusionOptions, ir: Source, vis: Source, align: s
     """Make the fuser; without --calib, the files of the infrared camera or a bag may tell the calibration."""
     from streamfuse.calibration.bag import calibration_of
 
+    if fusion.calib is not None:
+        ir.placement = None
     if fusion.calib is not None or ir.placement is None:
         found = None if fusion.ignore_camera_info or fusion.calib is not None else calibration_of(ir, vis)
         if found is not None:

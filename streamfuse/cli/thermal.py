@@ -9,13 +9,14 @@ import click
 
 from streamfuse.cli.decorators import F, together
 from streamfuse.errors import UsageError
+from streamfuse.temperature import UNITS
 
 if TYPE_CHECKING:
     from streamfuse.thermometry.finish import ThermalFinish
 
 
 def thermal(function: F) -> F:
-    """Add --overlay, --palette, --palette-from and --alarm to a command, which gets `finish`, or None without any."""
+    """Add --overlay, --degrees, --palette, --palette-from and --alarm to a command; it gets `finish`, or None."""
 
     @together(
         click.option(
@@ -24,6 +25,11 @@ def thermal(function: F) -> F:
             multiple=True,
             help="Draw temperatures into the picture: the hottest and the coldest spot, a scale, or minimum, mean and "
             "maximum of an area (pixels of the output); may be given several times.",
+        ),
+        click.option(
+            "--degrees",
+            type=click.Choice(UNITS),
+            help="Unit of --overlay.  Default: C.",
         ),
         click.option(
             "--palette",
@@ -47,6 +53,7 @@ def thermal(function: F) -> F:
     def wrapper(
         *args: Any,
         overlay: tuple[str, ...],
+        degrees: str | None,
         palette: str | None,
         palette_from: str | None,
         alarms: tuple[str, ...],
@@ -54,11 +61,13 @@ def thermal(function: F) -> F:
     ) -> Any:
         if palette_from is not None and palette is None:
             raise UsageError("--palette-from needs --palette: name one, such as --palette iron")
+        if degrees is not None and not overlay:
+            raise UsageError("--degrees is the unit of --overlay: give one, such as --overlay spots")
         finish: ThermalFinish | None = None
         if overlay or palette or alarms:
             from streamfuse.thermometry.finish import ThermalFinish
 
-            finish = ThermalFinish(overlay, palette, palette_from or "30C", alarms)
+            finish = ThermalFinish(overlay, palette, palette_from or "30C", alarms, degrees or "C")
         return function(*args, finish=finish, **kwargs)
 
     return cast(F, wrapper)

@@ -4,9 +4,13 @@ Its messages are those of ROS 2.  A killed run leaves a file without its index, 
 
     /fused/video               foxglove_msgs/msg/CompressedVideo, H.264 or H.265; with the codec jpeg instead:
     /fused/image/compressed    sensor_msgs/msg/CompressedImage
+    /fused/temperature         sensor_msgs/msg/Image, 16UC1: kelvin = value * step + offset, see below
     /fused/frames              diagnostic_msgs/msg/DiagnosticArray: of each frame its stamps, skew and content
     /fused/run                 diagnostic_msgs/msg/DiagnosticArray, once, at the end: frames read, paired, dropped
     calibration.toml           an attachment: the calibration, if there is one
+
+The scale of the temperatures is in the metadata of their channel (`temperature_step_k`, `temperature_offset_k`) and,
+for readers that do not show it, in /fused/frames.  Another scale gets another channel of the same topic.
 """
 
 from __future__ import annotations
@@ -35,9 +39,12 @@ from streamfuse.sources.bags.messages import typestore
 from streamfuse.sources.bags.packages import ros_packages
 from streamfuse.support.files import reason
 from streamfuse.telemetry import Summary, each_count
+from streamfuse.temperature import Scale, TemperaturePlane
 
 with ros_packages():
     import mcap.writer
+
+    from streamfuse.sources.bags.mcap_file import OFFSET, STEP
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -45,6 +52,7 @@ if TYPE_CHECKING:
 FRAME = "fused"
 """Name of the coordinate frame in the messages."""
 VIDEO, IMAGE, FRAMES, RUN = "/fused/video", "/fused/image/compressed", "/fused/frames", "/fused/run"
+TEMPERATURE = "/fused/temperature"
 CALIBRATION = "calibration.toml"
 FLUSH_S = 0.5
 """Wall-clock time after which what was written is handed to the system."""
@@ -76,9 +84,9 @@ class McapSink(Sink):
         self._store = typestore("cdr")
         self._target = Target(path, force=force)
         self._file: BinaryIO = self._target.writing.open("wb")
-        self._writer = mcap.writer.Writer(self._file, compression=mcap.writer.CompressionType.NONE)
+        self._writer = mcap.writer.Writer(self._file, compression=mcap.writer.CompressionType.ZSTD)
         self._writer.start("ros2")
-        self._channels: dict[str, int] = {}
+        self._channels: dict[tuple[str, Scale | None], int] = {}
         self._raw: OutputContainer | None = None
         self._encoder: Encoder | None = None
         self._coding: deque[int] = deque()
@@ -106,6 +114,8 @@ class McapSink(Sink):
             else:
                 self._coding.append(at_ns)
                 self._encode(frame)
+            if frame.temperature is not None:
+                self._add_temperature(at_ns, frame.temperature)
             self._add_diagnostics(FRAMES, at_ns, "frame", f"frame {frame.index}", _described(frame))
             self._last_ns = at_ns
             self._frames += 1
@@ -157,6 +167,13 @@ class McapSink(Sink):
             message = types[kind](self._header(at_ns), "jpeg", data)
         self._add(topic, kind, at_ns, message)
 
+    def _add_temperature(self, at_ns: int, plane: TemperaturePlane) -> None:
+        height, width = plane.values.shape
+        data = np.ascontiguousarray(plane.values, "<u2").view(np.uint8).ravel()
+        kind = "sensor_msgs/msg/Image"
+        message = self._store.types[kind](self._header(at_ns), height, width, "16UC1", 0, 2 * width, data)
+        self._add(TEMPERATURE, kind, at_ns, message, plane.scale)
+
     def _add_diagnostics(self, topic: str, at_ns: int, name: str, text: str, values: Mapping[str, str]) -> None:
         types = self._store.types
         pairs = [types["diagnostic_msgs/msg/KeyValue"](key, value) for key, value in values.items()]
@@ -170,13 +187,14 @@ class McapSink(Sink):
     def _header(self, at_ns: int) -> Any:
         return self._store.types["std_msgs/msg/Header"](self._time(at_ns), FRAME)
 
-    def _add(self, topic: str, kind: str, at_ns: int, message: Any) -> None:
-        if topic not in self._channels:
+    def _add(self, topic: str, kind: str, at_ns: int, message: Any, scale: Scale | None = None) -> None:
+        if (topic, scale) not in self._channels:
             definition, _ = self._store.generate_msgdef(kind, ros_version=2)
             schema = self._writer.register_schema(kind, "ros2msg", definition.encode())
-            self._channels[topic] = self._writer.register_channel(topic, "cdr", schema)
+            metadata = {} if scale is None else {STEP: repr(scale.step), OFFSET: repr(scale.offset)}
+            self._channels[topic, scale] = self._writer.register_channel(topic, "cdr", schema, metadata)
         data = bytes(self._store.serialize_cdr(message, kind))
-        self._writer.add_message(self._channels[topic], at_ns, data, at_ns)
+        self._writer.add_message(self._channels[topic, scale], at_ns, data, at_ns)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -205,7 +223,13 @@ def _described(frame: FusedFrame) -> dict[str, str]:
         "vis_clock": frame.vis_clock,
         "skew_ns": frame.skew_ns,
     }
-    return {key: str(value) for key, value in values.items() if value is not None}
+    found = {key: str(value) for key, value in values.items() if value is not None}
+    if (plane := frame.temperature) is not None and (extremes := plane.extremes()) is not None:
+        found |= {STEP: repr(plane.scale.step), OFFSET: repr(plane.scale.offset)}
+        for name, spot in (("coldest", extremes.coldest), ("hottest", extremes.hottest)):
+            found[f"{name}_celsius"], found[f"{name}_x_y"] = f"{spot.celsius:.2f}", f"{spot.column} {spot.row}"
+        found["mean_celsius"] = f"{extremes.mean:.2f}"
+    return found
 
 
 def _counted(summary: Summary) -> dict[str, str]:

@@ -36,6 +36,13 @@ class Placement:
     """(height, width), px."""
     vis_size: tuple[int, int]
 
+    def distance_px(self, other: Placement) -> float:
+        """Return how far apart a corner of infrared is placed at most, px of the visible picture."""
+        height, width = self.ir_size
+        corners = np.array([(x, y, 1) for x in (0, width - 1) for y in (0, height - 1)], np.float64).T
+        one, two = (place.homography @ corners for place in (self, other))
+        return float(np.linalg.norm(one[:2] / one[2] - two[:2] / two[2], axis=0).max())
+
 
 class Source(Closeable):
     """An iterator of frames with rising stamps.
@@ -100,6 +107,10 @@ class Source(Closeable):
     def state(self) -> State:
         """State; recordings are live until they end.  Any thread may read it."""
         return State.LIVE
+
+    def describe(self) -> str:
+        """Return what its files tell about a thermal camera and its settings, for people; empty for nothing."""
+        return ""
 
     def interrupt(self) -> None:  # a source that never waits need not be interrupted
         """End the iteration soon, even if no frame comes; any thread may call it."""

@@ -147,6 +147,15 @@ class PixelReader:
         """
         if self._degrees is not None:
             temperature = self._temperatures(counts, telemetry)
+        return self._read_levels(counts, temperature, stamp_ns, telemetry.ffc)
+
+    def read_temperatures(self, plane: TemperaturePlane, stamp_ns: int) -> Picture:
+        """Return the luma of temperatures that were computed already, by the gain control, with them."""
+        return self._read_levels(plane.values, plane, stamp_ns, None)
+
+    def _read_levels(
+        self, counts: Counts, temperature: TemperaturePlane | None, stamp_ns: int, ffc: bool | None
+    ) -> Picture:
         if self._span is not None:
             if temperature is None:
                 raise InputError(
@@ -155,7 +164,7 @@ class PixelReader:
                 )
             self._span.use(temperature.scale)
             counts = temperature.values
-        luma = self._sixteen.to_luma(counts, stamp_ns, telemetry.ffc)
+        luma = self._sixteen.to_luma(counts, stamp_ns, ffc)
         if not self._sixteen.repeats:
             self._temperature = temperature
         return Picture(luma, None, self._temperature)

@@ -6,6 +6,7 @@ images.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import itertools
 import logging
@@ -18,7 +19,7 @@ from typing import TypeAlias
 from streamfuse.errors import InputError
 from streamfuse.frames import Clock, Frame
 from streamfuse.sources.bags.address import parse_bag
-from streamfuse.sources.base import Source
+from streamfuse.sources.base import Placement, Source
 from streamfuse.sources.decode import decode_image
 from streamfuse.sources.options import DEFAULT, SourceOptions
 from streamfuse.sources.pixels import Picture, PixelReader
@@ -35,6 +36,8 @@ IMAGE_SUFFIXES = frozenset(
 )
 READABLE_SUFFIXES = IMAGE_SUFFIXES | RAW_SUFFIXES
 DEFAULT_FPS = 25.0
+SAME_PX = 1.0
+"""Distance up to which two files place infrared at the same position, px of the visible picture."""
 UNREADABLE = "unreadable image"
 MISSING = "missing image"
 
@@ -85,6 +88,9 @@ class ImageSequence(Source):
         self._start_ns: int | None = None
         self._embedded = embedded
         self._told = False
+        self._elsewhere = 0
+        """Files whose geometry is another than `placement`."""
+        self._farthest_px = 0.0
         self._has_degrees = bool(options.temperature)
         self._max_pixels = options.max_pixels
         self._pixels = PixelReader(options, name, self.repeated)
@@ -98,6 +104,17 @@ class ImageSequence(Source):
         self._start_ns = stamp_ns
 
     def __iter__(self) -> Iterator[Frame]:
+        try:
+            yield from self._frames()
+        finally:
+            if self._elsewhere:
+                log.warning(
+                    "%s: %d files place infrared elsewhere than the first file, whose geometry was used for all (up to "
+                    "%.0f px): `streamfuse fuse` uses each file's own",
+                    *(self.name, self._elsewhere, self._farthest_px),
+                )
+
+    def _frames(self) -> Iterator[Frame]:
         for index, (path, stamp_ns) in enumerate(self._images):
             if self._start_ns is not None and stamp_ns < self._start_ns:
                 continue
@@ -132,9 +149,24 @@ class ImageSequence(Source):
             return self._pixels.read_image(radiometric.visible, stamp_ns)
         if radiometric is not None:
             self._tell(radiometric)
+            self._compare(placement(radiometric))
             return self._pixels.read_counts(radiometric.raw, radiometric.temperature, stamp_ns)
         pixels = decode_image(data, str(path), self._max_pixels)
         return None if pixels is None else self._pixels.read_image(pixels, stamp_ns)
+
+    def describe(self) -> str:
+        """Describe the first image, if it is one of a thermal camera."""
+        path = self._images[0][0]
+        with contextlib.suppress(OSError, InputError):
+            if (found := read_radiometric(path.read_bytes(), str(path), self._max_pixels)) is not None:
+                return found.describe(note=not self._has_degrees)
+        return ""
+
+    def _compare(self, found: Placement | None) -> None:
+        """Count a file whose geometry is not the one that is used for all."""
+        if self.placement is not None and found is not None and (px := self.placement.distance_px(found)) > SAME_PX:
+            self._elsewhere += 1
+            self._farthest_px = max(self._farthest_px, px)
 
     def _tell(self, radiometric: Radiometric) -> None:
         if not self._told:

@@ -28,10 +28,14 @@ class ThermalFinish:
         palette: str | None = None,
         palette_from: str = "30C",
         alarms: Sequence[str] = (),
+        unit: str = "C",
     ) -> None:
-        """The arguments are the values of --overlay, --palette, --palette-from and --alarm.  Raises UsageError."""
+        """The arguments are the values of --overlay, --palette, --palette-from, --alarm and --degrees.
+
+        Raises UsageError.
+        """
         self._palette = Palette(palette, palette_from) if palette is not None else None
-        self._overlay = Overlay(tuple(overlay), self._palette) if overlay else None
+        self._overlay = Overlay(tuple(overlay), self._palette, unit) if overlay else None
         if len(alarms) > MOST_ALARMS:
             raise UsageError(f"{len(alarms)} alarms are given, and at most {MOST_ALARMS} are possible")
         self._alarms = [Alarm(text) for text in alarms]

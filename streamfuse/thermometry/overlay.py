@@ -16,7 +16,7 @@ import numpy as np
 from streamfuse.color import Chroma, Plane
 from streamfuse.errors import UsageError
 from streamfuse.frames import FusedFrame
-from streamfuse.temperature import Spot, TemperaturePlane
+from streamfuse.temperature import Spot, TemperaturePlane, in_unit
 from streamfuse.thermometry.palette import Palette
 
 _AREA = re.compile(r"area:(\d{1,5}),(\d{1,5}),(\d{1,5}),(\d{1,5})", re.ASCII)
@@ -24,6 +24,8 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 _Draw: TypeAlias = Callable[[Plane, int], None]
 """Draws in white into a plane, with a thickness."""
 _WHITE = 255
+_EDGE = 4
+"""Pixels between a text and the edge of the picture: as wide as the rim of the letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,12 @@ class Area:
 class Overlay:
     """Draws temperatures into the luma of frames."""
 
-    def __init__(self, elements: tuple[str, ...], palette: Palette | None = None) -> None:
-        """`elements`: spots, scale, area:X,Y,W,H.  `palette`: whose colours the scale shows.  Raises UsageError."""
+    def __init__(self, elements: tuple[str, ...], palette: Palette | None = None, unit: str = "C") -> None:
+        """`elements`: spots, scale, area:X,Y,W,H.  `palette`: whose colours the scale shows.  `unit`: C or F.
+
+        Raises UsageError.
+        """
+        self._unit = unit
         self._palette = palette
         self._spots, self._scale = "spots" in elements, "scale" in elements
         self._areas = [_parse_area(text) for text in elements if text not in ("spots", "scale")]
@@ -53,21 +59,28 @@ class Overlay:
             return frame.luma, frame.chroma
         height, width = frame.luma.shape
         size = max(height / 700, 0.35)
-        drawings: list[_Draw] = []
+        labels, drawings = _Labels(size, height, width), list[_Draw]()
         if self._spots:
             for spot in (extremes.coldest, extremes.hottest):
-                drawings += _spot(spot, size, _bar_box(height, width)[2] if self._scale else width)
+                right = _bar_box(height, width)[2] if self._scale else width
+                drawings += _spot(spot, self._shown(spot.celsius), labels, right)
         for area in self._areas:
-            drawings += _area(area, plane, size)
+            part = plane.values[area.y : area.y + area.height, area.x : area.x + area.width]
+            found = TemperaturePlane(part, plane.scale).extremes() if part.size else None
+            text = "no temperature"
+            if found is not None:
+                values = found.coldest.celsius, found.mean, found.hottest.celsius
+                text = " / ".join(f"{in_unit(value, self._unit):.1f}" for value in values) + f" {self._unit}"
+            drawings += _area(area, text, labels)
         if self._scale:
             low, high = extremes.coldest.celsius, extremes.hottest.celsius
             if self._palette is not None:
                 low, high = self._palette.low_c, self._palette.high_c
-            drawings += _scale_text(low, high, size, height, width)
+            drawings += _scale_text(self._shown(low), self._shown(high), labels, height, width)
         ink = np.zeros((height, width), np.uint8)
         for draw in drawings:
             draw(ink, max(round(size * 1.6), 1))
-        wide = 2 * max(round(size * 1.5), 1) + 1
+        wide = 2 * max(round(size * 2), 2) + 1  # of one pixel is too little over bright ground
         rim = cv2.dilate(ink, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (wide, wide)))
         luma = cast(Plane, cv2.max(cv2.subtract(frame.luma, rim), ink))
         chroma = _without_colour(frame.chroma, cast(Plane, rim))
@@ -75,18 +88,23 @@ class Overlay:
             chroma = self._bar(luma, chroma)
         return luma, chroma
 
+    def _shown(self, celsius: float) -> str:
+        return f"{in_unit(celsius, self._unit):.1f} {self._unit}"
+
     def _bar(self, luma: Plane, chroma: Chroma | None) -> Chroma | None:
         """Fill the bar of the scale: the colours of the palette, else grey from black to white."""
         top, bottom, left, right = _bar_box(*luma.shape)
-        if self._palette is None or chroma is None:
-            luma[top:bottom, left:right] = np.rint(np.linspace(255, 0, bottom - top)).astype(np.uint8)[:, None]
-            return chroma
-        luma[top:bottom, left:right] = np.rint(np.linspace(220, 90, bottom - top)).astype(np.uint8)[:, None]
+        high, low = (255, 0) if self._palette is None or chroma is None else (220, 90)
+        luma[top:bottom, left:right] = np.rint(np.linspace(high, low, bottom - top)).astype(np.uint8)[:, None]
+        if chroma is None:
+            return None
         sy, sx = (-(-full // side) for full, side in zip(luma.shape, chroma.u.shape, strict=True))
         rows, columns = slice(top // sy, bottom // sy), slice(left // sx, right // sx)
-        colors = self._palette.scale_bar(rows.stop - rows.start)
         u, v = chroma.u.copy(), chroma.v.copy()
-        u[rows, columns], v[rows, columns] = colors.u, colors.v
+        u[rows, columns] = v[rows, columns] = 128
+        if self._palette is not None:
+            colors = self._palette.scale_bar(rows.stop - rows.start)
+            u[rows, columns], v[rows, columns] = colors.u, colors.v
         return Chroma(u, v, chroma.full_range, chroma.matrix)
 
 
@@ -100,31 +118,25 @@ def _parse_area(text: str) -> Area:
     return area
 
 
-def _spot(spot: Spot, size: float, width: int) -> list[_Draw]:
-    center, radius = (spot.column, spot.row), max(round(9 * size), 4)
-    text = f"{spot.celsius:.1f} C"
-    (wide, tall), _ = cv2.getTextSize(text, FONT, size, 1)
-    right = spot.column + radius + wide + 8 < width
-    x = spot.column + radius + 4 if right else spot.column - radius - 4 - wide
-    y = max(spot.row + tall // 2, tall + 4)
+def _spot(spot: Spot, text: str, labels: _Labels, right: int) -> list[_Draw]:
+    """Draw a ring around a pixel, and its temperature beside it; `right`: end of the room for it, px."""
+    center, radius = (spot.column, spot.row), max(round(9 * labels.size), 4)
+    wide, tall = labels.measure(text)
+    fits = spot.column + radius + wide + 8 < right
+    x = spot.column + radius + 4 if fits else spot.column - radius - 4 - wide
     return [
         lambda plane, thick: _drawn(cv2.circle(plane, center, radius, _WHITE, thick, cv2.LINE_AA)),
-        _text(text, x, y, size),
+        labels.put(text, x, spot.row + tall // 2, right),
     ]
 
 
-def _area(area: Area, plane: TemperaturePlane, size: float) -> list[_Draw]:
-    part = plane.values[area.y : area.y + area.height, area.x : area.x + area.width]
-    found = TemperaturePlane(part, plane.scale).extremes() if part.size else None
+def _area(area: Area, text: str, labels: _Labels) -> list[_Draw]:
     corners = (area.x, area.y), (area.x + area.width - 1, area.y + area.height - 1)
-    text = "no temperature"
-    if found is not None:
-        text = f"{found.coldest.celsius:.1f} / {found.mean:.1f} / {found.hottest.celsius:.1f} C"
-    (_, tall), _ = cv2.getTextSize(text, FONT, size, 1)
+    _, tall = labels.measure(text)
     y = area.y - 6 if area.y > tall + 10 else area.y + area.height + tall + 6
     return [
         lambda plane, thick: _drawn(cv2.rectangle(plane, *corners, _WHITE, thick)),
-        _text(text, area.x, y, size),
+        labels.put(text, area.x, y),
     ]
 
 
@@ -136,19 +148,52 @@ def _bar_box(height: int, width: int) -> tuple[int, int, int, int]:
     return top, bottom, right - wide, right
 
 
-def _scale_text(low: float, high: float, size: float, height: int, width: int) -> list[_Draw]:
+def _scale_text(low: str, high: str, labels: _Labels, height: int, width: int) -> list[_Draw]:
     top, bottom, left, right = _bar_box(height, width)
     drawings: list[_Draw] = [
         lambda plane, thick: _drawn(cv2.rectangle(plane, (left - 1, top - 1), (right, bottom), _WHITE, thick))
     ]
-    for text, y in ((f"{high:.1f} C", top - 8), (f"{low:.1f} C", bottom + round(26 * size) + 4)):
-        (wide, _), _ = cv2.getTextSize(text, FONT, size, 1)
-        drawings.append(_text(text, max(right - wide, 0), y, size))
+    for text, y in ((high, top - 8), (low, bottom + round(26 * labels.size) + 4)):
+        drawings.append(labels.put(text, right - labels.measure(text)[0], y))
     return drawings
 
 
-def _text(text: str, x: int, y: int, size: float) -> _Draw:
-    return lambda plane, thick: _drawn(cv2.putText(plane, text, (x, y), FONT, size, _WHITE, thick, cv2.LINE_AA))
+class _Labels:
+    """Texts that stay inside the picture and off one another."""
+
+    def __init__(self, size: float, height: int, width: int) -> None:
+        self.size, self._height, self._width = size, height, width
+        self._taken: list[tuple[int, int, int, int]] = []
+
+    def measure(self, text: str) -> tuple[int, int]:
+        """Return width and height of a text, px."""
+        (wide, tall), _ = cv2.getTextSize(text, FONT, self.size, 1)
+        return wide, tall
+
+    def put(self, text: str, x: int, y: int, right: int | None = None) -> _Draw:
+        """Write a text whose lower left corner is at (x, y), or as near above or below as there is room.
+
+        `right`: end of the room for it, px; None: the edge of the picture.
+        """
+        wide, tall = self.measure(text)
+        x = max(min(x, (self._width if right is None else right) - wide - _EDGE), _EDGE)
+        steps = [0, *(sign * step * (tall + 2 * _EDGE) for step in (1, 2, 3) for sign in (1, -1))]
+        places = [max(min(y + step, self._height - _EDGE), tall + _EDGE) for step in steps]
+        y = next((place for place in places if not self._covers(x, place, wide, tall)), places[0])
+        self._taken.append((x, y, wide, tall))
+        return lambda plane, thick: _drawn(
+            cv2.putText(plane, text, (x, y), FONT, self.size, _WHITE, thick, cv2.LINE_AA)
+        )
+
+    def _covers(self, x: int, y: int, wide: int, tall: int) -> bool:
+        """Tell whether a text there would touch an earlier one."""
+        return any(
+            x < other_x + other_wide + _EDGE
+            and other_x < x + wide + _EDGE
+            and y - tall < other_y + _EDGE
+            and other_y - other_tall < y + _EDGE
+            for other_x, other_y, other_wide, other_tall in self._taken
+        )
 
 
 def _drawn(plane: object) -> None:

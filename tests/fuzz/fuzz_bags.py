@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import cast
 
+import av
 import bags
 import cv2
 import numpy as np
@@ -20,6 +23,7 @@ from streamfuse.sources.bags.encodings import EncodingReader
 from streamfuse.sources.bags.messages import deserialize, read_picture
 from streamfuse.sources.bags.records import Damaged
 from streamfuse.sources.bags.topic import Message, Topic
+from streamfuse.sources.bags.video import FORMATS, VideoDecoder
 from streamfuse.sources.options import SourceOptions
 from streamfuse.sources.pixels import PixelReader
 
@@ -29,7 +33,7 @@ ROS = (
     "sensor_msgs/msg/CameraInfo",
     "tf2_msgs/msg/TFMessage",
 )
-PROTOBUF = ("foxglove_msgs/msg/RawImage", "foxglove_msgs/msg/CompressedImage")
+PROTOBUF = ("foxglove_msgs/msg/RawImage", "foxglove_msgs/msg/CompressedImage", "foxglove_msgs/msg/CompressedVideo")
 SMALL = SourceOptions(max_pixels=1 << 16)
 _GREY = np.arange(20, dtype=np.uint16).reshape(4, 5) + 7000
 _COLOR = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
@@ -59,8 +63,35 @@ def message(data: bytes) -> object:
         picture = read_picture(one)
     except Damaged:
         return None
+    if picture.video:
+        return list(VideoDecoder(picture.video, SMALL.max_pixels).decode(0, 0, picture.data.tobytes()))
     reader = EncodingReader("/a", PixelReader(), SMALL)
     return none_if_refused(lambda: reader.read(picture, 0))
+
+
+def video(data: bytes) -> object:
+    """Decode messages of video; the first byte chooses the format, the second the length of each message."""
+    kind = tuple(FORMATS)[data[0] % len(FORMATS)] if data else "h264"
+    size = max(data[1] if len(data) > 1 else 0, 1) * 64
+    decoder = VideoDecoder(kind, SMALL.max_pixels)
+    parts = [data[at : at + size] for at in range(2, len(data), size)]
+    found = [one for index, part in enumerate(parts) for one in decoder.decode(index, index, part)]
+    found.extend(decoder.flush())
+    assert sorted(index for index, _, _ in found) == list(range(len(parts)))
+    return found
+
+
+def _video(codec: str) -> bytes:
+    """Two frames of video, each a message of the length that the second byte says."""
+    raw = io.BytesIO()
+    with av.open(raw, "w", format=codec) as container:
+        stream = cast(av.VideoStream, container.add_stream({"h264": "libx264", "hevc": "libx265"}[codec], rate=25))
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        stream.codec_context.options = {"bf": "0"} if codec == "h264" else {"x265-params": "bframes=0:log-level=none"}
+        for level in (40, 90, None):
+            frame = None if level is None else av.VideoFrame.from_ndarray(np.full((48, 32), level, np.uint8), "yuv420p")
+            container.mux(stream.encode(frame))
+    return bytes([list(FORMATS).index({"h264": "h264", "hevc": "h265"}[codec]), 255]) + raw.getvalue()
 
 
 @cache
@@ -132,5 +163,6 @@ TARGETS = {
         tuple(_seeds()[name] for name in ("mcap", "mcap-zstd", "mcap-without-chunks")),
         (_long_chunk(),),
     ),
+    "bag-video": Target(video, (_video("h264"), _video("hevc"))),
     "bag-message": Target(message, _messages(), (_png(b"\x7f\xff\xff\xff"),)),
 }

@@ -127,7 +127,7 @@ class Bag(Closeable):
             for topic in container.index.topics if container.index is not None else container.seen.values():
                 before = found.get(topic.name)
                 count = topic.count if before is None or topic.count is None else topic.count + (before.count or 0)
-                found[topic.name] = Topic(topic.name, topic.type, topic.coding, count)
+                found[topic.name] = replace(topic, count=count)
         return [found[name] for name in sorted(found)]
 
     def count(self) -> list[Topic]:

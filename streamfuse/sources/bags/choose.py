@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -17,11 +18,11 @@ from streamfuse.sources.bags.bag import Bag
 from streamfuse.sources.bags.encodings import COLOR_ENCODINGS, DEPTH_HEADER, GREY_ENCODINGS
 from streamfuse.sources.bags.messages import Picture, read_picture
 from streamfuse.sources.bags.records import Damaged
-from streamfuse.sources.bags.source import BagSource, because, open_topics, read_begin
+from streamfuse.sources.bags.source import because, read_begin
 from streamfuse.sources.bags.topic import Topic
+from streamfuse.sources.bags.video import first_size
 from streamfuse.sources.decode import decode_image
 from streamfuse.sources.limits import MAX_PIXELS
-from streamfuse.sources.options import DEFAULT, SourceOptions
 
 log = logging.getLogger("streamfuse")
 
@@ -88,6 +89,11 @@ def survey(bag: Bag) -> list[ImageTopic]:
 
 def _look(picture: Picture) -> tuple[tuple[int, int], Look]:
     """Return the size of a picture and its kind; raises Damaged and InputError."""
+    if picture.video:
+        size = first_size(picture.video, [picture.data.tobytes()], MAX_PIXELS)
+        if size is None:
+            raise Damaged("a frame of video that cannot be decoded")
+        return size, Look.COLOR
     if picture.compressed:
         data = picture.data.tobytes()
         if "compresseddepth" in picture.encoding.lower().replace(" ", ""):
@@ -106,8 +112,15 @@ def _look(picture: Picture) -> tuple[tuple[int, int], Look]:
     return (picture.height, picture.width), look
 
 
-def find_pair(bag: Bag) -> tuple[ImageTopic, ImageTopic]:
-    """Find the infrared and the visible topic; raises UsageError, which lists the topics, where that is not certain."""
+Pair: TypeAlias = tuple[ImageTopic, ImageTopic]
+"""The infrared and the visible topic."""
+
+
+def find_pair(bag: Bag, ask: Callable[[Sequence[ImageTopic]], Pair] | None = None) -> Pair:
+    """Find the infrared and the visible topic.
+
+    Where that is not certain, `ask` chooses two of the topics; without it, raises UsageError, which lists them.
+    """
     topics = survey(bag)
     cameras = _cameras(topics)
     pair = _decide(cameras)
@@ -115,6 +128,8 @@ def find_pair(bag: Bag) -> tuple[ImageTopic, ImageTopic]:
         return pair
     if not topics:
         raise InputError(f"{bag.path} has no topic of pictures that can be read{because(bag)}")
+    if ask is not None and len(topics) > 1:
+        return ask(topics)
     first = BagAddress(bag.path, topics[0].topic.name)
     raise UsageError(
         f"{bag.path}: which topic is infrared, and which visible?  It has {', '.join(map(str, topics))}; "
@@ -122,12 +137,12 @@ def find_pair(bag: Bag) -> tuple[ImageTopic, ImageTopic]:
     )
 
 
-def open_bag(path: Path, options: SourceOptions = DEFAULT) -> tuple[BagSource, BagSource]:
-    """Open the infrared and the visible topic of a bag; raises InputError and UsageError, as `find_pair` does."""
+def addresses(path: Path, ask: Callable[[Sequence[ImageTopic]], Pair] | None = None) -> tuple[str, str]:
+    """Return the addresses of the infrared and the visible topic of a bag; arguments and errors as for `find_pair`."""
     with Bag(path) as bag:
-        ir, vis = find_pair(bag)
+        ir, vis = find_pair(bag, ask)
     log.info("%s: infrared is %s, visible %s", path, ir, vis)
-    return open_topics(BagAddress(path, ir.topic.name), BagAddress(path, vis.topic.name), options)
+    return str(BagAddress(path, ir.topic.name)), str(BagAddress(path, vis.topic.name))
 
 
 def _cameras(topics: Sequence[ImageTopic]) -> list[ImageTopic]:

@@ -22,6 +22,8 @@ from streamfuse.sources.limits import check_pixels
 from streamfuse.sources.options import SourceOptions
 from streamfuse.sources.pixels import Picture as Planes
 from streamfuse.sources.pixels import PixelReader
+from streamfuse.sources.thermal.degrees import Linear, parse_degrees
+from streamfuse.temperature import Counts, TemperaturePlane
 
 log = logging.getLogger("streamfuse")
 
@@ -35,6 +37,8 @@ GREY_ENCODINGS = {
     "32fc1": np.float32,
     "64fc1": np.float64,
 }
+_MEASURED = frozenset({"16sc1", "32fc1", "64fc1"})
+"""Encodings whose values are no unsigned counts of 16 bits."""
 _COLOR = {
     f"{order}{bits}": (channels, conversion)
     for bits in (8, 16)
@@ -71,7 +75,8 @@ class EncodingReader:
     def __init__(self, name: str, pixels: PixelReader, options: SourceOptions) -> None:
         """`name`: that of the topic, for messages."""
         self._name, self._pixels, self._max_pixels = name, pixels, options.max_pixels
-        self._has_degrees = bool(options.temperature)
+        self._degrees = parse_degrees(options.temperature) if options.temperature else None
+        self._step_k = 0.0
         self._levels: _Levels | None = None
 
     def read(self, picture: Picture, stamp_ns: int) -> Planes | None:
@@ -92,8 +97,27 @@ class EncodingReader:
             return _packed(picture, *_PACKED[encoding][1])
         if encoding in _BIPLANAR:
             return _biplanar(picture, *_BIPLANAR[encoding])
+        if self._degrees is not None and encoding in _MEASURED:
+            return self._read_measured(picture, encoding, stamp_ns)
         made = self._to_pixels(picture, encoding)
+        if made is not None and picture.scale is not None and made.dtype == np.uint16 and made.ndim == 2:
+            counts = cast(Counts, made)
+            return self._pixels.read_counts(counts, TemperaturePlane(counts, picture.scale), stamp_ns)
         return None if made is None else self._pixels.read_image(made, stamp_ns)
+
+    def _read_measured(self, picture: Picture, encoding: str, stamp_ns: int) -> Planes | None:
+        """Return temperatures of floating point or signed integers, in steps that the first picture chooses."""
+        if not isinstance(self._degrees, Linear):
+            raise UsageError(
+                f"{self._name}: this temperature= is for unsigned counts of 16 bits, and this topic has {encoding}: "
+                "use kelvin, celsius or celsius/100"
+            )
+        values = _array(picture, 1, np.dtype(GREY_ENCODINGS[encoding]))
+        if values is None:
+            return None
+        if not self._step_k:
+            self._step_k = self._degrees.step_for(values)
+        return self._pixels.read_temperatures(self._degrees.keep(values, self._step_k), stamp_ns)
 
     def _to_pixels(self, picture: Picture, encoding: str) -> Pixels | None:
         """Return grey (H, W) or BGR (H, W, 3) pixels; None for too few bytes."""
@@ -101,11 +125,6 @@ class EncodingReader:
             values = _array(picture, 1, np.dtype(grey))
             if values is None or values.dtype in (np.uint8, np.uint16):
                 return cast("Pixels | None", values)
-            if self._has_degrees:  # the values are shifted or scaled to 16 bits, and would give other temperatures
-                raise UsageError(
-                    f"{self._name}: temperature= is for unsigned counts of 16 bits, and this topic has {encoding}: "
-                    "leave it out"
-                )
             if values.dtype == np.int16:
                 return cast(Pixels, (values.astype(np.int32) + 32768).astype(np.uint16))
             if self._levels is None:
@@ -180,7 +199,11 @@ class _Levels:
     the span of the first picture on both sides.  So the levels of a scene do not change with what passes through it.
     """
 
-    CANDIDATES = ((0.0, 1.0, "0 to 1"), (-100.0, 555.35, "-100 to 555 degC"), (0.0, 655.35, "0 to 655 K"))
+    CANDIDATES = (
+        (0.0, 1.0, "0 to 1"),
+        (-100.0, 555.35, "-100 to 555 degC (temperature=celsius gives degrees)"),
+        (0.0, 655.35, "0 to 655 K (temperature=kelvin gives degrees)"),
+    )
     KELVIN = 200.0
     """Least median of a picture in kelvin; a scene in degrees Celsius with that median would be an oven."""
 

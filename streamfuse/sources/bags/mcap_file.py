@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from streamfuse.sources.bags.container import Container, Index
 from streamfuse.sources.bags.packages import ros_packages
 from streamfuse.sources.bags.records import LARGEST, Damaged, Input, unpack
 from streamfuse.sources.bags.topic import Message, Topic, message_type
+from streamfuse.temperature import Scale
 
 with ros_packages():
     import mcap.exceptions
@@ -33,10 +35,21 @@ if TYPE_CHECKING:
 
 
 MAGIC = b"\x89MCAP0\r\n"
+STEP, OFFSET = "temperature_step_k", "temperature_offset_k"
+"""Metadata of a channel of temperatures: kelvin = value * step + offset."""
 _FOOTER = 9 + 20 + len(MAGIC)
 _HEAD = struct.Struct("<BQ")
 _MESSAGE = struct.Struct("<HIQQ")
 _PARSE_ERRORS = (mcap.exceptions.McapError, struct.error, ValueError, OverflowError)
+
+
+def _scale(metadata: Mapping[str, str]) -> Scale | None:
+    """Return the scale of temperatures in the metadata of a channel, as `streamfuse.sinks.mcap` writes it, or None."""
+    try:
+        scale = Scale(float(metadata[STEP]), float(metadata[OFFSET]))
+    except (KeyError, ValueError):
+        return None
+    return scale if 0 < scale.step < 1000 and abs(scale.offset) < 1e6 else None
 
 
 class McapFile(Container):
@@ -89,7 +102,7 @@ class McapFile(Container):
         totals: dict[str, int] = {}
         for number, topic in self._channels.items():
             totals[topic.name] = totals.get(topic.name, 0) + counts.get(number, 0)
-        topics = [Topic(t.name, t.type, t.coding, totals[t.name]) for t in self.seen.values()]
+        topics = [replace(topic, count=totals[topic.name]) for topic in self.seen.values()]
         some = statistics.message_count > 0
         return Index(
             topics, statistics.message_start_time if some else None, statistics.message_end_time if some else None
@@ -102,7 +115,12 @@ class McapFile(Container):
             self._schemas[schema.id] = message_type(schema.name)
             return
         channel = mcap.records.Channel.read(stream)
-        topic = Topic(channel.topic, self._schemas.get(channel.schema_id, ""), channel.message_encoding)
+        topic = Topic(
+            channel.topic,
+            self._schemas.get(channel.schema_id, ""),
+            channel.message_encoding,
+            scale=_scale(channel.metadata),
+        )
         self._channels[channel.id] = topic
         self.seen.setdefault(topic.name, topic)
 

@@ -1,4 +1,4 @@
-"""Pictures from messages: sensor_msgs/Image and CompressedImage, and Foxglove's RawImage and CompressedImage.
+"""Pictures from messages: sensor_msgs/Image and CompressedImage, and Foxglove's types for pictures and video.
 
 The package `rosbags` parses the serialisations of ROS.  Definitions that a bag carries are not used: these types have
 the same fields everywhere.
@@ -7,7 +7,7 @@ the same fields everywhere.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ import numpy.typing as npt
 from streamfuse.sources.bags.packages import ros_packages
 from streamfuse.sources.bags.records import Damaged
 from streamfuse.sources.bags.topic import Message
+from streamfuse.sources.bags.video import FORMATS
+from streamfuse.temperature import Scale
 
 if TYPE_CHECKING:
     from rosbags.typesys.store import Typestore
@@ -30,6 +32,9 @@ FOXGLOVE = {
     "string format\n",
 }
 """Definitions of Foxglove's messages for ROS 2 (github.com/foxglove/foxglove-sdk, schemas/ros2)."""
+
+
+_COMPRESSED = ("/CompressedImage", "/CompressedVideo")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,10 +55,18 @@ class Picture:
     step: int = 0
     """Bytes of a row, with its padding."""
     big_endian: bool = False
+    scale: Scale | None = None
+    """Scale of its values, if they are temperatures; None: not told."""
 
     @property
     def compressed(self) -> bool:
         return self.height == 0
+
+    @property
+    def video(self) -> str:
+        """Format of a frame of video, one of `streamfuse.sources.bags.video.FORMATS`; empty for a picture."""
+        kind = self.encoding.lower()
+        return kind if self.compressed and kind in FORMATS else ""
 
 
 @cache
@@ -97,10 +110,11 @@ def read_picture(message: Message) -> Picture:
         stamp_ns, frame = stamp_of(found.header.stamp), found.header.frame_id
     else:
         stamp_ns, frame = stamp_of(found.timestamp), found.frame_id
-    if kind.endswith("/CompressedImage"):
+    if kind.endswith(_COMPRESSED):
         return Picture(stamp_ns, frame, found.format, data)
     big_endian = bool(getattr(found, "is_bigendian", 0))
-    return _raw(stamp_ns, frame, found.encoding, data, found.height, found.width, found.step, big_endian)
+    made = _raw(stamp_ns, frame, found.encoding, data, found.height, found.width, found.step, big_endian)
+    return made if message.topic.scale is None else replace(made, scale=message.topic.scale)
 
 
 def _raw(
@@ -127,6 +141,7 @@ def stamp_of(time: Any) -> int:
 
 _PROTOBUF_FIELDS = {
     "foxglove_msgs/msg/CompressedImage": {1: "stamp", 2: "data", 3: "encoding", 4: "frame"},
+    "foxglove_msgs/msg/CompressedVideo": {1: "stamp", 2: "frame", 3: "data", 4: "encoding"},
     "foxglove_msgs/msg/RawImage": dict(enumerate(("stamp", "width", "height", "encoding", "step", "data", "frame"), 1)),
 }
 _MASK = (1 << 64) - 1
@@ -148,7 +163,7 @@ def _read_protobuf(kind: str, message: bytes) -> Picture:
         raise Damaged(f"a message that is no {kind} ({type(error).__name__})") from None
     stamp_ns = time.get(1, 0) * 1_000_000_000 + time.get(2, 0)
     data = np.frombuffer(found["data"], np.uint8)
-    if kind.endswith("/CompressedImage"):
+    if kind.endswith(_COMPRESSED):
         return Picture(stamp_ns, frame, encoding, data)
     return _raw(stamp_ns, frame, encoding, data, found["height"], found["width"], found["step"])
 

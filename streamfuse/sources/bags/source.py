@@ -6,7 +6,7 @@ import itertools
 import logging
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from streamfuse.errors import InputError, UsageError
@@ -17,8 +17,9 @@ from streamfuse.sources.bags.encodings import EncodingReader
 from streamfuse.sources.bags.messages import Picture, read_picture
 from streamfuse.sources.bags.records import Damaged
 from streamfuse.sources.bags.topic import Message, Topic
-from streamfuse.sources.base import Source, share_epoch
-from streamfuse.sources.file import BACKWARDS
+from streamfuse.sources.bags.video import Decoded, VideoDecoder, first_size, is_key
+from streamfuse.sources.base import Source
+from streamfuse.sources.file import BACKWARDS, CORRUPT
 from streamfuse.sources.image_header import image_shape
 from streamfuse.sources.options import DEFAULT, SourceOptions
 from streamfuse.sources.pixels import PixelReader
@@ -44,6 +45,8 @@ class _Begin:
     period_ns: int | None
     delay_ns: int
     """Longest log time after the stamp, ns."""
+    video: str
+    """Format of the frames of video; empty for pictures."""
     size: tuple[int, int] | None
 
 
@@ -67,7 +70,9 @@ class BagSource(Source):
             self._topic = _find(self._bag, address)
             self.name = str(BagAddress(address.path, self._topic.name))
             self.files = self._bag.files
-            self._encodings = EncodingReader(self.name, PixelReader(options, self.name, self.repeated), options)
+            self._max_pixels = options.max_pixels
+            self._pixels = PixelReader(options, self.name, self.repeated)
+            self._encodings = EncodingReader(self.name, self._pixels, options)
             self._begin = self._look()
         except BaseException:
             self._bag.close()
@@ -77,6 +82,8 @@ class BagSource(Source):
         self.epoch_ns: int = self._begin.first_ns
         self.first_stamp_ns = 0
         self._start_ns: int | None = None
+        self._key_ns: int | None = None
+        """Stamp of the key frame from which video is decoded; None: from the beginning."""
 
     @property
     def topic(self) -> Topic:
@@ -110,23 +117,35 @@ class BagSource(Source):
             first_ns=stamps[0],
             period_ns=round(statistics.median(steps)) if steps else None,
             delay_ns=max(log_ns - stamp for stamp, (_, log_ns) in zip(stamps, found, strict=True)),
-            size=image_shape(first.data.tobytes()) if first.compressed else (first.height, first.width),
+            video=first.video,
+            size=self._size([picture for picture, _ in found]),
         )
+
+    def _size(self, pictures: Sequence[Picture]) -> tuple[int, int] | None:
+        """Return (height, width) by the first of some pictures, or None."""
+        first = pictures[0]
+        if not first.compressed:
+            return first.height, first.width
+        if not first.video:
+            return image_shape(first.data.tobytes())
+        return first_size(first.video, [picture.data.tobytes() for picture in pictures], self._max_pixels)
 
     def __iter__(self) -> Iterator[Frame]:
         last_ns: int | None = None
         began = time.monotonic_ns()
-        for index, message in enumerate(self._messages()):
-            picture, stamp_ns = self._stamped(message)
-            if picture is None or stamp_ns is None:
-                self.drops[UNREADABLE] += 1
+        for index, stamp_ns, found in self._decoded() if self._begin.video else self._stored():
+            if found is None:
+                self.drops[CORRUPT if self._begin.video else UNREADABLE] += 1
                 continue
             if self._start_ns is not None and stamp_ns < self._start_ns:
                 continue
             if last_ns is not None and stamp_ns <= last_ns:
                 self.drops[BACKWARDS] += 1
                 continue
-            planes = self._encodings.read(picture, stamp_ns)
+            if isinstance(found, Picture):
+                planes = self._encodings.read(found, stamp_ns)
+            else:
+                planes = self._pixels.read(found, stamp_ns)
             if planes is None:
                 self.drops[UNREADABLE] += 1
                 continue
@@ -139,8 +158,25 @@ class BagSource(Source):
             began = time.monotonic_ns()
         self.damage = self._bag.damage
 
+    def _stored(self) -> Iterator[tuple[int, int, Picture | None]]:
+        """Yield index, stamp and picture of each message; None for one that is none."""
+        for index, message in enumerate(self._messages()):
+            picture, stamp_ns = self._stamped(message)
+            yield index, stamp_ns or 0, None if stamp_ns is None else picture
+
+    def _decoded(self) -> Iterator[Decoded]:
+        """Yield index, stamp and frame of each message of video, from a key frame on."""
+        decoder = VideoDecoder(self._begin.video, self._max_pixels)
+        for index, stamp_ns, picture in self._stored():
+            if picture is None or picture.video != self._begin.video:
+                yield index, stamp_ns, None
+            elif self._key_ns is None or stamp_ns >= self._key_ns:
+                yield from decoder.decode(index, stamp_ns, picture.data.tobytes())
+        yield from decoder.flush()
+
     def _messages(self) -> Iterator[Message]:
-        from_ns = None if self._start_ns is None else self._log_ns(self._start_ns)
+        start_ns = self._key_ns if self._begin.video else self._start_ns
+        from_ns = None if start_ns is None else self._log_ns(start_ns)
         return self._bag.messages({self._topic.name}, from_ns)
 
     def _log_ns(self, stamp_ns: int) -> int:
@@ -156,37 +192,38 @@ class BagSource(Source):
         return picture, (message.log_ns if self._begin.unset else picture.stamp_ns) - self.epoch_ns
 
     def cut_before(self, stamp_ns: int) -> int | None:
-        """Stamp of the last picture at or before `stamp_ns`; None for a bag without an index."""
+        """Stamp of the last picture or key frame at or before `stamp_ns`; None for a bag without an index."""
         if not self._bag.indexed:
             return None
-        found: int | None = None
-        for message in self._bag.messages({self._topic.name}, self._log_ns(stamp_ns) - MARGIN_NS):
-            stamp = self._stamped(message)[1]
-            if stamp is not None and stamp > stamp_ns:
+        margin_ns = MARGIN_NS
+        while (found := self._last_before(stamp_ns, margin_ns)) is None and self._begin.video:
+            if stamp_ns - margin_ns < self._begin.first_ns - self.epoch_ns:
                 break
-            found = stamp if stamp is not None else found
+            margin_ns *= 4  # key frames may be far apart
+        return found
+
+    def _last_before(self, stamp_ns: int, margin_ns: int) -> int | None:
+        """Stamp of the last picture or key frame at or before a stamp, and not much more than `margin_ns` before it."""
+        found: int | None = None
+        for message in self._bag.messages({self._topic.name}, self._log_ns(stamp_ns) - margin_ns):
+            picture, stamp = self._stamped(message)
+            if picture is None or stamp is None:
+                continue
+            if stamp > stamp_ns:
+                break
+            if not picture.video or is_key(picture.data.tobytes(), picture.video):
+                found = stamp
         return found
 
     def start_at(self, stamp_ns: int) -> None:
         self._start_ns = stamp_ns
+        self._key_ns = self.cut_before(stamp_ns) if self._begin.video else None
 
     def interrupt(self) -> None:
         self._bag.interrupt()
 
     def close(self) -> None:
         self._bag.close()
-
-
-def open_topics(ir: BagAddress, vis: BagAddress, options: SourceOptions = DEFAULT) -> tuple[BagSource, BagSource]:
-    """Open two topics on one time line; raises InputError and UsageError."""
-    first = BagSource(ir, options)
-    try:
-        second = BagSource(vis, options)
-    except BaseException:
-        first.close()
-        raise
-    share_epoch(first, second)
-    return first, second
 
 
 def _find(bag: Bag, address: BagAddress) -> Topic:

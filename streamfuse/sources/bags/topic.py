@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from streamfuse.temperature import Scale
+
 IMAGE_TYPES = frozenset(
     {
         *("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"),
-        *("foxglove_msgs/msg/RawImage", "foxglove_msgs/msg/CompressedImage"),
+        *("foxglove_msgs/msg/RawImage", "foxglove_msgs/msg/CompressedImage", "foxglove_msgs/msg/CompressedVideo"),
     }
 )
 """Message types of topics that can be fused."""
@@ -29,6 +31,8 @@ class Topic:
     """Serialisation of the messages: one of CODINGS, or another that is not read."""
     count: int | None = None
     """Number of messages by the bag's index; None without one."""
+    scale: Scale | None = None
+    """Scale of the temperatures that its pictures are, as streamfuse writes it; None: not told."""
 
     @property
     def is_image(self) -> bool:

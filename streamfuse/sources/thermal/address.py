@@ -9,10 +9,15 @@ import re
 from dataclasses import replace
 from urllib.parse import unquote_plus
 
-from streamfuse.sources.options import SourceOptions
+from streamfuse.sources.options import DEFAULT, SourceOptions
 from streamfuse.support.urls import has_scheme
 
 _OWN = re.compile(r"(layout|temperature)=(.*)", re.DOTALL)
+
+
+def without_thermal(text: str) -> str:
+    """Return an address without these options; raises UsageError for wrong values."""
+    return split_thermal(text, DEFAULT)[0]
 
 
 def split_thermal(text: str, options: SourceOptions) -> tuple[str, SourceOptions]:

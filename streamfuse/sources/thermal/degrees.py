@@ -2,6 +2,7 @@
 
 | text | kelvin |
 |---|---|
+| `kelvin`, `celsius` | the value itself, as topics of floating point have it |
 | `kelvin/64` | count / 64 |
 | `celsius/10-100` | count / 10 - 100 + 273.15 |
 | `lepton` | count * 0.01 or 0.1, as the camera's telemetry says |
@@ -16,14 +17,19 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from streamfuse.errors import UsageError
 from streamfuse.sources.thermal.layouts import Telemetry
 from streamfuse.sources.thermal.planck import Planck
-from streamfuse.temperature import ZERO_CELSIUS_K, Counts, Scale, TemperaturePlane
+from streamfuse.temperature import NONE, OVER, ZERO_CELSIUS_K, Counts, Scale, TemperaturePlane
 
-EXAMPLES = "kelvin/64, kelvin/100, celsius/10-100, lepton or planck:R1,R2,B,F,O"
-_LINEAR = re.compile(r"(kelvin|celsius)/(\d{1,5}(?:\.\d{1,6})?)([+-]\d{1,4}(?:\.\d{1,6})?)?", re.ASCII)
+EXAMPLES = "kelvin, celsius, kelvin/64, kelvin/100, celsius/10-100, lepton or planck:R1,R2,B,F,O"
+_LINEAR = re.compile(r"(kelvin|celsius)(?:/(\d{1,5}(?:\.\d{1,6})?))?([+-]\d{1,4}(?:\.\d{1,6})?)?", re.ASCII)
+FINE_K, COARSE_K = 0.01, 0.1
+"""Steps in which values that are no 16-bit counts are kept, K: they reach up to 655 and 6553 K."""
+FINE_TO_K = 620.0
+"""Hottest pixel for which the fine step is chosen, K: it leaves some room."""
 
 Degrees: TypeAlias = Callable[[Counts, Telemetry], TemperaturePlane | None]
 """Computes the temperatures of counts (h, w); None where the telemetry does not tell how."""
@@ -34,21 +40,38 @@ def parse_degrees(text: str) -> Degrees:
     if text == "lepton":
         return _lepton
     if match := _LINEAR.fullmatch(text):
-        divisor, offset = float(match[2]), float(match[3] or 0)
+        divisor, offset = float(match[2] or 1), float(match[3] or 0)
         if divisor <= 0:
             raise UsageError(f"temperature={text}: the number after / must be above 0")
-        return _Linear(Scale(1 / divisor, offset + (ZERO_CELSIUS_K if match[1] == "celsius" else 0)))
+        return Linear(Scale(1 / divisor, offset + (ZERO_CELSIUS_K if match[1] == "celsius" else 0)))
     if text.startswith("planck:"):
         return _ByPlanck(_parse_planck(text))
     raise UsageError(f"temperature={text} is not understood: use {EXAMPLES}")
 
 
 @dataclass(frozen=True, slots=True)
-class _Linear:
+class Linear:
+    """Temperatures that are linear in the values."""
+
     scale: Scale
 
     def __call__(self, counts: Counts, telemetry: Telemetry) -> TemperaturePlane:
         return TemperaturePlane(counts, self.scale)
+
+    def step_for(self, values: npt.NDArray[np.generic]) -> float:
+        """Return the step in which values of any kind like these are kept, K."""
+        kelvin = self._kelvin(values)
+        finite = kelvin[np.isfinite(kelvin)]
+        return FINE_K if finite.size == 0 or finite.max() < FINE_TO_K else COARSE_K
+
+    def keep(self, values: npt.NDArray[np.generic], step_k: float) -> TemperaturePlane:
+        """Return the temperatures of values (h, w) of any kind, rounded to a step; what is no number has no value."""
+        steps = np.rint(self._kelvin(values) / step_k)
+        steps = np.nan_to_num(steps, nan=NONE, posinf=OVER, neginf=NONE)
+        return TemperaturePlane(np.clip(steps, NONE, OVER).astype(np.uint16), Scale(step_k))
+
+    def _kelvin(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+        return values.astype(np.float64) * self.scale.step + self.scale.offset
 
 
 def _lepton(counts: Counts, telemetry: Telemetry) -> TemperaturePlane | None:

@@ -20,7 +20,7 @@ from streamfuse.errors import InputError
 from streamfuse.sources.decode import Pixels, decode_grey, decode_image
 from streamfuse.sources.limits import MAX_PIXELS, check_pixels
 from streamfuse.sources.thermal.planck import Planck
-from streamfuse.temperature import Counts
+from streamfuse.temperature import ZERO_CELSIUS_K, Counts
 
 Buffer: TypeAlias = bytes | memoryview
 
@@ -64,6 +64,11 @@ class Facts:
     camera: str = ""
     emissivity: float | None = None
     distance_m: float | None = None
+    reflected_c: float | None = None
+    """Temperature of the surroundings that the object reflects, degC."""
+    lens: str = ""
+    field_of_view_deg: float | None = None
+    """Horizontal angle of view of the lens, degrees."""
     stamp_ns: int | None = None
     """Time of the picture since 1970, ns."""
 
@@ -213,11 +218,15 @@ def _camera(record: memoryview) -> tuple[Facts, Planck | None, float]:
     except ValueError:
         planck = None
     (zoom,) = numbers(0x36C, 1)
+    (angle_deg,) = numbers(0x1B4, 1)
     facts = Facts(
-        _text(record[0xD4:0xF4]),
-        emissivity if planck is not None else None,
-        distance_m if planck is not None else None,
-        stamp_of(record),
+        camera=_text(record[0xD4:0xF4]),
+        emissivity=emissivity if planck is not None else None,
+        distance_m=distance_m if planck is not None else None,
+        reflected_c=reflected_k - ZERO_CELSIUS_K if planck is not None else None,
+        lens=_text(record[0x170:0x190]),
+        field_of_view_deg=angle_deg if 1 < angle_deg < 180 else None,
+        stamp_ns=stamp_of(record),
     )
     return facts, planck, zoom if 1 <= zoom <= 16 else 1.0
 
@@ -236,8 +245,9 @@ def rate_of(record: Buffer) -> int:
 
 
 def _text(field: memoryview) -> str:
+    """Return a text field; empty where it holds none, as after somebody has removed it (`*`)."""
     text = bytes(field).split(b"\0")[0].decode("utf-8", "replace").strip()
-    return text if text.isprintable() else ""
+    return text if text.isprintable() and any(map(str.isalnum, text)) else ""
 
 
 def _visible(record: memoryview, name: str, max_pixels: int) -> Pixels | None:

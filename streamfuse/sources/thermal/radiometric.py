@@ -49,6 +49,9 @@ class Radiometric:
         """Return the facts of the file and the range of its temperatures, for people; `note`: with `note`."""
         height, width = self.raw.shape
         said = [self.facts.camera] if self.facts.camera else []
+        if self.facts.field_of_view_deg is not None:
+            lens = f"lens {self.facts.lens}" if self.facts.lens else "lens"
+            said.append(f"{lens} of {self.facts.field_of_view_deg:.0f} deg")
         said.append(f"infrared {width}x{height}")
         if self.visible is not None:
             said.append(f"visible {self.visible.shape[1]}x{self.visible.shape[0]}")
@@ -57,6 +60,8 @@ class Radiometric:
             said.append(f"{extremes.coldest.celsius:.1f} to {extremes.hottest.celsius:.1f} degC")
             if self.facts.emissivity is not None and self.facts.distance_m is not None:
                 said.append(f"emissivity {self.facts.emissivity:.2g} at {self.facts.distance_m:.3g} m")
+            if self.facts.reflected_c is not None:
+                said.append(f"reflected {self.facts.reflected_c:.3g} degC")
         return ", ".join([*said, self.note] if self.note and note else said)
 
 
@@ -104,7 +109,7 @@ def _dji(found: list[tuple[int, memoryview]], name: str, max_pixels: int) -> Rad
         if size is not None:
             check_pixels(name, size[1], size[0], max_pixels)
             raw = np.frombuffer(b"".join(parts), "<u2").astype(np.uint16).reshape(size)
-            return Radiometric(raw, None, None, None, Facts("DJI"), NO_DJI)
+            return Radiometric(raw, None, None, None, Facts(f"DJI {_model(exif)}".rstrip()), NO_DJI)
         if length >= LEAST_DJI_BYTES:
             warn_once(
                 f"a DJI picture holds {length:,} bytes of raw values, whose layout is not known: "
@@ -112,6 +117,28 @@ def _dji(found: list[tuple[int, memoryview]], name: str, max_pixels: int) -> Rad
             )
             return None
     return None
+
+
+_MODEL, _ASCII = 0x0110, 2
+"""Tag of the camera's model in EXIF, and the type of text."""
+
+
+def _model(exif: bytes) -> str:
+    """Return the model that an EXIF segment (TIFF 6.0 behind a head of 6 bytes) names; empty for none."""
+    data = exif[6:]
+    order = "<" if data[:2] == b"II" else ">"
+    try:
+        (begin,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, begin)
+        for at in range(begin + 2, begin + 2 + 12 * min(count, 100), 12):
+            tag, kind, length, offset = struct.unpack_from(f"{order}HHII", data, at)
+            if (tag, kind) == (_MODEL, _ASCII):
+                start = at + 8 if length <= 4 else offset
+                text = data[start : start + min(length, 32)].split(b"\0")[0].decode("ascii", "replace").strip()
+                return text if text.isprintable() else ""
+    except struct.error:
+        pass
+    return ""
 
 
 def _segments(data: memoryview) -> Iterator[tuple[int, memoryview]]:

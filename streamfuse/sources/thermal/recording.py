@@ -5,6 +5,7 @@ In a CSQ file the raw values are compressed with JPEG-LS.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import struct
@@ -129,6 +130,16 @@ class FlirRecording(Source):
     def start_at(self, stamp_ns: int) -> None:
         self._start_ns = stamp_ns
 
+    def describe(self) -> str:
+        """Describe the first picture."""
+        with contextlib.suppress(OSError, InputError):
+            found = read_radiometric(self._read_entry(self._entries[0]), self.name, self._max_pixels)
+            return found.describe() if found is not None else ""
+        return ""
+
+    def _read_entry(self, entry: _Entry) -> bytes:
+        return _read(self._file, entry.offset, entry.length)
+
     def __iter__(self) -> Iterator[Frame]:
         told = False
         for index, entry in enumerate(self._entries):
@@ -136,8 +147,7 @@ class FlirRecording(Source):
                 continue
             began = time.monotonic_ns()
             try:
-                data = _read(self._file, entry.offset, entry.length)
-                picture = read_radiometric(data, f"{self.name} #{index}", self._max_pixels)
+                picture = read_radiometric(self._read_entry(entry), f"{self.name} #{index}", self._max_pixels)
             except (OSError, fff.DamagedPicture):
                 picture = None
             if picture is None:
