@@ -153,21 +153,34 @@ class Result:
 
 
 def follow(stream: Iterator[Frame], parallax: float, result: Result) -> None:
-    """Follow a stream and take the errors of all warm regions."""
+    """Follow a stream and take the errors of all warm regions.
+
+    A mask of people that fails in a picture displaces them in no physical way: such things do not count from then on.
+    """
     aligner = Aligner(rig(parallax))
+    tracker, known, wrong = Tracker(), dict[int, float](), set[int]()
     with AlignmentWatch(aligner, automatic=True, by_object=True) as watch:
         for index, (ir, vis, truth) in enumerate(stream):
             things = watch.offer(ir, vis, index * PERIOD_NS)
             aligner.align(ir, vis, things)
-            if things is None or index < SETTLED:
+            assert things is not None
+            tracker.update(find_warm(ir))
+            truths = {}
+            for track in tracker.tracks:
+                if not track.label or (right := of_label(truth, things.labels, track.label)) is None:
+                    continue
+                before = known.get(track.number, known.get(track.parent or 0, right))
+                if abs(right - before) > 2.5 or track.parent in wrong:
+                    wrong.add(track.number)
+                known[track.number] = right
+                if track.number not in wrong:
+                    truths[track.label] = right
+            if index < SETTLED:
                 continue
             assert aligner.distance_m is not None
             plane = parallax / aligner.distance_m
             own = {thing.label: thing.inverse_m * parallax for thing in things.things}
-            for label in range(1, int(things.labels.max()) + 1):
-                right = of_label(truth, things.labels, label)
-                if right is None:
-                    continue
+            for label, right in truths.items():
                 row = result.near if abs(right - plane) > 2.5 else result.rest
                 row.plane.append(abs(plane - right))
                 row.warp.append(abs(own.get(label, plane) - right))

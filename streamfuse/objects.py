@@ -41,9 +41,9 @@ class _Goal:
 
 
 def _descended(known: Mapping[int, _Goal], track: Track) -> _Goal:
-    """Return the goal of a new thing: that of the one that it descends from, until its own is known."""
+    """Return the goal of a new thing: that of the one that it descends from, for half a second if it is not sure."""
     parent = None if track.parent is None else known.get(track.parent)
-    return _Goal() if parent is None else _Goal(parent.wanted, parent.now)
+    return _Goal() if parent is None else _Goal(parent.wanted, parent.now, RELEASED // 2)
 
 
 class WarmThings:
