@@ -104,7 +104,7 @@ class Aligner:
     def step_inverse_m(self, vis_shape: tuple[int, ...]) -> float:
         """Return by how much 1 / distance may change from one picture to the next, 1/m, for pictures (H, W)."""
         assert self.calibration is not None
-        return self._overlap_of(self.calibration, vis_shape).step_inverse_m
+        return MAX_MOVE_PX / max(self._overlap_of(self.calibration, vis_shape).shift_px_m, 1e-6)
 
     @property
     def moved(self) -> Similarity:
@@ -151,7 +151,7 @@ class Aligner:
                 self._moved_wanted, MAX_DRIFT_PX * overlap.vis_size[1] / 640, overlap.vis_size
             )
         overlap.widen(wanted, self._moved)
-        most = overlap.step_inverse_m
+        most = MAX_MOVE_PX / max(overlap.shift_px_m, 1e-6)
         self._inverse_m = min(max(wanted, self._inverse_m - most), self._inverse_m + most)
 
     def align_temperature(
@@ -260,8 +260,7 @@ class _Overlap:
         """Raises InputError where the overlap is empty, or smaller than the network needs."""
         self.vis_size = vis_size
         scaled = calibration.for_sizes(calibration.ir_size, vis_size)
-        self.step_inverse_m = MAX_MOVE_PX / max(float(np.hypot(*scaled.shift_px_m)), 1e-6)
-        """Largest change of 1 / distance from one picture to the next, 1/m."""
+        self.shift_px_m = float(np.hypot(*scaled.shift_px_m))
         self.grid = CoordinateGrid(scaled)
         self._range = (inverse_m, inverse_m)
         self._moved = UNMOVED
@@ -318,9 +317,8 @@ class _Warp:
         calibration.for_sizes(ir_size, calibration.vis_size)  # raises InputError for another aspect ratio
         step = _pixels_per_step(*overlap.grid.coordinates(0.0)) * ir_size[1] / calibration.ir_size[1]
         shrink = 1 / step if step > MAX_STEP else 1.0
-        self.size = max(round(ir_size[0] * shrink), 2), max(round(ir_size[1] * shrink), 2)
-        """(h, w) to which infrared is resized first."""
-        self._scale = resize_matrix(calibration.ir_size, self.size)
+        self._resized = max(round(ir_size[0] * shrink), 2), max(round(ir_size[1] * shrink), 2)
+        self._scale = resize_matrix(calibration.ir_size, self._resized)
         self._ir_size, self._overlap = ir_size, overlap
         self._calibrated_size = calibration.ir_size
         self._place: tuple[float, Similarity] | None = None
@@ -342,9 +340,14 @@ class _Warp:
         self._maps = cv2.convertMaps(self._x, self._y, cv2.CV_16SC2)
         self._place = inverse_m, moved
 
+    @property
+    def size(self) -> Size:
+        """(h, w) to which infrared is resized before it is warped."""
+        return self._resized
+
     def resize(self, ir: Plane) -> Plane:
         """Resize infrared to the size from which it is warped."""
-        return ir if ir.shape == self.size else _resize(ir, self.size)
+        return ir if ir.shape == self._resized else _resize(ir, self._resized)
 
     def box_of(self, corners: Points, inverse_m: float | None) -> tuple[layers.Box, Points]:
         """Place a rectangle of infrared, as `layers.Placing` says."""
@@ -381,8 +384,8 @@ class _Warp:
 
     def apply_values(self, values: Values, method: int) -> Values:
         """Warp values (h, w) of 8 or 16 bits; `method`: cv2.INTER_NEAREST or cv2.INTER_LINEAR."""
-        if values.shape != self.size:
-            values = _resize_values(values, method, self.size)
+        if values.shape != self._resized:
+            values = _resize_values(values, method, self._resized)
         if method == cv2.INTER_NEAREST:
             nearest, _ = cv2.convertMaps(np.rint(self._x), np.rint(self._y), cv2.CV_16SC2)
             return cast(Values, cv2.remap(values, nearest, np.zeros(0), method, borderMode=cv2.BORDER_REPLICATE))

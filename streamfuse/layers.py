@@ -61,8 +61,10 @@ class Things:
 class Placing(Protocol):
     """The warps of one infrared picture; `streamfuse.alignment` has them."""
 
-    size: tuple[int, int]
-    """(h, w) of the infrared picture that the maps are for."""
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w) of the infrared picture that the maps are for."""
+        ...
 
     def box_of(self, corners: Points, inverse_m: float | None) -> tuple[Box, Points]:
         """Return the box of the result that a rectangle of infrared, corners as shares (4, 2), comes to lie in, and its
