@@ -17,7 +17,17 @@ from safetensors.torch import load_file, save_file
 from streamfuse.cli.weights import command
 from streamfuse.errors import OutputError, WeightsError
 from streamfuse.network import checkpoint
-from streamfuse.network.config import CrossFuseConfig, Ends, Output, SkipArea, SkipBorder, SkipWeights, Window
+from streamfuse.network.config import (
+    CrossFuseConfig,
+    Ends,
+    Output,
+    Preset,
+    SkipArea,
+    SkipBorder,
+    SkipWeights,
+    Veil,
+    Window,
+)
 from streamfuse.network.crossfuse import CrossFuse
 from streamfuse.network.published import import_published
 
@@ -104,6 +114,7 @@ def test_optional_metadata(weights: Path, tmp_path: Path) -> None:
         skip_area=SkipArea.BLOCK,
         window=Window.FITTED,
         ends=Ends.BENT,
+        veil=Veil.LIFTED,
     )
     checkpoint.save(CrossFuse(config), tmp_path / "w.safetensors")
     assert checkpoint.load(tmp_path / "w.safetensors").config == config
@@ -123,6 +134,7 @@ def test_wrong_metadata_is_named(weights: Path, tmp_path: Path) -> None:
         ({"skip_area": "all"}, "skip_area 'all'"),
         ({"window": "round"}, "window 'round'"),
         ({"ends": "loose"}, "ends 'loose'"),
+        ({"veil": "torn"}, "veil 'torn'"),
         ({"ends": "bent", "output": "minmax"}, "ends 'bent'"),
         ({"format": "other"}, "not a streamfuse weights file"),
     ):
@@ -155,6 +167,46 @@ def test_saving_is_atomic(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="not finite"):
         checkpoint.save(network, tmp_path / "w.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_packed_weights_are_half_as_large_and_nearly_equal(weights: Path, tmp_path: Path) -> None:
+    original = checkpoint.load(weights)
+    for tensor in original.state_dict().values():
+        if tensor.dim() > 1:
+            tensor[0] *= 50  # rows of one tensor differ in size
+    checkpoint.save(original, tmp_path / "w.safetensors", extra={"preset": "balanced"})
+    run("pack", str(tmp_path / "w.safetensors"), "-o", str(tmp_path / "p.safetensors"))
+    assert (tmp_path / "p.safetensors").stat().st_size < 0.51 * weights.stat().st_size
+    info = checkpoint.read_info(tmp_path / "p.safetensors")
+    assert (info.dtypes, info.preset) == (("F16", "F32", "I8"), Preset.BALANCED)
+    assert info.parameters == checkpoint.read_info(weights).parameters
+    packed = checkpoint.load(info.path)
+    assert packed.config == CONFIG
+    for key, value in packed.state_dict().items():
+        wanted = original.state_dict()[key].float().flatten(1 if value.dim() > 1 else 0)
+        off = value.float().view_as(wanted) - wanted
+        step = wanted.abs().amax(-1, keepdim=True) / 127
+        clipped = off.abs().square().mean(-1, keepdim=True).sqrt()
+        assert bool((clipped <= 0.35 * step + 1e-6).all()), key  # rounding evenly: 0.29 steps RMS
+    with pytest.raises(OutputError, match="--force"):
+        run("pack", str(weights), "-o", str(info.path))
+
+
+def run(*args: str) -> None:
+    assert CliRunner().invoke(command, args, catch_exceptions=False).exit_code == 0
+
+
+def test_packed_values_need_one_scale_a_row(weights: Path, tmp_path: Path) -> None:
+    name = "decoder.conv1.conv.weight"
+    checkpoint.save(checkpoint.load(weights), tmp_path / "p.safetensors", storage=checkpoint.Storage.INT8)
+    scale = load_file(tmp_path / "p.safetensors")[f"{name}.scale"]
+    for wrong in (None, scale[:-1], scale.int(), scale[:, None]):
+        with pytest.raises(WeightsError, match=rf"damaged: {name} has 8 bits a value, and {name}.scale not one"):
+            checkpoint.load(changed(tmp_path / "p.safetensors", tmp_path, {f"{name}.scale": wrong}))
+    with pytest.raises(WeightsError, match="not finite"):
+        checkpoint.load(changed(tmp_path / "p.safetensors", tmp_path, {f"{name}.scale": scale * float("inf")}))
+    with pytest.raises(WeightsError, match=r"unexpected: extra.scale"):
+        checkpoint.load(changed(weights, tmp_path, {"extra.scale": scale}))
 
 
 # Published checkpoints

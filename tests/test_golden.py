@@ -33,7 +33,8 @@ def weights(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[in
             make = data_dir / "golden" / "make_checkpoint.py"
             subprocess.run([sys.executable, str(make), str(directory / str(seed)), "--seed", str(seed)], check=True)
             found[seed] = directory / f"{seed}.safetensors"
-            checkpoint.save(import_published(directory / str(seed), CrossFuseConfig()), found[seed], half=False)
+            network = import_published(directory / str(seed), CrossFuseConfig())
+            checkpoint.save(network, found[seed], storage=checkpoint.Storage.FP32)
     return found
 
 

@@ -17,7 +17,7 @@ import torch
 from small import ALONE, RECIPE, SMALL, fuse_task, picture
 
 from streamfuse.errors import InputError, OutputError, TrainingError, UsageError
-from streamfuse.network.checkpoint import load, save
+from streamfuse.network.checkpoint import Storage, load, save
 from streamfuse.network.crossfuse import CrossFuse
 from streamfuse.training.export import export_weights
 from streamfuse.training.pairs import find_pairs
@@ -80,7 +80,7 @@ def test_an_auto_encoder_learns_and_its_encoder_is_what_stage_2_begins_with(tmp_
     assert torch.equal(network.encoder_vis.dense1.adjust.weight, trained.encoder.dense1.adjust.weight)
     with pytest.raises(InputError, match="another network"):
         read_network(best, network)
-    save(network, tmp_path / "w.safetensors", half=False)
+    save(network, tmp_path / "w.safetensors", storage=Storage.FP32)
     again = start_network(RECIPE, None, (tmp_path / "w.safetensors",) * 2)
     assert torch.equal(again.encoder_vis.dense1.adjust.weight, trained.encoder.dense1.adjust.weight)
 

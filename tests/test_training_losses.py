@@ -147,17 +147,6 @@ def test_warmth_is_the_contrast_that_a_warm_thing_lacks_in_front_of_smoke() -> N
     assert float(losses.warmth(dark, ir, dark)) == 0  # others see to it there
 
 
-def test_what_the_teacher_crushed_is_repaired_and_the_rest_is_kept() -> None:
-    target = torch.full((1, 1, 64, 96), 40.0)
-    taught = torch.full_like(target, 90)
-    taught[:, :, :, :48] = 2
-    repaired = losses.repaired(taught, target)
-    assert torch.equal(repaired[:, :, :, :32], target[:, :, :, :32])
-    assert torch.equal(repaired[:, :, :, 64:], taught[:, :, :, 64:])
-    half = torch.full_like(target, 24)
-    assert torch.allclose(losses.repaired(half, target), (half + target) / 2)
-
-
 def test_steadiness_is_the_change_relative_to_the_target() -> None:
     target = torch.cat((images(0), images(0)))[[0, 2, 1, 3]]  # two frames of each of two scenes
     assert float(losses.steadiness(target + 30, target)) == pytest.approx(0, abs=1e-4)

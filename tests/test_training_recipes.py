@@ -10,7 +10,7 @@ import torch
 from small import RECIPE, fuse_task, images
 
 from streamfuse.errors import UsageError
-from streamfuse.network.checkpoint import default_weights, load, read_info, save
+from streamfuse.network.checkpoint import Storage, default_weights, load, read_info, save
 from streamfuse.network.config import Attention
 from streamfuse.network.crossfuse import CrossFuse
 from streamfuse.training.losses import FUSION_LOSSES, IMITATION_LOSSES, TARGET_LOSSES
@@ -116,7 +116,7 @@ def test_ablated_networks_are_saved_loaded_and_folded(tmp_path: Path, name: str)
     for key, value in network.named_parameters():
         if key.endswith((".q.weight", ".k.weight")):
             value.data *= 10  # from chance attention hardly chooses: let it
-    save(network, tmp_path / "w.safetensors", half=False)
+    save(network, tmp_path / "w.safetensors", storage=Storage.FP32)
     again = load(tmp_path / "w.safetensors")
     assert again.config == network.config
     ir, vis = torch.rand(2, 1, 1, 96, 128) * 255

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from streamfuse.color import Plane, Raw
+from streamfuse.engines.veil import as_seen
 from streamfuse.network.checkpoint import default_weights, load
 from streamfuse.network.config import Output
 
@@ -32,7 +33,8 @@ class Similarity:
 def original(weights: Path | None, ir: Plane, vis: Plane) -> tuple[Raw, Output]:
     """Compute the raw output (H, W) of the network as written, in FP32 PyTorch on the CPU; also return its kind."""
     network = load(weights or default_weights())
-    pair = (torch.from_numpy(np.ascontiguousarray(plane))[None, None].float() for plane in (ir, vis))
+    planes = ir, as_seen(network.config.veil, ir, vis)
+    pair = (torch.from_numpy(np.ascontiguousarray(plane))[None, None].float() for plane in planes)
     with torch.inference_mode():
         raw: Raw = network(*pair)[0, 0].numpy()
     return raw, network.config.output

@@ -1,4 +1,4 @@
-"""`streamfuse weights`: import published checkpoints to safetensors, and show the contents of weights files."""
+"""`streamfuse weights`: import published checkpoints to safetensors, and pack and show weights files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streamfuse.errors import OutputError, UsageError
 
 @click.group()
 def command() -> None:
-    """Import and inspect weights files."""
+    """Import, pack and inspect weights files."""
 
 
 @command.command("import", short_help="Convert published checkpoints to a safetensors file.")
@@ -63,14 +63,40 @@ def import_weights(
     from streamfuse.network.config import CrossFuseConfig, Output, SkipWeights
     from streamfuse.network.published import import_published
 
+    _check_new(file, force)
+    config = CrossFuseConfig(depth, SkipWeights(skip_weights), Output(output))
+    network = import_published(directory, config, {"ir": ir_file, "vis": vis_file, "fusion": fusion_file})
+    checkpoint.save(network, file, storage=checkpoint.Storage.FP32 if fp32 else checkpoint.Storage.FP16)
+    _describe(file)
+
+
+@command.command("pack", short_help="Store a weights file at 8 bits a value.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-o", "packed", type=click.Path(path_type=Path), required=True, help="File to write, *.safetensors.")
+@options.force
+@options.common
+def pack(file: Path, packed: Path, force: bool) -> None:
+    """Store the weights of FILE at 8 bits a value: half the size of FP16, and nearly the same picture.
+
+    Engines compute as they do with the same weights in FP16; this is about the file, not about `--precision int8`.
+
+    \b
+    streamfuse weights pack runs/ours/weights.safetensors -o ours.safetensors
+    """
+    from streamfuse.network import checkpoint
+
+    _check_new(packed, force)
+    info = checkpoint.read_info(file)
+    extra = {key: value for key, value in info.metadata.items() if key in ("preset", "trained")}
+    checkpoint.save(checkpoint.load(file), packed, storage=checkpoint.Storage.INT8, extra=extra)
+    _describe(packed)
+
+
+def _check_new(file: Path, force: bool) -> None:
     if file.suffix != ".safetensors":
         raise UsageError(f"-o {file}: give a name that ends in .safetensors")
     if file.exists() and not force:
         raise OutputError(f"{file} exists: choose another name, or replace it with --force")
-    config = CrossFuseConfig(depth, SkipWeights(skip_weights), Output(output))
-    network = import_published(directory, config, {"ir": ir_file, "vis": vis_file, "fusion": fusion_file})
-    checkpoint.save(network, file, half=not fp32)
-    _describe(file)
 
 
 @command.command("info", short_help="Show the contents of a weights file.")

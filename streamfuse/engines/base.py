@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.color import Plane, Raw
+from streamfuse.engines.veil import as_seen
 from streamfuse.errors import EngineError, EngineUnavailable, UsageError, is_out_of_memory
 from streamfuse.frames import Role
 from streamfuse.network.checkpoint import WeightsInfo, default_weights, read_info
@@ -227,10 +228,14 @@ class NetworkEngine(Engine):
         height, width = self._check_pair(ir, vis)
         self.prepare(height, width)
         with self._explained(height, width):
-            picture = self._infer(ir, vis)
+            picture = self._infer(ir, self._seen(ir, vis))
         if not picture.finite():
             self._refuse_nan()
         return picture
+
+    def _seen(self, ir: Plane, vis: Plane) -> Plane:
+        """Return the visible picture as the network gets it."""
+        return as_seen(self.weights.config.veil, ir, vis)
 
     def _check_pair(self, ir: Plane, vis: Plane) -> tuple[int, int]:
         """Validate a pair and return its (height, width); raises EngineError."""

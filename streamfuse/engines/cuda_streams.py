@@ -297,7 +297,7 @@ class StreamedEngine(NetworkEngine):
             raise EngineError("pairs of another size are in flight: collect them before the size changes")
         self.prepare(height, width)
         with self._explained(height, width):
-            self._working().submit(ir, vis, tag)
+            self._working().submit(ir, self._seen(ir, vis), tag)
 
     def collect(self) -> Fused:
         with self._explained(*(self._shape or (0, 0))):

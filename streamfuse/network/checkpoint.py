@@ -1,7 +1,7 @@
 """Weights files.
 
-A weights file is a safetensors file of floating-point tensors, named as the modules of
-`streamfuse.network.crossfuse` are, with this metadata:
+A weights file is a safetensors file of tensors, named as the modules of `streamfuse.network.crossfuse` are, in FP16,
+FP32, or at 8 bits a value with scales (`streamfuse.network.packed`), with this metadata:
 
     format        "streamfuse-crossfuse-1"
     depth         "1"
@@ -16,6 +16,7 @@ A weights file is a safetensors file of floating-point tensors, named as the mod
     skip_area     "pixel" | "block"             default pixel
     window        "padded" | "fitted"           default padded
     ends          "clipped" | "bent"            default clipped
+    veil          "kept" | "lifted"             default kept
     preset        "quality" | "balanced" | "realtime"   the recommended preset, default quality; realtime: the
                                                 file is itself a small network, for that preset
 
@@ -27,6 +28,7 @@ starts without either.
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import json
 import math
@@ -47,8 +49,10 @@ from streamfuse.network.config import (
     SkipArea,
     SkipBorder,
     SkipWeights,
+    Veil,
     Window,
 )
+from streamfuse.network.packed import SCALE, pack, unpack
 from streamfuse.support.files import write_whole
 
 if TYPE_CHECKING:
@@ -59,7 +63,10 @@ if TYPE_CHECKING:
 FORMAT = "streamfuse-crossfuse-1"
 MAX_HEADER_BYTES = 10_000_000
 _WIDTHS = ("shallow", "deep", "growth")
-_LATER = ("attention", "fusion", "skip_border", *_WIDTHS, "skip_power", "skip_infrared", "skip_area", "window", "ends")
+_LATER = (
+    *("attention", "fusion", "skip_border", *_WIDTHS, "skip_power", "skip_infrared", "skip_area", "window", "ends"),
+    "veil",
+)
 """Optional metadata."""
 MAX_DIMENSIONS = 8
 
@@ -128,7 +135,7 @@ def read_info(path: Path) -> WeightsInfo:
     _parse_preset(metadata, path)
     if not all(map(_is_tensor, header.values())):
         raise WeightsError(f"{path} is damaged: its header describes no tensors")
-    count = sum(math.prod(tensor["shape"]) for tensor in header.values())
+    count = sum(math.prod(tensor["shape"]) for name, tensor in header.items() if not name.endswith(SCALE))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return WeightsInfo(path, metadata, count, tuple(sorted({str(t["dtype"]) for t in header.values()})), digest)
 
@@ -183,6 +190,7 @@ def parse_config(metadata: Mapping[str, str], path: Path) -> CrossFuseConfig:
             skip_area=SkipArea(values["skip_area"]),
             window=Window(values["window"]),
             ends=Ends(values["ends"]),
+            veil=Veil(values["veil"]),
         )
     except (KeyError, ValueError):
         keys = ("depth", "skip_weights", "output", *_LATER)
@@ -216,9 +224,9 @@ def load(path: Path) -> CrossFuse:
     with torch.device("meta"):
         network = CrossFuse(config)
     names = network.state_dict()
-    check_keys({k: tuple(v.shape) for k, v in names.items() if not is_counter(k)}, tensors, str(path))
-    check_finite(tensors, str(path))
-    state = {key: value.float() for key, value in tensors.items()}
+    state = unpack(tensors, str(path))
+    check_keys({k: tuple(v.shape) for k, v in names.items() if not is_counter(k)}, state, str(path))
+    check_finite(state, str(path))
     state |= {key: torch.zeros((), dtype=torch.long) for key in names if is_counter(key)}
     network.load_state_dict(state, assign=True)
     return network.eval()
@@ -258,9 +266,18 @@ def _some(names: list[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + more
 
 
-def save(network: CrossFuse, path: Path, *, half: bool = True, extra: Mapping[str, str] | None = None) -> None:
-    """Write a weights file atomically.  `half`: store FP16.  Raises OutputError."""
-    import torch
+class Storage(enum.StrEnum):
+    """How values are stored: by 4, 2 or 1 bytes."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+def save(
+    network: CrossFuse, path: Path, *, storage: Storage = Storage.FP16, extra: Mapping[str, str] | None = None
+) -> None:
+    """Write a weights file atomically; with INT8 the small tensors are FP16.  Raises OutputError."""
     from safetensors.torch import save as to_bytes
 
     config = network.config
@@ -272,7 +289,14 @@ def save(network: CrossFuse, path: Path, *, half: bool = True, extra: Mapping[st
         **{key: str(getattr(config, key)) for key in _LATER},
         **(extra or {}),
     }
-    dtype = torch.float16 if half else torch.float32
-    tensors = {key: value.to(dtype).contiguous() for key, value in network.state_dict().items() if not is_counter(key)}
-    check_finite(tensors, f"cannot store {path} as {dtype}")
-    write_whole(path, to_bytes(tensors, metadata), durable=True)
+    state = {key: value.contiguous() for key, value in network.state_dict().items() if not is_counter(key)}
+    check_finite(state, f"cannot store {path}")
+    if storage is Storage.INT8:
+        state = pack(state)
+    if storage is not Storage.FP32:
+        state = {
+            key: value.half() if value.is_floating_point() and not key.endswith(SCALE) else value
+            for key, value in state.items()
+        }
+    check_finite(state, f"cannot store {path} as {storage}")
+    write_whole(path, to_bytes(state, metadata), durable=True)

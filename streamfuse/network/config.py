@@ -60,6 +60,15 @@ class Ends(enum.StrEnum):
     """Compressed into the last 12 levels at either end: order is kept, and no value reaches black or white."""
 
 
+class Veil(enum.StrEnum):
+    """Treatment of smoke and glare that are white in the visible picture, where infrared sees something behind them."""
+
+    KEPT = "kept"
+    """The network gets the visible picture as it is."""
+    LIFTED = "lifted"
+    """What is behind is first drawn on the visible picture; see `streamfuse.engines.veil`."""
+
+
 class Output(enum.StrEnum):
     """Meaning of the last layer's values."""
 
@@ -137,6 +146,7 @@ class CrossFuseConfig:
     skip_area: SkipArea = SkipArea.PIXEL
     window: Window = Window.PADDED
     ends: Ends = Ends.CLIPPED
+    veil: Veil = Veil.KEPT
 
     def __post_init__(self) -> None:
         """Raises ValueError."""

@@ -302,16 +302,6 @@ def leaning(taught: Tensor, ir: Tensor, vis: Tensor, share: float) -> Tensor:
     return taught + share * (1 - warm) * _busier(vis, ir) * (vis - taught)
 
 
-REPLACED, TRUSTED = 12.0, 36.0
-"""Levels of the teacher's picture below which nothing of it is kept, and above which all of it."""
-
-
-def repaired(taught: Tensor, target: Tensor) -> Tensor:
-    """The teacher's picture, with its dark parts replaced by the target: what it crushed to black is shown again."""
-    kept = ((_spread(taught, 2) - REPLACED) / (TRUSTED - REPLACED)).clamp(0, 1)
-    return kept * taught + (1 - kept) * target
-
-
 def imitation(fused: Tensor, taught: Tensor) -> Tensor:
     """Mean |F - T| / 255, T the teacher's picture or the target."""
     return (fused - taught).abs().mean() / 255

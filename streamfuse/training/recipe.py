@@ -140,15 +140,13 @@ class Recipe:
     """Reduction of the deep path's width and height; see `streamfuse.network.scaled`."""
     lean: float = 0.0
     """Visible bias of the teacher's picture in distillation, 0..1; see `losses.leaning`."""
-    repair: bool = False
-    """True: replace dark parts of the teacher's picture in distillation by the target; see `losses.repaired`."""
 
     @property
     def preset(self) -> Preset:
         """The recommended preset of the result."""
         if self.factor == 1:
             return Preset.QUALITY
-        return Preset.REALTIME if self._taught and not self.repair else Preset.BALANCED
+        return Preset.REALTIME if self._taught else Preset.BALANCED
 
     @property
     def _taught(self) -> bool:
@@ -168,8 +166,8 @@ class Recipe:
             raise UsageError("a recipe needs steps and batch of at least 1, and a crop from 64 in steps of 8")
         if not (0 < self.lr < 1 and self.zoom >= 1 and 0 <= self.ema < 1 and 0 <= self.light < 1):
             raise UsageError("a recipe needs 0 < lr < 1, zoom >= 1, 0 <= ema < 1 and 0 <= light < 1")
-        if not 0 <= self.lean <= 1 or ((self.lean or self.repair) and not self._taught):
-            raise UsageError("a recipe needs 0 <= lean <= 1; it and repair need the loss imitation or likeness")
+        if not 0 <= self.lean <= 1 or (self.lean and not self._taught):
+            raise UsageError("a recipe needs 0 <= lean <= 1, and with lean the loss imitation or likeness")
         shares = (self.night, self.glare, self.smoke, self.faint, self.inverted)
         if not (min(shares) >= 0 and max(shares) <= 1 and 0 <= self.shift <= 8 and self.frames in (1, 2)):
             raise UsageError("a recipe needs shares of samples of 0 to 1, 0 <= shift <= 8, and frames of 1 or 2")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -11,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streamfuse.color import Plane
 from streamfuse.engines.base import Engine
+from streamfuse.engines.veil import lift_veil
 from streamfuse.errors import InputError, UsageError
 from streamfuse.frames import Role
 from streamfuse.network.checkpoint import FORMAT as WEIGHTS_FORMAT
 from streamfuse.network.checkpoint import load
-from streamfuse.network.config import CrossFuseConfig, Output
+from streamfuse.network.config import CrossFuseConfig, Output, Veil
 from streamfuse.network.crossfuse import CrossFuse, DecoderConv, Encoder, to_luma
 from streamfuse.network.scaled import DeepScaled
 from streamfuse.training.losses import (
@@ -25,7 +29,6 @@ from streamfuse.training.losses import (
     TARGET_LOSSES,
     leaning,
     reconstruction,
-    repaired,
     steadiness,
 )
 from streamfuse.training.recipe import Norm, Recipe, Train
@@ -127,7 +130,7 @@ class FusionTask(Task):
         return (*FUSION_LOSSES, *TARGET_LOSSES, "steadiness")
 
     def render(self, batch: Tensor) -> Tensor:
-        network, batch = self.fusion, batch[:, :2]
+        network, batch = self.fusion, self._seen(batch[:, :2])
         if self.recipe.factor > 1:
             height, width = batch.shape[2:]
             scaled = DeepScaled(network, height, width, self.recipe.factor)
@@ -141,6 +144,15 @@ class FusionTask(Task):
         shallow_vis, deep_vis = self._encode(network.encoder_vis, vis)
         x = network.cam(deep_ir, deep_vis)
         return self._to_luma(network.bound(network.decoder(x, (deep_ir, deep_vis), (shallow_ir, shallow_vis))))
+
+    def _seen(self, batch: Tensor) -> Tensor:
+        """Return pairs (B, 2, H, W) with the visible pictures as the network gets them from an engine."""
+        if self.fusion.config.veil is Veil.KEPT:
+            return batch
+        seen = batch.clone()
+        for one, (ir, vis) in zip(seen, _pictures(batch), strict=True):
+            one[1] += torch.from_numpy(lift_veil(ir, vis).astype(np.float32) - vis).to(one)
+        return seen
 
     def _to_luma(self, raw: Tensor) -> Tensor:
         # Not clamped: pixels out of range need a gradient.
@@ -199,17 +211,18 @@ class DistillTask(FusionTask):
         return (*super()._loss_names(), *IMITATION_LOSSES)
 
     def _taught(self, rendered: Tensor, batch: Tensor, names: list[str]) -> dict[str, Tensor]:
-        pictures = batch[:, :2].detach().clamp(0, 255).round().byte().cpu().numpy()
-        taught = np.stack(
-            [self._teacher.fuse(np.ascontiguousarray(ir), np.ascontiguousarray(vis)) for ir, vis in pictures]
-        )
+        taught = np.stack([self._teacher.fuse(ir, vis) for ir, vis in _pictures(batch[:, :2])])
         wanted = torch.from_numpy(taught).to(rendered)[:, None].clamp(0, 1) * 255
         ir, vis = batch[:, 2:3], batch[:, 3:4]
         if self.recipe.lean:
             wanted = leaning(wanted, ir, vis, self.recipe.lean)
-        if self.recipe.repair:
-            wanted = repaired(wanted, pyramid_target(ir, vis))
         return {name: IMITATION_LOSSES[name](rendered, wanted) for name in names}
+
+
+def _pictures(batch: Tensor) -> Iterator[tuple[Plane, Plane]]:
+    """Yield the pairs of (B, 2, H, W) as an engine gets them, (H, W) uint8."""
+    for ir, vis in batch.detach().clamp(0, 255).round().byte().cpu().numpy():
+        yield np.ascontiguousarray(ir), np.ascontiguousarray(vis)
 
 
 def start_network(recipe: Recipe, init: Path | None, encoders: tuple[Path, Path] | None) -> CrossFuse:
@@ -223,7 +236,14 @@ def start_network(recipe: Recipe, init: Path | None, encoders: tuple[Path, Path]
         try:
             network.load_state_dict(before.state_dict())
         except RuntimeError:
-            raise InputError(f"{init} is of {before.config}, the recipe of {recipe.network}") from None
+            other = ", ".join(
+                f"{key} {value} for {wanted}"
+                for (key, value), wanted in zip(
+                    dataclasses.asdict(before.config).items(), dataclasses.astuple(recipe.network), strict=True
+                )
+                if value != wanted
+            )
+            raise InputError(f"{init} is of another network than the recipe: {other}") from None
         return network
     network = CrossFuse(recipe.network)
     if recipe.network.output is Output.DIRECT:

@@ -48,10 +48,10 @@ def image(data: bytes) -> object:
     return shape
 
 
-def _weights() -> bytes:
+def _weights(storage: checkpoint.Storage) -> bytes:
     torch.manual_seed(0)
     path = directory() / "seed.safetensors"
-    checkpoint.save(CrossFuse(SMALL), path)
+    checkpoint.save(CrossFuse(SMALL), path, storage=storage)
     return path.read_bytes()
 
 
@@ -81,7 +81,7 @@ BIG = struct.pack("<2sHHHQ", b"II", 43, 8, 0, 1 << 63)
 """A BigTIFF whose tags are beyond the end of any file."""
 
 TARGETS = {
-    "weights": Target(weights, (_weights(),)),
+    "weights": Target(weights, tuple(map(_weights, (checkpoint.Storage.FP16, checkpoint.Storage.INT8)))),
     "training": Target(training, (_training(),)),
     "pickled": Target(pickled, (_pickled(archive=True), _pickled(archive=False))),
     "image": Target(image, _images(), (b"P5" + b" " * 28 + b"x", b"\xff\xd8" + b"\xff" * (4 << 20), BIG)),
