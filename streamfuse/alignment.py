@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.calibration.geometry import Size, resize_matrix, same_aspect, size_of
+from streamfuse import layers
+from streamfuse.calibration.geometry import Points, Size, resize_matrix, same_aspect, size_of
 from streamfuse.calibration.grid import UNMOVED, CoordinateGrid, Map
 from streamfuse.calibration.model import Calibration
 from streamfuse.calibration.overlap import FEATHER_PX, FILL_PX, Box, Mask, feather, largest_box
@@ -25,6 +26,7 @@ from streamfuse.calibration.parallax import NEAREST_M
 from streamfuse.calibration.similarity import Similarity
 from streamfuse.color import Chroma, Plane
 from streamfuse.errors import InputError, UsageError
+from streamfuse.layers import Layers, Things
 from streamfuse.network.config import MIN_SIDE
 from streamfuse.temperature import NONE, OVER, Counts, TemperaturePlane
 
@@ -106,6 +108,11 @@ class Aligner:
             self._jumped = True
         self._wanted = 1 / distance_m
 
+    def step_inverse_m(self, vis_shape: tuple[int, ...]) -> float:
+        """Return by how much 1 / distance may change from one picture to the next, 1/m, for pictures (H, W)."""
+        assert self.calibration is not None
+        return MAX_MOVE_PX / max(self._overlap_of(self.calibration, vis_shape).shift_px_m, 1e-6)
+
     @property
     def moved(self) -> Similarity:
         """Correction with which the last picture was warped."""
@@ -118,17 +125,22 @@ class Aligner:
         """
         self._moved_wanted = moved
 
-    def align(self, ir: Plane, vis: Plane) -> tuple[Plane, Plane]:
+    def align(self, ir: Plane, vis: Plane, things: Things | None = None) -> tuple[Plane, Plane]:
         """Align luma planes (h, w) and (H, W) uint8; both results have the shape (H, W), or that of the crop.
 
-        Raises InputError where the aspect ratios are not those of the calibration, or the overlap is too small.
+        `things`: those of `ir` that are warped for distances of their own, with parallax only.  Raises InputError where
+        the aspect ratios are not those of the calibration, or the overlap is too small.
         """
         if self.calibration is None:
             return self.apply(ir, vis.shape), vis
         overlap = self._overlap_of(self.calibration, vis.shape)
         self._move(overlap)
         vis = self.cut(vis)
-        return overlap.fill(self._warp_of(ir.shape, overlap).apply(ir), vis), vis
+        warp = self._warp_of(ir.shape, overlap)
+        warped = warp.apply(ir)
+        if things is not None and things.things:
+            Layers(things, warp).lay(warped, warp.resize(ir))
+        return overlap.fill(warped, vis), vis
 
     def _warp_of(self, shape: tuple[int, ...], overlap: _Overlap) -> _Warp:
         """Return the warp of planes of `shape` for the distance and the correction of the last picture."""
@@ -151,7 +163,9 @@ class Aligner:
         most = left_px / max(overlap.shift_px_m, 1e-6)
         self._inverse_m = min(max(wanted, self._inverse_m - most), self._inverse_m + most)
 
-    def align_temperature(self, plane: TemperaturePlane, vis_shape: tuple[int, ...]) -> TemperaturePlane:
+    def align_temperature(
+        self, plane: TemperaturePlane, vis_shape: tuple[int, ...], things: Things | None = None
+    ) -> TemperaturePlane:
         """Align temperatures as `align` does infrared of the same shape; `vis_shape`: (H, W) of the visible picture.
 
         Outside the area that infrared covers there is no value.  Values are interpolated between neighbours, but never
@@ -165,7 +179,10 @@ class Aligner:
             return TemperaturePlane(found, plane.scale)
         overlap = self._overlap_of(self.calibration, vis_shape)
         warp = self._warp_of(values.shape, overlap)
-        return TemperaturePlane(overlap.keep_covered(interpolate(values, warp.apply_values)), plane.scale)
+        warped = interpolate(values, warp.apply_values)
+        if things is not None and things.things:
+            Layers(things, warp).lay_values(warped, values)
+        return TemperaturePlane(overlap.keep_covered(warped), plane.scale)
 
     def cut(self, vis: Plane) -> Plane:
         """Crop a visible picture as `align` does."""
@@ -218,6 +235,10 @@ def parse_distance(value: float | str) -> float:
     if not distance_m > 0 or (distance_m == math.inf and isinstance(value, str) and value != "far"):
         raise UsageError(f"the distance {value!r} is not possible: give metres above 0, such as 8, or far")
     return distance_m
+
+
+AUTO = ("auto", "auto-plane")
+"""Distances that are looked for all the time: that of the scene and of each warm thing, or of the scene only."""
 
 
 def check_distance(calibration: Calibration | None, distance_m: float) -> None:
@@ -333,6 +354,7 @@ class _Warp:
         self._resized = max(round(ir_size[0] * shrink), 2), max(round(ir_size[1] * shrink), 2)
         self._scale = resize_matrix(calibration.ir_size, self._resized)
         self._ir_size, self._overlap = ir_size, overlap
+        self._calibrated_size = calibration.ir_size
         self._place: tuple[float, Similarity] | None = None
         self._x: cv2.typing.MatLike
         self._y: cv2.typing.MatLike
@@ -348,8 +370,45 @@ class _Warp:
         self._x, self._y = self._overlap.box.cut(x), self._overlap.box.cut(y)
         self._place = inverse_m, moved
 
+    @property
+    def size(self) -> Size:
+        """(h, w) to which infrared is resized before it is warped."""
+        return self._resized
+
+    def resize(self, ir: Plane) -> Plane:
+        """Resize infrared to the size from which it is warped."""
+        return ir if ir.shape == self._resized else _resize(ir, self._resized)
+
+    def box_of(self, corners: Points, inverse_m: float | None) -> tuple[layers.Box, Points]:
+        """Place a rectangle of infrared, as `layers.Placing` says."""
+        assert self._place is not None
+        now_m, moved = self._place
+        size = np.array(self._calibrated_size[::-1])
+        placed = self._overlap.grid.place(corners * size - 0.5, now_m if inverse_m is None else inverse_m, moved)
+        box = self._overlap.box
+        placed = np.nan_to_num(placed - (box.left, box.top), nan=-1.0).clip(-1e6, 1e6)
+        (left, top), (right, bottom) = np.floor(placed.min(axis=0)), np.ceil(placed.max(axis=0)) + 1
+        rows = slice(max(int(top), 0), min(int(bottom), box.height))
+        return (rows, slice(max(int(left), 0), min(int(right), box.width))), placed
+
+    def maps_of(self, box: layers.Box, inverse_m: float | None) -> tuple[Map, Map]:
+        """Map a box to infrared, as `layers.Placing` says."""
+        if inverse_m is None:
+            return cast(Map, self._x[box]), cast(Map, self._y[box])
+        assert self._place is not None
+        around, (rows, columns) = self._overlap.box, box
+        patch = Box(
+            around.top + rows.start, around.left + columns.start, rows.stop - rows.start, columns.stop - columns.start
+        )
+        x, y = self._overlap.grid.patch(patch, inverse_m, self._place[1])
+        scale = self._scale
+        return (
+            cast(Map, cv2.addWeighted(x, scale[0, 0], x, 0, scale[0, 2])),
+            cast(Map, cv2.addWeighted(y, scale[1, 1], y, 0, scale[1, 2])),
+        )
+
     def apply(self, ir: Plane) -> Plane:
-        ir = ir if ir.shape == self._resized else _resize(ir, self._resized)
+        ir = self.resize(ir)
         # The border is replicated so that the last pixels can be interpolated; pixels beyond are blended away.
         return cast(Plane, cv2.remap(ir, self._x, self._y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE))
 

@@ -26,9 +26,13 @@ from streamfuse.calibration.drift import Drift, Misfit
 from streamfuse.calibration.evidence import Evidence
 from streamfuse.calibration.geometry import Points, Size, size_of
 from streamfuse.calibration.model import Calibration
+from streamfuse.calibration.objects import ObjectDistances, Seen
 from streamfuse.calibration.similarity import Similarity
+from streamfuse.calibration.warm import Labels
 from streamfuse.color import Plane
 from streamfuse.errors import UsageError
+from streamfuse.layers import Things
+from streamfuse.objects import WarmThings
 from streamfuse.support.closeable import Closeable
 from streamfuse.support.notes import warn_once
 
@@ -88,6 +92,14 @@ class Followed:
     """Misfit of the calibration, px at a width of 640, by the last sure estimate; None before the first."""
     drifted: bool = False
     """True where the misfit has exceeded `TOLERATED_PX` for `REPORT_NS`."""
+    by_object: bool = False
+    """True where warm things get distances of their own."""
+    warm: int = 0
+    """Warm things in the last picture."""
+    apart: int = 0
+    """Those of them that are warped for a distance of their own."""
+    apart_total: int = 0
+    """How many things had one so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +109,24 @@ class _Seen:
     cut: bool
     distance: Estimate | None = None
     misfit: Misfit | None = None
+    things: dict[int, Estimate] | None = None
+    """Distances of warm things, by their numbers."""
 
 
 class AlignmentWatch(Closeable):
     """Moves the warp of an aligner to the dominant distance of the scene, and after the cameras where they drift."""
 
     def __init__(
-        self, aligner: Aligner, *, automatic: bool = False, align: str | None = None, waits: bool = True
+        self,
+        aligner: Aligner,
+        *,
+        automatic: bool = False,
+        by_object: bool = False,
+        align: str | None = None,
+        waits: bool = True,
     ) -> None:
-        """`automatic`: follow the distance.  `align`: fixed, follow, or None: do not look for drift.
+        """`automatic`: follow the distance, with `by_object` also those of warm things.  `align`: fixed, follow, or
+        None: do not look for drift.
 
         `waits`: an answer that is due is waited for; otherwise it is taken up once it is there.  Raises UsageError
         where there is no calibration, or one without parallax for `automatic`.
@@ -126,21 +147,47 @@ class AlignmentWatch(Closeable):
         """With the next answer the warp may jump: it is the first of a scene, which nobody has watched yet."""
         self._exceeded_ns: int | None = None
         self._correction = Similarity()
+        self._things = WarmThings(self._look.unit_inverse_m)
         self.state = Followed()
         """Counts and last answers; any thread may read it."""
         if automatic:
-            self.follow_distance(True)
+            self.follow_distance(True, by_object)
 
-    def follow_distance(self, wanted: bool) -> None:
-        """Begin or end following the distance; any thread may call it.  Raises UsageError without parallax."""
+    def follow_distance(self, wanted: bool, by_object: bool = False) -> None:
+        """Begin or end following the distance, with `by_object` also those of warm things; any thread may call it.
+
+        Raises UsageError without parallax.
+        """
         if wanted:
             need_parallax(self._aligner.calibration)
         with self._lock:
-            self.state = replace(self.state, automatic=wanted)
+            self.state = replace(self.state, automatic=wanted, by_object=wanted and by_object)
 
-    def offer(self, ir: Plane, vis: Plane, stamp_ns: int) -> None:
-        """Look at a pair if one is due; (h, w) and (H, W) uint8, before it is aligned."""
-        automatic = self.state.automatic
+    def offer(self, ir: Plane, vis: Plane, stamp_ns: int) -> Things | None:
+        """Look at a pair if one is due; (h, w) and (H, W) uint8, before it is aligned.
+
+        Returns the warm things of this pair that have distances of their own, for `Aligner.align`.
+        """
+        state = self.state
+        if not state.by_object and not self._things.busy:
+            self._look_at(ir, vis, stamp_ns, state)
+            return None
+        self._things.look(ir)
+        if not state.by_object:
+            self._things.release()
+        first = self._last_ns is None
+        self._look_at(ir, vis, stamp_ns, state)
+        assert self._aligner.distance_m is not None
+        most = None if first else self._aligner.step_inverse_m(vis.shape)
+        things = self._things.step(1 / self._aligner.distance_m, most)
+        with self._lock:
+            self.state = replace(
+                self.state, warm=self._things.seen, apart=self._things.own, apart_total=self._things.total
+            )
+        return things
+
+    def _look_at(self, ir: Plane, vis: Plane, stamp_ns: int, state: Followed) -> None:
+        automatic = state.automatic
         if not automatic and self._align is None:
             return
         interval_ns = INTERVAL_NS if automatic else DRIFT_INTERVAL_NS
@@ -156,7 +203,8 @@ class AlignmentWatch(Closeable):
         with self._lock:
             if self._closed:
                 return
-            self._pending = self._worker.submit(self._look, ir.copy(), vis.copy(), automatic)
+            shown = self._things.shown() if state.by_object else None
+            self._pending = self._worker.submit(self._look, ir.copy(), vis.copy(), automatic, shown)
         if last_ns is None and automatic and self.waits:  # the first picture is warped right at once
             self._take(self._pending.result(), stamp_ns)
             self._pending = None
@@ -168,6 +216,11 @@ class AlignmentWatch(Closeable):
             self.state = replace(self.state, cuts=self.state.cuts + seen.cut)
             if seen.distance is not None and self.state.automatic:
                 self._take_distance(seen.distance)
+            if seen.cut:
+                self._things.forget()
+            elif seen.things is not None and self.state.by_object:
+                assert self._aligner.distance_m is not None
+                self._things.take(seen.things, 1 / self._aligner.distance_m)
             if seen.misfit is not None and seen.misfit.sure:
                 self._take_misfit(seen.misfit, stamp_ns)
 
@@ -231,11 +284,13 @@ class _Look:
         self._evidence: Evidence
         self._distance: DominantDistance
         self._drift: Drift
-        self._moved: Points | None = None
+        self._objects: ObjectDistances
+        self._moved: Similarity | None = None
         self._count = 0
         self._before: npt.NDArray[np.float32] | None = None
 
-    def __call__(self, ir: Plane, vis: Plane, automatic: bool) -> _Seen:
+    def __call__(self, ir: Plane, vis: Plane, automatic: bool, shown: tuple[Labels, list[Seen]] | None = None) -> _Seen:
+        """`shown`: labels of warm things in infrared, and their numbers."""
         if min(vis.shape) < SMALLEST:
             return _Seen(False, Estimate(0.0, 0.0) if automatic else None)
         if self._size != vis.shape:
@@ -243,13 +298,16 @@ class _Look:
             self._evidence = Evidence(self._calibration, vis.shape)
             self._distance = DominantDistance(self._evidence)
             self._drift = Drift(self._evidence)
+            self._objects = ObjectDistances(self._evidence)
             self._before = None
         now = cv2.resize(vis, THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
         cut = self._before is not None and _correlation(self._before, now) < CUT_CORRELATION
         self._before = cast("npt.NDArray[np.float32]", now)
         if cut:
             self._distance.forget()
-        surfaces = self._evidence.surfaces(ir, vis)
+            self._objects.forget()
+        structures = self._evidence.structures(ir, vis)
+        surfaces = self._evidence.correlate(*structures)
         misfit = None
         if self._looks_for_drift:
             self._drift.add(surfaces)
@@ -257,11 +315,17 @@ class _Look:
             if self._count % DRIFT_EVERY == 0:
                 misfit = self._drift.estimate()
             if misfit is not None and misfit.sure:
-                self._moved = self._displaced(misfit.moved) if misfit.error_px > NOTICED_PX else None
-        return _Seen(cut, self._distance.add(surfaces, self._moved) if automatic else None, misfit)
+                self._moved = misfit.moved if misfit.error_px > NOTICED_PX else None
+        if not automatic:
+            return _Seen(cut, None, misfit)
+        distance = self._distance.add(surfaces, self._displaced())
+        things = None if shown is None else self._objects.add(structures, *shown, distance, self._moved)
+        return _Seen(cut, distance, misfit, things)
 
-    def _displaced(self, moved: Similarity) -> Points:
-        return moved.displacements(self._evidence.middles, self._evidence.size)
+    def _displaced(self) -> Points | None:
+        """Return the displacement of the evidence's cells by the drift."""
+        evidence = self._evidence
+        return None if self._moved is None else self._moved.displacements(evidence.middles, evidence.size)
 
 
 def _correlation(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.alignment import Aligner, check_distance, need_parallax, parse_distance
+from streamfuse.alignment import AUTO, Aligner, check_distance, need_parallax, parse_distance
 from streamfuse.calibration.model import Calibration, load
 from streamfuse.color import Chroma, Plane
 from streamfuse.color_conversion import split_bgr, to_bgr
@@ -87,11 +87,11 @@ class Fuser(Closeable):
         visible picture, or its file; None: only sizes may differ.  `crop`: cut results to what both cameras see.
         `preset`: quality, balanced, realtime, or auto: the one that suits the weights best, or in real time a
         cheaper one if this machine does not keep up.  `distance_m`: distance in metres of what must coincide, or
-        "far", for a calibration with parallax, or "auto": that of most of the scene, looked for all the time; None: the
-        calibration's own.  `align`: "fixed" tells (`followed`, a warning) when the cameras have moved since the
-        calibration, "follow" also corrects it; without a calibration they tell
-        when the streams do not fit each other, and "auto" then makes a calibration of the first seconds.  None: it is
-        not looked for.
+        "far", for a calibration with parallax, or "auto": that of most of the scene, looked for all the time, and for
+        warm things before it their own ("auto-plane": without the latter); None: the calibration's own.  `align`:
+        "fixed" tells (`followed`, a warning) when the cameras have moved since the calibration, "follow" also corrects
+        it; without a calibration they tell when the streams do not fit each other, and "auto" then makes a calibration
+        of the first seconds.  None: it is not looked for.
 
         The fuser closes `engine` when it is closed; if this fails, only an engine that was made here.  Raises
         EngineError (WeightsError), InputError for the calibration, and UsageError.
@@ -100,9 +100,9 @@ class Fuser(Closeable):
             calibration = load(Path(calibration))
         self._aligner = Aligner(calibration, crop)
         self._watch: AlignmentWatch | None = None
-        if distance_m is not None and distance_m != "auto":
+        if distance_m is not None and distance_m not in AUTO:
             self._aligner.set_distance(parse_distance(distance_m), jump=True)
-        if distance_m == "auto":
+        if distance_m in AUTO:
             need_parallax(calibration)
         self._first: FirstLook | None = None
         if align == "auto" and calibration is not None:
@@ -111,8 +111,10 @@ class Fuser(Closeable):
             raise UsageError(f"unknown align {align!r}: use auto, {' or '.join(Align)}")
         if align is not None and calibration is None:
             self._first = FirstLook(calibrates=align == "auto")
-        if distance_m == "auto" or (align is not None and calibration is not None):
-            self._watch = AlignmentWatch(self._aligner, automatic=distance_m == "auto", align=align)
+        if distance_m in AUTO or (align is not None and calibration is not None):
+            self._watch = AlignmentWatch(
+                self._aligner, automatic=distance_m in AUTO, by_object=distance_m == "auto", align=align
+            )
         self._distance_lock = threading.Lock()
         self._waits = True
         """Answers of the watch are waited for: not with sources in real time."""
@@ -168,14 +170,13 @@ class Fuser(Closeable):
         """
         _check_size(*vis.shape)
         begin = time.monotonic_ns()
-        if (watch := self._watch) is not None:
-            watch.offer(ir, vis, stamp_ns)
+        things = None if (watch := self._watch) is None else watch.offer(ir, vis, stamp_ns)
         if self._first is not None:
             self._begin_aligned(self._first.offer(ir, vis, stamp_ns))
         shape = vis.shape
-        ir, vis = self._aligner.align(ir, vis)
+        ir, vis = self._aligner.align(ir, vis, things)
         if temperature is not None:  # through the warp of the picture that it belongs to
-            temperature = self._aligner.align_temperature(temperature, shape)
+            temperature = self._aligner.align_temperature(temperature, shape, things)
         aligned = time.monotonic_ns()
         self.engine.submit(ir, vis, _Begun(ir, vis, stamp_ns, aligned - begin, aligned, tag, temperature))
 
@@ -214,17 +215,17 @@ class Fuser(Closeable):
         return self._aligner.distance_m
 
     def set_distance(self, distance_m: float | str) -> None:
-        """Warp infrared for another distance, m, "far" or "auto".  Any thread may call it while pictures are fused.
+        """Warp infrared for another distance, m, "far", "auto" or "auto-plane".  Any thread may call it meanwhile.
 
         The warp moves there smoothly, by at most half a pixel a frame.  Raises UsageError where the calibration has no
         parallax.
         """
         with self._distance_lock:
-            if distance_m == "auto":
+            if distance_m in AUTO:
                 need_parallax(self._aligner.calibration)
                 if self._watch is None:
                     self._watch = AlignmentWatch(self._aligner, waits=self._waits)
-                self._watch.follow_distance(True)
+                self._watch.follow_distance(True, by_object=distance_m == "auto")
                 return
             wanted = parse_distance(distance_m)
             check_distance(self._aligner.calibration, wanted)

@@ -522,7 +522,16 @@ class Pipeline(Closeable):
         if state is None:
             return None if distance_m is None else AlignmentSummary(distance_m)
         return AlignmentSummary(
-            distance_m, state.automatic, state.answered, state.kept, state.confidence, state.error_px
+            distance_m,
+            state.automatic,
+            state.answered,
+            state.kept,
+            state.confidence,
+            state.error_px,
+            state.by_object,
+            state.warm,
+            state.apart,
+            state.apart_total,
         )
 
 

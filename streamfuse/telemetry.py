@@ -115,6 +115,14 @@ class AlignmentSummary:
     """Confidence of the last answer, 0..1."""
     error_px: float | None = None
     """Misfit of the calibration by a drift of the cameras, px at a width of 640; None while it is not known."""
+    by_object: bool = False
+    """True where warm things are looked for that have another distance than the scene."""
+    warm: int = 0
+    """Warm things in the last picture."""
+    apart: int = 0
+    """Those of them that are warped for a distance of their own."""
+    apart_total: int = 0
+    """How many things had one so far."""
 
 
 @dataclass(frozen=True, slots=True)

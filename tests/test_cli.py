@@ -70,6 +70,9 @@ def test_fuse_images_and_directories(tmp_path: Path) -> None:
     assert picture is not None
     assert picture.shape == (50, 70, 3)
     fails(2, "tone smooth needs a stream", "fuse", tmp_path / "ir", tmp_path / "vis", "-o", one, "--tone", "smooth")
+    for distance in ("auto", "auto-plane"):
+        flags = ["-o", one, "--distance-m", distance]
+        fails(2, f"--distance-m {distance} needs a stream", "fuse", tmp_path / "ir", tmp_path / "vis", *flags)
     grey = tmp_path / "grey.png"
     deep = tmp_path / "deep.tif"
     cv2.imwrite(str(deep), luma_of(0).astype(np.uint16) * 3 + 6000)

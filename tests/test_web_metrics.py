@@ -24,7 +24,7 @@ from streamfuse.pipeline import Pipeline
 from streamfuse.sinks.base import Sink
 from streamfuse.sinks.preview import PreviewSink
 from streamfuse.sources.base import Source, State
-from streamfuse.telemetry import SourceSummary
+from streamfuse.telemetry import AlignmentSummary, SourceSummary
 from streamfuse.web.status import NOT_LOADED, not_ready
 
 Values = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -82,6 +82,30 @@ def test_values_of_the_metrics() -> None:
     assert of(values, "stage_seconds_bucket", stage="fuse", le="+Inf") == 10
     assert of(values, "stage_seconds_count", stage="fuse") == 10
     assert of(values, "stage_seconds_sum", stage="fuse") == 0.2
+
+
+def test_distances_of_the_scene_and_of_warm_things(capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run()
+    found = AlignmentSummary(8.0, True, 5, 2, 0.95, by_object=True, warm=4, apart=1, apart_total=3)
+    run.summary = replace(run.summary, alignment=found)
+    with serving(run=run) as sink:
+        values = metrics(sink)
+        status = json.loads(get(sink, "status")[1])
+        run.summary = replace(run.summary, alignment=replace(found, by_object=False))
+        plane = metrics(sink)
+    assert of(values, "distance_meters") == of(plane, "distance_meters") == 8
+    assert of(values, "distance_answers_total", answer="kept") == 2
+    assert [of(values, "warm_things", distance=of_what) for of_what in ("own", "scene")] == [1, 3]
+    assert of(values, "warm_things_apart_total") == 3
+    assert not any(name.startswith("warm") for name, _ in plane)
+    shown = status["alignment"]
+    assert (shown["by_object"], shown["warm"], shown["apart"], shown["apart_total"]) == (True, 4, 1, 3)
+    for count, line in (
+        (3, "3 warm things with distances of their own"),
+        (1, "1 warm thing with a distance of its own"),
+    ):
+        show_summary(replace(run.summary, alignment=replace(found, apart_total=count)))
+        assert f"objects  {line}\n" in capsys.readouterr().err
 
 
 def test_unknown_values() -> None:

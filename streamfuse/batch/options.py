@@ -49,7 +49,7 @@ def check(options: BatchOptions, recordings: list[Recording]) -> BatchOptions:
     Raises what a run with these options would raise at its start: UsageError and EngineError (WeightsError).
     Calibration files are read where they are used.
     """
-    from streamfuse.alignment import parse_distance
+    from streamfuse.alignment import AUTO, parse_distance
     from streamfuse.engines import engine_names
     from streamfuse.engines.base import parse_device, parse_precision
     from streamfuse.engines.presets import parse_preset
@@ -68,9 +68,10 @@ def check(options: BatchOptions, recordings: list[Recording]) -> BatchOptions:
         parse_preset(choice.preset)
     info = read_info(choice.weights or default_weights())
     make_tone(fusion.tone, str(info.config.output))
-    if fusion.distance_m == "auto":
+    if fusion.distance_m in AUTO:
         raise UsageError(
-            "--distance-m auto follows a scene, and a batch may split it: use `run`, or give metres or far"
+            f"--distance-m {fusion.distance_m} follows a scene, and a batch may split it: use `run`, or give metres or "
+            "far"
         )
     if fusion.distance_m is not None:
         parse_distance(fusion.distance_m)

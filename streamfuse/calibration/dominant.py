@@ -90,7 +90,7 @@ class DominantDistance:
         """Answer by the evidence of the pairs from the `first` on."""
         chosen = list(self._kept)[first:]
         curves = np.stack([curve for curve, _ in chosen])  # (pairs, cells, n)
-        index = _peak(curves.sum(axis=(0, 1)))
+        index = peak_of(curves.sum(axis=(0, 1)))
         self.measures = self._measures(curves, np.sum([surface for _, surface in chosen], axis=0), index)
         confidence = 1 / (1 + math.exp(-float(_WEIGHTS @ self.measures)))
         resampled, by_pair = self.measures[3:5]
@@ -105,7 +105,7 @@ class DominantDistance:
         mean, deviation, highest = float(surface.mean()), float(surface.std()) + 1e-6, float(surface.max())
         cells = curves.sum(axis=0)
         resampled = (self._weights @ cells).argmax(axis=1)
-        by_pair = np.array([_peak(curve.sum(axis=0)) for curve in curves])
+        by_pair = np.array([peak_of(curve.sum(axis=0)) for curve in curves])
         apart = np.abs(np.arange(len(total)) - index) * self._step_px
         rivals = total[apart > APART_PX]
         rival = (float(rivals.max()) - mean) / max(peak - mean, 1e-6) if len(rivals) else 0.0
@@ -131,7 +131,7 @@ def _step_px(evidence: Evidence) -> float:
     return float(np.hypot(*evidence.shift_px_m)) * float(evidence.inverse_m[1])
 
 
-def _peak(curve: npt.NDArray[np.floating]) -> float:
+def peak_of(curve: npt.NDArray[np.floating]) -> float:
     """Position of the highest value, between the samples."""
     index = int(curve.argmax())
     if not 0 < index < len(curve) - 1:

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.calibration.geometry import Points, inverse, project, size_of
-from streamfuse.calibration.grid import CoordinateGrid
+from streamfuse.calibration.grid import CoordinateGrid, Map
 from streamfuse.calibration.model import Calibration
-from streamfuse.calibration.structure import EDGE_PX, features
+from streamfuse.calibration.structure import EDGE_PX, Features, features
 from streamfuse.color import Plane
 
 Surfaces: TypeAlias = npt.NDArray[np.float32]
@@ -48,15 +48,11 @@ class Evidence:
         """Visible px per reduced px."""
         self._calibration = calibration.for_sizes(calibration.ir_size, self.size)
         self._grid = CoordinateGrid(self._calibration)
-        x, y = self._grid.coordinates(0.0)
+        self._far = self._grid.coordinates(0.0)
+        x, _ = self._far
         step = abs(float(x[self.size[0] // 2, self.size[1] // 2 + 1] - x[self.size[0] // 2, self.size[1] // 2]))
         self._ir_size = tuple(max(round(side / max(step, 1.0)), 8) for side in calibration.ir_size)
-        scale = [self._ir_size[axis] / calibration.ir_size[axis] for axis in (0, 1)]
-        self._maps = cv2.convertMaps(
-            np.asarray((x + 0.5) * scale[1] - 0.5, np.float32),
-            np.asarray((y + 0.5) * scale[0] - 0.5, np.float32),
-            cv2.CV_16SC2,
-        )
+        self._maps = cv2.convertMaps(*self.maps_of(self._ir_size), cv2.CV_16SC2)
         mask = self._grid.coverage(0.0).astype(np.uint8)
         self._mask = cv2.erode(mask, np.ones((2 * EDGE_PX + 1,) * 2), borderValue=1)
         self.shift_px_m = self._calibration.shift_px_m
@@ -67,6 +63,7 @@ class Evidence:
         steps = max(math.ceil(2 * shift / self.nearest_m), 1)
         self.inverse_m: npt.NDArray[np.float64] = np.linspace(0, 1 / self.nearest_m, steps + 1)
         """(n,) searched 1 / distance, half a reduced px apart, 1/m."""
+        self._homographies = [self._calibration.at(1 / q if q else math.inf).homography for q in self.inverse_m]
         self._lay_out()
 
     def _lay_out(self) -> None:
@@ -86,18 +83,30 @@ class Evidence:
         self.cell_paths = (self.paths(self.middles) - low).astype(np.float32)
         """(cells, n, 2) position of every distance in the surface of each cell."""
 
+    def maps_of(self, ir_size: tuple[int, ...]) -> tuple[Map, Map]:
+        """Return x and y of every reduced pixel in an infrared picture of this size (h, w), for far things."""
+        scale = [ir_size[axis] / self._calibration.ir_size[axis] for axis in (0, 1)]
+        x, y = self._far
+        return np.asarray((x + 0.5) * scale[1] - 0.5, np.float32), np.asarray((y + 0.5) * scale[0] - 0.5, np.float32)
+
     def paths(self, points: Points) -> npt.NDArray[np.float64]:
         """Shifts, from far, of things that are at `points` when far, for every searched distance, (p, n, 2) px."""
         flat = project(inverse(self._calibration.homography), points)
-        at = [project(self._calibration.at(1 / q if q else math.inf).homography, flat) for q in self.inverse_m]
-        return np.stack(at, axis=1) - points[:, None]
+        return np.stack([project(each, flat) for each in self._homographies], axis=1) - points[:, None]
 
-    def surfaces(self, ir: Plane, vis: Plane) -> Surfaces:
-        """Correlate luma planes (h, w) and (H, W) uint8."""
+    def structures(self, ir: Plane, vis: Plane) -> tuple[Features, Features]:
+        """Return the structure of luma planes (h, w) and (H, W) uint8, reduced and infrared warped as for far."""
         small = cv2.resize(ir, self._ir_size[::-1], interpolation=cv2.INTER_AREA)
         warped = cv2.remap(small, *self._maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         found = features(cast(Plane, warped), cast(Plane, self._mask))
-        there = features(cast(Plane, cv2.resize(vis, self.size[::-1], interpolation=cv2.INTER_AREA)))
+        return found, features(cast(Plane, cv2.resize(vis, self.size[::-1], interpolation=cv2.INTER_AREA)))
+
+    def surfaces(self, ir: Plane, vis: Plane) -> Surfaces:
+        """Correlate luma planes (h, w) and (H, W) uint8."""
+        return self.correlate(*self.structures(ir, vis))
+
+    def correlate(self, found: Features, there: Features) -> Surfaces:
+        """Correlate the structures of a pair."""
         (low_x, low_y), (wide, tall) = self._low, self._span
         result = np.empty((len(self._cells), tall + 1, wide + 1), np.float32)
         for index, (rows, columns) in enumerate(self._cells):

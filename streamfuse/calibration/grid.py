@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from streamfuse.calibration.geometry import Matrix3, Points, inverse, project
 from streamfuse.calibration.model import Calibration, normalized
-from streamfuse.calibration.overlap import Mask, bend, from_visible, seen_by
+from streamfuse.calibration.overlap import Box, Mask, bend, from_visible, seen_by
 from streamfuse.calibration.parallax import at_distance
 from streamfuse.calibration.similarity import Similarity
 
@@ -62,10 +62,32 @@ class CoordinateGrid:
             points = points * np.diag(resized)[:2] + resized[:2, 2]
         return self._enlarged(points)
 
+    def patch(self, box: Box, inverse_m: float, moved: Similarity = UNMOVED) -> tuple[Map, Map]:
+        """Return the same for the pixels of a rectangle inside the picture, without computing the others."""
+        top, left = box.top // CELL, box.left // CELL
+        rows, columns = (box.top + box.height - 1) // CELL + 3 - top, (box.left + box.width - 1) // CELL + 3 - left
+        flat = self._flat.reshape(*self._shape, 2)[top : top + rows, left : left + columns].reshape(-1, 2)
+        points = _finite(self._bent(from_visible(self._homography(inverse_m), self._unmoved(moved, flat))))
+        x, y = (_interpolated(points[:, axis], (rows, columns)) for axis in (0, 1))
+        first, second = box.top + CELL - top * CELL, box.left + CELL - left * CELL
+        inner = slice(first, first + box.height), slice(second, second + box.width)
+        return x[inner], y[inner]
+
+    def place(self, points: Points, inverse_m: float, moved: Similarity = UNMOVED) -> Points:
+        """Return where points of infrared (n, 2) px appear in the visible picture, (n, 2) px."""
+        calibration = self._calibration
+        if calibration.ir_lens is not None:
+            points = calibration.ir_lens.undistort(points)
+        homography = self._homography(inverse_m)
+        if moved != UNMOVED:
+            homography = moved.matrix(calibration.vis_size) @ homography
+        flat = project(homography, points)
+        return flat if calibration.vis_lens is None else calibration.vis_lens.distort(flat)
+
     def coverage(self, inverse_m: float, moved: Similarity = UNMOVED) -> Mask:
         """Return which visible pixels infrared covers at the distance 1 / `inverse_m`, (H, W)."""
         calibration = self._calibration
-        points = from_visible(self._homography(inverse_m), self._unmoved(moved))
+        points = from_visible(self._homography(inverse_m), self._unmoved(moved, self._flat))
         seen = self._seen
         if calibration.ir_lens is not None:
             points, unbent = bend(calibration.ir_lens, points)
@@ -85,27 +107,36 @@ class CoordinateGrid:
             return calibration.homography
         return normalized(at_distance(calibration.homography, calibration.parallax, inverse_m))
 
-    def _unmoved(self, moved: Similarity) -> Points:
+    def _unmoved(self, moved: Similarity, flat: Points) -> Points:
         """Return the visible positions, of a lens without distortion, before the drift."""
         if moved == UNMOVED:
-            return self._flat
-        return project(inverse(moved.matrix(self._calibration.vis_size)), self._flat)
+            return flat
+        return project(inverse(moved.matrix(self._calibration.vis_size)), flat)
 
     def _points(self, inverse_m: float, moved: Similarity) -> Points:
-        calibration = self._calibration
-        points = from_visible(self._homography(inverse_m), self._unmoved(moved))
-        if calibration.ir_lens is None:
+        return self._bent(from_visible(self._homography(inverse_m), self._unmoved(moved, self._flat)))
+
+    def _bent(self, points: Points) -> Points:
+        """Distort points as the infrared lens does."""
+        if (lens := self._calibration.ir_lens) is None:
             return points
         valid = np.isfinite(points).all(axis=1, keepdims=True)
-        return np.where(valid, calibration.ir_lens.distort(np.where(valid, points, 0.0)), np.nan)
+        return np.where(valid, lens.distort(np.where(valid, points, 0.0)), np.nan)
 
     def _enlarged(self, points: Points) -> tuple[Map, Map]:
-        finite = np.where(np.isfinite(points), points, OUTSIDE).clip(OUTSIDE, -2 * OUTSIDE).astype(np.float32)
+        finite = _finite(points)
         return self._enlarge(finite[:, 0]), self._enlarge(finite[:, 1])
 
     def _enlarge(self, values: npt.NDArray[np.float32]) -> Map:
-        rows, columns = self._shape
         height, width = self._calibration.vis_size
-        coarse = np.ascontiguousarray(values.reshape(rows, columns))
-        large = cv2.resize(coarse, (columns * CELL, rows * CELL), interpolation=cv2.INTER_LINEAR)
-        return cast(Map, large[CELL : CELL + height, CELL : CELL + width])
+        return _interpolated(values, self._shape)[CELL : CELL + height, CELL : CELL + width]
+
+
+def _finite(points: Points) -> npt.NDArray[np.float32]:
+    return np.where(np.isfinite(points), points, OUTSIDE).clip(OUTSIDE, -2 * OUTSIDE).astype(np.float32)
+
+
+def _interpolated(values: npt.NDArray[np.float32], shape: tuple[int, int]) -> Map:
+    """Interpolate values (n,) of grid points of `shape` to pixels."""
+    coarse = np.ascontiguousarray(values.reshape(shape))
+    return cast(Map, cv2.resize(coarse, (shape[1] * CELL, shape[0] * CELL), interpolation=cv2.INTER_LINEAR))

@@ -66,8 +66,10 @@ def command(
     """
     if tone == "smooth":
         raise UsageError("tone smooth needs a stream: for images use --tone per-frame or fixed:LO,HI")
-    if distance_m == "auto":
-        raise UsageError("--distance-m auto needs a stream: for images give metres or far")
+    from streamfuse.alignment import AUTO
+
+    if distance_m in AUTO:
+        raise UsageError(f"--distance-m {distance_m} needs a stream: for images give metres or far")
     _refuse_recordings(ir, vis)
     try:
         jobs = _plan(ir, vis, output) if vis is not None else _plan_stored(ir, output)

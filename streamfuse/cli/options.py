@@ -153,9 +153,10 @@ calibration = together(
     click.option("--crop", type=click.Choice(["overlap"]), help="Crop the result to the area that both cameras see."),
     click.option(
         "--distance-m",
-        metavar="METRES|far|auto",
+        metavar="METRES|far|auto|auto-plane",
         help="Distance of what must coincide, for a calibration with parallax: metres, far, or auto, that of most of "
-        "the scene at any time.  Default: that of the calibration.",
+        "the scene at any time, and for warm things that stand before it their own; auto-plane: without the latter.  "
+        "Default: that of the calibration.",
     ),
 )
 """--calib, --crop and --distance-m."""

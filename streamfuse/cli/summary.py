@@ -72,6 +72,10 @@ def _alignment(alignment: AlignmentSummary | None) -> list[str]:
             line += f", auto: {alignment.answered} times sure"
             line += f", {alignment.kept} times not, so the last one was kept" if alignment.kept else ""
         lines.append(line)
+    if alignment.by_object:
+        count = alignment.apart_total
+        own = "thing with a distance of its own" if count == 1 else "things with distances of their own"
+        lines.append(f"objects  {count} warm {own}")
     if alignment.error_px is not None:
         lines.append(f"fit      infrared is off by {alignment.error_px:.1f} px since the calibration")
     return lines

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import enum
+import time
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from streamfuse.frames import Clock, Frame
 from streamfuse.support.closeable import Closeable
+
+if TYPE_CHECKING:
+    from streamfuse.sources.pixels import Picture
 
 
 class State(enum.StrEnum):
@@ -86,6 +91,14 @@ class Source(Closeable):
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]: ...
+
+    def _recorded(self, picture: Picture, stamp_ns: int, index: int, began_ns: int) -> Frame:
+        """Make the frame of a picture of a recording; `began_ns`: monotonic time when its reading began."""
+        now = time.monotonic_ns()
+        return Frame(
+            *(picture.luma, picture.chroma, stamp_ns, self.clock, index, self.name, now, now - began_ns),
+            temperature=picture.temperature,
+        )
 
     def cut_before(self, stamp_ns: int) -> int | None:
         """Return the stamp (ns) of the last frame at or before `stamp_ns` from which reading can start; None: no such.

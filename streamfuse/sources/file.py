@@ -151,19 +151,8 @@ class VideoFile(Source):
                 continue
             last_ns = stamp_ns
             picture = self._pixels.read(decoded, stamp_ns)
-            now = time.monotonic_ns()
             self._delivered += 1
-            yield Frame(
-                picture.luma,
-                picture.chroma,
-                stamp_ns,
-                self.clock,
-                index,
-                self.name,
-                now,
-                now - began,
-                temperature=picture.temperature,
-            )
+            yield self._recorded(picture, stamp_ns, index, began)
             began = time.monotonic_ns()
             index += 1
         self._check_complete(last_ns)

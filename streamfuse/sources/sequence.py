@@ -126,18 +126,7 @@ class ImageSequence(Source):
             if picture is None:
                 self.drops[UNREADABLE] += 1
                 continue
-            now = time.monotonic_ns()
-            yield Frame(
-                picture.luma,
-                picture.chroma,
-                stamp_ns,
-                self.clock,
-                index,
-                self.name,
-                now,
-                now - began,
-                temperature=picture.temperature,
-            )
+            yield self._recorded(picture, stamp_ns, index, began)
 
     def _read(self, path: Path, stamp_ns: int) -> Picture | None:
         """Read one picture; None for a file without the picture that is asked for."""

@@ -124,6 +124,13 @@ def _alignment(alignment: AlignmentSummary | None) -> Iterator[Metric]:
     if alignment.automatic:
         answers = {("sure",): alignment.answered, ("kept",): alignment.kept}
         yield _counter("distance_answers", "Pairs that told the distance, or did not.", ["answer"], answers)
+    if alignment.by_object:
+        family = GaugeMetricFamily(_P + "warm_things", "Warm things in the last picture.", labels=["distance"])
+        family.add_metric(["own"], alignment.apart)
+        family.add_metric(["scene"], alignment.warm - alignment.apart)
+        yield family
+        text = "Warm things that got a distance of their own."
+        yield _counter("warm_things_apart", text, [], {(): alignment.apart_total})
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

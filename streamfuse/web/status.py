@@ -104,6 +104,10 @@ def _alignment(alignment: AlignmentSummary | None) -> dict[str, Any] | None:
         "answered": alignment.answered,
         "kept": alignment.kept,
         "confidence": _rounded(alignment.confidence),
+        "by_object": alignment.by_object,
+        "warm": alignment.warm,
+        "apart": alignment.apart,
+        "apart_total": alignment.apart_total,
     }
 
 

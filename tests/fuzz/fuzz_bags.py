@@ -35,6 +35,7 @@ ROS = (
 )
 PROTOBUF = ("foxglove_msgs/msg/RawImage", "foxglove_msgs/msg/CompressedImage", "foxglove_msgs/msg/CompressedVideo")
 SMALL = SourceOptions(max_pixels=1 << 16)
+WARM = SourceOptions(max_pixels=1 << 16, temperature="celsius")
 _GREY = np.arange(20, dtype=np.uint16).reshape(4, 5) + 7000
 _COLOR = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
 
@@ -65,6 +66,8 @@ def message(data: bytes) -> object:
         return None
     if picture.video:
         return list(VideoDecoder(picture.video, SMALL.max_pixels).decode(0, 0, picture.data.tobytes()))
+    warm = EncodingReader("/a", PixelReader(WARM), WARM)
+    none_if_refused(lambda: warm.read(picture, 0))
     reader = EncodingReader("/a", PixelReader(), SMALL)
     return none_if_refused(lambda: reader.read(picture, 0))
 

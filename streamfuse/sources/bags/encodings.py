@@ -22,7 +22,7 @@ from streamfuse.sources.limits import check_pixels
 from streamfuse.sources.options import SourceOptions
 from streamfuse.sources.pixels import Picture as Planes
 from streamfuse.sources.pixels import PixelReader
-from streamfuse.sources.thermal.degrees import Linear, parse_degrees
+from streamfuse.sources.thermal.degrees import Linear, as_double, parse_degrees
 from streamfuse.temperature import Counts, TemperaturePlane
 
 log = logging.getLogger("streamfuse")
@@ -211,7 +211,7 @@ class _Levels:
     """Larger values, as some drivers have for pixels without a value, do not count for the scale."""
 
     def __init__(self, first: npt.NDArray[np.generic], name: str) -> None:
-        values = first.astype(np.float64)
+        values = as_double(first)
         finite = values[np.abs(values) < self.LARGEST]
         low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
         unit, celsius, kelvin = self.CANDIDATES
@@ -227,6 +227,6 @@ class _Levels:
 
     def apply(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint16]:
         """Return (H, W) uint16; what is not a number becomes 0."""
-        limited = np.clip(values.astype(np.float64), -self.LARGEST, self.LARGEST)
+        limited = np.clip(as_double(values), -self.LARGEST, self.LARGEST)
         levels = (limited - self._low) * self._scale
         return np.clip(np.rint(np.nan_to_num(levels, nan=0, posinf=65535, neginf=0)), 0, 65535).astype(np.uint16)

@@ -150,11 +150,7 @@ class BagSource(Source):
                 self.drops[UNREADABLE] += 1
                 continue
             last_ns = stamp_ns
-            now = time.monotonic_ns()
-            yield Frame(
-                *(planes.luma, planes.chroma, stamp_ns, self.clock, index, self.name, now, now - began),
-                temperature=planes.temperature,
-            )
+            yield self._recorded(planes, stamp_ns, index, began)
             began = time.monotonic_ns()
         self.damage = self._bag.damage
 

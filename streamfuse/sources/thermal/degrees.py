@@ -28,6 +28,8 @@ EXAMPLES = "kelvin, celsius, kelvin/64, kelvin/100, celsius/10-100, lepton or pl
 _LINEAR = re.compile(r"(kelvin|celsius)(?:/(\d{1,5}(?:\.\d{1,6})?))?([+-]\d{1,4}(?:\.\d{1,6})?)?", re.ASCII)
 FINE_K, COARSE_K = 0.01, 0.1
 """Steps in which values that are no 16-bit counts are kept, K: they reach up to 655 and 6553 K."""
+_LARGEST = 1e12
+"""Larger values, as some drivers have for pixels without a value, are above every scale."""
 FINE_TO_K = 620.0
 """Hottest pixel for which the fine step is chosen, K: it leaves some room."""
 
@@ -49,6 +51,12 @@ def parse_degrees(text: str) -> Degrees:
     raise UsageError(f"temperature={text} is not understood: use {EXAMPLES}")
 
 
+def as_double(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+    """Return values as float64; without the warning of NumPy for a signalling NaN, which hostile bytes may hold."""
+    with np.errstate(invalid="ignore"):
+        return values.astype(np.float64)
+
+
 @dataclass(frozen=True, slots=True)
 class Linear:
     """Temperatures that are linear in the values."""
@@ -60,18 +68,19 @@ class Linear:
 
     def step_for(self, values: npt.NDArray[np.generic]) -> float:
         """Return the step in which values of any kind like these are kept, K."""
-        kelvin = self._kelvin(values)
-        finite = kelvin[np.isfinite(kelvin)]
-        return FINE_K if finite.size == 0 or finite.max() < FINE_TO_K else COARSE_K
+        numbers = as_double(values)
+        kelvin = self._kelvin(numbers[np.abs(numbers) < _LARGEST])
+        return FINE_K if kelvin.size == 0 or kelvin.max() < FINE_TO_K else COARSE_K
 
     def keep(self, values: npt.NDArray[np.generic], step_k: float) -> TemperaturePlane:
         """Return the temperatures of values (h, w) of any kind, rounded to a step; what is no number has no value."""
-        steps = np.rint(self._kelvin(values) / step_k)
-        steps = np.nan_to_num(steps, nan=NONE, posinf=OVER, neginf=NONE)
-        return TemperaturePlane(np.clip(steps, NONE, OVER).astype(np.uint16), Scale(step_k))
+        steps = np.clip(np.rint(self._kelvin(values) / step_k), NONE, OVER)
+        return TemperaturePlane(np.nan_to_num(steps, nan=NONE).astype(np.uint16), Scale(step_k))
 
     def _kelvin(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
-        return values.astype(np.float64) * self.scale.step + self.scale.offset
+        """Return kelvin, limited so that nothing overflows."""
+        limited = np.clip(as_double(values), -_LARGEST, _LARGEST)
+        return limited * self.scale.step + self.scale.offset
 
 
 def _lepton(counts: Counts, telemetry: Telemetry) -> TemperaturePlane | None:

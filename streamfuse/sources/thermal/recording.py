@@ -156,19 +156,8 @@ class FlirRecording(Source):
             if not told:
                 told = True
                 log.info("%s: %s", self.name, picture.describe())
-            luma, chroma, temperature = self._pixels.read_counts(picture.raw, picture.temperature, entry.stamp_ns)
-            now = time.monotonic_ns()
-            yield Frame(
-                luma,
-                chroma,
-                entry.stamp_ns,
-                self.clock,
-                index,
-                self.name,
-                now,
-                now - began,
-                temperature=temperature,
-            )
+            read = self._pixels.read_counts(picture.raw, picture.temperature, entry.stamp_ns)
+            yield self._recorded(read, entry.stamp_ns, index, began)
 
     def close(self) -> None:
         self._file.close()
