@@ -1,4 +1,4 @@
-"""How well `--distance-m auto` follows the dominant distance, on the drawn scene and on re-rendered real videos.
+"""How well `--distance-m auto-plane` follows the dominant distance, on the drawn scene and on re-rendered real videos.
 
     STREAMFUSE_DATA=DIR python benchmarks/distance.py [--fit] [--sheet DIR]
 

@@ -1,4 +1,4 @@
-"""Steadiness of `--distance-m auto` and `--align follow` beside a fixed warp, on real video.
+"""Steadiness of `--distance-m auto-plane` and `--align follow` beside a fixed warp, on real video.
 
     STREAMFUSE_DATA=DIR python benchmarks/steadiness.py [--preset realtime]
 
@@ -56,17 +56,17 @@ def main() -> None:
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     data = Path(os.environ["STREAMFUSE_DATA"], "data")
-    print(f"{'video':12}{'planes':>8}{'warp':>18}{'own flicker':>13}{'temporal error':>16}{'move':>7}{'error':>7}")
+    print(f"{'video':12}{'planes':>8}{'warp':>20}{'own flicker':>13}{'temporal error':>16}{'move':>7}{'error':>7}")
     for where, name in (("eval/videos", "0111_1716.mp4"), ("train/videos", "0113_1714.mp4")):
         video = frames(data / where / "ir" / name)[:151], frames(data / where / "vis" / name)[:151]
         for planes, nearer in ((1, 0.0), (2, 5.0)):
             for title, distance_m, align in (
                 ("8 m", DISTANCE_M, None),
-                ("auto", "auto", None),
-                ("auto, follow", "auto", "follow"),
+                ("auto-plane", "auto-plane", None),
+                ("auto-plane, follow", "auto-plane", "follow"),
             ):
                 found, moved, error = fused(video, nearer, distance_m, align, arguments.preset)
-                print(f"{name[:9]:12}{planes:8}{title:>18}{found.own_flicker:13.4f}{found.temporal_error.fused:16.3f}"
+                print(f"{name[:9]:12}{planes:8}{title:>20}{found.own_flicker:13.4f}{found.temporal_error.fused:16.3f}"
                       f"{moved:7.2f}{error:7.2f}", flush=True)  # fmt: skip
 
 
