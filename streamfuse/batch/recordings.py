@@ -204,7 +204,7 @@ def pair_patterns(ir: str, vis: str, outputs: Path, suffix: str) -> tuple[list[R
 
 
 def stored_recordings(pattern: str, outputs: Path, suffix: str) -> list[Recording]:
-    """List the directories of images of thermal cameras that a pattern matches; raises InputError where there are none.
+    """List the directories of images of thermal cameras that a pattern matches; raises UsageError where there are none.
 
     The images hold both pictures, or lie beside the visible ones.  `surveys/*` gives surveys/a, fused into a.mp4.
     """
@@ -214,7 +214,7 @@ def stored_recordings(pattern: str, outputs: Path, suffix: str) -> list[Recordin
         if images_exist(text)
     ]
     if not recordings:
-        raise InputError(f"there is no directory of images {pattern}: give --vis for recordings of other kinds")
+        raise UsageError(f"--vis missing: {pattern} matches no directory of images, which may hold both pictures")
     return _distinct(recordings)
 
 
@@ -222,7 +222,7 @@ _WILD = {"*": "([^/]*)", "**/": "((?:.*/)?)"}
 
 
 def bag_recordings(pattern: str, outputs: Path, suffix: str) -> list[Recording]:
-    """List the bags that a pattern matches, or one that it names; raises InputError where there are none.
+    """List the bags that a pattern matches, or one that it names; raises UsageError where there are none.
 
     `rec/*.mcap` gives rec/a.mcap, fused into a.mp4.
     """
@@ -256,7 +256,7 @@ def _match_files(pattern: str) -> dict[tuple[str, ...], str]:
 
 
 def sequence_recordings(tree: Path, outputs: Path, suffix: str) -> list[Recording]:
-    """List every VOT-RGBT sequence in a directory or below it; raises InputError where there are none."""
+    """List every VOT-RGBT sequence in a directory or below it; raises UsageError where there are none."""
     tree = _absolute(tree)
     recordings = []
     for sequence in find_sequences(tree):
