@@ -8,8 +8,8 @@ followed on their own, with another displacement of the background.  In the draw
 its distance puts it.  The error is that of the warp of each warm region that belongs to one layer, px of 640x480, in
 all frames from two seconds on; beside it that of the warp for the scene's distance alone.
 
-`--fit` fits the confidence (`streamfuse.calibration.objects`) on the first video and the short runs, with people displaced by
-0 to 12 px, wrong pairs, darkness and smoke; the tables are of the other videos.
+`--fit` fits the confidence (`streamfuse.calibration.objects`) on the first video and the short runs, with people
+displaced by 0 to 12 px, wrong pairs, darkness and smoke; the tables are of the other videos.
 `--sheet` writes pictures: infrared warped for the scene, by object, and the visible picture.
 """
 

@@ -15,7 +15,7 @@ from thermal_files import Container, counts_of, warm_spot
 from streamfuse.batch.options import BatchOptions, check, made_of
 from streamfuse.batch.recordings import Recording, pair_patterns, read_manifest, stored_recordings
 from streamfuse.batch.run import Status
-from streamfuse.errors import InputError, UsageError
+from streamfuse.errors import UsageError
 from streamfuse.options import FusionOptions
 from streamfuse.sinks.video_format import VideoFormat
 
@@ -58,7 +58,7 @@ def test_a_manifest_names_images_that_hold_both_pictures(tmp_path: Path) -> None
     (tmp_path / "m.csv").write_text("ir\nir.mkv\n")
     with pytest.raises(UsageError, match=r"m\.csv:2: give ir and vis, or vot, .*ir\.mkv alone is no image"):
         read_manifest(tmp_path / "m.csv", tmp_path / "out", ".mp4")
-    with pytest.raises(InputError, match="there is no directory of images"):
+    with pytest.raises(UsageError, match="--vis missing"):
         stored_recordings(f"{tmp_path}/*.mkv", tmp_path, ".mp4")
 
 
