@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -13,6 +15,7 @@ import torch
 from streamfuse.bench.similarity import original, psnr
 from streamfuse.color import Plane
 from streamfuse.engines import create_engine
+from streamfuse.engines.seen import as_seen
 from streamfuse.engines.veil import ROOM, lift_veil
 from streamfuse.network.checkpoint import load, save
 from streamfuse.network.config import CrossFuseConfig, Ends, Output, SkipBorder, Veil, Window
@@ -126,3 +129,19 @@ def test_engines_lift_it_where_the_weights_say_so(tmp_path: Path, ir: Plane, smo
             assert psnr(pictures[veil], original(path, ir, smoke)[0], Output.DIRECT) > 60
     assert not np.array_equal(pictures[Veil.LIFTED], pictures[Veil.KEPT])
     assert np.array_equal(pictures[Veil.LIFTED], drawn[Veil.KEPT])
+
+
+def test_without_opencv_it_is_left_out_and_said(ir: Plane, smoke: Plane) -> None:
+    """A blocked import stands for a machine without the package, where `scripts/gpu-check` measures engines."""
+    code = (
+        "import sys; sys.modules['cv2'] = None\n"
+        "import numpy as np\n"
+        "from streamfuse.engines.seen import as_seen\n"
+        "from streamfuse.network.config import Veil\n"
+        "plane = np.zeros((32, 32), np.uint8)\n"
+        "assert as_seen(Veil.LIFTED, plane, plane) is as_seen(Veil.LIFTED, plane, plane) is plane\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.count("opencv-python is not installed") == 1
+    assert as_seen(Veil.KEPT, ir, smoke) is smoke
+    assert as_seen(Veil.LIFTED, ir, smoke) is not smoke

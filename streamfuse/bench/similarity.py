@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from streamfuse.color import Plane, Raw
-from streamfuse.engines.veil import as_seen
+from streamfuse.engines.seen import as_seen
 from streamfuse.network.checkpoint import default_weights, load
 from streamfuse.network.config import Output
 

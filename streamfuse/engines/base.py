@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.color import Plane, Raw
-from streamfuse.engines.veil import as_seen
+from streamfuse.engines.seen import as_seen
 from streamfuse.errors import EngineError, EngineUnavailable, UsageError, is_out_of_memory
 from streamfuse.frames import Role
 from streamfuse.network.checkpoint import WeightsInfo, default_weights, read_info

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.color import Plane
-from streamfuse.network.config import Veil
 
 Floats = npt.NDArray[np.float32]
 
@@ -84,8 +83,3 @@ def lift_veil(ir: Plane, vis: Plane) -> Plane:
     contrast = SHOWN * (ir - cv2.resize(around, size, interpolation=cv2.INTER_LINEAR))
     change = (np.clip(contrast, -ROOM / 2, ROOM) - ROOM) * cv2.resize(veil, size, interpolation=cv2.INTER_LINEAR)
     return cv2.add(vis, change, dtype=cv2.CV_8U).astype(np.uint8, copy=False)
-
-
-def as_seen(veil: Veil, ir: Plane, vis: Plane) -> Plane:
-    """Return the visible picture as a network with this treatment of veils gets it."""
-    return lift_veil(ir, vis) if veil is Veil.LIFTED else vis
