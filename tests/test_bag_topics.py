@@ -186,7 +186,7 @@ def test_a_bag_without_calibration_is_nothing_special(tmp_path: Path, caplog: py
     ir, vis = open_pair(*addresses(CONTAINERS["mcap"](tmp_path, walk())))
     with ir, vis:
         assert calibration_of(ir, vis) is None
-    assert "calibration" not in caplog.text
+    assert "calibration" not in caplog.text.replace(str(tmp_path), "")  # whose name has the word
 
 
 def small_rig() -> list[Sent]:
