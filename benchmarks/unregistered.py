@@ -49,7 +49,7 @@ TOGETHER = {
 }
 """Frames of one rig."""
 RULER = Ruler(0.1, 0.0, 60.0)
-"""Of METU-VisTIR only the direction is known; what it says of the distances does not matter here."""
+"""The ruler for METU-VisTIR, of which only the direction is known; the scale of distances does not matter here."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -300,6 +300,7 @@ class _Overlap:
         """Take the weights of a mask, in the first of `frames` calls of `_fade` if there are weights already."""
         self._covered = np.ascontiguousarray(self.box.cut(mask).astype(bool))
         self._goal = feather(self._covered, 0, FILL_PX), feather(self._covered, FILL_PX, FEATHER_PX)
+        self._covers_all = bool(self._covered.all())
         self._left = frames
         if frames == 1:
             self._fade()
@@ -312,7 +313,7 @@ class _Overlap:
         if self._left:
             fill, edge = _between(self._fill[0], fill, share), _between(self._feather[0], edge, share)
         self._fill, self._feather = _with_complement(fill), _with_complement(edge)
-        self._whole = not self._left and bool(self._covered.all())
+        self._whole = not self._left and self._covers_all
 
     def fill(self, ir: Plane, vis: Plane) -> Plane:
         """Fill infrared with visible luma outside the covered area, (H, W) each, so that the network sees no border."""
@@ -324,7 +325,7 @@ class _Overlap:
 
     def keep_covered(self, values: Counts) -> Counts:
         """Values (H, W) where infrared covers the picture, and none elsewhere."""
-        return values if self._covered.all() else np.where(self._covered, values, np.uint16(NONE))
+        return values if self._covers_all else np.where(self._covered, values, np.uint16(NONE))
 
     def _blend(self, inside: Plane, outside: Plane, weights: tuple[Weights, Weights]) -> Plane:
         if self._whole:

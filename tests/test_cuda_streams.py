@@ -18,8 +18,11 @@ from streamfuse.color import Plane, Raw
 from streamfuse.engines.base import Precision
 from streamfuse.engines.cuda_streams import DevicePicture, Program, Ring, StreamedEngine
 from streamfuse.engines.torch import TorchEngine
+from streamfuse.engines.veil import lift_veil
 from streamfuse.errors import EngineError, EngineUnavailable
 from streamfuse.network import checkpoint
+from streamfuse.network.config import Veil
+from streamfuse.network.crossfuse import CrossFuse
 from streamfuse.tone import HostPicture, RawPicture, make_tone
 
 SHAPE = (3, 4)
@@ -233,6 +236,22 @@ def test_engine_returns_the_output_of_the_network(weights: Path) -> None:
             assert np.abs(fused.raw - raw).max() < 1e-5
         assert np.abs(engine.fuse(*pairs[4]) - expected[4]).max() < 1e-5
         assert engine.fuse(picture(0, 48, 32), picture(1, 48, 32)).shape == (48, 32)
+
+
+def test_submitted_pairs_get_what_is_behind_white(weights: Path, tmp_path: Path) -> None:
+    network = checkpoint.load(weights)
+    lifting = CrossFuse(replace(network.config, veil=Veil.LIFTED))
+    lifting.load_state_dict(network.state_dict())
+    checkpoint.save(lifting, tmp_path / "w.safetensors", storage=checkpoint.Storage.FP32)
+    white = np.full((96, 128), 250, np.uint8)
+    body = np.full((96, 128), 70, np.uint8)
+    body[40:55, 40:90] = 200
+    with SimEngine(tmp_path / "w.safetensors", SimDevice(1)) as engine, TorchEngine(weights, "fp32") as plain:
+        engine.submit(body, white)
+        wanted = plain.fuse(body, lift_veil(body, white))
+        assert np.abs(engine.collect().raw - wanted).max() < 1e-5
+        assert np.abs(engine.fuse(body, white) - wanted).max() < 1e-5
+        assert np.abs(plain.fuse(body, white) - wanted).max() > 1e-3
 
 
 def test_engine_with_pairs_in_flight_changes_nothing(weights: Path) -> None:

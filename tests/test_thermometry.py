@@ -84,7 +84,7 @@ def test_figures_may_be_in_fahrenheit() -> None:
 
 @pytest.mark.parametrize("size", [(120, 160), (480, 640), (720, 1280)])
 def test_no_label_leaves_the_picture(size: tuple[int, int]) -> None:
-    """As many white pixels as in the middle, wherever the spot and the area lie."""
+    """A label has as many white pixels as in the middle, wherever the spot and the area lie."""
     height, width = size
 
     def white(overlay: str, hot: tuple[int, int] = (height // 2, width // 2)) -> int:

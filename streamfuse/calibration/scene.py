@@ -203,7 +203,7 @@ class Scenes:
 
     pairs: list[PlanePair]
     names: list[str]
-    """Of each pair, for people."""
+    """Name of each pair, for people."""
     notes: list[str] = field(default_factory=list)
 
 

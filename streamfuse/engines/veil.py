@@ -33,7 +33,7 @@ NEAR, AROUND, FAR = 5, 15, 41
 """Sides of the means: of flatness, of the surroundings, and of the region that is darkened."""
 
 
-def find_veil(ir: Plane, vis: Plane) -> Floats | None:
+def _find_veil(ir: Plane, vis: Plane) -> Floats | None:
     """Return where something is behind white, 0..1, (h, w) of at most `SIDE` pixels a side; None if nowhere.
 
     `ir`, `vis`: luma, (H, W) uint8, of the same size.
@@ -75,7 +75,7 @@ def lift_veil(ir: Plane, vis: Plane) -> Plane:
 
     `ir`, `vis`: luma, (H, W) uint8, of the same size.
     """
-    veil = find_veil(ir, vis)
+    veil = _find_veil(ir, vis)
     if veil is None:
         return vis
     size = vis.shape[::-1]

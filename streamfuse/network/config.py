@@ -66,7 +66,7 @@ class Veil(enum.StrEnum):
     KEPT = "kept"
     """The network gets the visible picture as it is."""
     LIFTED = "lifted"
-    """What is behind is first drawn on the visible picture; see `streamfuse.engines.veil`."""
+    """Contrast of infrared is first drawn on the visible picture there; see `streamfuse.engines.veil`."""
 
 
 class Output(enum.StrEnum):
