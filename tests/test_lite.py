@@ -140,9 +140,7 @@ def test_a_network_that_lifts_veils_is_trained_with_lifted_ones() -> None:
 
 def test_weights_of_another_network_are_told_by_what_differs(tmp_path: Path) -> None:
     init = random_weights(tmp_path / "w.safetensors", dataclasses.replace(SMALL, shallow=8, skip_power=4))
-    with pytest.raises(
-        InputError, match=r"of another network than the recipe: shallow 8 for 4, skip_power 4 for 1$"
-    ):
+    with pytest.raises(InputError, match=r"of another network than the recipe: shallow 8 for 4, skip_power 4 for 1$"):
         start_network(RECIPE, init, None)
 
 
