@@ -515,7 +515,9 @@ class Pipeline(Closeable):
             if source.live
         }
         alarms = dict(self._finish_frame.raised) if self._finish_frame is not None else {}
-        return replace(summary, sources=sources, alarms=alarms, alignment=self._alignment())
+        return replace(
+            summary, sources=sources, alarms=alarms, alignment=self._alignment(), lifted=self._fuser.engine.lifted
+        )
 
     def _alignment(self) -> AlignmentSummary | None:
         distance_m, state = self._fuser.distance_m, self._fuser.followed

@@ -158,6 +158,8 @@ class Summary:
     """How infrared is aligned; None without a calibration."""
     alarms: dict[str, int] = field(default_factory=dict)
     """Times that each alarm was raised."""
+    lifted: int = 0
+    """Pictures in which white smoke or glare was darkened and what infrared sees behind it was drawn."""
 
     @property
     def dropped(self) -> int:

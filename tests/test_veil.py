@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from command_line import streamfuse
 
 from streamfuse.bench.similarity import original, psnr
 from streamfuse.color import Plane
@@ -145,3 +146,14 @@ def test_without_opencv_it_is_left_out_and_said(ir: Plane, smoke: Plane) -> None
     assert done.stderr.count("opencv-python is not installed") == 1
     assert as_seen(Veil.KEPT, ir, smoke) is smoke
     assert as_seen(Veil.LIFTED, ir, smoke) is not smoke
+
+
+def test_a_run_says_how_often_it_was_lifted(tmp_path: Path, ir: Plane, smoke: Plane) -> None:
+    for name, planes in (("ir", (ir, ir, ir)), ("vis", (smoke, smoke, 255 - smoke))):
+        (tmp_path / name).mkdir()
+        for index, plane in enumerate(planes):
+            cv2.imwrite(str(tmp_path / name / f"{index}.png"), plane)
+    arguments = "run", "--ir", tmp_path / "ir", "--vis", tmp_path / "vis", "-o", tmp_path / "%d.png"
+    done = streamfuse(*arguments, "--engine", "torch", "--precision", "fp32")
+    assert done.returncode == 0, done.stderr
+    assert "lifted   2 with white smoke or glare" in done.stderr

@@ -65,6 +65,7 @@ def test_values_of_the_metrics() -> None:
     assert of(values, "frames_read_total", stream="visible") == 13
     assert of(values, "frames_paired_total") == 11
     assert of(values, "frames_fused_total") == 10
+    assert of(values, "frames_lifted_total") == 4
     assert of(values, "frames_written_total", output="out.mp4") == 9
     assert of(values, "frames_dropped_total", stream="visible", reason="late: by far") == 3
     assert of(values, "source_reconnects_total", stream="infrared") == 2

@@ -68,6 +68,7 @@ class Run:
             read={Role.IR: 12, Role.VIS: 13},
             pairs=11,
             fused=10,
+            lifted=4,
             written={"out.mp4": 9},
             drops={"visible": {"late: by far": 3}},
             elapsed_s=1.0,

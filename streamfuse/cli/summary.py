@@ -36,6 +36,8 @@ def show_summary(summary: Summary) -> None:
         f"paired   {summary.pairs}",
         f"fused    {summary.fused} in {summary.elapsed_s:.1f} s, {summary.fps:.2f} fps",
     ]
+    if summary.lifted:
+        lines.append(f"lifted   {summary.lifted} with white smoke or glare, on which infrared was drawn")
     lines += [
         f"passed   {count} {role.label} without fusion: the other stream was away"
         for role, count in summary.passthrough.items()

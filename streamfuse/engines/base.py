@@ -87,6 +87,8 @@ class Engine(Closeable):
     """Available presets, the slowest first."""
     preset: Preset = Preset.QUALITY
     """The preset in use."""
+    lifted: int = 0
+    """Visible pictures on which something behind white smoke or glare was drawn; see `streamfuse.engines.veil`."""
 
     def use(self, preset: Preset) -> None:
         """Switch to another preset; the next `prepare` builds for it.
@@ -235,7 +237,9 @@ class NetworkEngine(Engine):
 
     def _seen(self, ir: Plane, vis: Plane) -> Plane:
         """Return the visible picture as the network gets it."""
-        return as_seen(self.weights.config.veil, ir, vis)
+        seen = as_seen(self.weights.config.veil, ir, vis)
+        self.lifted += seen is not vis
+        return seen
 
     def _check_pair(self, ir: Plane, vis: Plane) -> tuple[int, int]:
         """Validate a pair and return its (height, width); raises EngineError."""

@@ -236,6 +236,7 @@ def _counted(summary: Summary) -> dict[str, str]:
     """Return the frame accounting of a run."""
     values: dict[str, int] = {f"read {role.label}": summary.read.get(role, 0) for role in Role}
     values |= {"paired": summary.pairs, "fused": summary.fused}
+    values |= {"lifted": summary.lifted} if summary.lifted else {}
     values |= {f"passed {role}": count for role, count in summary.passthrough.items()}
     values |= {f"dropped {stream}: {why}": count for stream, why, count in each_count(summary.drops)}
     values |= {f"repeated {stream}: {why}": count for stream, why, count in each_count(summary.repeated)}

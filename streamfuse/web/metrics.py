@@ -80,6 +80,7 @@ def _frames(summary: Summary) -> Iterator[Metric]:
     yield _counter("frames_paired", "Pairs that were made.", [], {(): summary.pairs})
     yield _counter("frames_fused", "Pictures that were fused.", [], {(): summary.fused})
     yield _counter("frames_passthrough", "Frames shown without fusion: other stream away.", by_stream, passthrough)
+    yield _counter("frames_lifted", "Pictures with something drawn on white smoke.", [], {(): summary.lifted})
     yield _counter("frames_written", "Pictures that an output took.", ["output"], written)
     reasons = [*by_stream, "reason"]
     yield _counter("frames_dropped", "Frames that were dropped.", reasons, _by_reason(summary.drops))

@@ -65,6 +65,7 @@ def status(summary: Summary, hub: Hub) -> dict[str, Any]:
         "paired": summary.pairs,
         "fused": summary.fused,
         "passthrough": summary.passthrough,
+        "lifted": summary.lifted,
         "written": summary.written,
         "dropped": summary.dropped,
         "drops": summary.drops,
