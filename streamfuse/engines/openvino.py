@@ -254,7 +254,7 @@ class OpenvinoEngine(NetworkEngine):
         height, width = pairs[0][0].shape
         self._shape = None
         with self._explained(height, width):
-            inputs = [self._inputs(*pair) for pair in pairs]
+            inputs = [self._inputs(ir, self._seen(ir, vis)) for ir, vis in pairs]
             self._store(self._compile(quantize(self._convert(height, width), inputs)), height, width)
 
     def _inputs(self, ir: Plane, vis: Plane) -> list[npt.NDArray[Any]]:
