@@ -3,14 +3,16 @@
     python benchmarks/ablations.py --encoders weights/crossfuse.safetensors --data PAIRS --ir IR --vis VIS -o runs
 
 All recipes except one-stage start with the same encoders; all see the same samples and take the same number of
-steps.  Existing runs are continued, so the script may be stopped and started again.  `no-shift` is not trained,
-because it is identical to s1-c1.
+steps, once with each seed.  The table shows the mean of the seeds and the distance of the farthest one from it.
+Existing runs are continued, so the script may be stopped and started again.  `no-shift` is not trained, because it is
+identical to s1-c1.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -38,15 +40,16 @@ def run(*arguments: str) -> None:
 @click.option("--ir", required=True, help="Infrared images to score on.")
 @click.option("--vis", required=True, help="Visible images to score on.")
 @click.option("-o", "directory", type=click.Path(path_type=Path), required=True)
-@click.option("--steps", default=200, show_default=True)
+@click.option("--steps", default=500, show_default=True)
+@click.option("--seeds", type=click.IntRange(min=1), default=2, show_default=True, help="Runs of each recipe.")
 @click.option("--jobs", default=2, show_default=True, help="Number of concurrent runs, with one thread each.")
-def main(encoders: str, data: str, ir: str, vis: str, directory: Path, steps: int, jobs: int) -> None:
-    def row(name: str) -> str:
-        out = directory / name
+def main(encoders: str, data: str, ir: str, vis: str, directory: Path, steps: int, seeds: int, jobs: int) -> None:
+    def train(name: str, seed: int) -> dict[str, float]:
+        out = directory / f"{name}-{seed}"
         start = [] if name == "one-stage" else ["--ir-encoder", encoders, "--vis-encoder", encoders]
         run(
             *("train", "fusion", "--recipe", name, "--data", data, "-o", str(out), "--resume"),
-            *("--steps", str(steps), "--save-every", str(steps), *start),
+            *("--steps", str(steps), "--save-every", str(steps), "--seed", str(seed), *start),
         )
         figures = out / "figures.json"
         if not figures.is_file():
@@ -62,16 +65,23 @@ def main(encoders: str, data: str, ir: str, vis: str, directory: Path, steps: in
                 weights,
                 *("--engine", "torch", "--precision", "fp32", "--json", str(figures)),
             )
-        mean = json.loads(figures.read_text())["mean"]
-        click.echo(f"{name} done", err=True)
-        return f"| {name} | " + " | ".join(f"{mean[metric]:.4g}" for metric in SHOWN) + " |"
+        mean: dict[str, float] = json.loads(figures.read_text())["mean"]
+        click.echo(f"{name} with seed {seed} done", err=True)
+        return mean
 
     names = [name for name in ABLATIONS if name != "no-shift"]
+    runs = [(name, seed) for seed in range(seeds) for name in names]
     with ThreadPoolExecutor(jobs) as pool:
-        rows = list(pool.map(row, names))
+        found = dict(zip(runs, pool.map(lambda one: train(*one), runs), strict=True))
     click.echo(f"| recipe, {steps} steps | " + " | ".join(SHOWN) + " |")
     click.echo("|---" * (len(SHOWN) + 1) + "|")
-    click.echo("\n".join(rows))
+    for name in names:
+        cells = []
+        for metric in SHOWN:
+            values = [found[name, seed][metric] for seed in range(seeds)]
+            mean = statistics.fmean(values)
+            cells.append(f"{mean:.4g} ± {max(abs(value - mean) for value in values):.2g}")
+        click.echo(f"| {name} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

@@ -147,12 +147,19 @@ def test_warmth_is_the_contrast_that_a_warm_thing_lacks_in_front_of_smoke() -> N
     assert float(losses.warmth(dark, ir, dark)) == 0  # others see to it there
 
 
-def test_steadiness_is_the_change_relative_to_the_target() -> None:
-    target = torch.cat((images(0), images(0)))[[0, 2, 1, 3]]  # two frames of each of two scenes
-    assert float(losses.steadiness(target + 30, target)) == pytest.approx(0, abs=1e-4)
-    brighter = target.clone()
-    brighter[1] += 2  # one of two scenes, by 2 levels: 1 and a quarter of 1
-    assert float(losses.steadiness(brighter, target)) == pytest.approx(1.25, abs=1e-3)
+def test_steadiness_is_the_change_beyond_those_of_the_sources() -> None:
+    ir, vis = images(0), images(1)  # two frames of one scene each
+    assert float(losses.steadiness(ir + 30, ir, vis)) == pytest.approx(0, abs=1e-4)
+    assert float(losses.steadiness(0.3 * ir + 0.7 * vis, ir, vis)) == pytest.approx(0, abs=1e-4)
+    still, lit, dim = (torch.full((2, 1, 64, 64), 90.0) for _ in range(3))
+    lit[1] += 2
+    dim[1] -= 3
+    assert float(losses.steadiness(lit, still, still)) == pytest.approx(2 * (1 + 1 / 4 + 1 / 4), abs=1e-3)
+    assert float(losses.steadiness(lit, lit, dim)) == pytest.approx(0, abs=1e-3)
+    assert float(losses.steadiness(dim, lit, still)) == pytest.approx(3 * 1.5, abs=1e-3)
+    assert float(losses.steadiness(torch.cat((still, dim)), torch.cat((still, still)), torch.cat((still, still)))) == (
+        pytest.approx(3 * 1.5 / 2, abs=1e-3)  # pairs of frames, not neighbours of two scenes
+    )
 
 
 def test_texture_is_the_difference_of_gradients() -> None:

@@ -282,14 +282,22 @@ def texture(fused: Tensor, target: Tensor) -> Tensor:
     return (_sobel(fused) - _sobel(target)).abs().mean() / 255
 
 
-def steadiness(fused: Tensor, target: Tensor) -> Tensor:
-    """Difference between the changes of F and of the target from one frame to the next, grey levels.
+def steadiness(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
+    """Change of F from one frame to the next that is beyond those of both sources, grey levels.
 
-    Images 0 and 1, 2 and 3, and so on are consecutive frames.  The sum of the change of the mean level and a quarter of
-    the change of the mean within 16 pixels.
+    Images 0 and 1, 2 and 3, and so on are consecutive frames.  The sum of that of the mean level and a quarter of
+    those of the means within 16 pixels and within 2.  The brighter of two sources has none at any pixel, so a network
+    can select and have hardly any.
     """
-    change = (fused - target)[1::2] - (fused - target)[::2]
-    return change.mean(dim=(1, 2, 3)).abs().mean() + _spread(change, 16).abs().mean() / 4
+    changes = [x[1::2] - x[::2] for x in (fused, ir, vis)]
+    levels = [change.mean(dim=(1, 2, 3)) for change in changes]
+    nearby = [_beyond(*(_spread(change, sigma) for change in changes)).mean() for sigma in (16, 2)]
+    return _beyond(*levels).mean() + torch.stack(nearby).sum() / 4
+
+
+def _beyond(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Distance of x from the interval between a and b."""
+    return (x - torch.maximum(a, b)).clamp_min(0) + (torch.minimum(a, b) - x).clamp_min(0)
 
 
 def leaning(taught: Tensor, ir: Tensor, vis: Tensor, share: float) -> Tensor:

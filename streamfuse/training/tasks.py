@@ -178,8 +178,7 @@ class FusionTask(Task):
             target = pyramid_target(ir, vis)
             found |= {name: TARGET_LOSSES[name](first, target) for name in targeted}
         if "steadiness" in weights:
-            target = pyramid_target(batch[:, 2:3], batch[:, 3:4])
-            found["steadiness"] = steadiness(rendered, target)
+            found["steadiness"] = steadiness(rendered, batch[:, 2:3], batch[:, 3:4])
         found |= self._taught(first, seen, [name for name in weights if name in IMITATION_LOSSES])
         return {"loss": torch.stack([weights[name] * value for name, value in found.items()]).sum(), **found}
 
