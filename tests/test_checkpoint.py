@@ -88,6 +88,15 @@ def test_every_tensor_is_mapped(published: Path) -> None:
         assert torch.equal(state[ours], files[file][theirs]), ours
 
 
+@pytest.mark.parametrize("storage", [checkpoint.Storage.FP16, checkpoint.Storage.INT8])
+def test_values_beyond_fp16_are_stored_in_fp32(tmp_path: Path, storage: checkpoint.Storage) -> None:
+    network, key = CrossFuse(CrossFuseConfig(shallow=8, deep=32, growth=16)), "decoder.conv1.norm.running_var"
+    network.state_dict()[key][3] = 1e5
+    checkpoint.save(network, tmp_path / "w.safetensors", storage=storage)
+    assert checkpoint.load(tmp_path / "w.safetensors").state_dict()[key][3] == 1e5
+    assert {"F16", "F32"} <= set(checkpoint.read_info(tmp_path / "w.safetensors").dtypes)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
@@ -163,7 +172,7 @@ def test_saving_is_atomic(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
         checkpoint.save(network, tmp_path / "gone" / "w.safetensors")
     with torch.no_grad():
-        network.encoder_ir.conv.weight.fill_(1e6)
+        network.encoder_ir.conv.weight.fill_(torch.nan)
     with pytest.raises(WeightsError, match="not finite"):
         checkpoint.save(network, tmp_path / "w.safetensors")
     assert not list(tmp_path.iterdir())

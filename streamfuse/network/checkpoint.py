@@ -277,7 +277,11 @@ class Storage(enum.StrEnum):
 def save(
     network: CrossFuse, path: Path, *, storage: Storage = Storage.FP16, extra: Mapping[str, str] | None = None
 ) -> None:
-    """Write a weights file atomically; with INT8 the small tensors are FP16.  Raises OutputError."""
+    """Write a weights file atomically; with INT8 the small tensors are FP16.
+
+    Tensors with values beyond the range of FP16 are stored in FP32.  Raises OutputError, and WeightsError for values
+    that are not finite.
+    """
     from safetensors.torch import save as to_bytes
 
     config = network.config
@@ -295,8 +299,12 @@ def save(
         state = pack(state)
     if storage is not Storage.FP32:
         state = {
-            key: value.half() if value.is_floating_point() and not key.endswith(SCALE) else value
+            key: _halved(value) if value.is_floating_point() and not key.endswith(SCALE) else value
             for key, value in state.items()
         }
-    check_finite(state, f"cannot store {path} as {storage}")
     write_whole(path, to_bytes(state, metadata), durable=True)
+
+
+def _halved(value: Tensor) -> Tensor:
+    half = value.half()
+    return half if half.isfinite().all() else value
