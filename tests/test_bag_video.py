@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import mcap.reader
 import mcap.writer
 import numpy as np
 import pytest
 from bags import CONTAINERS, EPOCH_NS, PERIOD_NS
 from command_line import SMALL, streamfuse
-from media import PassThrough
+from media import PassThrough, luma_of
 from rosbags.highlevel import AnyReader
 from test_bags import field, same, walk
 from test_mcap_sink import fused_frames, messages
@@ -77,24 +79,52 @@ def test_video_is_read_from_a_key_frame_on(tmp_path: Path) -> None:
     same(found, whole[55:])
 
 
-def test_frames_before_the_first_key_frame_are_counted(tmp_path: Path) -> None:
-    """A recorder that was started while the camera sent already."""
-    sent = messages(write(tmp_path / "fused.mcap", fused_frames(60)))["/fused/video"][40:]
-    with (tmp_path / "late.mcap").open("wb") as file:
+def write_video(path: Path, sent: list[tuple[int, bytes]], kind: str) -> Path:
+    """Write frames as foxglove.CompressedVideo messages, as a recorder does; stamps in ns."""
+    with path.open("wb") as file:
         writer = mcap.writer.Writer(file)
         writer.start()
         schema = writer.register_schema("foxglove.CompressedVideo", "protobuf", b"")
         channel = writer.register_channel("/video", "protobuf", schema)
-        for at_ns, message in sent:
+        for at_ns, frame in sent:
             stamp = b"\x08" + varint(at_ns // 10**9) + b"\x10" + varint(at_ns % 10**9)
-            data = field(1, stamp) + field(2, b"cam") + field(3, message.data.tobytes()) + field(4, b"h264")
+            data = field(1, stamp) + field(2, b"cam") + field(3, frame) + field(4, kind.encode())
             writer.add_message(channel, at_ns, data, at_ns)
         writer.finish()  # type: ignore[no-untyped-call]
+    return path
+
+
+def test_frames_before_the_first_key_frame_are_counted(tmp_path: Path) -> None:
+    """A recorder that was started while the camera sent already."""
+    sent = messages(write(tmp_path / "fused.mcap", fused_frames(60)))["/fused/video"][40:]
+    write_video(tmp_path / "late.mcap", [(at_ns, message.data.tobytes()) for at_ns, message in sent], "h264")
     with open_source(str(tmp_path / "late.mcap")) as source:
         found = list(source)
         assert source.drops == {CORRUPT: 10}
     with open_source(str(tmp_path / "fused.mcap")) as source:
         same([replace(frame, stamp_ns=frame.stamp_ns + 40 * PERIOD_NS) for frame in found], list(source)[50:])
+
+
+@pytest.mark.parametrize(("kind", "encoder"), [("vp9", "libvpx-vp9"), ("av1", "libsvtav1")])
+def test_vp9_and_av1_are_read_as_the_same_frames_in_a_file(kind: str, encoder: str, tmp_path: Path) -> None:
+    sent = []
+    pictures = [av.VideoFrame.from_ndarray(luma_of(k, (64, 96)), "gray").reformat(format="yuv420p") for k in range(30)]
+    with av.open(str(tmp_path / "video.mkv"), "w") as file:
+        quick = {"preset": "10", "deadline": "realtime"}
+        stream = file.add_stream(encoder, rate=Fraction(10**9, PERIOD_NS), options=quick)
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        for picture in [*pictures, None]:
+            for packet in stream.encode(picture):
+                sent.append((EPOCH_NS + len(sent) * PERIOD_NS, bytes(packet)))
+                file.mux(packet)
+    write_video(tmp_path / "video.mcap", sent, kind)
+    with open_source(str(tmp_path / "video.mcap")) as source:
+        assert source.size == (64, 96)
+        found = list(source)
+        assert not source.drops
+    with open_source(str(tmp_path / "video.mkv")) as source:
+        same(found, list(source))
 
 
 def varint(value: int) -> bytes:

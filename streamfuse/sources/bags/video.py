@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from av import VideoCodecContext
     from av.video.frame import VideoFrame
 
-FORMATS = {"h264": "h264", "h265": "hevc", "hevc": "hevc", "vp9": "vp9", "av1": "av1"}
-"""Formats of messages, and FFmpeg's names of their decoders."""
+FORMATS = {"h264": "h264", "h265": "hevc", "hevc": "hevc", "vp9": "vp9", "av1": "libdav1d"}
+"""Formats of messages, and FFmpeg's names of their decoders; its own one for AV1 needs a GPU."""
 MOST_WAITING = 64
 """Most frames that a decoder may hold back; a stream that claims more is not followed."""
 
