@@ -107,7 +107,7 @@ def test_frames_before_the_first_key_frame_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "encoder"), [("vp9", "libvpx-vp9"), ("av1", "libsvtav1")])
 def test_vp9_and_av1_are_read_as_the_same_frames_in_a_file(kind: str, encoder: str, tmp_path: Path) -> None:
-    sent = []
+    sent: list[tuple[int, bytes]] = []
     pictures = [av.VideoFrame.from_ndarray(luma_of(k, (64, 96)), "gray").reformat(format="yuv420p") for k in range(30)]
     with av.open(str(tmp_path / "video.mkv"), "w") as file:
         quick = {"preset": "10", "deadline": "realtime"}
