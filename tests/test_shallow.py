@@ -26,7 +26,7 @@ from streamfuse.tone import HostPicture
 FORMS: dict[str, dict[str, Any]] = {
     "published": {"shallow": 8},
     "blocks": {"skip_area": SkipArea.BLOCK, "skip_power": 8, "skip_infrared": 1.0, "shallow": 8},
-    "wide": {"skip_area": SkipArea.BLOCK, "skip_power": 16, "skip_border": SkipBorder.REFLECT, "shallow": 32},
+    "wide": {"skip_area": SkipArea.BLOCK, "skip_power": 8, "skip_border": SkipBorder.REFLECT, "shallow": 32},
     "power": {"skip_power": 2, "skip_border": SkipBorder.REFLECT, "ends": Ends.BENT, "shallow": 9},
 }
 

@@ -25,6 +25,8 @@ from streamfuse.engines.shallow_layout import LINE, PAD, RING
 F = np.float32
 EPS = F(1e-6)
 KNEE = F(12 / 255)
+STEEP = F(1e4)
+"""Ratio of strengths above which infrared has no weight: its eighth power is still finite."""
 DIMS = 10
 """Values of the argument `dims` of the pass."""
 
@@ -252,13 +254,11 @@ def make_pass(power: int, in_blocks: bool, bent: bool):
     `weights` and `memory`.
     """
     squarings = power.bit_length() - 1
-    # Ratio of strengths above which infrared has no weight: its power is still finite
-    steep = F(10 ** min(4.0, 36 / power))
 
     @njit(**_OPTIONS)
     def share_of(g_ir, g_vis, eps):
         """Weight of infrared."""
-        ratio = min(g_vis / (g_ir + eps), steep)
+        ratio = min(g_vis / (g_ir + eps), STEEP)
         for _ in range(squarings):
             ratio *= ratio
         return F(1) / (F(1) + ratio)

@@ -11,7 +11,7 @@ FP32, or at 8 bits a value with scales (`streamfuse.network.packed`), with this 
     fusion        "cam" | "cnn" | "dense"       default cam
     skip_border   "zeros" | "reflect"           default zeros
     shallow, deep, growth   channels            default 32, 128, 64
-    skip_power    "1" | "2" | "4" | "8" | "16"  default 1
+    skip_power    "1" | "2" | "4" | "8"         default 1
     skip_infrared  0 < factor <= 2              factor of infrared in the shallow skip, default 0.5
     skip_area     "pixel" | "block"             default pixel
     window        "padded" | "fitted"           default padded

@@ -120,7 +120,7 @@ class Preset(enum.StrEnum):
         return factor
 
 
-POWERS = (1, 2, 4, 8, 16)
+POWERS = (1, 2, 4, 8)
 """Possible exponents of the gradient strengths in the shallow skip."""
 
 
