@@ -26,7 +26,8 @@ from streamfuse.engines.shallow_layout import LINE, memory_size
 from streamfuse.network.config import CrossFuseConfig, Ends, SkipArea, SkipBorder
 from streamfuse.tone import HostPicture, stretching
 
-KERNEL, LAYOUT = (Path(__file__).with_name(f"shallow_{name}.py") for name in ("kernel", "layout"))
+SOURCES = [Path(__file__).with_name(f"shallow_{name}.py") for name in ("kernel", "layout", "planes", "rows")]
+"""What is compiled; stored code of other contents is not used."""
 STRIPS = 2
 """Strips of the picture per thread: with one, the slowest thread, which shares its core, would decide."""
 LEAST_ROWS = 16
@@ -53,7 +54,7 @@ def load_functions(config: CrossFuseConfig, cpu: Cpu, cache: Cache) -> Functions
         version=native.VERSION,
         config=repr(form),
         device=f"{cpu.model}: {' '.join(sorted(cpu.flags))}",
-        code="".join(code_digest(path) for path in (Path(native.__file__), KERNEL, LAYOUT)),
+        code="".join(code_digest(path) for path in (Path(native.__file__), *SOURCES)),
     )
     if key in _loaded:
         functions, code = _loaded[key]

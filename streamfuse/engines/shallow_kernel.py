@@ -17,12 +17,26 @@ Names: e, o even and odd plane; s 0 infrared, 1 visible; c channel; y row; q row
 
 from __future__ import annotations
 
-import numpy as np
 from numba import carray, cfunc, njit, types
 
 from streamfuse.engines.shallow_layout import LINE, PAD, RING
+from streamfuse.engines.shallow_planes import make_shrink, make_stretch
+from streamfuse.engines.shallow_rows import (
+    OPTIONS,
+    F,
+    add_rows,
+    average,
+    convolve,
+    describe,
+    describe_last,
+    enlarge,
+    interpolate,
+    pad_sums,
+    plane,
+    reflect,
+    split,
+)
 
-F = np.float32
 EPS = F(1e-6)
 KNEE = F(12 / 255)
 STEEP = F(1e4)
@@ -30,218 +44,10 @@ STEEP = F(1e4)
 DIMS = 10
 """Values of the argument `dims` of the pass."""
 
-_OPTIONS = {"fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "numpy"}
-
-
-@njit(**_OPTIONS)
-def plane(memory, index, stride):
-    return memory[index * stride : (index + 1) * stride]
-
-
-@njit(**_OPTIONS)
-def reflect(row, size):
-    if row < 0:
-        row = -row
-    if row >= size:
-        row = 2 * size - 2 - row
-    return row
-
-
-@njit(**_OPTIONS)
-def split(row, e, o, width):
-    """Split a row of uint8 into planes."""
-    n = (width + 1) // 2
-    for j in range(width // 2):
-        e[j + 1] = F(row[2 * j])
-        o[j + 1] = F(row[2 * j + 1])
-    if width % 2:
-        e[n] = F(row[width - 1])
-        o[n] = o[n - 1]
-    else:
-        e[n + 1] = e[n]
-    o[0] = o[1]
-
-
-@njit(**_OPTIONS)
-def convolve(e0, o0, e1, o1, e2, o2, k, b, e, o, n):
-    """One row of a 3x3 conv of one channel."""
-    k0, k1, k2, k3, k4, k5, k6, k7, k8 = k[0], k[1], k[2], k[3], k[4], k[5], k[6], k[7], k[8]
-    for j in range(n):
-        upper = k0 * o0[j] + k1 * e0[j + 1] + k2 * o0[j + 1]
-        lower = k6 * o2[j] + k7 * e2[j + 1] + k8 * o2[j + 1]
-        e[j + 1] = b + upper + k3 * o1[j] + k4 * e1[j + 1] + k5 * o1[j + 1] + lower
-        upper = k0 * e0[j + 1] + k1 * o0[j + 1] + k2 * e0[j + 2]
-        lower = k6 * e2[j + 1] + k7 * o2[j + 1] + k8 * e2[j + 2]
-        o[j + 1] = b + upper + k3 * e1[j + 1] + k4 * o1[j + 1] + k5 * e1[j + 2] + lower
-
-
-@njit(**_OPTIONS)
-def pad_sums(e, o, width, zeros):
-    """Give a row of sums its elements outside the picture."""
-    n = (width + 1) // 2
-    if zeros:
-        o[0] = F(0)
-        if width % 2:
-            o[n] = F(0)
-        else:
-            e[n + 1] = F(0)
-    else:
-        o[0] = o[1]
-        if width % 2:
-            o[n] = o[n - 1]
-        else:
-            e[n + 1] = e[n]
-
-
-@njit(**_OPTIONS)
-def average(e0, o0, e1, o1, e2, o2, e, o, n):
-    """One row of a 3x3 mean."""
-    ninth = F(1 / 9)
-    for j in range(n):
-        middle = e0[j + 1] + e1[j + 1] + e2[j + 1] + o0[j + 1] + o1[j + 1] + o2[j + 1]
-        e[j] = ninth * (middle + (o0[j] + o1[j] + o2[j]))
-        o[j] = ninth * (middle + (e0[j + 2] + e1[j + 2] + e2[j + 2]))
-
-
-@njit(**_OPTIONS)
-def describe(e0, o0, e1, o1, e2, o2, e3, o3, me0, mo0, me1, mo1, k, b, weight, add, d0, d1, d2, d3, g, below, n):
-    """A channel of one source for a row of blocks: its strengths |x - s|, and weight * x, written or added to d.
-
-    Rows 1 and 2 are those of the blocks, m their means s; g gets the sums over the blocks.  `below`: 1, or 0 where the
-    lower row of the blocks lies below the picture and the upper one counts twice.
-    """
-    k0, k1, k2, k3, k4, k5, k6, k7, k8 = k[0], k[1], k[2], k[3], k[4], k[5], k[6], k[7], k[8]
-    above = F(2) - below
-    for j in range(n):
-        x0 = k0 * o0[j] + k1 * e0[j + 1] + k2 * o0[j + 1] + k3 * o1[j] + k4 * e1[j + 1] + k5 * o1[j + 1]
-        x0 += b + k6 * o2[j] + k7 * e2[j + 1] + k8 * o2[j + 1]
-        x1 = k0 * e0[j + 1] + k1 * o0[j + 1] + k2 * e0[j + 2] + k3 * e1[j + 1] + k4 * o1[j + 1] + k5 * e1[j + 2]
-        x1 += b + k6 * e2[j + 1] + k7 * o2[j + 1] + k8 * e2[j + 2]
-        x2 = k0 * o1[j] + k1 * e1[j + 1] + k2 * o1[j + 1] + k3 * o2[j] + k4 * e2[j + 1] + k5 * o2[j + 1]
-        x2 += b + k6 * o3[j] + k7 * e3[j + 1] + k8 * o3[j + 1]
-        x3 = k0 * e1[j + 1] + k1 * o1[j + 1] + k2 * e1[j + 2] + k3 * e2[j + 1] + k4 * o2[j + 1] + k5 * e2[j + 2]
-        x3 += b + k6 * e3[j + 1] + k7 * o3[j + 1] + k8 * e3[j + 2]
-        upper, lower = abs(x0 - me0[j]) + abs(x1 - mo0[j]), abs(x2 - me1[j]) + abs(x3 - mo1[j])
-        g[j + 1] = above * upper + below * lower
-        if add:
-            d0[j] += weight * x0
-            d1[j] += weight * x1
-            d2[j] += weight * x2
-            d3[j] += weight * x3
-        else:
-            d0[j] = weight * x0
-            d1[j] = weight * x1
-            d2[j] = weight * x2
-            d3[j] = weight * x3
-
-
-@njit(**_OPTIONS)
-def describe_last(e0, o0, e1, o1, e2, o2, e3, o3, me0, me1, k, b, g, below, n):
-    """The last strength of a row of odd width, whose last even pixels count twice."""
-    j = n - 1
-    x0 = b + k[0] * o0[j] + k[1] * e0[n] + k[2] * o0[n] + k[3] * o1[j] + k[4] * e1[n] + k[5] * o1[n]
-    x0 += k[6] * o2[j] + k[7] * e2[n] + k[8] * o2[n]
-    x2 = b + k[0] * o1[j] + k[1] * e1[n] + k[2] * o1[n] + k[3] * o2[j] + k[4] * e2[n] + k[5] * o2[n]
-    x2 += k[6] * o3[j] + k[7] * e3[n] + k[8] * o3[n]
-    g[n] = F(2) * ((F(2) - below) * abs(x0 - me0[j]) + below * abs(x2 - me1[j]))
-
-
-@njit(**_OPTIONS)
-def add_rows(a0, a1, a2, b0, b1, b2, a, b, n):
-    """Add up three rows of strengths of both sources."""
-    for j in range(n + 2):
-        a[j] = a0[j] + a1[j] + a2[j]
-        b[j] = b0[j] + b1[j] + b2[j]
-
-
-@njit(**_OPTIONS)
-def interpolate(upper, lower, share, out, n):
-    for j in range(n):
-        out[j] = upper[j] + share * (lower[j] - upper[j])
-
-
-@njit(**_OPTIONS)
-def enlarge(low, first, second, share, e, o, n):
-    """Add a row of the deep picture, enlarged along the row."""
-    for j in range(n):
-        a = low[first[2 * j]]
-        e[j + 1] += a + share[2 * j] * (low[second[2 * j]] - a)
-        a = low[first[2 * j + 1]]
-        o[j + 1] += a + share[2 * j + 1] * (low[second[2 * j + 1]] - a)
-
 
 def make(power: int, in_blocks: bool, bent: bool):
     """Compile the three functions for C: the shallow pass for one form of skip and ends, `shrink` and `stretch`."""
     return make_pass(power, in_blocks, bent), make_shrink(), make_stretch()
-
-
-def make_shrink():
-    """Compile the mean over blocks of factor x factor pixels, for rows `top` to `end` of the result.
-
-    Arguments: pointers to `picture`, (H, W) uint8; `out`, (h, w) float32, 0..1; `memory`, W int32; and `dims`: H, W,
-    factor, top, end.  Where the last blocks go beyond the picture, its last row and column are repeated.
-    """
-
-    @cfunc(
-        types.void(
-            types.CPointer(types.uint8),
-            types.CPointer(types.float32),
-            types.CPointer(types.int32),
-            types.CPointer(types.int64),
-        ),
-        **_OPTIONS,
-    )
-    def shrink(picture, out, memory, dims):
-        d = carray(dims, 5)
-        height, width, factor = d[0], d[1], d[2]
-        columns = -(-width // factor)
-        source, sums = carray(picture, (height, width)), carray(memory, width)
-        target = carray(out, (-(-height // factor), columns))
-        scale = F(1) / F(255 * factor * factor)
-        whole = width // factor
-        for y in range(d[3], d[4]):
-            sums[:] = np.int32(0)
-            for i in range(factor):
-                row = source[min(y * factor + i, height - 1)]
-                for x in range(width):
-                    sums[x] += np.int32(row[x])
-            for x in range(whole):
-                total = np.int32(0)
-                for i in range(factor):
-                    total += sums[x * factor + i]
-                target[y, x] = F(total) * scale
-            if whole < columns:
-                total = np.int32(0)
-                for i in range(factor):
-                    total += sums[min(whole * factor + i, width - 1)]
-                target[y, whole] = F(total) * scale
-
-    return shrink
-
-
-def make_stretch():
-    """Compile uint8(limit(raw * scale + shift, 0, 255)), which truncates.
-
-    Arguments: pointers to `raw`, float32; `out`, uint8; `numbers`: scale and shift; and `dims`: first and last index.
-    """
-
-    @cfunc(
-        types.void(
-            types.CPointer(types.float32),
-            types.CPointer(types.uint8),
-            types.CPointer(types.float32),
-            types.CPointer(types.int64),
-        ),
-        **_OPTIONS,
-    )
-    def stretch(raw, out, numbers, dims):
-        d = carray(dims, 2)
-        source, target = carray(raw, d[1])[d[0] :], carray(out, d[1])[d[0] :]
-        scale, shift = carray(numbers, 2)
-        for i in range(d[1] - d[0]):
-            target[i] = np.uint8(np.int32(min(max(source[i] * scale + shift, F(0)), F(255))))
-
-    return stretch
 
 
 def make_pass(power: int, in_blocks: bool, bent: bool):
@@ -255,7 +61,7 @@ def make_pass(power: int, in_blocks: bool, bent: bool):
     """
     squarings = power.bit_length() - 1
 
-    @njit(**_OPTIONS)
+    @njit(**OPTIONS)
     def share_of(g_ir, g_vis, eps):
         """Weight of infrared."""
         ratio = min(g_vis / (g_ir + eps), STEEP)
@@ -263,7 +69,7 @@ def make_pass(power: int, in_blocks: bool, bent: bool):
             ratio *= ratio
         return F(1) / (F(1) + ratio)
 
-    @njit(**_OPTIONS)
+    @njit(**OPTIONS)
     def blend_blocks(g_ir, g_vis, d0, d1, d2, d3, x0, x1, x2, x3, n):
         """Add share * d to the four pixels of each block; strengths are sums over three rows of blocks."""
         for j in range(n):
@@ -274,7 +80,7 @@ def make_pass(power: int, in_blocks: bool, bent: bool):
             x2[j + 1] += share * d2[j]
             x3[j + 1] += share * d3[j]
 
-    @njit(**_OPTIONS)
+    @njit(**OPTIONS)
     def blend_pixels(ir0, vis0, ir1, vis1, m_ir, m_vis, w_ir0, w_vis0, w_ir1, w_vis1, x, n):
         """Add two channels of both sources to a plane, weighed pixel by pixel."""
         for j in range(n):
@@ -292,14 +98,14 @@ def make_pass(power: int, in_blocks: bool, bent: bool):
                 ) * first
                 x[j + 1] += upper / (first * second)
 
-    @njit(**_OPTIONS)
+    @njit(**OPTIONS)
     def end(x):
         if bent:
             below, above = max(KNEE - x, F(0)), max(x - (F(1) - KNEE), F(0))
             return x + below * below / (KNEE + below) - above * above / (KNEE + above)
         return x
 
-    @njit(**_OPTIONS)
+    @njit(**OPTIONS)
     def finish(e, o, out, width, sums):
         """Write a row and add up its values, and its values limited to 0..1."""
         total, level = F(0), F(0)
@@ -316,7 +122,7 @@ def make_pass(power: int, in_blocks: bool, bent: bool):
         sums[0] += total
         sums[1] += level
 
-    @njit(**_OPTIONS)
+    @njit(**OPTIONS)
     def strip(ir, vis, low, out, weights, first, second, share, memory, sums, channels, top, end_, zeros):
         height, width = ir.shape
         n, blocks = (width + 1) // 2, (height + 1) // 2
@@ -599,7 +405,7 @@ def make_pass(power: int, in_blocks: bool, bent: bool):
     indices, sizes = types.CPointer(types.int32), types.CPointer(types.int64)
     signature = types.void(pixels, pixels, reals, reals, reals, indices, indices, reals, reals, doubles, sizes)
 
-    @cfunc(signature, **_OPTIONS)
+    @cfunc(signature, **OPTIONS)
     def shallow_pass(ir, vis, low, out, weights, first, second, share, memory, sums, dims):
         d = carray(dims, DIMS)
         height, width = d[0], d[1]
