@@ -264,7 +264,7 @@ def test_hot_spots_lie_where_the_warp_says(crop: bool) -> None:
         if crop:
             whole = aligner.align(np.zeros(IR, np.uint8), np.zeros(VIS, np.uint8))[0].shape
             assert plane.values.shape == whole
-            box = aligner._overlap.box  # type: ignore[union-attr]
+            box = aligner._covered.box  # type: ignore[union-attr]
             x, y = x - box.left, y - box.top
         assert np.abs(found - (y / w, x / w)).max() < 0.5
 
