@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
-from command_line import fails
+from command_line import SMALL, fails, streamfuse
 from media import every, write_images, write_video
 
 from streamfuse.cli import options
@@ -51,6 +51,18 @@ def test_flag_then_environment_then_file_then_default(
         "# fps is not set",
     ):
         assert line in text.splitlines()
+
+
+def test_several_values_in_the_environment_are_on_lines_of_their_own(tmp_path: Path) -> None:
+    outputs = tmp_path / "my film.mp4", tmp_path / "its film.mp4"
+    done = streamfuse(
+        *("run", "--ir", "synthetic:ir?seconds=0.2&fps=10&size=64x48", *SMALL),
+        *("--vis", "synthetic:vis?seconds=0.2&fps=10&size=64x48"),
+        STREAMFUSE_RUN_OUTPUT="\n".join(map(str, outputs)),
+        STREAMFUSE_RUN_ALARM="max > 60C for 2s",
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(output.stat().st_size for output in outputs)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,15 @@ def test_names_that_are_time_stamps(tmp_path: Path) -> None:
     assert [s for s, _ in contents(vis)] == [0, 100, 200]
 
 
+def test_names_that_are_seconds_with_a_fraction(tmp_path: Path) -> None:
+    write_images(tmp_path / "ir", ["1305031102.975304.png", "1305031103.075304.png", "1305031103.17.png"])
+    write_images(tmp_path / "vis", ["1305031102.965304.png", "1305031103.065304.png"])
+    ir, vis = open_pair(str(tmp_path / "ir"), str(tmp_path / "vis"))
+    with ir, vis:
+        assert [frame.stamp_ns for frame in ir] == [10_000_000, 110_000_000, 204_696_000]
+        assert [frame.stamp_ns for frame in vis] == [0, 100_000_000]
+
+
 def test_names_without_common_numbers_pair_in_order_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -258,3 +267,34 @@ def test_redact() -> None:
     assert redact("rtsp://me:p/w@host/a") == "rtsp://***@host/a"
     assert redact("rtsp://host/a") == "rtsp://host/a"
     assert redact("C:/videos/a@b.mp4") == "C:/videos/a@b.mp4"
+
+
+TIMES = ["12-00-57", "12-00-58", "12-00-59", "12-01-00", "12-01-01", "12-01-02"]
+
+
+@pytest.mark.parametrize("start", ["2024-05-01_", "ir_"])
+def test_times_of_day_in_names_are_in_order(start: str) -> None:
+    """The last number is the second, which begins again with each minute."""
+    names = [Path(f"{start}{time}.png") for time in TIMES]
+    assert match_images(names[1:], names) == ([1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5], True)
+    assert match_images(names[1:3], names) == ([1, 2], [0, 1, 2, 3, 4, 5], True)  # one is within a minute
+
+
+@pytest.mark.parametrize(
+    ("ir", "vis"),
+    [
+        (["a_120001_980", "a_120002_120"], ["b_120001_120", "b_120002_230"]),
+        (["10.975304", "11.075304"], ["10.075304", "11.175304"]),
+    ],
+)
+def test_equal_fractions_of_different_seconds_are_no_pair(ir: list[str], vis: list[str]) -> None:
+    places = match_images(*([Path(f"{name}.png") for name in names] for names in (ir, vis)))
+    assert places == ([0, 1], [0, 1], False)
+
+
+def test_one_list_in_which_a_number_begins_again_keeps_its_order(tmp_path: Path) -> None:
+    write_images(tmp_path, [f"s{k}.png" for k in ("1_f8", "1_f9", "2_f1", "2_f2")])
+    with open_images(str(tmp_path)) as source:
+        assert [path.stem for path in list_images(str(tmp_path))] == ["s1_f8", "s1_f9", "s2_f1", "s2_f2"]
+        first, *_, last = source
+    assert [first.stamp_ns, last.stamp_ns] == [0, 120_000_000]

@@ -8,6 +8,7 @@ from datetime import date
 from itertools import islice
 from pathlib import Path
 
+import av
 import bags
 import cv2
 import numpy as np
@@ -155,6 +156,28 @@ def test_a_layout_that_does_not_fit_says_what_to_do(tmp_path: Path) -> None:
 
 
 # Degrees.
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_counts_of_fewer_bits_are_not_scaled(tmp_path: Path, bits: int) -> None:
+    counts = np.full((48, 64), 900, np.uint16)
+    counts[10:20, 10:20] = 950
+    path = tmp_path / "ir.mkv"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("ffv1", rate=25)
+        assert isinstance(stream, av.VideoStream)
+        (stream.height, stream.width), stream.pix_fmt = counts.shape, f"gray{bits}le"
+        made = av.VideoFrame(64, 48, f"gray{bits}le")
+        rows = np.zeros((48, made.planes[0].line_size // 2), np.uint16)
+        rows[:, :64] = counts
+        made.planes[0].update(rows.tobytes())
+        output.mux(stream.encode(made))
+        output.mux(stream.encode(None))
+    with open_source(f"{path}?temperature=celsius/10-50") as source:
+        frame = next(iter(source))
+    assert frame.temperature is not None
+    assert frame.temperature.celsius()[0, 0] == pytest.approx(40, abs=1e-3)
+    assert frame.temperature.celsius()[15, 15] == pytest.approx(45, abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ def write(path: Path, frames: list[FusedFrame], video: VideoFormat | None = None
         ("a.mov", VideoFormat(), "h264", "yuv420p"),
         ("a.mkv", VideoFormat(), "h264", "yuv420p"),
         ("a.mp4", VideoFormat("hevc", crf=18, preset="ultrafast"), "hevc", "yuv420p"),
+        ("a.m4v", VideoFormat("hevc", crf=18, preset="ultrafast"), "hevc", "yuv420p"),
         ("a.mkv", VideoFormat("ffv1"), "ffv1", "yuv420p"),
     ],
 )

@@ -22,6 +22,7 @@ from streamfuse.errors import OutputError
 from streamfuse.frames import DEFAULT_PERIOD_NS, Frame, FusedFrame, Role
 from streamfuse.pairing.recorded import NO_PARTNER, OTHER_ENDED
 from streamfuse.sinks.base import Sink
+from streamfuse.sinks.target import muxer_of
 from streamfuse.sources.base import Source
 from streamfuse.support.files import reason
 from streamfuse.telemetry import Counts, Summary, add_counts
@@ -225,7 +226,7 @@ def join(segments: Sequence[Path], output: Path) -> None:
     import av
 
     try:
-        with av.open(f"file:{output}", "w") as container:
+        with av.open(f"file:{output}", "w", format=muxer_of(output)) as container:
             stream: VideoStream | None = None
             header: bytes | None = None
             for path in segments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import sys
 import traceback
@@ -63,6 +64,9 @@ def _complete(command: click.Command, prefix: str) -> None:
         long = next((name for name in option.opts if name.startswith("--")), None)
         if isinstance(option, click.Option) and long is not None and option.envvar is None and option.expose_value:
             option.envvar = f"{prefix}_{long[2:]}".replace("-", "_").upper()
+            if option.multiple:  # by default click splits at spaces, which values contain
+                option.type = copy.copy(option.type)
+                option.type.envvar_list_splitter = "\n"  # type: ignore[misc]
     if isinstance(command, click.Group):
         for name, below in command.commands.items():
             _complete(below, f"{prefix}_{name}")

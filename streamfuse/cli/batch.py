@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("manifest", type=click.Path(path_type=Path, dir_okay=False), required=False)
-@click.option("--ir", help="Instead of a manifest: pattern of the infrared files, such as 'rec/*/ir.mp4'.")
+@click.option(
+    "--ir", type=options.SOURCE, help="Instead of a manifest: pattern of the infrared files, such as 'rec/*/ir.mp4'."
+)
 @click.option(
     "--vis",
+    type=options.SOURCE,
     help="Pattern of the visible files; paired with those that have the same text for each *.  Not needed for images "
     "of a thermal camera that hold both pictures, or that lie beside the visible ones.",
 )

@@ -87,8 +87,7 @@ config = click.option(
     is_eager=True,
     expose_value=False,
     callback=_read_config,
-    help="TOML file with values for these options, such as pipelines/archive.toml; the command line and the "
-    "environment override it.",
+    help="TOML file with values for these options; the command line and the environment override it.",
 )
 """--config: defaults for the other options of the command."""
 

@@ -86,10 +86,10 @@ def command(
 
 def _refuse_recordings(*paths: Path | None) -> None:
     """Raise UsageError for a recording, of which only the first picture would be fused."""
-    from streamfuse.sources import FLIR_RECORDINGS
+    from streamfuse.sources import FLIR_RECORDINGS, VIDEO_SUFFIXES
 
     for path in paths:
-        if path is not None and path.suffix.lower() in FLIR_RECORDINGS:
+        if path is not None and path.suffix.lower() in FLIR_RECORDINGS | VIDEO_SUFFIXES and not path.is_dir():
             raise UsageError(f"{path} is a recording: fuse it with `streamfuse run --ir {path} --vis ... -o fused.mp4`")
 
 

@@ -15,6 +15,11 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv"})
 """Suffixes of the containers that can be written."""
 
 
+def muxer_of(path: Path) -> str | None:
+    """Return the name of FFmpeg's muxer where its own choice by the suffix is not right: .m4v would be an iPod's."""
+    return "mp4" if path.suffix.lower() == ".m4v" else None
+
+
 class Target:
     """A path to write to.
 

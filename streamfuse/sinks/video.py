@@ -17,7 +17,7 @@ from streamfuse.frames import DEFAULT_PERIOD_NS, FusedFrame
 from streamfuse.sinks.base import Sink
 from streamfuse.sinks.encoder import Encoder
 from streamfuse.sinks.encoder_preset import keep_up
-from streamfuse.sinks.target import Target
+from streamfuse.sinks.target import Target, muxer_of
 from streamfuse.sinks.video_format import VideoFormat
 from streamfuse.support.files import reason
 
@@ -89,7 +89,12 @@ class VideoSink(Sink):
         pace = min(1.0, media_ns / max(wall_ns, 1))
         fragment_s = max(AT_RISK_S * pace, media_ns / 1e9)
         with self._errors():
-            self._container = av.open(f"file:{self._target.writing}", "w", options=self._container_options(fragment_s))
+            self._container = av.open(
+                f"file:{self._target.writing}",
+                "w",
+                format=muxer_of(self._target.path),
+                options=self._container_options(fragment_s),
+            )
             self._encoder = Encoder(self._container, self._format, first, name=self.name, period_ns=self._period_ns)
         self._encode(first)
         self._first = None

@@ -37,9 +37,8 @@ class VideoFormat:
         suffix = path.suffix.lower()
         if suffix not in VIDEO_SUFFIXES and suffix != MCAP:
             known = " ".join((*sorted(VIDEO_SUFFIXES), MCAP))
-            raise UsageError(
-                f"{path}: unknown kind of output; use {known}, or a pattern of images such as out/%06d.png"
-            )
+            images = ", or with `run` a pattern of images such as out/%06d.png"
+            raise UsageError(f"{path}: unknown kind of output; use {known}{images}")
         if self.codec not in CODECS and self.codec != JPEG:
             raise UsageError(f"unknown codec {self.codec!r}: use {', '.join((*CODECS, JPEG))}")
         if self.codec == JPEG and suffix != MCAP:

@@ -12,6 +12,8 @@ from streamfuse.sources.thermal.address import split_thermal
 from streamfuse.support.urls import SCHEME, expand, has_scheme, redact
 
 FLIR_RECORDINGS = frozenset({".seq", ".csq"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".ts", ".m4v", ".mpg"})
+"""Usual suffixes of videos; others are tried where a source is opened."""
 KINDS = (
     "a video file, a directory or pattern of images, a topic of a bag (walk.mcap?topic=/ir), a camera (cam0), rtsp://, "
     "http(s):// or udp://, an SDP file, or synthetic:ir / synthetic:vis"

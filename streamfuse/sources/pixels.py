@@ -74,8 +74,11 @@ class PixelReader:
                 bgr = cast(Pixels, frame.to_ndarray(format="bgr24"))
                 return _turn(self.read_image(bgr, stamp_ns), quarter_turns)
             if name.startswith("gray"):
-                deep = frame.format.components[0].bits > 8
+                bits = frame.format.components[0].bits
+                deep = bits > 8
                 grey = cast(Pixels, frame.to_ndarray(format="gray16le" if deep else "gray"))
+                if 8 < bits < 16:
+                    grey = cast(Pixels, grey >> (16 - bits))  # the conversion scaled the counts to 16 bits
                 picture = self.read_image(grey, stamp_ns)
                 if not deep and frame.color_range == _LIMITED:
                     picture = Picture(widen_luma(picture.luma))

@@ -46,6 +46,7 @@ Key: TypeAlias = int | str
 
 # Names that are times since the epoch, as robots record them: digits to nanoseconds a unit.
 _EPOCH_UNITS = {13: 1_000_000, 16: 1_000, 19: 1}
+_SECONDS = re.compile(r"(\d{10})\.(\d{1,9})", re.ASCII)
 
 
 class ImageSequence(Source):
@@ -195,6 +196,9 @@ def list_images(text: str) -> list[Path]:
         found = [Path(name) for name in glob.glob(text, recursive=True)]  # noqa: PTH207 - an absolute pattern is fine
         found = [file for file in found if file.suffix.lower() in READABLE_SUFFIXES]
     if not found:
+        before, mark, after = text.partition("?")
+        if mark and before and Path(before).exists():
+            raise InputError(f"there are no images {text}: {before} has no option {after.partition('=')[0]}")
         raise InputError(f"there are no images {text}")
     return sorted(found, key=_natural)
 
@@ -236,38 +240,53 @@ def _natural(path: Path) -> list[tuple[int, int | str]]:
 
 
 def image_keys(paths: Sequence[Path]) -> list[Key]:
-    """Return the last number in each name where that tells them apart, else the names without suffix."""
-    numbers = [re.findall(r"\d+", path.stem) for path in paths]
-    if all(numbers):
-        last = [int(found[-1]) for found in numbers]
-        if len(set(last)) == len(last):
-            return list(last)
+    """Return the last number in each name where it numbers the images, else the names without suffix.
+
+    It does where it differs for all and rises in the natural order of the names: not with seconds, which begin again.
+    """
+    numbers = {path: re.findall(r"\d+", path.stem) for path in sorted(paths, key=_natural)}
+    if all(numbers.values()):
+        last = [int(found[-1]) for found in numbers.values()]
+        if len(last) == len(paths) and all(one < other for one, other in itertools.pairwise(last)):
+            return [int(numbers[path][-1]) for path in paths]
+    return _stems(paths)
+
+
+def _stems(paths: Sequence[Path]) -> list[Key]:
     return [path.stem for path in paths]
 
 
 def match_images(ir: Sequence[Path], vis: Sequence[Path]) -> tuple[list[int], list[int], bool]:
     """Return an index on one common line for every image of two lists: images that belong together get the same.
 
-    The third value is True if the names tell; False if no name of one list fits the other: then they are numbered in
-    order.
+    They belong together by their names without suffix, or by the numbers in them where more images fit so.  The third
+    value is True if the names tell; False if no name of one list fits the other: then they are numbered in order.
     """
-    for keys in (image_keys, lambda paths: [path.stem for path in paths]):
-        ir_keys, vis_keys = keys(ir), keys(vis)
-        if set(ir_keys) & set(vis_keys):
-            union = {**dict.fromkeys(ir_keys), **dict.fromkeys(vis_keys)}
-            ordered = sorted(union, key=lambda key: _natural(Path(str(key))))
-            index = {key: i for i, key in enumerate(ordered)}
-            return [index[key] for key in ir_keys], [index[key] for key in vis_keys], True
-    return list(range(len(ir))), list(range(len(vis))), False
+    found = [(keys(ir), keys(vis)) for keys in (_stems, image_keys)]
+    ir_keys, vis_keys = max(found, key=lambda keys: len(set(keys[0]) & set(keys[1])))
+    if not set(ir_keys) & set(vis_keys):
+        return list(range(len(ir))), list(range(len(vis))), False
+    union = {**dict.fromkeys(ir_keys), **dict.fromkeys(vis_keys)}
+    ordered = sorted(union, key=lambda key: _natural(Path(str(key))))
+    index = {key: i for i, key in enumerate(ordered)}
+    return [index[key] for key in ir_keys], [index[key] for key in vis_keys], True
+
+
+def _epoch_ns(name: str) -> int | None:
+    """Return a time since the epoch in ns, from whole units or seconds with a fraction; None for another name."""
+    if hit := _SECONDS.fullmatch(name):
+        return int(hit[1]) * 1_000_000_000 + int(hit[2].ljust(9, "0"))
+    return int(name) * _EPOCH_UNITS[len(name)] if name.isdecimal() and len(name) in _EPOCH_UNITS else None
 
 
 def _epoch_stamps(*lists: Sequence[Path]) -> list[list[int]] | None:
     """Return stamps in ns from the first image of all, if every name is a time since the epoch."""
     stamps = []
     for paths in lists:
-        if not all(path.stem.isdecimal() and len(path.stem) in _EPOCH_UNITS for path in paths):
+        found = [_epoch_ns(path.stem) for path in paths]
+        if None in found:
             return None
-        stamps.append([int(path.stem) * _EPOCH_UNITS[len(path.stem)] for path in paths])
+        stamps.append([stamp for stamp in found if stamp is not None])
     start = min(min(found) for found in stamps)
     return [[stamp - start for stamp in found] for found in stamps]
 

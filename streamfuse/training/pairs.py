@@ -26,6 +26,7 @@ from streamfuse.color import Plane
 from streamfuse.errors import InputError
 from streamfuse.frames import Role
 from streamfuse.pairing.recorded import default_tolerance_ns, pair_frames
+from streamfuse.sources import VIDEO_SUFFIXES
 from streamfuse.sources.file import VideoFile
 from streamfuse.sources.limits import MAX_PIXELS
 from streamfuse.sources.options import DEFAULT, SourceOptions
@@ -37,7 +38,6 @@ log = logging.getLogger("streamfuse")
 INFRARED = ("ir", "infrared", "lwir", "thermal", "inf", "t")
 VISIBLE = ("vis", "vi", "visible", "rgb", "color", "v")
 HELD_OUT = re.compile(r"^(test|set0[6-9]|set1[01])$", re.IGNORECASE)
-VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".ts", ".m4v", ".mpg"})
 _NUMBERED = re.compile(r"^(ir|vis)_?(\d+)$", re.IGNORECASE)
 
 VIDEO_BYTES = 2 << 30
