@@ -482,7 +482,11 @@ def test_run_publishes(tmp_path: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         frame = subscriber.latest()
-    assert "500 to ipc://" in done.stderr
+    # Where the machine is busy, the socket may miss some frames, which are counted
+    counts = [re.search(rf"(\d+) +{words}", done.stderr) for words in ("to ipc:", r"ipc:\S+ \S+ the output was busy")]
+    written, missed = (int(count[1]) if count else 0 for count in counts)
+    assert written + missed == 500
+    assert written > 400
     _, pictures = read_video(tmp_path / "out.mkv")
     assert np.array_equal(frame.luma, pictures[frame.header.seq])
     header = frame.header
