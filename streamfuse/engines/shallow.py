@@ -27,7 +27,7 @@ from streamfuse.network.config import CrossFuseConfig, Ends, SkipArea, SkipBorde
 from streamfuse.tone import HostPicture, stretching
 
 SOURCES = [Path(__file__).with_name(f"shallow_{name}.py") for name in ("kernel", "layout", "planes", "rows")]
-"""What is compiled; stored code of other contents is not used."""
+"""Files of the compiled functions; stored code of other contents is not used."""
 STRIPS = 2
 """Strips of the picture per thread: with one, the slowest thread, which shares its core, would decide."""
 LEAST_ROWS = 16

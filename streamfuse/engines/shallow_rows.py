@@ -1,4 +1,4 @@
-"""What `streamfuse.engines.shallow_kernel` does with rows of a picture, which are kept as planes; see there."""
+"""Functions over rows of a picture, which are kept as planes; see `streamfuse.engines.shallow_kernel`."""
 # mypy: ignore-errors
 # Loops over slices are what LLVM turns into vector instructions; several indices into one array prevent it.
 
