@@ -65,7 +65,8 @@ def in_parts(
 
 
 @pytest.mark.parametrize(
-    ("codec", "suffix"), [("h264", ".mp4"), ("h264", ".mkv"), ("hevc", ".mp4"), ("hevc", ".mov"), ("ffv1", ".mkv")]
+    ("codec", "suffix"),
+    [("h264", ".mp4"), ("h264", ".mkv"), ("hevc", ".mp4"), ("hevc", ".mov"), ("hevc", ".m4v"), ("ffv1", ".mkv")],
 )
 def test_a_joined_file_is_the_unsplit_one(tmp_path: Path, codec: str, suffix: str) -> None:
     # Uneven stamps, a gap, and infrared that is late and has another rate.

@@ -36,6 +36,12 @@ def test_run_end_to_end(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     assert "\x1b" not in done.stderr  # plain lines where there is no terminal
 
 
+def test_fuse_says_that_videos_are_for_run(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    done = streamfuse("fuse", *pair, "-o", tmp_path / "out.png")
+    assert done.returncode == 2
+    assert f"{pair[0]} is a recording: fuse it with `streamfuse run --ir {pair[0]}" in done.stderr
+
+
 def test_run_synthetic_to_images(tmp_path: Path) -> None:
     query = "?seconds=0.2&fps=10&size=64x48"
     done = streamfuse(

@@ -229,3 +229,10 @@ def test_environment_variables_use_long_option_names(tmp_path: Path) -> None:
     """Also for options whose parameter has another name: --recipe, --data."""
     environment = {"STREAMFUSE_TRAIN_FUSION_RECIPE": "nonesuch", "STREAMFUSE_TRAIN_FUSION_DATA": str(tmp_path)}
     fails(2, "nonesuch", "train", "fusion", "-o", tmp_path / "run", **environment)
+
+
+def test_named_sources_are_patterns_of_a_batch(config: Path, tmp_path: Path) -> None:
+    config.write_text(f'ir = "front"\n[sources]\nfront = "{tmp_path}/*/ir.mp4"\n')
+    done = streamfuse("batch", "--config", config, "--vis", f"{tmp_path}/*/vis.mp4", "-o", tmp_path / "out")
+    assert done.returncode == 3
+    assert f"{tmp_path}/*/ir.mp4" in done.stderr

@@ -249,6 +249,7 @@ def test_unknown_sources_list_the_known_ones(tmp_path: Path) -> None:
         (str(tmp_path / "*.png"), InputError, "there are no images"),
         (str(tmp_path / "none.png"), InputError, "there are no images"),
         (str(tmp_path), InputError, "there are no images"),
+        (f"{tmp_path}?crop=1", InputError, "has no option crop"),
     ):
         with pytest.raises(kind, match=words) as error:
             open_source(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from command_line import fails, streamfuse
 from small import picture
@@ -31,10 +32,13 @@ def test_calibrated_network_is_close_to_fp32(tmp_path: Path) -> None:
     lite = read_info(default_weights()).lite()
     assert lite is not None
     pairs = [(smooth(i, size), smooth(50 + i, size)) for i in range(4)]
+    body, smoke = np.full(size, 70, np.uint8), np.full(size, 255, np.uint8)
+    body[40:56, 50:80] = 200
     with OpenvinoEngine(lite.path, "int8", 1, cache) as engine:
         with pytest.raises(EngineError, match=r"no int8 network for 128x96 and preset realtime: run streamfuse"):
             engine.fuse(*pairs[0])
-        engine.calibrate(pairs)
+        engine.calibrate([*pairs, (body, smoke)])
+        assert engine.lifted == 1  # the network is calibrated with what it will see
         engine.prepare(*size)
     with OpenvinoEngine(lite.path, "int8", 1, cache) as again, OpenvinoEngine(lite.path, "fp32", 1, cache) as exact:
         quantized, wanted = again.fuse(*pairs[0]), exact.fuse(*pairs[0])

@@ -85,7 +85,7 @@ def command(
 
 
 def _refuse_recordings(*paths: Path | None) -> None:
-    """Raise UsageError for a recording, of which only the first picture would be fused."""
+    """Raise UsageError for a recording, which `run` fuses."""
     from streamfuse.sources import FLIR_RECORDINGS, VIDEO_SUFFIXES
 
     for path in paths:
